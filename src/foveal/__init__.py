@@ -1,0 +1,1 @@
+"""Foveal: every way of fusing vision and language in one small house."""

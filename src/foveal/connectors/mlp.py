@@ -1,0 +1,40 @@
+"""A stack of linear maps with an activation between them: mlp2x_gelu, mlp4x_gelu ... (LLaVA-1.5, 2310.03744)."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from foveal.core.types import Layout, VisualTokens
+from foveal.layers.mlp import activation as named
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the MLP connector: `depth` linear maps, all but the first of the language width."""
+
+    depth: int = 2
+    activation: str = "gelu"
+    bias: bool = True
+
+
+class Mlp(nn.Module):
+    """`features[S E]` to `features[S D]`, token by token."""
+
+    def __init__(
+        self, *, width_in: int, width_out: int, depth: int = 2, activation: str = "gelu", bias: bool = True
+    ) -> None:
+        super().__init__()
+        widths = [width_in] + [width_out] * depth
+        self.maps = nn.ModuleList(nn.Linear(a, b, bias=bias) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.activation = named(activation)
+
+    def plan(self, layout: Layout) -> Layout:
+        """As many tokens as come in."""
+        return layout
+
+    def forward(self, visual: VisualTokens) -> VisualTokens:
+        """Map every token."""
+        features = visual.features
+        for i, step in enumerate(self.maps):
+            features = step(self.activation(features) if i else features)
+        return visual.with_features(features)

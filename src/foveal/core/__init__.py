@@ -1,0 +1,1 @@
+"""What crosses a doorway: types, interfaces, component lookup."""

@@ -1,0 +1,28 @@
+"""One example of a data set: the chat format of the OpenAI and Hugging Face processors, with what is known besides."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A named rectangle, `xyxy` in pixels of image number `image`."""
+
+    label: str
+    xyxy: tuple[float, float, float, float]
+    image: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """Messages with their images (paths or opened pictures, in the order of their markers).
+
+    A message is `{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "..."}]}`.
+    """
+
+    id: str
+    messages: tuple[Mapping[str, Any], ...]
+    images: tuple[Any, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)

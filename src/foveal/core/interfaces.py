@@ -1,0 +1,74 @@
+"""What the rooms promise each other: a room's component is anything that fits its protocol."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from foveal.core.types import Batch, Cache, Grid, Layout, Pixels, Stream, VisualTokens
+
+
+@runtime_checkable
+class VisionEncoder(Protocol):
+    """Pixels to visual tokens of width `width`; `plan` knows their number from the image sizes alone."""
+
+    width: int
+
+    def plan(self, sizes: Sequence[Grid]) -> Layout:
+        """The layout of the tokens for images of these sizes (height, width in pixels)."""
+        ...
+
+    def __call__(self, pixels: Pixels) -> VisualTokens:
+        """Exactly the planned tokens."""
+        ...
+
+
+@runtime_checkable
+class Connector(Protocol):
+    """Visual tokens of width E to visual tokens of width D; returns exactly what it planned."""
+
+    def plan(self, layout: Layout) -> Layout:
+        """The layout after the connector; an InputError where it cannot fold this layout."""
+        ...
+
+    def __call__(self, visual: VisualTokens) -> VisualTokens:
+        """Exactly the planned tokens."""
+        ...
+
+
+@runtime_checkable
+class LanguageModel(Protocol):
+    """A stack of layers over a stream; the head is apart from it."""
+
+    width: int
+    vocabulary: int
+    context: int  # the most positions it can tell apart
+    depth: int
+
+    @property
+    def layers(self) -> Iterable[nn.Module]:
+        """The layers; each maps a stream to a stream."""
+        ...
+
+    def open(self, batch: Batch, cache: Cache | None = None) -> Stream:
+        """Embed the batch's tokens and prepare positions and mask: the stream before layer 0."""
+        ...
+
+    def norm(self, hidden: Tensor) -> Tensor:
+        """What stands between the last layer and a head, `[B L D]` to `[B L D]`."""
+        ...
+
+
+@runtime_checkable
+class Fusion(Protocol):
+    """Where and how vision meets language; a hybrid is a fold over several of them."""
+
+    causal: bool  # False: unfit for a model that must not see later tokens
+
+    def at_input(self, stream: Stream, visual: VisualTokens | None) -> Stream:
+        """Called once, before layer 0."""
+        ...
+
+    def at_layer(self, index: int, stream: Stream) -> Stream:
+        """Called before layer `index`, and once after the last with `index` equal to the depth."""
+        ...

@@ -1,0 +1,57 @@
+"""A folder is a registry: the file `connectors/mlp.py` is the connector `mlp`, and its class is `Mlp`."""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any
+
+from foveal.core.config import parse
+from foveal.core.errors import InputError, unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """A component by name, with its settings (an instance of the `Config` in its file)."""
+
+    name: str
+    settings: Any
+
+
+def names(room: str) -> tuple[str, ...]:
+    """The components of a room: its files, and what outside packages add by the entry point `foveal.ROOM`."""
+    package = importlib.import_module(f"foveal.{room}")
+    files = {found.name for found in pkgutil.iter_modules(package.__path__) if not found.name.startswith("_")}
+    return tuple(sorted(files | {entry.name for entry in entry_points(group=f"foveal.{room}")}))
+
+
+def module(room: str, name: str) -> ModuleType:
+    """The file of a component. Raises InputError for an unknown name, with the nearest one."""
+    if name not in names(room):
+        raise unknown(f"component of {room}", name, names(room))
+    outside = {entry.name: entry for entry in entry_points(group=f"foveal.{room}")}
+    return outside[name].load() if name in outside else importlib.import_module(f"foveal.{room}.{name}")
+
+
+def spec(room: str, settings: Mapping[str, Any] | str) -> Spec:
+    """A component's specification out of `{name: mlp, depth: 2}` (or just its name), checked against its Config."""
+    given = {"name": settings} if isinstance(settings, str) else dict(settings)
+    name = given.pop("name", None)
+    if not isinstance(name, str):
+        raise InputError(f"{room}: no component named; give one of {', '.join(names(room))} as 'name'")
+    return Spec(name=name, settings=parse(module(room, name).Config, given, where=f"{room}.{name}"))
+
+
+def build(room: str, wanted: Spec, **at_assembly: Any) -> Any:
+    """The component itself, from its settings and what only the assembly knows (widths)."""
+    found = module(room, wanted.name)
+    component = getattr(found, class_name(wanted.name))
+    settings = {entry.name: getattr(wanted.settings, entry.name) for entry in fields(wanted.settings)}
+    return component(**settings, **at_assembly)
+
+
+def class_name(name: str) -> str:
+    """`pixel_shuffle` to `PixelShuffle`."""
+    return "".join(part.capitalize() for part in name.split("_"))

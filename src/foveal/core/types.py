@@ -1,0 +1,213 @@
+"""What flows between rooms.
+
+Letters of the whole library: B texts, L text tokens, D language width, V vocabulary; I images, T frames or tiles,
+S visual tokens of all images packed end to end, E vision width; C H W pixels; K cached and new keys together.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Protocol, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+IGNORE = -100  # a label that carries no loss
+
+Grid = tuple[int, int]  # rows, columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How many tokens each image has at one stage, and on which grid (None where they lie on none)."""
+
+    counts: tuple[int, ...]
+    grids: tuple[Grid | None, ...]
+
+    @classmethod
+    def of_grids(cls, grids: "tuple[Grid, ...] | list[Grid]") -> "Layout":
+        """The layout in which every image fills its grid."""
+        return cls(counts=tuple(rows * columns for rows, columns in grids), grids=tuple(grids))
+
+    @property
+    def total(self) -> int:
+        """Tokens of all images together."""
+        return sum(self.counts)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each image's tokens begin; the last entry is the total."""
+        ends = [0]
+        for count in self.counts:
+            ends.append(ends[-1] + count)
+        return tuple(ends)
+
+
+pytree.register_constant(Layout)
+
+
+class _Movable:
+    """Tensors of a dataclass move together: `to` maps every tensor inside, and nothing else."""
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """A copy with every tensor moved (and floating ones cast) as by `Tensor.to`."""
+
+        def move(leaf: object) -> object:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            moved = leaf.to(*args, **kwargs)
+            return moved if leaf.is_floating_point() else moved.to(leaf.dtype)
+
+        return pytree.tree_map(move, self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels(_Movable):
+    """Tiles that enter a vision encoder, all of one size, normalised as the encoder wants them."""
+
+    values: Float[Tensor, "T C H W"]
+    image: Int[Tensor, " T"]  # the image that each tile belongs to
+    tile: Int[Tensor, "T 2"]  # its row and column in that image's grid of tiles; -1 -1 is the global view
+
+    @classmethod
+    def whole(cls, values: Float[Tensor, "T C H W"]) -> "Pixels":
+        """One tile an image: the whole picture."""
+        count = values.shape[0]
+        return cls(
+            values=values,
+            image=torch.arange(count, device=values.device),
+            tile=torch.full((count, 2), -1, device=values.device),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualTokens(_Movable):
+    """Visual tokens of all images, packed end to end in image order.
+
+    `boxes` say where in its image a token lies (x0 y0 x1 y1 as fractions of width and height), `mass` how many
+    patches it stands for, `levels` hold the same tokens at other encoder depths.
+    """
+
+    features: Float[Tensor, "S E"]
+    layout: Layout
+    image: Int[Tensor, " S"]
+    boxes: Float[Tensor, "S 4"]
+    mass: Float[Tensor, " S"]
+    levels: tuple[Tensor, ...] = ()
+
+    @classmethod
+    def on_layout(
+        cls, features: Float[Tensor, "S E"], layout: Layout, levels: tuple[Tensor, ...] = ()
+    ) -> "VisualTokens":
+        """Tokens in raster order of each image's grid; tokens on no grid get the whole image as their box."""
+        image, boxes = (part.to(features.device) for part in _places(layout))
+        mass = torch.ones(layout.total, device=features.device)
+        return cls(features=features, layout=layout, image=image, boxes=boxes, mass=mass, levels=levels)
+
+    def with_features(self, features: Float[Tensor, "S D"]) -> "VisualTokens":
+        """The same places with other features."""
+        return replace(self, features=features)
+
+
+@lru_cache(maxsize=64)
+def _places(layout: Layout) -> tuple[Tensor, Tensor]:
+    owner = torch.repeat_interleave(torch.arange(len(layout.counts)), torch.tensor(layout.counts, dtype=torch.long))
+    boxes = [_cells(count, grid) for count, grid in zip(layout.counts, layout.grids, strict=True)]
+    return owner, torch.cat(boxes) if boxes else torch.zeros(0, 4)
+
+
+def _cells(count: int, grid: Grid | None) -> Tensor:
+    if grid is None:
+        return torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(count, 1)
+    rows, columns = grid
+    y, x = torch.meshgrid(torch.arange(rows) / rows, torch.arange(columns) / columns, indexing="ij")
+    corners = torch.stack([x, y, x + 1 / columns, y + 1 / rows], dim=-1)
+    return corners.reshape(-1, 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query(_Movable):
+    """What the question says, for whoever steers vision by it; an image finds its row by `Batch.owner`."""
+
+    features: Float[Tensor, "B L Q"]
+    valid: Bool[Tensor, "B L"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch(_Movable):
+    """Texts and their images, ready for a model.
+
+    `prompt` marks the tokens before the first answer: the only text that may steer vision. `image_slot` says which
+    visual token stands at a place (-1 for text). `labels` are the input ids where a loss is wanted and IGNORE
+    elsewhere (not shifted). `segment` tells packed conversations in a row apart; within a segment, tokens of
+    `branch` 0 are the trunk that all see, and tokens of another branch see the trunk and their own branch alone.
+    `positions` restart in each segment and continue from the trunk in each branch; None means counted from `valid`.
+    `full` promises that every token is valid and that each row is one segment and one branch.
+    """
+
+    input_ids: Int[Tensor, "B L"]
+    valid: Bool[Tensor, "B L"]
+    prompt: Bool[Tensor, "B L"]
+    image_slot: Int[Tensor, "B L"]
+    visual: Pixels | VisualTokens | None = None
+    owner: Int[Tensor, " I"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    labels: Int[Tensor, "B L"] | None = None
+    positions: Int[Tensor, "B L"] | None = None
+    segment: Int[Tensor, "B L"] | None = None
+    branch: Int[Tensor, "B L"] | None = None
+    targets: Mapping[str, Tensor] = field(default_factory=dict)  # what auxiliary objectives read
+    full: bool = False
+
+
+class Cache(Protocol):
+    """Keys and values of earlier tokens, one store a layer."""
+
+    def update(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep the new keys and values `[B H L d]` of a layer and return all of them `[B H K d]`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream(_Movable):
+    """What flows through the language layers.
+
+    `mask` is True where a query may look at a key; None means plain causal attention. `rotary` holds the cosines
+    and sines of `positions`. `memory` is what cross-attention reads.
+    """
+
+    hidden: Float[Tensor, "B L D"]
+    positions: Int[Tensor, "B L"]
+    slots: Int[Tensor, "B L"]
+    mask: Bool[Tensor, "B 1 L K"] | None = None
+    rotary: tuple[Tensor, Tensor] | None = None
+    memory: Tensor | None = None
+    cache: Cache | None = None
+
+    def with_hidden(self, hidden: Float[Tensor, "B L D"]) -> "Stream":
+        """The same stream with other hidden states."""
+        return replace(self, hidden=hidden)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What a model returns: `logits` (of fewer tokens when so asked), and what else was wanted."""
+
+    logits: Float[Tensor, "*batch V"]
+    loss: Float[Tensor, ""] | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    visual: VisualTokens | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """An answer in words, and what it cost to see: visual tokens that entered the language model."""
+
+    text: str
+    visual_tokens: int
+    token_ids: tuple[int, ...] = ()
+
+
+for _type in (Pixels, VisualTokens, Query, Batch, Output):
+    torch.export.register_dataclass(_type)

@@ -1,0 +1,27 @@
+"""The next-token head: a linear map onto the vocabulary, or the embedding table itself."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """`tied` shares the embedding table of the language model (1608.05859)."""
+
+    tied: bool = False
+
+
+class LanguageModel(nn.Module):
+    """`hidden[B L D]` to `logits[B L V]`."""
+
+    def __init__(self, *, width: int, vocabulary: int, table: nn.Parameter, tied: bool = False) -> None:
+        super().__init__()
+        self.map = nn.Linear(width, vocabulary, bias=False)
+        if tied:
+            self.map.weight = table
+
+    def forward(self, hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L V"]:
+        """Score every word."""
+        return self.map(hidden)

@@ -1,0 +1,73 @@
+"""Multi-head attention, once for every room: bidirectional or causal, grouped, rotary, cached."""
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from foveal.core.types import Cache
+from foveal.layers.norms import RMSNorm
+from foveal.layers.rotary import rotate
+
+
+def attend(
+    query: Float[Tensor, "B H L d"],
+    key: Float[Tensor, "B G K d"],
+    value: Float[Tensor, "B G K d"],
+    *,
+    mask: Bool[Tensor, "B 1 L K"] | None = None,
+    causal: bool = False,
+) -> Float[Tensor, "B H L d"]:
+    """Scaled dot-product attention; G key heads serve H query heads in order (grouped-query attention, 2305.13245)."""
+    grouped = query.shape[1] != key.shape[1]
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+
+
+class Attention(nn.Module):
+    """Self-attention `[B L D]` to `[B L D]`.
+
+    `qk_norm` is the epsilon of an RMSNorm over each query and key head (None: no norm; Qwen3 2505.09388).
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        heads: int,
+        kv_heads: int | None = None,
+        head_width: int | None = None,
+        bias: bool = True,
+        out_bias: bool = True,
+        qk_norm: float | None = None,
+        causal: bool = False,
+    ) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.causal = heads, kv_heads or heads, causal
+        self.head_width = head_width or width // heads
+        self.query = nn.Linear(width, self.heads * self.head_width, bias=bias)
+        self.key = nn.Linear(width, self.kv_heads * self.head_width, bias=bias)
+        self.value = nn.Linear(width, self.kv_heads * self.head_width, bias=bias)
+        self.out = nn.Linear(self.heads * self.head_width, width, bias=out_bias)
+        self.query_norm = RMSNorm(self.head_width, eps=qk_norm) if qk_norm is not None else nn.Identity()
+        self.key_norm = RMSNorm(self.head_width, eps=qk_norm) if qk_norm is not None else nn.Identity()
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "B L D"],
+        *,
+        mask: Bool[Tensor, "B 1 L K"] | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        cache: Cache | None = None,
+        layer: int = 0,
+    ) -> Float[Tensor, "B L D"]:
+        """Attend within `hidden` and, with a cache, to the earlier tokens of `layer`; no mask means all (or causal)."""
+        split = (*hidden.shape[:2], -1, self.head_width)
+        query = self.query_norm(self.query(hidden).view(split)).transpose(1, 2)
+        key = self.key_norm(self.key(hidden).view(split)).transpose(1, 2)
+        value = self.value(hidden).view(split).transpose(1, 2)
+        if rotary is not None:
+            query, key = rotate(query, *rotary), rotate(key, *rotary)
+        if cache is not None:
+            key, value = cache.update(layer, key, value)
+        causal = self.causal and mask is None and hidden.shape[1] > 1
+        mixed = attend(query, key, value, mask=mask, causal=causal)
+        return self.out(mixed.transpose(1, 2).flatten(2))

@@ -1,0 +1,30 @@
+"""One mask rule; integers choose the pattern."""
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+def attention_mask(
+    valid: Bool[Tensor, "B K"],
+    *,
+    queries: int,
+    order: Int[Tensor, "B K"] | None = None,
+    segment: Int[Tensor, "B K"] | None = None,
+    branch: Int[Tensor, "B K"] | None = None,
+) -> Bool[Tensor, "B 1 L K"]:
+    """True where one of the last `queries` tokens may look at a key.
+
+    A key is seen when it is valid, its `order` is not greater than the query's (default 0 1 2 3: causal; all equal:
+    bidirectional; 0 0 0 1 2: a bidirectional prefix), it lies in the query's `segment`, and its `branch` is 0 (the
+    trunk) or the query's own. Every token sees itself, so that a row of padding stays finite.
+    """
+    length = valid.shape[1]
+    place = torch.arange(length, device=valid.device)
+    order = place.expand_as(valid) if order is None else order
+    seen = valid[:, None, :] & (order[:, None, :] <= order[:, -queries:, None])
+    if segment is not None:
+        seen &= segment[:, None, :] == segment[:, -queries:, None]
+    if branch is not None:
+        seen &= (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, -queries:, None])
+    return (seen | (place == place[-queries:, None]))[:, None]

@@ -1,0 +1,69 @@
+"""Feed-forward blocks and the activations that checkpoints name."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from foveal.core.errors import unknown
+
+Activation = Callable[[Tensor], Tensor]
+
+
+def quick_gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The sigmoid approximation of GELU that CLIP was trained with (1606.08415)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+_ACTIVATIONS: dict[str, Activation] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "quick_gelu": quick_gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+    "swish": F.silu,
+}
+
+
+def activation(name: str) -> Activation:
+    """An activation by the name that configs and checkpoints use; raises InputError with the nearest name."""
+    if name not in _ACTIVATIONS:
+        raise unknown("activation", name, _ACTIVATIONS)
+    return _ACTIVATIONS[name]
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with an activation between them."""
+
+    def __init__(self, *, width: int, inner: int, activation: str, bias: bool = True) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, inner, bias=bias)
+        self.down = nn.Linear(inner, width, bias=bias)
+        self.activation = _named(activation)
+
+    def forward(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+        """Up, activate, down."""
+        return self.down(self.activation(self.up(hidden)))
+
+
+class GatedFeedForward(nn.Module):
+    """A linear map gated by an activated one (SwiGLU where the activation is silu, 2002.05202)."""
+
+    def __init__(self, *, width: int, inner: int, activation: str = "silu", bias: bool = False) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, inner, bias=bias)
+        self.up = nn.Linear(width, inner, bias=bias)
+        self.down = nn.Linear(inner, width, bias=bias)
+        self.activation = _named(activation)
+
+    def forward(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+        """Gate, multiply, down."""
+        return self.down(self.activation(self.gate(hidden)) * self.up(hidden))
+
+
+_named = activation  # the constructors' keyword has the same name
