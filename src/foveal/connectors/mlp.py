@@ -1,6 +1,7 @@
 """A stack of linear maps with an activation between them: mlp2x_gelu, mlp4x_gelu ... (LLaVA-1.5, 2310.03744)."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import nn
 
@@ -25,7 +26,7 @@ class Mlp(nn.Module):
     ) -> None:
         super().__init__()
         widths = [width_in] + [width_out] * depth
-        self.maps = nn.ModuleList(nn.Linear(a, b, bias=bias) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.maps = nn.ModuleList(nn.Linear(a, b, bias=bias) for a, b in pairwise(widths))
         self.activation = named(activation)
 
     def plan(self, layout: Layout) -> Layout:

@@ -7,7 +7,7 @@ S visual tokens of all images packed end to end, E vision width; C H W pixels; K
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 IGNORE = -100  # a label that carries no loss
 
+T = TypeVar("T")
 Grid = tuple[int, int]  # rows, columns
 
 
@@ -51,7 +52,7 @@ pytree.register_constant(Layout)
 class _Movable:
     """Tensors of a dataclass move together: `to` maps every tensor inside, and nothing else."""
 
-    def to(self, *args: Any, **kwargs: Any) -> Self:
+    def to(self: T, *args: Any, **kwargs: Any) -> T:
         """A copy with every tensor moved (and floating ones cast) as by `Tensor.to`."""
 
         def move(leaf: object) -> object:
@@ -161,6 +162,7 @@ class Batch(_Movable):
     full: bool = False
 
 
+@runtime_checkable
 class Cache(Protocol):
     """Keys and values of earlier tokens, one store a layer."""
 

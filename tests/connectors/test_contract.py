@@ -1,0 +1,39 @@
+"""What every connector promises: it returns exactly what it planned, and every parameter learns."""
+
+import pytest
+import torch
+
+from foveal.core.errors import InputError
+from foveal.core.lookup import build, names, spec
+from foveal.core.types import Layout, VisualTokens
+
+
+@pytest.mark.parametrize("name", names("connectors"))
+@pytest.mark.parametrize("grids", [[(4, 4)], [(4, 4), (4, 4)], [(2, 6), (4, 4), (1, 1)]])
+def test_call_returns_the_plan_and_gradients_reach_everything(name, grids):
+    torch.manual_seed(0)
+    connector = build("connectors", spec("connectors", name), width_in=8, width_out=8)
+    layout = Layout.of_grids(grids)
+    visual = VisualTokens.on_layout(torch.randn(layout.total, 8), layout)
+    mapped = connector(visual)
+    assert mapped.layout == connector.plan(layout)
+    assert mapped.features.shape == (connector.plan(layout).total, 8)
+    if list(connector.parameters()):
+        mapped.features.square().sum().backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in connector.parameters())
+
+
+@pytest.mark.parametrize("name", names("connectors"))
+def test_an_image_alone_equals_itself_in_a_batch(name):
+    torch.manual_seed(0)
+    connector = build("connectors", spec("connectors", name), width_in=8, width_out=8)
+    features = torch.randn(32, 8)
+    both = connector(VisualTokens.on_layout(features, Layout.of_grids([(4, 4), (4, 4)])))
+    alone = connector(VisualTokens.on_layout(features[16:], Layout.of_grids([(4, 4)])))
+    torch.testing.assert_close(both.features[16:], alone.features, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", names("connectors"))
+def test_unknown_setting_is_refused_with_a_hint(name):
+    with pytest.raises(InputError, match="unknown key"):
+        spec("connectors", {"name": name, "dephts": 2})

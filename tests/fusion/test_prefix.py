@@ -1,0 +1,26 @@
+import torch
+
+from foveal.core.types import Layout, Stream, VisualTokens
+from foveal.fusion.prefix import Prefix
+
+
+def test_slots_take_their_tokens_and_text_stays():
+    hidden = torch.randn(2, 4, 3)
+    slots = torch.tensor([[-1, 1, 0, -1], [2, -1, -1, -1]])
+    features = torch.randn(3, 3)
+    stream = Stream(hidden=hidden, positions=torch.zeros_like(slots), slots=slots)
+    fused = Prefix(width=3, depth=1).at_input(
+        stream, VisualTokens.on_layout(features, Layout(counts=(3,), grids=(None,)))
+    )
+    assert torch.equal(fused.hidden[0, 1], features[1]) and torch.equal(fused.hidden[0, 2], features[0])
+    assert torch.equal(fused.hidden[1, 0], features[2])
+    assert torch.equal(fused.hidden[slots < 0], hidden[slots < 0])
+
+
+def test_no_images_change_nothing():
+    stream = Stream(
+        hidden=torch.randn(1, 2, 3),
+        positions=torch.zeros(1, 2, dtype=torch.long),
+        slots=torch.full((1, 2), -1),
+    )
+    assert Prefix(width=3, depth=1).at_input(stream, None) is stream
