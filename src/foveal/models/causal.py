@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
+from foveal.core.labels import next_labels
 from foveal.core.lookup import build
 from foveal.core.types import IGNORE, Batch, Cache, Grid, Layout, Output, VisualTokens
 from foveal.models.config import ModelConfig
@@ -83,13 +84,6 @@ def _kept(hidden: Float[Tensor, "B L D"], batch: Batch, keep: Keep) -> Float[Ten
     if keep == "labelled":
         return hidden[:, :-1][next_labels(batch) != IGNORE]
     return hidden
-
-
-def next_labels(batch: Batch) -> Int[Tensor, "B M"]:
-    """What the token at each place but the last should predict (M = L - 1), IGNORE where nothing."""
-    if batch.labels is None:
-        raise InputError("the batch has no labels; make it with a processor's training method")
-    return batch.labels[:, 1:]
 
 
 def assemble(config: ModelConfig) -> Causal:
