@@ -4,26 +4,19 @@ import importlib
 import os
 import pkgutil
 import sys
+from collections.abc import Sequence
 
 import typer
 
 from foveal.core.errors import InputError
 
-app = typer.Typer(
-    name="foveal",
-    help="Vision-language models of every fusion family, with visual tokens spent where the question needs them.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+ABOUT = "Vision-language models of every fusion family, with visual tokens spent where the question needs them."
 
 
-@app.callback()
-def _root() -> None:
-    """A callback keeps the commands' names even when there is one."""
-
-
-def _collect() -> None:
+def collect() -> typer.Typer:
+    """The application with every command of the folder: a file holds `app` (a group) or `command` (one command)."""
+    app = typer.Typer(name="foveal", help=ABOUT, add_completion=False, pretty_exceptions_enable=False)
+    app.callback()(_root)
     package = importlib.import_module("foveal.cli")
     for found in pkgutil.iter_modules(package.__path__):
         if found.name == "main" or found.name.startswith("_"):
@@ -33,19 +26,58 @@ def _collect() -> None:
             app.add_typer(module.app, name=found.name)
         else:
             app.command(name=found.name)(module.command)
+    return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"foveal {version('foveal')}")
+        raise typer.Exit
+
+
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    """A callback keeps the commands' names even when there is one."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; an error that is our fault is raised."""
+    try:
+        # Not `app(arguments)`: its own error handling would draw boxes and swallow what the lines below tell apart.
+        command = typer.main.get_command(collect())
+        with command.make_context("foveal", list(arguments) or ["--help"]) as context:
+            command.invoke(context)
+    except typer.Exit as wish:
+        return wish.exit_code
+    except InputError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        print("foveal: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; nothing is left to say
+    except Exception as error:
+        told = getattr(error, "format_message", None)  # a usage error, whichever click this typer is built on
+        if told is None:
+            raise
+        where = getattr(getattr(error, "ctx", None), "command_path", "foveal")
+        return (
+            _refuse(f"{told().rstrip('.')}; see '{where} --help'") if told() else 2
+        )  # a bare group has printed its help
+    return 0
+
+
+def _refuse(message: str) -> int:
+    print(f"foveal: {' '.join(message.split())}", file=sys.stderr)
+    return 2
 
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 2 bad input, 1 our fault, 130 interrupted."""
-    _collect()
-    try:
-        app()
-    except InputError as error:
-        print(f"foveal: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; nothing is left to say
-        sys.exit(0)
+    sys.exit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

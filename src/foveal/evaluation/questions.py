@@ -1,0 +1,74 @@
+"""What is asked of a model: one question for every answer that an example holds."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from foveal.core.errors import InputError
+from foveal.core.example import Example
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A question with its true answer; questions of one `scene` share their pictures and stand or fall together."""
+
+    id: str
+    scene: str
+    kind: str
+    text: str
+    truth: str
+    example: Example  # the conversation up to the question, without the answer
+
+
+def questions(examples: Iterable[Example], *, limit: int | None = None) -> tuple[Question, ...]:
+    """Every answered turn as a question, in order, the first `limit` of them; InputError when there is none."""
+    found: list[Question] = []
+    for example in examples:
+        found += _turns(example)
+        if limit is not None and len(found) >= limit:
+            break
+    if not found:
+        raise InputError("the data hold no question with an answer; give each example an assistant message")
+    return tuple(found[:limit])
+
+
+def blind(asked: Iterable[Question]) -> tuple[Question, ...]:
+    """The same questions without their pictures: what the text-only baseline is asked."""
+    return tuple(replace(question, example=_without_images(question.example)) for question in asked)
+
+
+def said(message: Mapping[str, Any]) -> str:
+    """The words of a message, without its images."""
+    content = message["content"]
+    if isinstance(content, str):
+        return content.strip()
+    return " ".join(part["text"].strip() for part in content if part["type"] == "text")
+
+
+def _turns(example: Example) -> list[Question]:
+    kinds = example.meta.get("kinds") or ()
+    answered = [i for i, message in enumerate(example.messages) if message["role"] == "assistant" and i > 0]
+    turns = []
+    for number, place in enumerate(answered):
+        asked = replace(example, messages=tuple(example.messages[:place]))
+        turns.append(
+            Question(
+                id=example.id if len(answered) == 1 else f"{example.id}/{number}",
+                scene=str(example.meta.get("scene", example.id)),
+                kind=str(kinds[number] if number < len(kinds) else example.meta.get("kind", "all")),
+                text=said(example.messages[place - 1]),
+                truth=said(example.messages[place]),
+                example=asked,
+            )
+        )
+    return turns
+
+
+def _without_images(example: Example) -> Example:
+    return replace(
+        example,
+        images=(),
+        messages=tuple(
+            {**message, "content": [{"type": "text", "text": said(message)}]} for message in example.messages
+        ),
+    )

@@ -1,0 +1,149 @@
+"""Exact match, by kind and in the mean, with intervals that know that questions of one scene belong together.
+
+The bootstrap draws whole scenes with replacement (Efron, 1979; for clusters Field and Welsh, 2007), from a fixed
+seed, so that the same answers always get the same interval.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from foveal.core.errors import InputError
+from foveal.evaluation.questions import Question
+
+RESAMPLES = 2000
+AT_ONCE = 100  # resamples held in memory together
+_NUMBERS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen twenty"
+)
+_DIGITS = {word: str(value) for value, word in enumerate(_NUMBERS.split())}
+_ARTICLES = {"a", "an", "the"}
+_PUNCTUATION = re.compile(r"(?<!\d)\.|\.(?!\d)|[^\w\s.]|_")  # a point between digits is a decimal point
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """A share of `count` questions, with its 95% bootstrap interval over scenes."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Exact match over all questions, the plain mean over the kinds, and each kind by itself."""
+
+    exact_match: Rate
+    mean_over_kinds: Rate
+    kinds: dict[str, Rate]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lead:
+    """How far one set of answers is ahead of another on the same questions (paired bootstrap over scenes)."""
+
+    exact_match: Rate
+    mean_over_kinds: Rate
+
+
+def normalise(text: str) -> str:
+    """The form in which answers are compared.
+
+    Lower case; "twelve" as 12 (zero to twenty); no articles (a, an, the) unless nothing else is there; punctuation
+    is a space, but for the point of a decimal number and apostrophes, which vanish; single spaces.
+    """
+    text = unicodedata.normalize("NFKC", text).casefold()
+    text = _PUNCTUATION.sub(" ", re.sub("['\u2019`]", "", text))
+    words = [_DIGITS.get(word, word) for word in text.split()]
+    return " ".join([word for word in words if word not in _ARTICLES] or words)
+
+
+def matches(answer: str, truth: str) -> bool:
+    """Whether an answer is the true one, after both are normalised; silence is never right."""
+    given = normalise(answer)
+    return bool(given) and given == normalise(truth)
+
+
+def right(asked: Sequence[Question], answers: Sequence[str]) -> np.ndarray:
+    """Which answers are right, as booleans; InputError unless there is one for each question."""
+    if len(asked) != len(answers):
+        raise InputError(f"{len(answers)} answers to {len(asked)} questions; give one to each")
+    return np.array([matches(answer, question.truth) for question, answer in zip(asked, answers, strict=True)], bool)
+
+
+def score(asked: Sequence[Question], answers: Sequence[str], *, seed: int = 0) -> Scores:
+    """Exact match of the answers, with 95% intervals."""
+    table = _Table(asked, seed=seed)
+    return _scores(table, *table.rates(right(asked, answers)))
+
+
+def lead(asked: Sequence[Question], ours: Sequence[str], theirs: Sequence[str], *, seed: int = 0) -> Lead:
+    """Our rates minus theirs; above zero with confidence when `low` is."""
+    table = _Table(asked, seed=seed)
+    points, draws = (
+        one - other
+        for one, other in zip(table.rates(right(asked, ours)), table.rates(right(asked, theirs)), strict=True)
+    )
+    scores = _scores(table, points, draws)
+    return Lead(exact_match=scores.exact_match, mean_over_kinds=scores.mean_over_kinds)
+
+
+class _Table:
+    """Questions counted by scene and kind, and the seed by which scenes are drawn."""
+
+    def __init__(self, asked: Sequence[Question], *, seed: int) -> None:
+        if not asked:
+            raise InputError("no questions to score; give at least one")
+        scenes = {scene: i for i, scene in enumerate(dict.fromkeys(question.scene for question in asked))}
+        self.kinds = sorted({question.kind for question in asked})
+        columns = {kind: i for i, kind in enumerate(self.kinds)}
+        self.at = (
+            np.array([scenes[question.scene] for question in asked]),
+            np.array([columns[question.kind] for question in asked]),
+        )
+        self.shape = (len(scenes), len(columns))
+        self.counts = self.counted(np.ones(len(asked)))
+        self.seed = seed
+
+    def counted(self, values: np.ndarray) -> np.ndarray:
+        """`values` of the questions, summed by scene and kind."""
+        table = np.zeros(self.shape)
+        np.add.at(table, self.at, values)
+        return table
+
+    def rates(self, hits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Overall, mean over kinds, then each kind: as they are `[2 + K]`, and for each resample `[R, 2 + K]`."""
+        table = self.counted(hits)
+        point = _rates(table.sum(0)[None], self.counts.sum(0)[None])[0]
+        draws = [_rates(draw @ table, draw @ self.counts) for draw in self.resamples()]
+        return point, np.concatenate(draws)
+
+    def resamples(self) -> Iterator[np.ndarray]:
+        """How often each scene is drawn `[r, scenes]`, a few resamples at a time; the same every time."""
+        random, scenes = np.random.default_rng(self.seed), self.shape[0]
+        for _ in range(RESAMPLES // AT_ONCE):
+            yield random.multinomial(scenes, np.full(scenes, 1 / scenes), size=AT_ONCE).astype(float)
+
+
+def _rates(hits: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    present = counts > 0  # a resample of few scenes may lack a kind altogether
+    each = np.divide(hits, counts, out=np.full_like(hits, np.nan), where=present)
+    mean = np.where(present, each, 0.0).sum(1) / present.sum(1)
+    return np.concatenate([(hits.sum(1) / counts.sum(1))[:, None], mean[:, None], each], axis=1)
+
+
+def _scores(table: _Table, point: np.ndarray, draws: np.ndarray) -> Scores:
+    low, high = np.nanpercentile(draws, [2.5, 97.5], axis=0)
+    by_kind = table.counts.sum(0).astype(int)
+    counts = [int(by_kind.sum()), int(by_kind.sum()), *by_kind.tolist()]
+    overall, mean, *kinds = (
+        Rate(value=float(point[i]), low=float(low[i]), high=float(high[i]), count=count)
+        for i, count in enumerate(counts)
+    )
+    return Scores(exact_match=overall, mean_over_kinds=mean, kinds=dict(zip(table.kinds, kinds, strict=True)))

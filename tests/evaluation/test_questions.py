@@ -1,0 +1,60 @@
+import pytest
+
+from foveal.core.errors import InputError
+from foveal.core.example import Example
+from foveal.evaluation.questions import blind, questions, said
+
+
+def message(role, text, image=False):
+    content = [{"type": "image"}] if image else []
+    return {"role": role, "content": [*content, {"type": "text", "text": text}]}
+
+
+ONE = Example(
+    id="7",
+    images=("7.png",),
+    messages=(message("user", "Where is the fox?", image=True), message("assistant", "top left")),
+    meta={"kind": "where", "scene": "s7"},
+)
+
+
+def test_one_question_for_one_answer():
+    (asked,) = questions([ONE])
+    assert (asked.id, asked.scene, asked.kind) == ("7", "s7", "where")
+    assert (asked.text, asked.truth) == ("Where is the fox?", "top left")
+
+
+def test_the_answer_is_not_in_what_is_asked():
+    (asked,) = questions([ONE])
+    assert len(asked.example.messages) == 1
+    assert asked.example.images == ONE.images
+
+
+def test_a_conversation_asks_every_turn_with_the_turns_before_it():
+    turns = (*ONE.messages, message("user", "And the owl?"), message("assistant", "nowhere"))
+    first, second = questions([Example(id="7", images=ONE.images, messages=turns)])
+    assert (first.id, second.id) == ("7/0", "7/1")
+    assert len(second.example.messages) == 3
+    assert first.kind == second.kind == "all"
+    assert first.scene == second.scene == "7"
+
+
+def test_no_more_than_the_limit_and_in_order():
+    many = [Example(id=str(i), messages=ONE.messages, images=ONE.images) for i in range(9)]
+    assert [asked.id for asked in questions(many, limit=4)] == ["0", "1", "2", "3"]
+
+
+def test_data_without_answers_are_refused():
+    with pytest.raises(InputError, match="no question with an answer"):
+        questions([Example(id="1", messages=(message("user", "Hello?"),))])
+
+
+def test_blind_questions_hold_no_image():
+    (asked,) = blind(questions([ONE]))
+    assert asked.example.images == ()
+    assert asked.example.messages[0]["content"] == [{"type": "text", "text": "Where is the fox?"}]
+    assert asked.truth == "top left"
+
+
+def test_words_of_a_plain_message():
+    assert said({"role": "user", "content": " What? "}) == "What?"
