@@ -9,6 +9,7 @@ from PIL import Image
 from foveal.core.errors import InputError
 from foveal.data.captions import caption
 from foveal.data.drawings import names
+from foveal.data.format import Box
 from foveal.data.layout import Layout, compose
 from foveal.data.questions import Question, questions
 from foveal.data.render import render
@@ -46,15 +47,6 @@ class SceneConfig:
         if self.per_kind < 1:
             raise InputError(f"{self.per_kind} questions of a kind asked for; give 1 or more")
         names(self.drawings), words(self.words)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """A drawing or a rendered word (`word` is true) in pixels: left, top, right and bottom, the last two exclusive."""
-
-    label: str
-    xyxy: tuple[int, int, int, int]
-    word: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

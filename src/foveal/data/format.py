@@ -1,0 +1,278 @@
+"""The data format: JSON lines in the chat form of the OpenAI and Hugging Face processors, images beside them."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from foveal.core.errors import InputError, unknown
+
+ROLES = ("system", "user", "assistant")
+PARTS = ("image", "text")
+SLACK = 1.0  # pixels that a box may reach over the edge: published boxes are rounded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A labelled box: the place of its image in the example, left, top, right, bottom in pixels (the last two
+    exclusive), and whether its label is a word that is written there."""
+
+    label: str
+    xyxy: tuple[float, float, float, float]
+    image: int = 0
+    word: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One example: images (resolved paths), messages in chat form, boxes, and meta (`kind`, `scene`, `split` ...)."""
+
+    id: str
+    images: tuple[Path, ...]
+    messages: list[dict[str, Any]]
+    boxes: tuple[Box, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def said(self, role: str) -> list[str]:
+        """The texts of one role, a message each."""
+        return [
+            "".join(part.get("text", "") for part in message["content"])
+            for message in self.messages
+            if message["role"] == role
+        ]
+
+    @property
+    def question(self) -> str:
+        """What the user says first."""
+        return next(iter(self.said("user")), "")
+
+    @property
+    def answer(self) -> str:
+        """What the assistant says last."""
+        return next(reversed(self.said("assistant")), "")
+
+    @property
+    def kind(self) -> str:
+        """The kind of question, or an empty string."""
+        return self.meta.get("kind", "")
+
+
+def chat(question: str, answer: str, images: int = 1) -> list[dict[str, Any]]:
+    """The messages of one question on some images and its answer."""
+    markers: list[dict[str, Any]] = [{"type": "image"} for _ in range(images)]
+    return [
+        {"role": "user", "content": [*markers, {"type": "text", "text": question}]},
+        {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+    ]
+
+
+def splits(folder: Path) -> list[str]:
+    """The splits of a data set: the names of its .jsonl files."""
+    return sorted(p.stem for p in folder.glob("*.jsonl"))
+
+
+def locate(path: str | os.PathLike[str], split: str = "train") -> Path:
+    """The .jsonl file of a data set's split, or the file itself where a file is named; InputError if there is none."""
+    place = Path(path)
+    if place.is_file():
+        return place
+    if not place.is_dir():
+        raise InputError(f"no data at {place}; name a .jsonl file, or a directory such as `foveal data scenes` makes")
+    if not splits(place):
+        raise InputError(f"{place} holds no .jsonl file; name a directory such as `foveal data scenes` makes")
+    if split not in splits(place):
+        raise unknown(f"split in {place}", split, splits(place))
+    return place / f"{split}.jsonl"
+
+
+def read(path: str | os.PathLike[str], *, split: str = "train") -> list[Example]:
+    """All examples of a .jsonl file, or of one split of a data set's directory, each of them checked.
+
+    Examples that follow each other on one image share their boxes. Raises InputError with file and line.
+    """
+    return list(iterate(path, split=split))
+
+
+def iterate(path: str | os.PathLike[str], *, split: str = "train") -> Iterator[Example]:
+    """The examples of `read`, one by one."""
+    file = locate(path, split)
+    check = Checker(root=file.parent, exists=_cached(os.path.isfile), size=_cached(_image_size))
+    with open(file, encoding="utf-8") as lines:
+        try:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield check(line, f"{file}:{number}")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{file} is not UTF-8 text ({error.reason}); a data file is JSON lines") from None
+
+
+def _cached(function: Callable[[str], Any]) -> Callable[[str], Any]:
+    known: dict[str, Any] = {}
+
+    def ask(name: str) -> Any:
+        if name not in known:
+            known[name] = function(name)
+        return known[name]
+
+    return ask
+
+
+def _image_size(path: str) -> tuple[int, int]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot read the image {path} ({error}); replace it or remove its lines") from None
+
+
+class Checker:
+    """Turns a line of JSON into an Example, or raises InputError that says what is wrong with it, and where."""
+
+    def __init__(
+        self, *, root: Path, exists: Callable[[str], bool], size: Callable[[str], tuple[int, int]] | None = None
+    ) -> None:
+        self.root, self.exists, self.size = root, exists, size
+        self.last: tuple[Any, tuple[str, ...], tuple[Box, ...]] = (None, (), ())
+
+    def __call__(self, line: str, where: str) -> Example:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{where}: not JSON ({error.msg} at column {error.colno}); mend or remove it") from None
+        return self.example(row, where)
+
+    def example(self, row: Any, where: str) -> Example:
+        """The Example of a parsed line."""
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: a {type(row).__name__}, not an object; one line is one example")
+        for name, kind in (("id", str), ("images", list), ("messages", list)):
+            if name not in row:
+                raise InputError(f"{where}: lacks the field {name!r}; an example has id, images and messages")
+            if not isinstance(row[name], kind):
+                raise InputError(f"{where}: {name!r} is a {type(row[name]).__name__}; it must be a {kind.__name__}")
+        meta = row.get("meta") or {}
+        if not isinstance(meta, dict):
+            raise InputError(f"{where}: 'meta' is a {type(meta).__name__}; it must be an object")
+        images = self.images(row["images"], where)
+        messages = self.messages(row["messages"], len(images), where)
+        boxes = self.boxes(row.get("boxes") or [], images, meta, where)
+        return Example(id=row["id"], images=tuple(map(Path, images)), messages=messages, boxes=boxes, meta=meta)
+
+    def images(self, names: list[Any], where: str) -> tuple[str, ...]:
+        """The paths of the images, all of which exist."""
+        for name in names:
+            if not isinstance(name, str):
+                raise InputError(f"{where}: 'images' holds a {type(name).__name__}; give file names")
+            if not self.exists(os.path.join(self.root, name)):
+                raise InputError(f"{where}: names the image {name!r}, which is not in {self.root}; add it or mend the name")
+        return tuple(os.path.join(self.root, name) for name in names)
+
+    @staticmethod
+    def messages(messages: list[Any], images: int, where: str) -> list[dict[str, Any]]:
+        """The messages, with as many image markers as there are images."""
+        markers = 0
+        for message in messages:
+            if not isinstance(message, dict) or "role" not in message or "content" not in message:
+                raise InputError(f"{where}: a message without role or content; give it both")
+            if message["role"] not in ROLES:
+                raise InputError(f"{where}: {unknown('role', str(message['role']), ROLES)}")
+            if isinstance(message["content"], str):
+                message["content"] = [{"type": "text", "text": message["content"]}]
+            if not isinstance(message["content"], list):
+                raise InputError(f"{where}: content is a {type(message['content']).__name__}; give a list or a text")
+            for part in message["content"]:
+                kind = part.get("type") if isinstance(part, dict) else None
+                if kind not in PARTS:
+                    raise InputError(f"{where}: {unknown('content type', str(kind), PARTS)}")
+                if kind == "text" and not isinstance(part.get("text"), str):
+                    raise InputError(f"{where}: a text part without 'text'; give it one")
+                markers += kind == "image"
+        if not messages:
+            raise InputError(f"{where}: no messages; an example has at least one")
+        if markers != images:
+            raise InputError(f"{where}: {markers} image markers but {images} images; give each image one marker")
+        return messages
+
+    def boxes(self, rows: Any, images: tuple[str, ...], meta: dict[str, Any], where: str) -> tuple[Box, ...]:
+        """The boxes, each within its image."""
+        if rows == self.last[0] and images == self.last[1]:
+            return self.last[2]
+        if not isinstance(rows, list):
+            raise InputError(f"{where}: 'boxes' is a {type(rows).__name__}; it must be a list")
+        boxes = tuple(self.box(row, images, meta.get("size"), where) for row in rows)
+        self.last = (rows, images, boxes)
+        return boxes
+
+    def box(self, row: Any, images: tuple[str, ...], size: list[int] | None, where: str) -> Box:
+        """One box, within its image."""
+        if not isinstance(row, dict) or "label" not in row or "xyxy" not in row:
+            raise InputError(f"{where}: a box without label or xyxy; give it both")
+        corners, image = row["xyxy"], row.get("image", 0)
+        if not isinstance(corners, list) or len(corners) != 4 or not all(isinstance(c, int | float) for c in corners):
+            raise InputError(f"{where}: box {row['label']!r} has xyxy {corners!r}; give left, top, right, bottom")
+        if not isinstance(image, int) or not 0 <= image < len(images):
+            raise InputError(f"{where}: box {row['label']!r} is on image {image!r} of {len(images)}; count from 0")
+        left, top, right, bottom = corners
+        if not (left < right and top < bottom):
+            raise InputError(f"{where}: box {row['label']!r} is inverted or empty: {corners}; left < right, top < bottom")
+        if size is None and self.size is not None:
+            size = list(self.size(images[image]))
+        if size and not (min(left, top) >= -SLACK and right <= size[0] + SLACK and bottom <= size[1] + SLACK):
+            raise InputError(
+                f"{where}: box {row['label']!r} at {corners} leaves its image of {size[0]} x {size[1]} pixels; mend it"
+            )
+        return Box(label=str(row["label"]), xyxy=(left, top, right, bottom), image=image, word=bool(row.get("word")))
+
+
+def encode(example: Example, root: Path) -> str:
+    """An example as a line of JSON without its end of line; image names are relative to `root`."""
+    row: dict[str, Any] = {
+        "id": example.id,
+        "images": [Path(os.path.relpath(image, root)).as_posix() for image in example.images],
+        "messages": example.messages,
+    }
+    if example.boxes:
+        row["boxes"] = [encode_box(box) for box in example.boxes]
+    if example.meta:
+        row["meta"] = example.meta
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+
+
+def encode_box(box: Box) -> dict[str, Any]:
+    """A box as the object that a line holds."""
+    row: dict[str, Any] = {"image": box.image, "label": box.label, "xyxy": list(box.xyxy)}
+    return row | {"word": True} if box.word else row
+
+
+def write(path: str | os.PathLike[str], examples: Iterable[Example]) -> int:
+    """Write examples to a .jsonl file and return how many; the file appears whole or not at all."""
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".tmp")
+    try:
+        number = 0
+        with open(handle, "w", encoding="utf-8") as lines:
+            for example in examples:
+                lines.write(encode(example, file.parent) + "\n")
+                number += 1
+        os.chmod(partial, 0o644)
+        os.replace(partial, file)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(partial)
+        raise
+    return number
+
+
+def grouped(examples: Iterable[Example]) -> list[list[Example]]:
+    """The examples of each scene together (those on the same images), in order of first appearance."""
+    groups: dict[tuple[Path, ...], list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.images, []).append(example)
+    return list(groups.values())

@@ -1,0 +1,184 @@
+"""Writes a starter data set: images and JSON lines for train, val, test and pairs, by several processes."""
+
+import functools
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from foveal.core.errors import InputError, unknown
+from foveal.data.drawings import ATTRIBUTION
+from foveal.data.format import chat, encode_box
+from foveal.data.scenes import SPLITS, Scene, SceneConfig, Scenes, split_of
+
+CODECS = {"jpeg": ".jpg", "png": ".png"}
+MARK = "dataset.json"  # what tells a data set from any other directory
+CHUNK = 16  # scenes that a process makes at a time
+DESCRIBE = ("Describe the picture.", "What is in the picture?", "What does the picture show?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What was written: scenes and examples of each split, seconds by the clock, and seconds of processors."""
+
+    scenes: dict[str, int]
+    examples: dict[str, int]
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Scenes a second by the clock."""
+        return sum(self.scenes.values()) / max(self.seconds, 1e-9)
+
+
+def picture_bytes(picture: Image.Image, codec: str) -> bytes:
+    """The picture as JPEG (quality 92, full colour resolution) or PNG (fast compression)."""
+    stream = io.BytesIO()
+    if codec == "png":
+        picture.save(stream, "PNG", compress_level=1)
+    else:
+        picture.save(stream, "JPEG", quality=92, subsampling=0)
+    return stream.getvalue()
+
+
+def scene_lines(scene: Scene, image: str) -> list[str]:
+    """The lines of a scene: its caption, then its questions; each carries all boxes of the scene."""
+    dumps = functools.partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
+    boxes, size = dumps([encode_box(b) for b in scene.boxes]), list(scene.image.size)
+    common = {"scene": scene.id, "split": scene.split, "size": size}
+    everything = list(range(len(scene.boxes)))
+    ask = DESCRIBE[sum(scene.id.encode()) % len(DESCRIBE)]
+    rows = [(ask, scene.caption, {"kind": "caption", **common, "evidence": everything})]
+    rows += [
+        (q.text, q.answer, {"kind": q.kind, **common, "form": q.form, "evidence": list(q.evidence), "area": q.area})
+        for q in scene.questions
+    ]
+    return [
+        f'{{"id":"{scene.id}-{number:02d}","images":[{dumps(image)}],"messages":{dumps(chat(question, answer))},'
+        f'"boxes":{boxes},"meta":{dumps(meta)}}}\n'
+        for number, (question, answer, meta) in enumerate(rows)
+    ]
+
+
+def make_chunk(
+    config: SceneConfig, folder: str, codec: str, task: tuple[bool, int, int]
+) -> tuple[list[tuple[str, int, str]], float]:
+    """Write the images of some scenes; returns split, number of lines and lines of each, and processor seconds."""
+    pairs, first, last = task
+    start, scenes, made = time.process_time(), Scenes(config, pairs=pairs), []
+    for index in range(first, last):
+        scene = scenes[index]
+        image = f"images/{scene.id}{CODECS[codec]}"
+        with open(os.path.join(folder, image), "wb") as file:
+            file.write(picture_bytes(scene.image, codec))
+        lines = scene_lines(scene, image)
+        made.append((scene.split, len(lines), "".join(lines)))
+    return made, time.process_time() - start
+
+
+@contextmanager
+def whole_directory(out: Path, *, force: bool) -> Iterator[Path]:
+    """A temporary directory that becomes `out` at the end, or vanishes if anything goes wrong before.
+
+    Raises InputError where `out` holds something: with `force` an older data set is replaced, nothing else ever is.
+    """
+    occupied = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if occupied and not force:
+        raise InputError(f"{out} exists and is not empty; choose another place, or replace the data set with --force")
+    if occupied and not (out / MARK).is_file():
+        raise InputError(f"{out} is not a data set of ours (it has no {MARK}), so --force leaves it; choose another place")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.parent / f".{out.name}.{os.getpid()}.tmp"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        if out.exists():
+            old = out.parent / f".{out.name}.{os.getpid()}.old.tmp"
+            out.rename(old)
+            partial.rename(out)
+            shutil.rmtree(old)
+        else:
+            partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def tasks(count: int, config: SceneConfig) -> list[tuple[bool, int, int]]:
+    """Whether pairs, first and last scene of each chunk: `count` scenes, then as many pair scenes as test scenes."""
+    held = sum(split_of(i) == "test" for i in range(count)) if config.max_drawings > 1 else 0
+    return [(pairs, i, min(i + CHUNK, n)) for pairs, n in ((False, count), (True, held)) for i in range(0, n, CHUNK)]
+
+
+def write_scenes(
+    out: str | os.PathLike[str],
+    config: SceneConfig,
+    *,
+    count: int,
+    workers: int = 1,
+    codec: str = "jpeg",
+    force: bool = False,
+    progress: Callable[[int], None] = lambda scenes: None,
+) -> Summary:
+    """Write `count` scenes and their held-out pairs to the directory `out`; the same bytes for any `workers`.
+
+    `progress` is called with the number of scenes that were just finished. Raises InputError for bad arguments.
+    """
+    if count < 1:
+        raise InputError(f"{count} scenes asked for; give --count 1 or more")
+    if workers < 1:
+        raise InputError(f"{workers} workers asked for; give 1 or more")
+    if codec not in CODECS:
+        raise unknown("image format", codec, CODECS)
+    start, scenes, examples, cpu = time.perf_counter(), Counter(), Counter(), 0.0
+    with whole_directory(Path(out), force=force) as folder:
+        (folder / "images").mkdir()
+        files = {split: open(folder / f"{split}.jsonl", "w", encoding="utf-8") for split in SPLITS}  # noqa: SIM115
+        try:
+            for made, seconds in _chunks(functools.partial(make_chunk, config, str(folder), codec), count, config, workers):
+                cpu += seconds
+                for split, number, lines in made:
+                    files[split].write(lines)
+                    scenes[split] += 1
+                    examples[split] += number
+                progress(len(made))
+        finally:
+            for file in files.values():
+                file.close()
+        (folder / "ATTRIBUTION.txt").write_text(ATTRIBUTION + "\n")
+        about = {"made_by": "foveal data scenes", "count": count, "config": asdict(config), "attribution": ATTRIBUTION}
+        (folder / MARK).write_text(json.dumps(about, indent=1) + "\n")
+    return Summary(
+        scenes={s: scenes[s] for s in SPLITS},
+        examples={s: examples[s] for s in SPLITS},
+        seconds=time.perf_counter() - start,
+        cpu_seconds=cpu,
+    )
+
+
+def _chunks(
+    make: Callable[[tuple[bool, int, int]], tuple[list[tuple[str, int, str]], float]],
+    count: int,
+    config: SceneConfig,
+    workers: int,
+) -> Iterator[tuple[list[tuple[str, int, str]], float]]:
+    if workers == 1:
+        yield from map(make, tasks(count, config))
+        return
+    # Spawned, not forked: the caller may run threads (a progress bar does).
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield from pool.map(make, tasks(count, config))
+    finally:
+        pool.shutdown(cancel_futures=True)
