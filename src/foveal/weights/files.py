@@ -1,0 +1,182 @@
+"""Weight files of a checkpoint directory in the layouts of Hugging Face: whole or in shards, safetensors or pickled."""
+
+import contextlib
+import json
+import os
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from foveal.core.errors import InputError
+
+WHOLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLED = "pytorch_model.bin"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
+LARGEST_SHARD = 5 * 1000**3  # bytes
+
+
+def read_checkpoint(directory: str | Path) -> dict[str, Tensor]:
+    """Every weight of a checkpoint directory, on the CPU, in the dtype of the file.
+
+    Raises InputError where the directory or its weights are missing, a shard that the index names is missing, a
+    file is truncated, or a pickled file holds more than tensors.
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise InputError(f"no checkpoint directory at {folder}; give the directory that holds config.json")
+    for name, read in ((WHOLE, _file), (INDEX, _shards), (PICKLED, _file), (PICKLED_INDEX, _shards)):
+        if (folder / name).exists():
+            return read(folder / name)
+    raise InputError(f"{folder} holds no weights; put {WHOLE}, {INDEX} or {PICKLED} there")
+
+
+def _file(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, EOFError, RuntimeError) as error:
+        size = path.stat().st_size
+        raise InputError(
+            f"{path} ({size} bytes) is truncated or no weight file ({_line(error)}); copy it again"
+        ) from None
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path} holds more than tensors ({_line(error)}); give a safetensors file") from None
+    if not isinstance(state, dict) or not all(isinstance(weight, Tensor) for weight in state.values()):
+        raise InputError(f"{path} is not a state dict of named tensors; save the model's state_dict() alone")
+    return dict(state)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+
+
+def _shards(index: Path) -> dict[str, Tensor]:
+    places = _weight_map(index)
+    state: dict[str, Tensor] = {}
+    for name in sorted(set(places.values())):
+        shard = index.parent / name
+        if not shard.exists():
+            raise InputError(f"{index.name} names the shard {name}, which is not in {index.parent}; copy it there")
+        state |= _file(shard)
+    absent = [name for name in places if name not in state]
+    if absent:
+        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        raise InputError(
+            f"{index.name} promises {absent[0]}{more} in {places[absent[0]]}, which lacks it; copy it again"
+        )
+    return state
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return {str(name): str(Path(shard).name) for name, shard in places.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{index} is no index of shards (JSON with weight_map); copy it again") from None
+
+
+def write_checkpoint(
+    directory: str | Path, state: Mapping[str, Tensor], *, max_shard_bytes: int = LARGEST_SHARD
+) -> None:
+    """Write weights as safetensors that `transformers` reads too, in shards where they are larger than one.
+
+    A name that shares all its memory with an earlier one (a tied weight) is left out. The new weights take the old
+    ones' place at one stroke: until then a reader finds the old, after it the new. Raises InputError where the disk
+    refuses.
+    """
+    folder = Path(directory)
+    parts = _divided(_untied(state), max_shard_bytes)
+    fresh: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if len(parts) == 1:
+            with _replacing(folder / WHOLE) as path:
+                save_file(parts[0], path, metadata={"format": "pt"})
+            kept = {WHOLE}
+        else:
+            kept = _write_shards(folder, parts, fresh)
+    except (OSError, SafetensorError) as error:
+        for path in fresh:
+            path.unlink(missing_ok=True)
+        raise InputError(
+            f"weights could not be written to {folder} ({_line(error)}); free space or choose a place"
+        ) from None
+    _tidy(folder, kept)
+
+
+def _untied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    seen: set[tuple[object, ...]] = set()
+    result = {}
+    for name, weight in state.items():
+        place = (weight.device, weight.data_ptr(), weight.shape, weight.stride(), weight.dtype)
+        if weight.numel() and place in seen:
+            continue
+        seen.add(place)
+        result[name] = weight.detach().cpu().contiguous()
+    return result
+
+
+def _divided(state: Mapping[str, Tensor], most: int) -> list[dict[str, Tensor]]:
+    parts: list[dict[str, Tensor]] = [{}]
+    room = most
+    for name, weight in state.items():
+        if parts[-1] and weight.nbytes > room:
+            parts.append({})
+            room = most
+        parts[-1][name] = weight
+        room -= weight.nbytes
+    return parts
+
+
+def _write_shards(folder: Path, parts: list[dict[str, Tensor]], fresh: list[Path]) -> set[str]:
+    stem = next(stem for stem in _stems() if not any(folder.glob(f"{stem}-*-of-*.safetensors")))
+    places: dict[str, str] = {}
+    for i, part in enumerate(parts, start=1):
+        name = f"{stem}-{i:05}-of-{len(parts):05}.safetensors"
+        fresh.append(folder / name)
+        with _replacing(folder / name) as path:
+            save_file(part, path, metadata={"format": "pt"})
+        places |= dict.fromkeys(part, name)
+    total = sum(weight.nbytes for part in parts for weight in part.values())
+    with _replacing(folder / INDEX) as path:
+        path.write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2, sort_keys=True))
+    fresh.clear()
+    (folder / WHOLE).unlink(missing_ok=True)  # a whole file would be read before the shards
+    return {INDEX, *places.values()}
+
+
+def _stems() -> Iterator[str]:
+    """Shards never take the names of those that an index still points at."""
+    yield "model"
+    number = 2
+    while True:
+        yield f"model.{number}"
+        number += 1
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A path to write to that becomes `path` when all went well, and vanishes otherwise."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield beside
+        with beside.open("rb+") as written:
+            os.fsync(written.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _tidy(folder: Path, kept: set[str]) -> None:
+    """An earlier writing's safetensors would be read before the new ones, or lie there for nothing."""
+    stale = [*folder.glob("model*-of-*.safetensors"), folder / WHOLE, folder / INDEX]
+    for path in stale:
+        if path.name not in kept:
+            path.unlink(missing_ok=True)

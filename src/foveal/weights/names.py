@@ -1,0 +1,232 @@
+"""Names of weights: between a reference's state dict and ours, both ways, and strictly into a module.
+
+A rule is a pair (ours, theirs) of patterns in which `*` stands for one part of a dotted name and `**` for one or more:
+`("blocks.*.norm.*", "encoder.layers.*.layer_norm.*")`. The first rule that matches a name decides.
+- `theirs` may be several spellings: all are read, the first is written.
+- `ours` may be several patterns: their one weight is ours stacked along the first axis, in equal parts (a fused QKV).
+- `ours` may be None: a weight that old checkpoints carry and nobody needs.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from foveal.core.errors import InputError
+
+Rule = tuple[str | tuple[str, ...] | None, str | tuple[str, ...]]
+
+_WILDCARD = re.compile(r"\*\*|\*")
+_NAMED = 8  # an error names so many weights of a kind
+
+
+def prefixed(rules: Iterable[Rule], *, ours: str = "", theirs: str | tuple[str, ...] = "") -> list[Rule]:
+    """The rules with a prefix before each pattern; of several prefixes of theirs, the first is written."""
+    return [
+        (
+            None if mine is None else _joined((ours,), _several(mine)) if isinstance(mine, tuple) else ours + mine,
+            _joined(_several(theirs), _several(yours)),
+        )
+        for mine, yours in rules
+    ]
+
+
+def _several(given: str | tuple[str, ...]) -> tuple[str, ...]:
+    return given if isinstance(given, tuple) else (given,)
+
+
+def _joined(prefixes: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(prefix + pattern for pattern in patterns for prefix in prefixes)
+
+
+class Renaming:
+    """Two-way renaming of state dicts by rules; reads every accepted spelling, writes the canonical one."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self.rules = [_compiled(rule) for rule in rules]
+
+    def to_ours(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Their state dict in our names; raises InputError for a name without a rule or given in two spellings."""
+        ours, strange = self.read(state)
+        if strange:
+            raise InputError(f"no rule for {_listed(strange)}; the checkpoint is of another kind or version")
+        return ours
+
+    def read(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """Their state dict in our names, and the names that no rule knows."""
+        ours: dict[str, Tensor] = {}
+        came_from: dict[str, str] = {}
+        strange = []
+        for name, weight in state.items():
+            targets = self._targets(name)
+            if targets is None:
+                strange.append(name)
+                continue
+            for target, part in zip(targets, _parts(name, weight, len(targets)), strict=True):
+                if target in ours:
+                    raise InputError(f"{came_from[target]} and {name} are two spellings of one weight; keep one")
+                ours[target], came_from[target] = part, name
+        return ours, strange
+
+    def to_theirs(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our state dict in their names; raises InputError for a name without a rule or an incomplete stack."""
+        theirs: dict[str, Tensor] = {}
+        strange = []
+        for name in state:
+            found = self._source(name)
+            if found is None:
+                strange.append(name)
+                continue
+            source, parts = found
+            if source in theirs:
+                continue
+            absent = [part for part in parts if part not in state]
+            if absent:
+                raise InputError(f"{source} is {_listed(parts)} stacked, but {_listed(absent)} is not there")
+            theirs[source] = state[name] if len(parts) == 1 else torch.cat([state[part] for part in parts])
+        if strange:
+            raise InputError(f"no rule for {_listed(strange)}; such a model has no place in their format")
+        return theirs
+
+    def spell(self, name: str) -> str:
+        """Their canonical name for one of ours (ours where no rule knows it), as messages want it."""
+        found = self._source(name)
+        return found[0] if found else name
+
+    def _targets(self, name: str) -> tuple[str, ...] | None:
+        for ours, theirs in self.rules:
+            for pattern in theirs:
+                parts = pattern.match(name)
+                if parts is not None:
+                    return tuple(target.fill(parts) for target in ours)
+        return None
+
+    def _source(self, name: str) -> tuple[str, tuple[str, ...]] | None:
+        for ours, theirs in self.rules:
+            for pattern in ours:
+                parts = pattern.match(name)
+                if parts is not None:
+                    return theirs[0].fill(parts), tuple(part.fill(parts) for part in ours)
+        return None
+
+
+class _Pattern:
+    def __init__(self, text: str) -> None:
+        self.literals = _WILDCARD.split(text)
+        self.wildcards = _WILDCARD.findall(text)
+        gaps = [".+" if wildcard == "**" else "[^.]+" for wildcard in self.wildcards]
+        pairs = zip(self.literals, [*gaps, ""], strict=True)
+        self.regex = re.compile("".join(re.escape(literal) + (f"({gap})" if gap else "") for literal, gap in pairs))
+
+    def match(self, name: str) -> tuple[str, ...] | None:
+        found = self.regex.fullmatch(name)
+        return found.groups() if found else None
+
+    def fill(self, parts: Sequence[str]) -> str:
+        return "".join(literal + part for literal, part in zip(self.literals, [*parts, ""], strict=True))
+
+
+def _compiled(rule: Rule) -> tuple[list[_Pattern], list[_Pattern]]:
+    mine, yours = rule
+    ours = [_Pattern(text) for text in ([] if mine is None else _several(mine))]
+    theirs = [_Pattern(text) for text in _several(yours)]
+    kinds = {tuple(pattern.wildcards) for pattern in (*ours, *(theirs if ours else ()))}
+    if len(kinds) > 1 or not theirs:
+        raise ValueError(f"the patterns of the rule {rule!r} have different wildcards")
+    return ours, theirs
+
+
+def _parts(name: str, weight: Tensor, count: int) -> list[Tensor]:
+    if count < 2:
+        return [weight] * count
+    if weight.ndim == 0 or weight.shape[0] % count:
+        raise InputError(f"{name} {_shape(weight)} is {count} weights stacked; its first axis must divide by {count}")
+    return [part.clone() for part in weight.chunk(count)]
+
+
+def load_strict(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    where: str,
+    *,
+    renaming: Renaming | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> None:
+    """Put exactly these weights into `module`, which may stand on the meta device; tied weights stay tied.
+
+    `state` has their names where a `renaming` is given. `dtype` casts floating weights (default: as they come).
+    A tied weight may come under one of its names or all. Buffers outside the state dict must not be on the meta
+    device: make them with `device="cpu"`. Raises InputError that names `where` and each missing, unexpected or
+    mis-shaped weight.
+    """
+    given, strange = (dict(state), []) if renaming is None else renaming.read(state)
+    spell = renaming.spell if renaming is not None else str
+    wanted = module.state_dict(keep_vars=True)
+    tied = _tied(wanted)
+    faults = {
+        "missing": [spell(names[0]) for names in tied if not any(name in given for name in names)],
+        "unexpected": [*strange, *(spell(name) for name in given if name not in wanted)],
+        "mis-shaped": [
+            f"{spell(name)} {_shape(given[name])} where {_shape(tensor)} belongs"
+            for name, tensor in wanted.items()
+            if name in given and given[name].shape != tensor.shape
+        ],
+        "tied by the config but different": [
+            " and ".join(spell(name) for name in names) for names in tied if _differ(given, names)
+        ],
+    }
+    told = "; ".join(f"{kind}: {_listed(names)}" for kind, names in faults.items() if names)
+    if told:
+        raise InputError(f"{where}: {told}; give the checkpoint that belongs to the config")
+    _assign(module, wanted, given, tied, dtype=dtype, device=device)
+
+
+def _tied(wanted: Mapping[str, Tensor]) -> list[list[str]]:
+    """The names of each weight, together."""
+    groups: dict[int, list[str]] = {}
+    for name, tensor in wanted.items():
+        groups.setdefault(id(tensor), []).append(name)
+    return list(groups.values())
+
+
+def _differ(given: Mapping[str, Tensor], names: Sequence[str]) -> bool:
+    there = [given[name] for name in names if name in given]
+    return any(a.shape == b.shape and not torch.equal(a, b) for a, b in pairwise(there))
+
+
+def _assign(
+    module: nn.Module,
+    wanted: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    tied: Iterable[Sequence[str]],
+    *,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+) -> None:
+    filled: dict[str, Tensor] = {}
+    for names in tied:
+        value = next(given[name] for name in names if name in given)
+        value = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+        like = wanted[names[0]]
+        if isinstance(like, nn.Parameter):
+            value = nn.Parameter(value.detach(), requires_grad=like.requires_grad)
+        filled.update(dict.fromkeys(names, value))
+    module.load_state_dict(filled, assign=True)
+    for part in module.modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            if buffer.is_meta:
+                raise ValueError(f'buffer {name} of {type(part).__name__} holds nothing; make it with device="cpu"')
+            if device is not None:
+                part._buffers[name] = buffer.to(device)
+
+
+def _shape(weight: Tensor) -> str:
+    return f"[{' '.join(str(size) for size in weight.shape)}]"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

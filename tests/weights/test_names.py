@@ -1,0 +1,136 @@
+"""Renaming goes both ways without loss, and strict loading names every fault."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from foveal.core.errors import InputError
+from foveal.weights.names import Renaming, load_strict, prefixed
+
+RULES = [
+    ("blocks.*.norm.*", ("layers.*.ln.*", "model.layers.*.ln.*")),
+    (("blocks.*.query", "blocks.*.key", "blocks.*.value"), "layers.*.qkv"),
+    (None, "**.position_ids"),
+    ("head.**", "lm_head.**"),
+]
+
+
+@given(
+    st.dictionaries(st.integers(0, 30), st.sampled_from(["weight", "bias"]), max_size=4),
+    st.integers(1, 3),
+    st.sampled_from(["", "model."]),
+)
+def test_renaming_is_undone(norms, rows, prefix):
+    theirs = {f"{prefix}layers.{i}.ln.{part}": torch.randn(3) for i, part in norms.items()}
+    theirs |= {f"layers.{i}.qkv": torch.randn(3 * rows, 2) for i in norms}
+    theirs |= {"lm_head.deep.er.weight": torch.randn(2)}
+    renaming = Renaming(RULES)
+    ours = renaming.to_ours({**theirs, "embeddings.position_ids": torch.arange(3)})
+    back = renaming.to_theirs(ours)
+    canonical = {name.removeprefix("model."): weight for name, weight in theirs.items()}
+    assert back.keys() == canonical.keys()
+    assert all(torch.equal(back[name], canonical[name]) for name in back)
+    assert all(torch.equal(a, b) for a, b in zip(renaming.to_ours(back).values(), ours.values(), strict=True))
+
+
+def test_the_parts_of_a_stack_keep_their_order():
+    ours = Renaming(RULES).to_ours({"layers.7.qkv": torch.arange(6.0)})
+    assert {name: part.tolist() for name, part in ours.items()} == {
+        "blocks.7.query": [0.0, 1.0],
+        "blocks.7.key": [2.0, 3.0],
+        "blocks.7.value": [4.0, 5.0],
+    }
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ({"layers.0.ln.weight": 3, "strange": 3}, "no rule for strange"),
+        ({"layers.0.ln.weight": 3, "model.layers.0.ln.weight": 3}, "two spellings"),
+        ({"layers.0.qkv": 4}, r"layers.0.qkv \[4\] is 3 weights stacked"),
+    ],
+)
+def test_what_cannot_be_read_is_named(state, told):
+    with pytest.raises(InputError, match=told):
+        Renaming(RULES).to_ours({name: torch.zeros(size) for name, size in state.items()})
+
+
+def test_what_cannot_be_written_is_named():
+    with pytest.raises(InputError, match="no rule for vision"):
+        Renaming(RULES).to_theirs({"vision": torch.zeros(1)})
+    with pytest.raises(InputError, match=r"layers\.0\.qkv is .* blocks\.0\.key is not there"):
+        Renaming(RULES).to_theirs({"blocks.0.query": torch.zeros(1), "blocks.0.value": torch.zeros(1)})
+
+
+def test_rules_with_different_wildcards_are_refused():
+    with pytest.raises(ValueError, match="different wildcards"):
+        Renaming([("a.*", "b.**")])
+
+
+def test_a_prefix_comes_before_every_pattern():
+    renaming = Renaming(prefixed(RULES, ours="vision.", theirs=("model.tower.", "tower.")))
+    ours = renaming.to_ours({"tower.layers.0.qkv": torch.arange(3.0), "tower.x.position_ids": torch.zeros(1)})
+    assert list(ours) == ["vision.blocks.0.query", "vision.blocks.0.key", "vision.blocks.0.value"]
+    assert list(renaming.to_theirs(ours)) == ["model.tower.layers.0.qkv"]
+
+
+class Tied(nn.Module):
+    """A table, a head that may share it, a frozen scale and a buffer outside the state dict."""
+
+    def __init__(self, *, tied: bool = True) -> None:
+        super().__init__()
+        self.table = nn.Embedding(5, 3)
+        self.head = nn.Linear(3, 5, bias=False)
+        self.norm = nn.BatchNorm1d(3)
+        self.register_buffer("places", torch.arange(4, device="cpu"), persistent=False)
+        if tied:
+            self.head.weight = self.table.weight
+        self.norm.weight.requires_grad_(False)
+
+
+def full(**changed):
+    state = {name: weight.clone() for name, weight in Tied().state_dict().items()}
+    return {name: weight for name, weight in {**state, **changed}.items() if weight is not None}
+
+
+def test_loading_onto_meta_keeps_ties_dtype_and_what_is_frozen():
+    with torch.device("meta"):
+        module = Tied()
+    state = full(**{"head.weight": None})
+    load_strict(module, state, "here", dtype=torch.bfloat16, device="cpu")
+    assert module.head.weight is module.table.weight
+    assert module.table.weight.dtype == torch.bfloat16 and module.norm.num_batches_tracked.dtype == torch.int64
+    assert torch.equal(module.table.weight, state["table.weight"].bfloat16())
+    assert not module.norm.weight.requires_grad and module.table.weight.requires_grad
+    assert module.places.tolist() == [0, 1, 2, 3]
+
+
+def test_every_fault_is_named_at_once_in_their_spelling():
+    renaming = Renaming([("table.*", "embed.*"), ("norm.*", "bn.*"), ("head.*", "lm_head.*")])
+    given = {"embed.weight": torch.zeros(5, 4), "bn.weight": torch.zeros(3), "extra": torch.zeros(1)}
+    with pytest.raises(InputError) as told:
+        load_strict(Tied(tied=False), given, "a/model.safetensors", renaming=renaming)
+    for part in ("a/model.safetensors", "lm_head.weight", "bn.bias", "extra", "embed.weight [5 4] where [5 3] belongs"):
+        assert part in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_tied_weights_that_differ_are_refused():
+    with pytest.raises(InputError, match=r"table\.weight and head\.weight"):
+        load_strict(Tied(), full(**{"head.weight": torch.ones(5, 3)}), "here")
+
+
+def test_a_long_list_of_faults_is_cut_with_a_count():
+    with pytest.raises(InputError, match="and 4 more"):
+        load_strict(
+            nn.Linear(2, 2), {**nn.Linear(2, 2).state_dict(), **{f"x{i}": torch.zeros(1) for i in range(12)}}, "x"
+        )
+
+
+def test_a_derived_buffer_left_on_meta_is_our_fault():
+    module = nn.Module()
+    module.register_buffer("empty", torch.zeros(2, device="meta"), persistent=False)
+    with pytest.raises(ValueError, match='device="cpu"'):
+        load_strict(module, {}, "here")
