@@ -54,6 +54,10 @@ class LanguageModel(Protocol):
         """Embed the batch's tokens and prepare positions and mask: the stream before layer 0."""
         ...
 
+    def cache(self, batch: int, length: int) -> Cache:
+        """Room for the keys and values of `batch` rows of `length` tokens."""
+        ...
+
     def norm(self, hidden: Tensor) -> Tensor:
         """What stands between the last layer and a head, `[B L D]` to `[B L D]`."""
         ...

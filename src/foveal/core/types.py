@@ -145,7 +145,7 @@ class Batch(_Movable):
     elsewhere (not shifted). `segment` tells packed conversations in a row apart; within a segment, tokens of
     `branch` 0 are the trunk that all see, and tokens of another branch see the trunk and their own branch alone.
     `positions` restart in each segment and continue from the trunk in each branch; None means counted from `valid`.
-    `full` promises that every token is valid and that each row is one segment and one branch.
+    `full` promises that every token (cached ones too) is valid and that each row is one segment and one branch.
     """
 
     input_ids: Int[Tensor, "B L"]
@@ -163,8 +163,13 @@ class Batch(_Movable):
 
 
 @runtime_checkable
+@runtime_checkable
 class Cache(Protocol):
     """Keys and values of earlier tokens, one store a layer."""
+
+    def extend(self, valid: Tensor) -> Tensor:
+        """Make room for new tokens `valid[B L]`, once before the first layer; the validity of all `[B K]`."""
+        ...
 
     def update(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Keep the new keys and values `[B H L d]` of a layer and return all of them `[B H K d]`."""

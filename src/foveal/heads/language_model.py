@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from foveal.layers.initial import small_normal
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -18,9 +20,11 @@ class LanguageModel(nn.Module):
 
     def __init__(self, *, width: int, vocabulary: int, table: nn.Parameter, tied: bool = False) -> None:
         super().__init__()
-        self.map = nn.Linear(width, vocabulary, bias=False)
+        self.map = nn.Linear(width, vocabulary, bias=False, device="meta" if tied else None)
         if tied:
             self.map.weight = table
+        else:
+            small_normal(self.map)
 
     def forward(self, hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L V"]:
         """Score every word."""

@@ -1,13 +1,45 @@
 """Rotary positions (RoPE, 2104.09864) in the half-split layout of Llama and Qwen."""
 
+import math
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def inverse_frequencies(width: int, *, base: float) -> Float[Tensor, " d"]:
-    """One frequency for each pair of the head width."""
-    return 1.0 / base ** (torch.arange(0, width, 2, dtype=torch.int64).float() / width)
+@dataclass(frozen=True, kw_only=True)
+class Rope:
+    """How fast each pair of a head turns with the position.
+
+    `linear` divides every frequency by `factor` (2306.15595). `llama3` divides those that turn fewer than `low` times
+    in the `original` context by it, leaves those that turn more than `high` times, and blends between (2407.21783).
+    """
+
+    base: float = 10000.0
+    scaling: Literal["none", "linear", "llama3"] = "none"
+    factor: float = 1.0
+    low: float = 1.0
+    high: float = 4.0
+    original: int = 8192
+
+
+STANDARD = Rope()
+
+
+def inverse_frequencies(width: int, rope: Rope, *, device: torch.device | str | None = None) -> Float[Tensor, " d"]:
+    """One frequency for each pair of the head width, in radians a position, always float32."""
+    steps = torch.arange(0, width, 2, dtype=torch.int64, device=device).float() / width
+    frequencies = 1.0 / rope.base**steps
+    if rope.scaling == "none":
+        return frequencies
+    slow = frequencies / rope.factor
+    if rope.scaling == "linear":
+        return slow
+    turns = rope.original * frequencies / (2 * math.pi)
+    share = ((turns - rope.low) / (rope.high - rope.low)).clamp(0, 1)
+    return (1 - share) * slow + share * frequencies
 
 
 def tables(

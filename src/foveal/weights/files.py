@@ -6,6 +6,7 @@ import os
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -34,6 +35,30 @@ def read_checkpoint(directory: str | Path) -> dict[str, Tensor]:
         if (folder / name).exists():
             return read(folder / name)
     raise InputError(f"{folder} holds no weights; put {WHOLE}, {INDEX} or {PICKLED} there")
+
+
+def read_config(directory: str | Path) -> dict[str, Any]:
+    """The config.json of a checkpoint directory; raises InputError where it is missing or no JSON object."""
+    return read_json(Path(directory) / "config.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; raises InputError that names the file where it is missing or something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no {path}; give the directory that holds it") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({_line(error)}); copy it again") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no JSON object; copy it again")
+    return content
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object; a reader finds the old file until the new one is whole."""
+    with _replacing(path) as beside:
+        beside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _file(path: Path) -> dict[str, Tensor]:
@@ -145,8 +170,7 @@ def _write_shards(folder: Path, parts: list[dict[str, Tensor]], fresh: list[Path
             save_file(part, path, metadata={"format": "pt"})
         places |= dict.fromkeys(part, name)
     total = sum(weight.nbytes for part in parts for weight in part.values())
-    with _replacing(folder / INDEX) as path:
-        path.write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2, sort_keys=True))
+    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
     fresh.clear()
     (folder / WHOLE).unlink(missing_ok=True)  # a whole file would be read before the shards
     return {INDEX, *places.values()}

@@ -1,0 +1,117 @@
+"""Token after token: one pass over the prompt, then one a token over what the cache holds."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from foveal.core.errors import InputError
+from foveal.core.interfaces import LanguageModel
+from foveal.core.types import Batch, Cache, Output
+from foveal.decode.sampling import Sampling, greedy
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """A model that scores the next token: any causal assembly."""
+
+    @property
+    def language(self) -> LanguageModel:
+        """The language model, which knows its context and makes its cache."""
+        ...
+
+    def __call__(self, batch: Batch, *, cache: Cache | None, keep: str) -> Output:
+        """Logits of the `last` token, `[B 1 V]`."""
+        ...
+
+
+def left_padded(batch: Batch) -> Batch:
+    """The same rows with their padding moved to the left, so that every row ends at its last token."""
+    order = batch.valid.byte().argsort(dim=1, stable=True)
+    moved = {
+        name: None if (part := getattr(batch, name)) is None else part.gather(1, order)
+        for name in ("input_ids", "valid", "prompt", "image_slot", "labels", "positions", "segment", "branch")
+    }
+    return replace(batch, **moved)
+
+
+def generate(
+    model: Writer,
+    batch: Batch,
+    *,
+    max_new_tokens: int,
+    stop_ids: Collection[int] = (),
+    pad_id: int = 0,
+    sampling: Sampling = greedy,
+) -> Int[Tensor, "B M"]:
+    """New tokens alone (M is at most `max_new_tokens`), `pad_id` after a row's stop; takes the errors of `stream`."""
+    steps = stream(model, batch, max_new_tokens=max_new_tokens, stop_ids=stop_ids, pad_id=pad_id, sampling=sampling)
+    return torch.stack(list(steps), dim=1)
+
+
+def stream(
+    model: Writer,
+    batch: Batch,
+    *,
+    max_new_tokens: int,
+    stop_ids: Collection[int] = (),
+    pad_id: int = 0,
+    sampling: Sampling = greedy,
+) -> Iterator[Int[Tensor, " B"]]:
+    """The next token of every row, step by step, until all rows have stopped (their stop token is the last given).
+
+    Raises InputError for an empty row, packed rows, and prompts that leave no room in the context.
+    """
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens is {max_new_tokens}; ask for at least 1")
+    if batch.segment is not None or batch.branch is not None:
+        raise InputError("packed rows cannot be continued; give one conversation a row")
+    lengths = batch.valid.sum(1).tolist()
+    if not all(lengths):
+        raise InputError(f"row {lengths.index(0)} has no tokens; give it a prompt")
+    context = model.language.context
+    if max(lengths) + max_new_tokens > context:
+        raise InputError(
+            f"a prompt of {max(lengths)} tokens and {max_new_tokens} new ones do not fit the context of {context}; "
+            "shorten the prompt or ask for fewer"
+        )
+    full = min(lengths) == batch.valid.shape[1]
+    ready = replace(batch, labels=None, full=True) if full else left_padded(replace(batch, labels=None))
+    return _steps(
+        model, ready, max_new_tokens, torch.tensor(sorted(stop_ids), device=batch.valid.device), pad_id, sampling
+    )
+
+
+@torch.no_grad()
+def _steps(
+    model: Writer, batch: Batch, steps: int, stops: Tensor, pad_id: int, sampling: Sampling
+) -> Iterator[Int[Tensor, " B"]]:
+    rows, length = batch.input_ids.shape
+    cache = model.language.cache(rows, length + steps - 1)
+    prompt, new = batch.input_ids, batch.input_ids[:, :0]
+    running = torch.ones(rows, dtype=torch.bool, device=prompt.device)
+    for step in range(steps):
+        logits = model(batch, cache=cache, keep="last").logits[:, -1]
+        chosen = torch.where(running, sampling(logits, prompt, new), pad_id)
+        yield chosen
+        running &= ~torch.isin(chosen, stops)
+        if step + 1 == steps or not running.any():
+            return
+        new = torch.cat([new, chosen[:, None]], dim=1)
+        batch = _next(batch, chosen)
+
+
+def _next(batch: Batch, chosen: Int[Tensor, " B"]) -> Batch:
+    token = chosen[:, None]
+    everywhere = torch.ones_like(token, dtype=torch.bool)
+    return Batch(
+        input_ids=token,
+        valid=everywhere,
+        prompt=~everywhere,
+        image_slot=torch.full_like(token, -1),
+        positions=None if batch.positions is None else batch.positions[:, -1:] + 1,
+        full=batch.full,
+    )

@@ -1,0 +1,149 @@
+"""The decoder-only language model: Llama (2302.13971), SmolLM2, Qwen2 (2407.10671), Qwen3 (2505.09388), by settings."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+
+from foveal.core.errors import InputError
+from foveal.core.types import Batch, Cache, Stream
+from foveal.layers.attention import Attention
+from foveal.layers.cache import KVCache
+from foveal.layers.initial import scale_residual, small_normal
+from foveal.layers.masks import attention_mask
+from foveal.layers.mlp import GatedFeedForward
+from foveal.layers.norms import RMSNorm
+from foveal.layers.rotary import STANDARD, Rope, inverse_frequencies, tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the decoder; the defaults are a small model to train from scratch.
+
+    `kv_heads` and `head_width` default to `heads` and `width / heads`. `qk_norm` norms each query and key head.
+    `deviation` is that of the fresh weights; `scaled` divides it by the root of twice the depth in the maps that
+    write to the residual stream (GPT-2).
+    """
+
+    vocabulary: int
+    width: int = 256
+    depth: int = 4
+    heads: int = 4
+    kv_heads: int | None = None
+    head_width: int | None = None
+    inner: int | None = None
+    context: int = 2048
+    activation: str = "silu"
+    eps: float = 1e-5
+    qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    rope: Rope = STANDARD
+    deviation: float = 0.02
+    scaled: bool = False
+
+
+class Layer(nn.Module):
+    """Norm, attention, add; norm, gated feed-forward, add: a stream to a stream."""
+
+    def __init__(self, *, index: int, width: int, eps: float, attention: Attention, mlp: GatedFeedForward) -> None:
+        super().__init__()
+        self.index = index
+        self.attention_norm, self.attention = RMSNorm(width, eps=eps), attention
+        self.mlp_norm, self.mlp = RMSNorm(width, eps=eps), mlp
+
+    def forward(self, stream: Stream) -> Stream:
+        """One layer."""
+        attended = self.attention(
+            self.attention_norm(stream.hidden),
+            mask=stream.mask,
+            rotary=stream.rotary,
+            cache=stream.cache,
+            layer=self.index,
+        )
+        hidden = stream.hidden + attended
+        return stream.with_hidden(hidden + self.mlp(self.mlp_norm(hidden)))
+
+
+class Decoder(nn.Module):
+    """Tokens to a stream, layers over it, and the last norm; the head is apart.
+
+    Raises InputError where heads do not divide what they share.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary: int,
+        width: int = 256,
+        depth: int = 4,
+        heads: int = 4,
+        kv_heads: int | None = None,
+        head_width: int | None = None,
+        inner: int | None = None,
+        context: int = 2048,
+        activation: str = "silu",
+        eps: float = 1e-5,
+        qkv_bias: bool = False,
+        out_bias: bool = False,
+        mlp_bias: bool = False,
+        qk_norm: bool = False,
+        rope: Rope = STANDARD,
+        deviation: float = 0.02,
+        scaled: bool = False,
+    ) -> None:
+        super().__init__()
+        self.vocabulary, self.width, self.depth, self.context = vocabulary, width, depth, context
+        self.kv_heads, self.head_width, self.rope = kv_heads or heads, head_width or width // heads, rope
+        _check(width, heads, self.kv_heads, head_width, self.head_width)
+        self.embedding = nn.Embedding(vocabulary, width)
+        attention = partial(
+            Attention, width=width, heads=heads, kv_heads=self.kv_heads, head_width=self.head_width, bias=qkv_bias,
+            out_bias=out_bias, qk_norm=eps if qk_norm else None, causal=True,
+        )  # fmt: skip
+        mlp = partial(GatedFeedForward, width=width, inner=inner or 4 * width, activation=activation, bias=mlp_bias)
+        self.layers = nn.ModuleList(
+            Layer(index=index, width=width, eps=eps, attention=attention(), mlp=mlp()) for index in range(depth)
+        )
+        self.norm = RMSNorm(width, eps=eps)
+        self.apply(partial(small_normal, deviation=deviation))
+        if scaled:
+            scale_residual(self.layers, depth=depth)
+
+    def open(self, batch: Batch, cache: Cache | None = None) -> Stream:
+        """Embed the tokens `[B L]`; positions continue, and the mask covers, what the cache holds."""
+        hidden = self.embedding(batch.input_ids)
+        valid = batch.valid if cache is None else cache.extend(batch.valid)
+        length = batch.input_ids.shape[1]
+        positions = batch.positions
+        if positions is None:
+            positions = (valid.cumsum(1) - 1).clamp(min=0)[:, -length:]
+        mask = None
+        if not (batch.full and length in (1, valid.shape[1])):
+            mask = attention_mask(valid, queries=length, segment=batch.segment, branch=batch.branch)
+        frequencies = inverse_frequencies(self.head_width, self.rope, device=hidden.device)
+        rotary = tables(positions, frequencies, dtype=hidden.dtype)
+        return Stream(hidden=hidden, positions=positions, slots=batch.image_slot, mask=mask, rotary=rotary, cache=cache)
+
+    def cache(self, batch: int, length: int) -> KVCache:
+        """Room for the keys and values of `batch` rows of `length` tokens, where the weights are."""
+        table = self.embedding.weight
+        return KVCache(
+            layers=self.depth,
+            batch=batch,
+            kv_heads=self.kv_heads,
+            length=length,
+            head_width=self.head_width,
+            dtype=table.dtype,
+            device=table.device,
+        )
+
+
+def _check(width: int, heads: int, kv_heads: int, given: int | None, head_width: int) -> None:
+    if given is None and width % heads:
+        raise InputError(f"{heads} heads do not divide a width of {width}; give head_width")
+    if heads % kv_heads:
+        raise InputError(f"{kv_heads} kv_heads do not divide {heads} heads; give a divisor")
+    if head_width % 2:
+        raise InputError(f"a head width of {head_width} has an odd one out; rotary positions turn pairs")

@@ -1,0 +1,22 @@
+"""Fresh weights for training from scratch."""
+
+import math
+
+import torch
+from torch import nn
+
+
+def small_normal(module: nn.Module, *, deviation: float = 0.02) -> None:
+    """Draw a linear map's or embedding's weights from a normal distribution and zero its bias; for `Module.apply`."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=deviation)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def scale_residual(module: nn.Module, *, depth: int) -> None:
+    """Shrink the maps that write to the residual stream (`out`, `down`), so that it keeps its size (GPT-2)."""
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Linear) and name.rpartition(".")[2] in ("out", "down"):
+            child.weight.div_(math.sqrt(2 * depth))

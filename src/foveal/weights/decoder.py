@@ -1,0 +1,139 @@
+"""Plain language models of Hugging Face: Llama (and SmolLM2), Qwen2, Qwen3."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foveal.core.errors import InputError, unknown
+from foveal.models.config import ModelConfig
+from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
+from foveal.weights.names import Renaming, Rule, prefixed
+
+KINDS = ("llama", "qwen2", "qwen3")
+
+_RULES: list[Rule] = [
+    ("embedding.weight", "embed_tokens.weight"),
+    ("layers.*.attention_norm.weight", "layers.*.input_layernorm.weight"),
+    ("layers.*.attention.query.*", "layers.*.self_attn.q_proj.*"),
+    ("layers.*.attention.key.*", "layers.*.self_attn.k_proj.*"),
+    ("layers.*.attention.value.*", "layers.*.self_attn.v_proj.*"),
+    ("layers.*.attention.out.*", "layers.*.self_attn.o_proj.*"),
+    ("layers.*.attention.query_norm.weight", "layers.*.self_attn.q_norm.weight"),
+    ("layers.*.attention.key_norm.weight", "layers.*.self_attn.k_norm.weight"),
+    ("layers.*.mlp_norm.weight", "layers.*.post_attention_layernorm.weight"),
+    ("layers.*.mlp.gate.*", "layers.*.mlp.gate_proj.*"),
+    ("layers.*.mlp.up.*", "layers.*.mlp.up_proj.*"),
+    ("layers.*.mlp.down.*", "layers.*.mlp.down_proj.*"),
+    ("norm.weight", "norm.weight"),
+    (None, "layers.*.self_attn.rotary_emb.inv_freq"),
+]
+
+
+def matches(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is one of a plain language model that `load` reads."""
+    return config.get("model_type") in KINDS
+
+
+def language_rules(
+    ours_prefix: str = "language.",
+    theirs_prefix: str | tuple[str, ...] = "model.",
+    head: str | tuple[str, ...] = "lm_head",
+) -> list[Rule]:
+    """Renaming rules of the decoder and its head, to stand among those of a larger model."""
+    heads = (head,) if isinstance(head, str) else head
+    return [
+        *prefixed(_RULES, ours=ours_prefix, theirs=theirs_prefix),
+        ("head.map.weight", tuple(f"{name}.weight" for name in heads)),
+    ]
+
+
+def renaming(config: Mapping[str, Any]) -> Renaming:
+    """Between the weight names of these checkpoints and ours (their config does not change the names)."""
+    return Renaming(language_rules())
+
+
+def language_settings(text_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the component `decoder` for a reference's text config, with the reference's own defaults.
+
+    Raises InputError for another kind of model and for settings that the decoder lacks (sliding windows, other
+    rotary scalings), naming them.
+    """
+    kind = text_config.get("model_type")
+    if kind not in KINDS:
+        raise unknown("kind of language model", str(kind), KINDS)
+    config = _reference_config(text_config)
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        raise InputError(
+            f"the {kind} config asks for sliding-window attention (use_sliding_window), which the decoder lacks; "
+            "set it to false if the text is shorter than the window"
+        )
+    attention_bias = getattr(config, "attention_bias", kind == "qwen2")
+    return {
+        "name": "decoder",
+        "vocabulary": config.vocab_size,
+        "width": config.hidden_size,
+        "depth": config.num_hidden_layers,
+        "heads": config.num_attention_heads,
+        "kv_heads": config.num_key_value_heads,
+        "head_width": getattr(config, "head_dim", None),
+        "inner": config.intermediate_size,
+        "context": config.max_position_embeddings,
+        "activation": config.hidden_act,
+        "eps": config.rms_norm_eps,
+        "qkv_bias": attention_bias,
+        "out_bias": attention_bias and kind != "qwen2",
+        "mlp_bias": getattr(config, "mlp_bias", False),
+        "qk_norm": kind == "qwen3",
+        "rope": _rope(config.rope_parameters),
+        "deviation": config.initializer_range,
+    }
+
+
+def load(
+    directory: str | Path,
+    config: Mapping[str, Any],
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> HuggingFaceCausal:
+    """The model of a checkpoint directory, called as the reference is; `config` is its config.json.
+
+    Raises InputError for an unsupported config and for a missing, unexpected or mis-shaped weight.
+    """
+    tied = _reference_config(config).tie_word_embeddings
+    parts = {"language": language_settings(config), "head": {"name": "language_model", "tied": tied}}
+    return load_causal(
+        Path(directory),
+        ModelConfig.parse(parts),
+        to_batch=text_batch,
+        renaming=renaming(config),
+        config=config,
+        dtype=dtype,
+        device=device,
+    )
+
+
+def _reference_config(given: Mapping[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    settings = {name: value for name, value in given.items() if name != "model_type"}
+    return AutoConfig.for_model(given["model_type"], **settings)
+
+
+def _rope(given: Mapping[str, Any]) -> dict[str, Any]:
+    kind, partial = given.get("rope_type", "default"), given.get("partial_rotary_factor")
+    if kind not in ("default", "linear", "llama3") or partial not in (None, 1.0):
+        told = f"{kind!r}" if partial in (None, 1.0) else f"{kind!r} over {partial} of each head"
+        raise InputError(f"rotary positions of type {told} are not supported; supported: default, linear, llama3")
+    rope: dict[str, Any] = {"base": given["rope_theta"]}
+    if kind != "default":
+        rope |= {"scaling": kind, "factor": given["factor"]}
+    if kind == "llama3":
+        rope |= {
+            "low": given["low_freq_factor"],
+            "high": given["high_freq_factor"],
+            "original": given["original_max_position_embeddings"],
+        }
+    return rope

@@ -1,0 +1,178 @@
+"""A causal model under the argument and field names of its Hugging Face reference, and back into a checkpoint."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from foveal.core.errors import InputError, unknown
+from foveal.core.types import IGNORE, Batch, Output
+from foveal.decode import generate as decoding
+from foveal.decode import sampling
+from foveal.models.causal import Causal, empty, next_labels
+from foveal.models.config import ModelConfig
+from foveal.weights.files import read_checkpoint, read_json, write_checkpoint, write_json
+from foveal.weights.names import Renaming, load_strict
+
+_SETTINGS = (
+    "max_new_tokens", "eos_token_id", "pad_token_id", "do_sample", "temperature", "top_k", "top_p",
+    "repetition_penalty",
+)  # fmt: skip
+_IDLE = ("bos_token_id", "max_length", "use_cache", "cache_implementation", "early_stopping", "transformers_version")
+_NEUTRAL: tuple[Any, ...] = (None, False, 0, 1, [], {})  # a generation setting of such a value changes nothing
+_HARMLESS: dict[str, tuple[Any, ...]] = {
+    "use_cache": (None, True, False),
+    "return_dict": (None, True),
+    "output_attentions": (None, False),
+    "past_key_values": (None,),
+    "inputs_embeds": (None,),
+    "logits_to_keep": (0,),
+}
+
+
+class HuggingFaceCausal(nn.Module):
+    """`model` called as its reference is: `to_batch` takes the reference's arguments by name.
+
+    `config` and `generation` are the contents of config.json and generation_config.json; `renaming` leads back to
+    the reference's weight names.
+    """
+
+    def __init__(
+        self,
+        model: Causal,
+        *,
+        to_batch: Callable[..., Batch],
+        renaming: Renaming,
+        config: Mapping[str, Any],
+        generation: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.model, self.to_batch, self.renaming = model, to_batch, renaming
+        self.config, self.generation = dict(config), dict(generation)
+
+    def forward(
+        self, input_ids: Int[Tensor, "B L"], *, output_hidden_states: bool | None = None, **inputs: Any
+    ) -> Output:
+        """Logits `[B L V]`, the loss when `labels` are given, and hidden states when asked (before each layer, and
+        the last after its norm). Raises InputError for an argument that the model does not take."""
+        batch = self.batch(input_ids, **inputs)
+        output = self.model(batch, keep_hidden=bool(output_hidden_states))
+        return output if batch.labels is None else replace(output, loss=_loss(output.logits, next_labels(batch)))
+
+    def generate(self, input_ids: Int[Tensor, "B L"], **given: Any) -> Int[Tensor, "B M"]:
+        """New tokens alone, greedy unless `do_sample=True`; settings not given are the checkpoint's.
+
+        Settings: max_new_tokens (20), eos_token_id, pad_token_id, do_sample, temperature, top_k, top_p,
+        repetition_penalty. Raises InputError for a setting that would change the answer and is not there.
+        """
+        chosen = {name: given.pop(name) for name in _SETTINGS if name in given}
+        settings = {**self.generation, **{name: value for name, value in chosen.items() if value is not None}}
+        for name, value in settings.items():
+            if name not in (*_SETTINGS, *_IDLE) and not name.startswith("_") and value not in _NEUTRAL:
+                raise unknown(f"generation setting {name}={value!r}:", name, _SETTINGS)
+        stops = _ids(settings.get("eos_token_id"))
+        pad = settings.get("pad_token_id")
+        return decoding.generate(
+            self.model,
+            self.batch(input_ids, **given),
+            max_new_tokens=settings.get("max_new_tokens") or 20,
+            stop_ids=stops,
+            pad_id=pad if pad is not None else (stops or (0,))[0],
+            sampling=_sampling(settings),
+        )
+
+    def batch(self, input_ids: Int[Tensor, "B L"], **inputs: Any) -> Batch:
+        """What the model reads, out of the reference's arguments."""
+        known = inspect.signature(self.to_batch).parameters
+        for name, value in inputs.items():
+            if name in known:
+                continue
+            if name not in _HARMLESS:
+                raise unknown("argument", name, known)
+            if not any(value is fine or value == fine for fine in _HARMLESS[name]):
+                raise InputError(f"{name}={value!r} is not supported; leave it out")
+        return self.to_batch(input_ids, **{name: value for name, value in inputs.items() if name in known})
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write a checkpoint that `transformers` loads: config.json, generation_config.json and the weights."""
+        folder = Path(directory)
+        write_checkpoint(folder, self.renaming.to_theirs(self.model.state_dict()))
+        dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
+        write_json(folder / "config.json", {**self.config, "dtype": dtype})
+        write_json(folder / "generation_config.json", self.generation)
+
+
+def load_causal(
+    directory: Path,
+    model_config: ModelConfig,
+    *,
+    to_batch: Callable[..., Batch],
+    renaming: Renaming,
+    config: Mapping[str, Any],
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> HuggingFaceCausal:
+    """The model of a checkpoint directory, in the checkpoint's dtype unless told; strict about its weights."""
+    model = empty(model_config)
+    load_strict(model, read_checkpoint(directory), str(directory), renaming=renaming, dtype=dtype, device=device)
+    generation = generation_settings(directory, config)
+    wrapped = HuggingFaceCausal(model, to_batch=to_batch, renaming=renaming, config=config, generation=generation)
+    return wrapped.eval()
+
+
+def generation_settings(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """generation_config.json over the special tokens of config.json (and of its text part)."""
+    settings: dict[str, Any] = {}
+    for source in (config.get("text_config") or {}, config):
+        given = {name: source.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        settings |= {name: value for name, value in given.items() if value is not None}
+    path = directory / "generation_config.json"
+    return settings | read_json(path) if path.exists() else settings
+
+
+def text_batch(
+    input_ids: Int[Tensor, "B L"],
+    attention_mask: Int[Tensor, "B L"] | None = None,
+    position_ids: Int[Tensor, "B L"] | None = None,
+    labels: Int[Tensor, "B L"] | None = None,
+) -> Batch:
+    """A batch of text alone out of what a Hugging Face tokenizer returns."""
+    valid = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+    return Batch(
+        input_ids=input_ids,
+        valid=valid,
+        prompt=valid if labels is None else valid & ((labels != IGNORE).cumsum(1) == 0),
+        image_slot=torch.full_like(input_ids, -1),
+        labels=labels,
+        positions=position_ids,
+        full=attention_mask is None,
+    )
+
+
+def _loss(logits: Float[Tensor, "B L V"], labels: Int[Tensor, "B M"]) -> Float[Tensor, ""]:
+    return F.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
+
+
+def _ids(given: Any) -> tuple[int, ...]:
+    if given is None:
+        return ()
+    return tuple(given) if isinstance(given, list | tuple) else (int(given),)
+
+
+def _sampling(settings: Mapping[str, Any]) -> sampling.Sampling:
+    chosen = sampling.greedy
+    if settings.get("do_sample"):
+        top_k = settings.get("top_k")
+        chosen = sampling.sampler(
+            temperature=settings.get("temperature") or 1.0,
+            top_k=50 if top_k is None else top_k or None,  # transformers' own default
+            top_p=settings.get("top_p"),
+        )
+    penalty = settings.get("repetition_penalty") or 1.0
+    return chosen if penalty == 1.0 else sampling.penalized(chosen, penalty)
