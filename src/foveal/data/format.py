@@ -3,62 +3,17 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from foveal.core.errors import InputError, unknown
+from foveal.core.example import Box, Example
 
 ROLES = ("system", "user", "assistant")
 PARTS = ("image", "text")
 SLACK = 1.0  # pixels that a box may reach over the edge: published boxes are rounded
-
-
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """A labelled box: the place of its image in the example, left, top, right, bottom in pixels (the last two
-    exclusive), and whether its label is a word that is written there."""
-
-    label: str
-    xyxy: tuple[float, float, float, float]
-    image: int = 0
-    word: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """One example: images (resolved paths), messages in chat form, boxes, and meta (`kind`, `scene`, `split` ...)."""
-
-    id: str
-    images: tuple[Path, ...]
-    messages: list[dict[str, Any]]
-    boxes: tuple[Box, ...] = ()
-    meta: dict[str, Any] = field(default_factory=dict)
-
-    def said(self, role: str) -> list[str]:
-        """The texts of one role, a message each."""
-        return [
-            "".join(part.get("text", "") for part in message["content"])
-            for message in self.messages
-            if message["role"] == role
-        ]
-
-    @property
-    def question(self) -> str:
-        """What the user says first."""
-        return next(iter(self.said("user")), "")
-
-    @property
-    def answer(self) -> str:
-        """What the assistant says last."""
-        return next(reversed(self.said("assistant")), "")
-
-    @property
-    def kind(self) -> str:
-        """The kind of question, or an empty string."""
-        return self.meta.get("kind", "")
 
 
 def chat(question: str, answer: str, images: int = 1) -> list[dict[str, Any]]:
@@ -67,6 +22,15 @@ def chat(question: str, answer: str, images: int = 1) -> list[dict[str, Any]]:
     return [
         {"role": "user", "content": [*markers, {"type": "text", "text": question}]},
         {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+    ]
+
+
+def said(example: Example, role: str) -> list[str]:
+    """The texts of one role, one for each of its messages."""
+    return [
+        "".join(part.get("text", "") for part in message["content"])
+        for message in example.messages
+        if message["role"] == role
     ]
 
 
@@ -138,7 +102,8 @@ class Checker:
         self, *, root: Path, exists: Callable[[str], bool], size: Callable[[str], tuple[int, int]] | None = None
     ) -> None:
         self.root, self.exists, self.size = root, exists, size
-        self.last: tuple[Any, tuple[str, ...], tuple[Box, ...]] = (None, (), ())
+        # What follows each other on one image shares its boxes and paths: a tenth of the memory.
+        self.last: tuple[list[Any], tuple[Path, ...], Any, tuple[Box, ...]] = ([], (), None, ())
 
     def __call__(self, line: str, where: str) -> Example:
         try:
@@ -162,16 +127,20 @@ class Checker:
         images = self.images(row["images"], where)
         messages = self.messages(row["messages"], len(images), where)
         boxes = self.boxes(row.get("boxes") or [], images, meta, where)
-        return Example(id=row["id"], images=tuple(map(Path, images)), messages=messages, boxes=boxes, meta=meta)
+        return Example(id=row["id"], images=images, messages=tuple(messages), boxes=boxes, meta=meta)
 
-    def images(self, names: list[Any], where: str) -> tuple[str, ...]:
+    def images(self, names: list[Any], where: str) -> tuple[Path, ...]:
         """The paths of the images, all of which exist."""
+        if names == self.last[0]:
+            return self.last[1]
         for name in names:
             if not isinstance(name, str):
                 raise InputError(f"{where}: 'images' holds a {type(name).__name__}; give file names")
             if not self.exists(os.path.join(self.root, name)):
                 raise InputError(f"{where}: names the image {name!r}, which is not in {self.root}; add it or mend the name")
-        return tuple(os.path.join(self.root, name) for name in names)
+        paths = tuple(self.root / name for name in names)
+        self.last = (names, paths, None, ())
+        return paths
 
     @staticmethod
     def messages(messages: list[Any], images: int, where: str) -> list[dict[str, Any]]:
@@ -199,17 +168,17 @@ class Checker:
             raise InputError(f"{where}: {markers} image markers but {images} images; give each image one marker")
         return messages
 
-    def boxes(self, rows: Any, images: tuple[str, ...], meta: dict[str, Any], where: str) -> tuple[Box, ...]:
+    def boxes(self, rows: Any, images: tuple[Path, ...], meta: dict[str, Any], where: str) -> tuple[Box, ...]:
         """The boxes, each within its image."""
-        if rows == self.last[0] and images == self.last[1]:
-            return self.last[2]
+        if rows == self.last[2]:
+            return self.last[3]
         if not isinstance(rows, list):
             raise InputError(f"{where}: 'boxes' is a {type(rows).__name__}; it must be a list")
         boxes = tuple(self.box(row, images, meta.get("size"), where) for row in rows)
-        self.last = (rows, images, boxes)
+        self.last = (*self.last[:2], rows, boxes)
         return boxes
 
-    def box(self, row: Any, images: tuple[str, ...], size: list[int] | None, where: str) -> Box:
+    def box(self, row: Any, images: tuple[Path, ...], size: list[int] | None, where: str) -> Box:
         """One box, within its image."""
         if not isinstance(row, dict) or "label" not in row or "xyxy" not in row:
             raise InputError(f"{where}: a box without label or xyxy; give it both")
@@ -222,12 +191,12 @@ class Checker:
         if not (left < right and top < bottom):
             raise InputError(f"{where}: box {row['label']!r} is inverted or empty: {corners}; left < right, top < bottom")
         if size is None and self.size is not None:
-            size = list(self.size(images[image]))
+            size = list(self.size(str(images[image])))
         if size and not (min(left, top) >= -SLACK and right <= size[0] + SLACK and bottom <= size[1] + SLACK):
             raise InputError(
                 f"{where}: box {row['label']!r} at {corners} leaves its image of {size[0]} x {size[1]} pixels; mend it"
             )
-        return Box(label=str(row["label"]), xyxy=(left, top, right, bottom), image=image, word=bool(row.get("word")))
+        return Box(label=str(row["label"]), xyxy=(float(left), float(top), float(right), float(bottom)), image=image)
 
 
 def encode(example: Example, root: Path) -> str:
@@ -238,16 +207,15 @@ def encode(example: Example, root: Path) -> str:
         "messages": example.messages,
     }
     if example.boxes:
-        row["boxes"] = [encode_box(box) for box in example.boxes]
+        row["boxes"] = [encode_box(box.label, box.xyxy, box.image) for box in example.boxes]
     if example.meta:
-        row["meta"] = example.meta
+        row["meta"] = dict(example.meta)
     return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
 
 
-def encode_box(box: Box) -> dict[str, Any]:
-    """A box as the object that a line holds."""
-    row: dict[str, Any] = {"image": box.image, "label": box.label, "xyxy": list(box.xyxy)}
-    return row | {"word": True} if box.word else row
+def encode_box(label: str, xyxy: Sequence[float], image: int = 0) -> dict[str, Any]:
+    """A box as the object that a line holds; whole pixels are written as whole numbers."""
+    return {"image": image, "label": label, "xyxy": [int(c) if c == int(c) else c for c in xyxy]}
 
 
 def write(path: str | os.PathLike[str], examples: Iterable[Example]) -> int:
@@ -272,7 +240,7 @@ def write(path: str | os.PathLike[str], examples: Iterable[Example]) -> int:
 
 def grouped(examples: Iterable[Example]) -> list[list[Example]]:
     """The examples of each scene together (those on the same images), in order of first appearance."""
-    groups: dict[tuple[Path, ...], list[Example]] = {}
+    groups: dict[tuple[Any, ...], list[Example]] = {}
     for example in examples:
         groups.setdefault(example.images, []).append(example)
     return list(groups.values())

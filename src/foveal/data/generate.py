@@ -17,12 +17,13 @@ from pathlib import Path
 from PIL import Image
 
 from foveal.core.errors import InputError, unknown
-from foveal.data.drawings import ATTRIBUTION
+from foveal.data.drawings import ATTRIBUTION, share
 from foveal.data.format import chat, encode_box
 from foveal.data.scenes import SPLITS, Scene, SceneConfig, Scenes, split_of
 
 CODECS = {"jpeg": ".jpg", "png": ".png"}
 MARK = "dataset.json"  # what tells a data set from any other directory
+SHARED = ".drawings"  # where the processes of one run exchange renderings; gone when the data set is whole
 CHUNK = 16  # scenes that a process makes at a time
 DESCRIBE = ("Describe the picture.", "What is in the picture?", "What does the picture show?")
 
@@ -55,8 +56,9 @@ def picture_bytes(picture: Image.Image, codec: str) -> bytes:
 def scene_lines(scene: Scene, image: str) -> list[str]:
     """The lines of a scene: its caption, then its questions; each carries all boxes of the scene."""
     dumps = functools.partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
-    boxes, size = dumps([encode_box(b) for b in scene.boxes]), list(scene.image.size)
+    boxes, size = dumps([encode_box(b.label, b.xyxy) for b in scene.boxes]), list(scene.image.size)
     common = {"scene": scene.id, "split": scene.split, "size": size}
+    common["words"] = [i for i, box in enumerate(scene.boxes) if box.word]
     everything = list(range(len(scene.boxes)))
     ask = DESCRIBE[sum(scene.id.encode()) % len(DESCRIBE)]
     rows = [(ask, scene.caption, {"kind": "caption", **common, "evidence": everything})]
@@ -144,9 +146,11 @@ def write_scenes(
     start, scenes, examples, cpu = time.perf_counter(), Counter(), Counter(), 0.0
     with whole_directory(Path(out), force=force) as folder:
         (folder / "images").mkdir()
+        (folder / SHARED).mkdir()
         files = {split: open(folder / f"{split}.jsonl", "w", encoding="utf-8") for split in SPLITS}  # noqa: SIM115
         try:
-            for made, seconds in _chunks(functools.partial(make_chunk, config, str(folder), codec), count, config, workers):
+            make = functools.partial(make_chunk, config, str(folder), codec)
+            for made, seconds in _chunks(make, count, config, workers, folder / SHARED):
                 cpu += seconds
                 for split, number, lines in made:
                     files[split].write(lines)
@@ -156,6 +160,7 @@ def write_scenes(
         finally:
             for file in files.values():
                 file.close()
+        shutil.rmtree(folder / SHARED)
         (folder / "ATTRIBUTION.txt").write_text(ATTRIBUTION + "\n")
         about = {"made_by": "foveal data scenes", "count": count, "config": asdict(config), "attribution": ATTRIBUTION}
         (folder / MARK).write_text(json.dumps(about, indent=1) + "\n")
@@ -172,12 +177,13 @@ def _chunks(
     count: int,
     config: SceneConfig,
     workers: int,
+    shared: Path,
 ) -> Iterator[tuple[list[tuple[str, int, str]], float]]:
     if workers == 1:
         yield from map(make, tasks(count, config))
         return
     # Spawned, not forked: the caller may run threads (a progress bar does).
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=share, initargs=(shared,))
     try:
         yield from pool.map(make, tasks(count, config))
     finally:

@@ -9,7 +9,6 @@ from PIL import Image
 from foveal.core.errors import InputError
 from foveal.data.captions import caption
 from foveal.data.drawings import names
-from foveal.data.format import Box
 from foveal.data.layout import Layout, compose
 from foveal.data.questions import Question, questions
 from foveal.data.render import render
@@ -50,6 +49,15 @@ class SceneConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Thing:
+    """A drawing or a rendered word (`word` is true) in pixels: left, top, right and bottom, the last two exclusive."""
+
+    label: str
+    xyxy: tuple[int, int, int, int]
+    word: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scene:
     """One scene: `image` is RGB; `boxes` are all drawings, then all words; `split` is train, val, test or pairs."""
 
@@ -57,7 +65,7 @@ class Scene:
     split: str
     image: Image.Image
     caption: str
-    boxes: tuple[Box, ...]
+    boxes: tuple[Thing, ...]
     questions: tuple[Question, ...]
 
 
@@ -92,8 +100,8 @@ class Scenes:
     def __getitem__(self, index: int) -> Scene:
         layout = self.layout(index)
         rng = np.random.default_rng((self.config.seed, 4 + self.pairs, index))
-        boxes = [Box(label=i.name, xyxy=i.xyxy) for i in layout.drawings]
-        boxes += [Box(label=i.name, xyxy=i.xyxy, word=True) for i in layout.words]
+        boxes = [Thing(label=i.name, xyxy=i.xyxy) for i in layout.drawings]
+        boxes += [Thing(label=i.name, xyxy=i.xyxy, word=True) for i in layout.words]
         return Scene(
             id=f"{'p' if self.pairs else 's'}{self.config.seed}-{index:06d}",
             split="pairs" if self.pairs else split_of(index),
