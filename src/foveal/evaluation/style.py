@@ -1,0 +1,99 @@
+"""How a report looks: one sheet for light, dark and paper, with nothing to fetch."""
+
+SHEET = """
+:root {
+  color-scheme: light dark;
+  --paper: #fcfcfa; --card: #ffffff; --ink: #1d1d1f; --quiet: #66666c; --line: #e2e1dc;
+  --hue: #0a6c6d; --soft: #0a6c6d38; --wrong: #a5391c;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --paper: #141416; --card: #1b1b1e; --ink: #ececee; --quiet: #a0a0a8; --line: #2e2e33;
+    --hue: #62c9c1; --soft: #62c9c140; --wrong: #f2957c;
+  }
+}
+* { box-sizing: border-box; }
+html { -webkit-text-size-adjust: 100%; }
+body {
+  margin: 0 auto; padding: 4rem 1.5rem 3rem; max-width: 66rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+  font-variant-numeric: tabular-nums; text-wrap: pretty;
+}
+h1 { margin: 0 0 .6rem; font-size: 2.1rem; line-height: 1.15; letter-spacing: -.02em; text-wrap: balance; }
+h2 { margin: 3.6rem 0 1rem; font-size: 1.2rem; letter-spacing: -.01em; }
+p { margin: 0 0 1rem; max-width: 44rem; }
+.quiet, figcaption, caption, th, .truth { color: var(--quiet); }
+.lede { font-size: 1.1rem; color: var(--quiet); }
+.hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: 1.5rem; margin: 2.4rem 0 0;
+  border-top: 1px solid var(--line); padding-top: 1.3rem; }
+.figures div { display: flex; flex-direction: column-reverse; justify-content: flex-end; }
+.figures dt { color: var(--quiet); font-size: .9rem; line-height: 1.4; }
+.figures dd { margin: 0; font-size: 2.5rem; line-height: 1.2; letter-spacing: -.03em; }
+.figures .ours dd { color: var(--hue); font-weight: 600; }
+
+svg.curve { display: block; width: 100%; height: auto; }
+svg text { fill: var(--quiet); font: 12px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif; }
+svg .grid, svg .border { stroke: var(--line); fill: none; }
+svg .border { stroke: var(--quiet); stroke-dasharray: 2 4; }
+svg .raw { stroke: var(--soft); fill: none; stroke-width: 1; }
+svg .mean { stroke: var(--hue); fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
+svg text.stage { fill: var(--ink); font-weight: 600; }
+
+.wide { overflow-x: auto; }
+.whole { white-space: nowrap; }
+table { width: 100%; border-collapse: collapse; }
+caption { text-align: left; font-size: .9rem; padding-bottom: .8rem; }
+th, td { padding: .42rem 1.1rem .42rem 0; text-align: right; white-space: nowrap;
+  border-bottom: 1px solid var(--line); }
+th { font-weight: 500; font-size: .85rem; }
+th:first-child, td.draw { text-align: left; }
+tbody th { color: var(--ink); font-size: 1rem; }
+td.draw { width: 34%; min-width: 11rem; }
+td small { color: var(--quiet); font-size: .8rem; }
+tr.sum th, tr.sum td { font-weight: 600; }
+tr.last th, tr.last td { border-bottom: 2px solid var(--quiet); }
+svg.scale { display: block; width: 100%; height: 22px; overflow: visible; }
+svg .track { stroke: var(--line); }
+svg .fill { fill: var(--soft); }
+svg .whisker { stroke: var(--hue); stroke-width: 3; }
+svg .mark { stroke: var(--ink); stroke-width: 1.5; }
+svg .mark.text_only { stroke-dasharray: 3 2; }
+svg.key { display: inline-block; width: 1.5em; height: 22px; vertical-align: -6px; margin: 0 .15em 0 .7em; }
+
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1.4rem; }
+figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 8px; overflow: hidden;
+  break-inside: avoid; }
+figure img { display: block; width: 100%; height: 15rem; object-fit: contain; background: var(--line); }
+figcaption ol { list-style: none; margin: 0; padding: .4rem .9rem .8rem; font-size: .9rem; line-height: 1.4; }
+figcaption li { padding-top: .55rem; }
+.reply { display: flex; flex-wrap: wrap; column-gap: .45em; color: var(--ink); }
+.reply .answer { font-weight: 600; overflow-wrap: break-word; min-width: 0; }
+.reply .truth { margin-left: auto; padding-left: .6rem; }
+.right .sign { color: var(--hue); }
+.wrong .sign, .wrong .answer { color: var(--wrong); }
+
+dl.made { display: grid; grid-template-columns: max-content 1fr; gap: .35rem 1.6rem; margin: 0; }
+dl.made dt { color: var(--quiet); }
+dl.made dd { margin: 0; overflow-wrap: anywhere; }
+footer { margin-top: 3.6rem; padding-top: 1.2rem; border-top: 1px solid var(--line); font-size: .85rem; }
+a { color: inherit; }
+
+@media (max-width: 34rem) {
+  body { padding-top: 2rem; } h1 { font-size: 1.6rem; } dl.made { grid-template-columns: 1fr; gap: 0; }
+  dl.made dd { margin-bottom: .7rem; }
+}
+@media print {
+  :root { --paper: #fff; --card: #fff; --ink: #000; --quiet: #555; --line: #ddd; --hue: #0a6c6d; --soft: #0a6c6d38;
+    --wrong: #a5391c; }
+  @page { margin: 16mm; }
+  body { padding: 0; max-width: none; font-size: 10.5pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  h2 { break-after: avoid; margin-top: 1.6rem; } tr, .figures, dl.made { break-inside: avoid; }
+  .figures { grid-template-columns: repeat(4, 1fr); } .figures dd { font-size: 2rem; }
+  .wide { overflow: visible; font-size: 9pt; } th, td { padding-right: .7rem; } tbody th { font-size: 9pt; }
+  td.draw { width: 26%; min-width: 6rem; } section:has(table) { break-inside: avoid; }
+  .gallery { grid-template-columns: repeat(3, 1fr); gap: .8rem; } figure img { height: 9.5rem; }
+  figcaption ol { font-size: 8.5pt; } footer { margin-top: 1.2rem; }
+}
+"""
