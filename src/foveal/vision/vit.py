@@ -1,0 +1,203 @@
+"""Vision transformers with taps at any depth: the towers of CLIP (2103.00020) and SigLIP (2303.15343)."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from foveal.core.errors import InputError
+from foveal.core.types import Grid, Layout, Pixels, VisualTokens
+from foveal.layers.attention import Attention, attend
+from foveal.layers.initial import small_normal
+from foveal.layers.mlp import FeedForward
+
+Select = Literal["default", "full"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of a tower; the defaults are CLIP-B/16 as LLaVA taps it.
+
+    `layers` are the depths whose states are concatenated along features in this order: 0 is the input of the first
+    block, -1 the output of the last, never with the norm that follows it. `levels` are further depths, kept beside
+    the features. `select` drops the first token by `default`, whether it is a class token or, in a tower without
+    one, the first patch (as LLaVA of transformers does).
+    """
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    inner: int = 3072
+    patch: int = 16
+    image_size: int = 224
+    channels: int = 3
+    class_token: bool = True
+    pre_norm: bool = True
+    patch_bias: bool = False
+    activation: str = "quick_gelu"
+    eps: float = 1e-5
+    pool: bool = False
+    layers: tuple[int, ...] = (-2,)
+    select: Select = "default"
+    levels: tuple[int, ...] = ()
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block, `[T S E]` to `[T S E]`."""
+
+    def __init__(self, *, width: int, heads: int, inner: int, activation: str, eps: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width, eps=eps)
+        self.attention = Attention(width=width, heads=heads)
+        self.feed_norm = nn.LayerNorm(width, eps=eps)
+        self.feed = FeedForward(width=width, inner=inner, activation=activation)
+
+    def forward(self, hidden: Float[Tensor, "T S E"]) -> Float[Tensor, "T S E"]:
+        """Attend, then feed, each beside a residual."""
+        hidden = hidden + self.attention(self.attention_norm(hidden))
+        return hidden + self.feed(self.feed_norm(hidden))
+
+
+class AttentionPool(nn.Module):
+    """One learned probe looks at all tokens (SigLIP's head): `[T S E]` to `[T E]`."""
+
+    def __init__(self, *, width: int, heads: int, inner: int, activation: str, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.probe = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.norm = nn.LayerNorm(width, eps=eps)
+        self.feed = FeedForward(width=width, inner=inner, activation=activation)
+
+    def forward(self, hidden: Float[Tensor, "T S E"]) -> Float[Tensor, "T E"]:
+        """Pool by attention, then feed beside a residual."""
+        probe = self.probe.expand(hidden.shape[0], -1, -1)
+        heads = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in (self.query(probe), self.key(hidden), self.value(hidden))
+        )
+        pooled = self.out(attend(*heads).transpose(1, 2).flatten(1))
+        return pooled + self.feed(self.norm(pooled))
+
+
+def resized_positions(positions: Float[Tensor, "N E"], *, old: Grid, new: Grid, extra: int) -> Float[Tensor, "M E"]:
+    """Positions of an `old` grid for a `new` one, bicubic; the first `extra` belong to no place and stay."""
+    if old == new:
+        return positions
+    table = positions[extra:].view(1, *old, -1).permute(0, 3, 1, 2)
+    table = F.interpolate(table, size=new, mode="bicubic", align_corners=False)
+    return torch.cat([positions[:extra], table.flatten(2)[0].T])
+
+
+class Vit(nn.Module):
+    """Pixels to the states of chosen depths: one token a patch, and the class token where `select` is `full`.
+
+    A tile counts as an image of its own. Raises InputError for depths that the tower lacks, and for pixels whose
+    sides are neither multiples of `patch` nor `image_size`.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        inner: int = 3072,
+        patch: int = 16,
+        image_size: int = 224,
+        channels: int = 3,
+        class_token: bool = True,
+        pre_norm: bool = True,
+        patch_bias: bool = False,
+        activation: str = "quick_gelu",
+        eps: float = 1e-5,
+        pool: bool = False,
+        layers: tuple[int, ...] = (-2,),
+        select: Select = "default",
+        levels: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise InputError(f"a vit of width {width} cannot split it over {heads} heads; give a divisor of the width")
+        self.depth, self.patch, self.image_size, self.select = depth, patch, image_size, select
+        self.taps, self.levels = _depths("layers", layers, depth), _depths("levels", levels, depth)
+        self.width = width * len(self.taps)
+        self.grid = (image_size // patch, image_size // patch)
+        self.patches = nn.Conv2d(channels, width, patch, stride=patch, bias=patch_bias)
+        self.class_token = nn.Parameter(torch.randn(width) * 0.02) if class_token else None
+        self.positions = nn.Parameter(torch.randn(self.grid[0] * self.grid[1] + class_token, width) * 0.02)
+        self.pre_norm = nn.LayerNorm(width, eps=eps) if pre_norm else nn.Identity()
+        parts = {"width": width, "heads": heads, "inner": inner, "activation": activation, "eps": eps}
+        self.blocks = nn.ModuleList(Block(**parts) for _ in range(depth))
+        self.post_norm = nn.LayerNorm(width, eps=eps)
+        self.pool = AttentionPool(**parts) if pool else None
+        self.apply(small_normal)
+        self._freeze_unreached()
+
+    def plan(self, sizes: Sequence[Grid]) -> Layout:
+        """One token a patch, more or less the first: then the tokens lie on no grid."""
+        grids = [self._grid(size) for size in sizes]
+        more = (self.class_token is not None) - (self.select == "default")
+        if more == 0:
+            return Layout.of_grids(grids)
+        return Layout(counts=tuple(rows * columns + more for rows, columns in grids), grids=(None,) * len(grids))
+
+    def forward(self, pixels: Pixels) -> VisualTokens:
+        """Embed the patches, run to the deepest tap, gather what is tapped."""
+        tiles, _, *size = pixels.values.shape
+        layout = self.plan([(size[0], size[1])] * tiles)
+        states = self.states(pixels.values, {*self.taps, *self.levels})
+        first = int(self.select == "default")
+        tapped = {depth: state[:, first:].flatten(0, 1) for depth, state in states.items()}
+        features = torch.cat([tapped[depth] for depth in self.taps], dim=-1)
+        return VisualTokens.on_layout(features, layout, tuple(tapped[depth] for depth in self.levels))
+
+    def states(self, values: Float[Tensor, "T C H W"], depths: Collection[int]) -> dict[int, Tensor]:
+        """The states `[T S E]` at these depths (0 to the tower's), with the class token and without the last norm."""
+        hidden = self.embed(values)
+        kept = {0: hidden} if 0 in depths else {}
+        for depth, block in enumerate(self.blocks[: max(depths, default=0)], start=1):
+            hidden = block(hidden)
+            if depth in depths:
+                kept[depth] = hidden
+        return kept
+
+    def embed(self, values: Float[Tensor, "T C H W"]) -> Float[Tensor, "T S E"]:
+        """Patches with their positions, resized to the pixels' grid, after the class token where there is one."""
+        new = self._grid((values.shape[-2], values.shape[-1]))
+        hidden = self.patches(values.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2)
+        if self.class_token is not None:
+            hidden = torch.cat([self.class_token.expand(hidden.shape[0], 1, -1), hidden], dim=1)
+        extra = int(self.class_token is not None)
+        return self.pre_norm(hidden + resized_positions(self.positions, old=self.grid, new=new, extra=extra))
+
+    def _grid(self, size: Grid) -> Grid:
+        if any(side < self.patch or (side % self.patch and side != self.image_size) for side in size):
+            raise InputError(
+                f"an image of {size[0]} x {size[1]} pixels (height x width) for a vit with patches of {self.patch}; "
+                f"resize it to multiples of {self.patch}"
+            )
+        return size[0] // self.patch, size[1] // self.patch
+
+    def _freeze_unreached(self) -> None:
+        """What no tap reaches gets no gradient, so it must not count as trainable."""
+        deepest = max((*self.taps, *self.levels))
+        for part in (*self.blocks[deepest:], self.post_norm, self.pool):
+            if part is not None:
+                part.requires_grad_(False)
+
+
+def _depths(setting: str, given: tuple[int, ...], depth: int) -> tuple[int, ...]:
+    """Depths counted from the embeddings, 0 to `depth`."""
+    if setting == "layers" and not given:
+        raise InputError("a vit taps no layers; give at least one, for example layers: [-2]")
+    for layer in given:
+        if not -depth - 1 <= layer <= depth:
+            raise InputError(
+                f"vit {setting} has {layer}, but the tower has {depth} blocks; give -{depth + 1} to {depth}"
+            )
+    return tuple(layer % (depth + 1) for layer in given)
