@@ -64,7 +64,7 @@ def read(path: str | os.PathLike[str], *, split: str = "train") -> list[Example]
 def iterate(path: str | os.PathLike[str], *, split: str = "train") -> Iterator[Example]:
     """The examples of `read`, one by one."""
     file = locate(path, split)
-    check = Checker(root=file.parent, exists=_cached(os.path.isfile), size=_cached(_image_size))
+    check = Checker(root=file.parent, exists=_cached(os.path.isfile), size=_cached(image_size))
     with open(file, encoding="utf-8") as lines:
         try:
             for number, line in enumerate(lines, start=1):
@@ -85,7 +85,8 @@ def _cached(function: Callable[[str], Any]) -> Callable[[str], Any]:
     return ask
 
 
-def _image_size(path: str) -> tuple[int, int]:
+def image_size(path: str) -> tuple[int, int]:
+    """Width and height of an image in pixels, from its head; InputError where it is not one."""
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -1,0 +1,180 @@
+"""`foveal data`: make, check, picture and convert data sets."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from foveal.core.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(help="Make, check, picture and convert data sets.", no_args_is_help=True)
+
+JSON = typer.Option(False, "--json", help="Print one JSON object instead of a table.")
+SPLIT = typer.Option("train", "--split", help="Which split, where PATH is a data set's directory.")
+
+
+@app.command()
+def scenes(
+    out: Path = typer.Argument(help="The directory to make."),
+    count: int = typer.Option(1000, "--count", help="Scenes in train, val and test (80/10/10); pairs come on top."),
+    seed: int = typer.Option(0, "--seed", help="The same seed gives the same bytes."),
+    size: str = typer.Option("224-1024", "--size", help="Pixels: 256 is a fixed square, 224-1024 is varied."),
+    drawings: int = typer.Option(200, "--drawings", help="How many different drawings are in use."),
+    words: int = typer.Option(100, "--words", help="How many different written words are in use."),
+    workers: int = typer.Option(0, "--workers", help="Processes; 0 is one for each core.", show_default=False),
+    images: str = typer.Option("jpeg", "--images", help="How images are written: jpeg or png."),
+    force: bool = typer.Option(False, "--force", help="Replace an older data set at OUT."),
+    as_json: bool = JSON,
+) -> None:
+    """Make a starter data set: pictures composed from drawings and words, with captions, boxes and questions."""
+    import os
+
+    from foveal.data.drawings import ATTRIBUTION
+    from foveal.data.generate import tasks, write_scenes
+    from foveal.data.scenes import SceneConfig
+
+    config = SceneConfig(seed=seed, size=parse_size(size), drawings=drawings, words=words)
+    console = _console(as_json)
+    with _bar(console, "scenes", sum(last - first for _, first, last in tasks(count, config))) as advance:
+        made = write_scenes(
+            out, config, count=count, workers=workers or len(os.sched_getaffinity(0)), codec=images, force=force,
+            progress=advance,
+        )  # fmt: skip
+    if as_json:
+        row = {"out": str(out), "scenes": made.scenes, "examples": made.examples, "seconds": round(made.seconds, 3)}
+        _print_json(row | {"scenes_per_second": round(made.rate, 1), "attribution": ATTRIBUTION})
+        return
+    lines = [[s, f"{made.scenes[s]:,}", f"{made.examples[s]:,}"] for s in made.scenes]
+    console.print(_table(["split", "scenes", "examples"], lines))
+    console.print(f"{out}: {made.rate:.0f} scenes/s, {1000 * made.cpu_seconds / sum(made.scenes.values()):.1f} ms each")
+    console.print(ATTRIBUTION, style="dim")
+
+
+@app.command()
+def inspect(
+    path: Path = typer.Argument(help="A data set's directory, or one .jsonl file."),
+    as_json: bool = JSON,
+) -> None:
+    """Check every line, and show what the data set holds: kinds, answers, image sizes, what guessing earns."""
+    from foveal.data.format import locate, read, splits
+    from foveal.data.statistics import summary
+
+    console, names = _console(as_json), splits(path) if path.is_dir() else []
+    files = {name: path / f"{name}.jsonl" for name in names} or {path.stem: locate(path)}
+    found: dict[str, dict[str, Any]] = {name: summary(read(file)) for name, file in files.items()}
+    if as_json:
+        _print_json({"path": str(path), "splits": found})
+        return
+    for name, row in found.items():
+        sizes = ", ".join(f"{side} {low}-{high} px" for side, (low, _, high) in row["sizes"].items())
+        console.print(f"\n[bold]{name}[/]: {row['examples']:,} examples, {row['images']:,} images {sizes}")
+        lines = [
+            [kind, f"{k['count']:,}", f"{k['answers']:,}", f"{100 * k['majority']:.1f}%", _short(k["answer"])]
+            for kind, k in row["kinds"].items()
+        ]
+        if lines:
+            console.print(_table(["kind", "examples", "answers", "majority", "most frequent"], lines))
+
+
+@app.command()
+def preview(
+    path: Path = typer.Argument(help="A data set's directory, or one .jsonl file."),
+    out: Path = typer.Argument(help="The sheet to write: a .png or an .html file."),
+    split: str = SPLIT,
+    count: int = typer.Option(8, "--count", help="How many scenes."),
+    kind: str = typer.Option("", "--kind", help="Only questions of this kind."),
+) -> None:
+    """Picture a data set: a sheet of scenes with their boxes, questions and answers."""
+    from itertools import islice
+
+    from foveal.core.errors import unknown
+    from foveal.data.format import grouped, iterate
+    from foveal.data.preview import write_preview
+
+    if count < 1:
+        raise InputError(f"{count} scenes asked for; give --count 1 or more")
+    examples = list(islice(iterate(path, split=split), 40 * count))
+    kinds = {str(e.meta.get("kind", "all")) for e in examples}
+    if kind and kind not in kinds:
+        raise unknown("kind of question", kind, kinds)
+    shown = grouped(e for e in examples if not kind or e.meta.get("kind", "all") == kind)[:count]
+    credit = path / "ATTRIBUTION.txt"
+    line = credit.read_text().split("(https")[0].strip(" ,\n") + ", CC BY-SA 4.0." if credit.is_file() else ""
+    write_preview(shown, out, title=f"{path.name} / {split}", credit=line)
+    _console(False).print(f"{out}: {len(shown)} scenes")
+
+
+@app.command()
+def convert(
+    source: Path = typer.Argument(help="The published file: LLaVA JSON, COCO annotations, VQAv2 questions."),
+    out: Path = typer.Argument(help="The data set's directory."),
+    layout: str = typer.Option(..., "--from", help="llava, coco-captions, coco-detection or vqav2."),
+    images: Path | None = typer.Option(None, "--images", help="The folder of images, where it is not beside SOURCE."),
+    split: str = SPLIT,
+    copy: bool = typer.Option(False, "--copy", help="Copy the images into OUT."),
+    force: bool = typer.Option(False, "--force", help="Replace an older split."),
+    as_json: bool = JSON,
+) -> None:
+    """Convert a published layout to ours; the images stay where they are, or are copied."""
+    from foveal.data.convert import convert as change
+
+    console = _console(as_json)
+    with _bar(console, "examples", None) as advance:
+        number = change(
+            source, out, layout, images=images, split=split, copy=copy, force=force, progress=lambda _: advance(1)
+        )
+    if as_json:
+        _print_json({"out": str(out / f"{split}.jsonl"), "examples": number})
+    else:
+        console.print(f"{out / f'{split}.jsonl'}: {number:,} examples")
+
+
+def parse_size(text: str) -> int | tuple[int, int]:
+    """`256` or `224-1024` as numbers; InputError otherwise."""
+    parts = text.split("-")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise InputError(f"size {text!r} is neither a number of pixels such as 256 nor a range such as 224-1024")
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+def _console(quiet: bool) -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=quiet, soft_wrap=True, highlight=False)
+
+
+def _print_json(row: dict[str, Any]) -> None:
+    import json
+
+    print(json.dumps(row, indent=1, ensure_ascii=False))
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="left" if place == 0 or head == "most frequent" else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+@contextmanager
+def _bar(console: "Console", what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal; nothing elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda number: progress.advance(task, number)

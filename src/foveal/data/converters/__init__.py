@@ -1,0 +1,1 @@
+"""One file a published layout: `examples(source, images)` yields what its files hold."""

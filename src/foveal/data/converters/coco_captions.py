@@ -1,0 +1,28 @@
+"""COCO captions: `annotations/captions_val2017.json` beside the folder `val2017` (Chen et al. 2015)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from foveal.core.example import Example
+from foveal.data.convert import coco_folder, coco_images, get, load
+from foveal.data.format import chat
+
+ASK = "Describe the picture in one sentence."
+
+
+def examples(source: Path, images: Path | None) -> Iterator[Example]:
+    """One example a caption; the captions of an image follow each other."""
+    data, folder = load(source), images or coco_folder(source)
+    pictures = coco_images(data, source)
+    captions: dict[int, list[tuple[int, str]]] = {}
+    for row in get(data, "annotations", str(source)):
+        caption = str(get(row, "caption", str(source))).strip()
+        captions.setdefault(get(row, "image_id", str(source)), []).append((get(row, "id", str(source)), caption))
+    for image, (name, size) in pictures.items():
+        for number, caption in captions.get(image, []):
+            yield Example(
+                id=str(number),
+                images=(folder / name,),
+                messages=tuple(chat(ASK, caption)),
+                meta={"kind": "caption", "scene": str(image), "size": size},
+            )
