@@ -1,0 +1,203 @@
+"""Tokenised conversations to the tensors of a batch: slots laid out, rows packed, trunks shared."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foveal.core.errors import InputError
+from foveal.core.types import IGNORE, Batch, Layout
+from foveal.preprocess.tokens import Encoded
+
+Padding = Literal["left", "right"]
+Group = Sequence[Encoded]  # conversations about the same images
+_FIELDS = {"ids": 0, "slots": -1, "labels": IGNORE, "prompt": 0, "segment": -1, "branch": 0, "positions": 0, "valid": 0}
+
+
+class Tokens(NamedTuple):
+    """A stretch of a row: ids, visual token of each place (-1: text), labels, and the prompt as 0 or 1."""
+
+    ids: np.ndarray
+    slots: np.ndarray
+    labels: np.ndarray
+    prompt: np.ndarray
+
+
+@dataclass(kw_only=True)
+class Row:
+    """Groups that share a row, and where each of their images' visual tokens begin."""
+
+    groups: list[Group] = field(default_factory=list)
+    used: int = 0
+
+
+def lengths(conversation: Encoded, counts: Sequence[int]) -> np.ndarray:
+    """How many tokens each entry of the conversation becomes when image k brings `counts[k]`."""
+    sizes = np.ones(len(conversation.ids), np.int64)
+    images = conversation.ids < 0
+    sizes[images] = np.asarray(counts, np.int64)[-1 - conversation.ids[images]]
+    return sizes
+
+
+def trunk(group: Group) -> int:
+    """How many first entries all conversations share; the last entry before an answer is never among them.
+
+    A branch so begins before its answer, and its first answer token is predicted from inside the branch.
+    """
+    if len(group) == 1:
+        return 0
+    most = min(min(one.prompt, len(one.ids)) - 1 for one in group)
+    first = group[0].ids[: max(most, 0)]
+    for one in group[1:]:
+        same = first == one.ids[: len(first)]
+        first = first if same.all() else first[: int(np.argmin(same))]
+    return len(first)
+
+
+def size(group: Group, counts: Sequence[int]) -> int:
+    """Tokens of a group in a row: its trunk once, then every branch."""
+    shared = trunk(group)
+    each = [lengths(one, counts) for one in group]
+    return int(each[0][:shared].sum() + sum(sizes[shared:].sum() for sizes in each))
+
+
+def split(group: Group, counts: Sequence[int], length: int) -> list[Group]:
+    """The group in parts of at most `length` tokens, each with the trunk again."""
+    if len(group) == 1 or size(group, counts) <= length:
+        return [group]
+    parts: list[list[Encoded]] = [[]]
+    for one in group:
+        if parts[-1] and size([*parts[-1], one], counts) > length:
+            parts.append([])
+        parts[-1].append(one)
+    return list(parts)
+
+
+def pack(sizes: Sequence[int], length: int) -> list[list[int]]:
+    """Which entries share a row of `length`: each, the largest first, goes into the first row with room for it."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        if sizes[index] > length:
+            raise InputError(f"a conversation of {sizes[index]} tokens for rows of {length}; raise the row length")
+        row = next((r for r, free in enumerate(room) if free >= sizes[index]), len(rows))
+        if row == len(rows):
+            rows.append([])
+            room.append(length)
+        rows[row].append(index)
+        room[row] -= sizes[index]
+    return [sorted(row) for row in rows]
+
+
+def laid(one: Encoded, counts: Sequence[int], starts: Sequence[int], fill: int, entries: slice) -> Tokens:
+    """Some entries as tokens: image k becomes `counts[k]` slots from visual token `starts[k]` on."""
+    ids, loss = one.ids[entries], one.loss[entries]
+    prompt = np.arange(len(one.ids))[entries] < one.prompt
+    images = np.flatnonzero(ids < 0)
+    labels = np.where(loss, ids, IGNORE)
+    if not len(images):
+        return Tokens(ids, np.full(len(ids), -1), labels, prompt)
+    repeats = np.ones(len(ids), np.int64)
+    repeats[images] = [counts[-1 - ids[place]] for place in images]
+    ends = np.cumsum(repeats)
+    slots = np.full(ends[-1], -1, np.int64)
+    for place in images:
+        image = -1 - ids[place]
+        slots[ends[place] - repeats[place] : ends[place]] = starts[image] + np.arange(repeats[place])
+    text = np.where(ids < 0, fill, ids)
+    return Tokens(np.repeat(text, repeats), slots, np.repeat(labels, repeats), np.repeat(prompt, repeats))
+
+
+def collate(
+    rows: Sequence[Sequence[Group]],
+    layout: Layout,
+    *,
+    padding: Padding,
+    pad: int,
+    fill: int,
+    length: int | None = None,
+) -> Batch:
+    """A batch without its visual part: row after row of groups, whose images `layout` holds in the same order.
+
+    Segments, branches and positions are written only where a row holds more than one conversation. `length` pads
+    every row to it.
+    """
+    made: list[dict[str, np.ndarray]] = []
+    owner: list[int] = []
+    offsets, image = layout.offsets, 0
+    for number, groups in enumerate(rows):
+        parts = []
+        for segment, group in enumerate(groups):
+            images = len(group[0].example.images)
+            counts, starts = layout.counts[image : image + images], offsets[image : image + images]
+            parts += _grouped(group, counts, starts, fill, segment)
+            owner += [number] * images
+            image += images
+        made.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    width = max([length or 0, *(len(row["ids"]) for row in made)])
+    tensors = {name: _padded(made, name, width, padding, pad) for name in _FIELDS}
+    segments = any(len(groups) > 1 for groups in rows)
+    branches = any(len(group) > 1 for groups in rows for group in groups)
+    return Batch(
+        input_ids=tensors["ids"],
+        valid=tensors["valid"].bool(),
+        prompt=tensors["prompt"].bool(),
+        image_slot=tensors["slots"],
+        owner=torch.tensor(owner, dtype=torch.long),
+        labels=tensors["labels"],
+        positions=tensors["positions"] if segments or branches else None,
+        segment=tensors["segment"] if segments else None,
+        branch=tensors["branch"] if branches else None,
+        full=not (segments or branches) and bool(tensors["valid"].all()),
+    )
+
+
+def _grouped(
+    group: Group, counts: Sequence[int], starts: Sequence[int], fill: int, segment: int
+) -> list[Mapping[str, np.ndarray]]:
+    """A trunk and its branches (or one conversation) as stretches of a row."""
+    shared = trunk(group)
+    parts: list[tuple[Tokens, int, int]] = []
+    begin = 0
+    if shared:
+        stem = laid(group[0], counts, starts, fill, slice(0, shared))
+        parts.append((stem, 0, 0))
+        begin = len(stem.ids)
+    for number, one in enumerate(group):
+        branch = number + 1 if len(group) > 1 else 0
+        parts.append((laid(one, counts, starts, fill, slice(shared, None)), branch, begin))
+    return [_stretch(tokens, branch, first, segment) for tokens, branch, first in parts]
+
+
+def _stretch(tokens: Tokens, branch: int, first: int, segment: int) -> dict[str, np.ndarray]:
+    count = len(tokens.ids)
+    return {
+        **tokens._asdict(),
+        "segment": np.full(count, segment),
+        "branch": np.full(count, branch),
+        "positions": first + np.arange(count),
+        "valid": np.ones(count, np.int64),
+    }
+
+
+def _padded(rows: Sequence[Mapping[str, np.ndarray]], name: str, width: int, padding: Padding, pad: int) -> Tensor:
+    table = np.full((len(rows), width), pad if name == "ids" else _FIELDS[name], np.int64)
+    for row, values in zip(table, rows, strict=True):
+        count = len(values[name])
+        row[width - count :] = values[name] if padding == "left" else row[width - count :]
+        if padding == "right":
+            row[:count] = values[name]
+    return torch.from_numpy(table)
+
+
+def same_images(group: Sequence[Any]) -> bool:
+    """Whether conversations speak of the same pictures: equal paths, or the very same objects."""
+    first = group[0].example.images
+    return all(
+        len(one.example.images) == len(first)
+        and all(a is b or (isinstance(a, str) and a == b) for a, b in zip(one.example.images, first, strict=True))
+        for one in group[1:]
+    )

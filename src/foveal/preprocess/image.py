@@ -1,0 +1,172 @@
+"""Any picture file to an upright RGB image, and bad ones to one clear line."""
+
+import io
+import os
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from foveal.core.errors import InputError
+from foveal.core.types import Grid
+
+LIMIT = 200_000_000  # pixels; more in one picture is taken for a decompression bomb
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+_GUARD = threading.Lock()
+
+
+def open_image(source: Any, *, name: str | None = None, limit: int = LIMIT) -> Image.Image:
+    """An upright RGB image from a path, bytes, a binary file, a PIL image or an array `[H W]`, `[H W 1|3|4]`.
+
+    EXIF rotation is applied, alpha is laid over white, 16 bits are scaled to 8, an animation gives its first frame.
+    Raises InputError, with what to do, for anything that is not a whole picture of at most `limit` pixels.
+    """
+    name = name or _name(source)
+    opened = _open(source, name)
+    _check_size(opened.size, name, limit)
+    try:
+        opened.load()
+        upright = ImageOps.exif_transpose(opened)
+        return _rgb(upright)
+    except MemoryError:
+        raise
+    except Exception as broken:  # Pillow's readers raise nearly anything on broken data
+        raise InputError(f"{name} is damaged or truncated ({_line(broken)}); replace the file") from broken
+
+
+def image_size(source: Any) -> Grid:
+    """Height and width in pixels after EXIF rotation, from the header alone; raises InputError like `open_image`."""
+    return _file_size(os.fspath(source)) if isinstance(source, str | Path) else _header_size(source)
+
+
+@lru_cache(maxsize=1 << 18)
+def _file_size(path: str) -> Grid:
+    return _header_size(path)
+
+
+def _header_size(source: Any) -> Grid:
+    opened = _open(source, _name(source))
+    width, height = opened.size
+    sideways = opened.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+    return (width, height) if sideways else (height, width)
+
+
+def _name(source: Any) -> str:
+    if isinstance(source, str | Path):
+        return str(source)
+    named = getattr(source, "filename", None) or getattr(source, "name", None)
+    return named if isinstance(named, str) and named else "the image"
+
+
+def _open(source: Any, name: str) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source
+    if isinstance(source, np.ndarray):
+        return _from_array(source, name)
+    if isinstance(source, str | Path):
+        source = _read(Path(source), name)
+    elif hasattr(source, "read"):
+        source = source.read()
+    if not isinstance(source, bytes | bytearray | memoryview):
+        raise InputError(f"{name} is a {type(source).__name__}; give a path, bytes, a PIL image or an array")
+    return _decode(bytes(source), name)
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{name}: there is no such image file; check the path") from None
+    except IsADirectoryError:
+        raise InputError(f"{name} is a directory; name an image file in it") from None
+    except PermissionError:
+        raise InputError(f"{name}: no permission to read it; change its mode or its owner") from None
+    except (OSError, ValueError) as failed:
+        raise InputError(f"{name} cannot be read ({_line(failed)}); check the path and the disk") from None
+
+
+def _decode(data: bytes, name: str) -> Image.Image:
+    if not data:
+        raise InputError(f"{name} is empty (0 bytes); replace it by a picture")
+    try:
+        return _identify(io.BytesIO(data))
+    except UnidentifiedImageError:
+        raise InputError(
+            f"{name} is not a picture that Pillow reads (it begins with {data[:12]!r}); "
+            "give a PNG, JPEG, WebP, GIF, BMP or TIFF"
+        ) from None
+    except Exception as broken:
+        raise InputError(f"{name} is damaged or truncated ({_line(broken)}); replace the file") from broken
+
+
+def _identify(stream: BinaryIO) -> Image.Image:
+    """Read the header with Pillow's own pixel limit off: ours can then name the size."""
+    with _GUARD:
+        guard, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(stream)
+        finally:
+            Image.MAX_IMAGE_PIXELS = guard
+
+
+def _check_size(size: tuple[int, int], name: str, limit: int) -> None:
+    width, height = size
+    if width * height == 0:
+        raise InputError(f"{name} has {width} x {height} pixels; give a picture that has some")
+    if width * height > limit:
+        raise InputError(
+            f"{name} has {width} x {height} pixels (width x height), over the limit of {limit}; make it smaller first"
+        )
+
+
+def _from_array(array: np.ndarray, name: str) -> Image.Image:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise InputError(f"{name} is an array of shape {array.shape}; give [H W], [H W 1], [H W 3] or [H W 4]")
+    _check_size((array.shape[1], array.shape[0]), name, LIMIT)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    return Image.fromarray(_eight_bits(array, name))
+
+
+def _eight_bits(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * 255
+    if array.dtype == np.uint16:
+        return np.round(array / 257).astype(np.uint8)
+    if np.issubdtype(array.dtype, np.floating) and np.isfinite(array).all() and 0 <= array.min() <= array.max() <= 1:
+        return np.round(array * 255).astype(np.uint8)
+    raise InputError(
+        f"{name} is an array of {array.dtype} from {array.min()} to {array.max()}; "
+        "give uint8, uint16, bool, or floats from 0 to 1"
+    )
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith(("I", "F")):
+        return _scaled(image).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        coloured = image.convert("RGBA")
+        white = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, coloured).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """Whole numbers of more than 8 bits, and floats, on the range 0 to 255 (Pillow's own conversion clips them)."""
+    values = np.asarray(image).astype(np.float64)
+    if image.mode == "F":
+        top = 1.0 if values.max(initial=0) <= 1 else 255.0 if values.max() <= 255 else 65535.0
+    else:
+        top = 65535.0 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 255.0
+    return Image.fromarray(np.round(values.clip(0, top) * (255 / top)).astype(np.uint8))
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,274 @@
+"""Pictures and conversations to batches, and tokens back to words."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from foveal.core.config import dump, parse
+from foveal.core.errors import InputError, unknown
+from foveal.core.example import Example
+from foveal.core.types import IGNORE, Batch, Grid, Layout, Pixels, VisualTokens
+from foveal.preprocess import chat
+from foveal.preprocess.cells import cells as cell_labels
+from foveal.preprocess.collate import Group, Padding, collate, lengths, pack, same_images, size, split
+from foveal.preprocess.image import image_size
+from foveal.preprocess.tokens import Coder, Encoded, encoded
+from foveal.preprocess.transform import ImageTransform
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Plan = Callable[[Sequence[Grid]], Layout]
+See = Callable[[Sequence[Any]], Pixels | VisualTokens]
+Asked = Example | tuple[Any, str]
+Learned = Example | Encoded
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessorConfig:
+    """How pictures and conversations become batches.
+
+    `template` is one of plain, qa, vicuna, chatml, `tokenizer` (the tokenizer's own), or a template's fields.
+    `context` is the most tokens of a conversation; with `truncate`, longer training examples lose text from the end.
+    `background` is the word that stands for cells without a box; without it they carry no label.
+    """
+
+    image: ImageTransform = field(default_factory=ImageTransform)
+    template: str | chat.Template = "plain"
+    order: chat.Order = "as_given"
+    context: int = 2048
+    truncate: bool = False
+    marker: str = "<image>"
+    background: str | None = None
+
+
+class Processor:
+    """A tokenizer, an image transform and a chat template; `truncated` counts the training examples it has cut."""
+
+    def __init__(self, *, tokenizer: "PreTrainedTokenizerBase", config: ProcessorConfig | None = None) -> None:
+        self.tokenizer, self.config = tokenizer, config or ProcessorConfig()
+        self.transform = self.config.image
+        self.render = _renderer(self.config.template, tokenizer)
+        self.truncated = 0
+        self._coder = Coder(tokenizer, self.config.marker)
+        self._label = lru_cache(maxsize=None)(self._first_token)
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        example = [chat.Turn(role="user", parts=("a",)), chat.Turn(role="assistant", parts=("b",))]
+        ids, loss = self._coder(self.render(example, marker=self.config.marker, reply=False))
+        ends = {self._coder.eos_id, *(int(i) for i in ids[loss][-1:] if int(i) in self._coder.special)}
+        return tuple(sorted(i for i in ends if i is not None))
+
+    def text(self, ids: Sequence[int] | Tensor) -> str:
+        """Words of tokens, without special tokens and outer space."""
+        return str(self.tokenizer.decode(torch.as_tensor(ids).tolist(), skip_special_tokens=True)).strip()
+
+    def encode(self, example: Example, *, where: str = "") -> Encoded:
+        """The conversation's tokens with its answers marked: pure, so keep it instead of doing it again."""
+        where = where or f"example {example.id!r}"
+        turns = chat.turns(example, marker=self.config.marker, order=self.config.order, where=where)
+        return encoded(example, self.render(turns, marker=self.config.marker, reply=False), self._coder, where)
+
+    def prompt(self, conversations: Sequence[Asked], *, plan: Plan, padding: Padding = "left", room: int = 0) -> Batch:
+        """A batch that ends where an answer begins; a last assistant message of a conversation is left out.
+
+        A conversation is an Example or `(images, text)` (one image, several or None). `plan` is the model's: slots
+        are laid out before a pixel is read. Raises InputError where `room` more tokens would pass the context.
+        """
+        asked = [self._asked(one, row) for row, one in enumerate(conversations, 1)]
+        layout = self._plan(plan, [[one] for one in asked])
+        image = 0
+        for one in asked:
+            count = len(one.example.images)
+            self._check_room(one, layout.counts[image : image + count], room)
+            image += count
+        batch = collate(
+            [[[one]] for one in asked], layout, padding=padding, pad=self._coder.pad_id, fill=self._coder.fill_id
+        )
+        images = [picture for one in asked for picture in one.example.images]
+        return replace(batch, labels=None, visual=self.transform.pixels(images) if images else None)
+
+    def training(
+        self,
+        examples: Sequence[Learned | Sequence[Learned]],
+        *,
+        plan: Plan,
+        visual: See | None = None,
+        padding: Padding = "right",
+        length: int | None = None,
+        cells: bool = False,
+    ) -> Batch:
+        """A batch with labels on the answers.
+
+        A sequence among the examples is a group about the same images: one trunk and a branch each, in one row.
+        With `length`, rows of that many tokens hold several conversations. `visual` gives pixels or ready features
+        for the images of the batch in order (as the examples hold them); without it they are opened. `cells` adds
+        `targets["cells"]`, the token of what stands at each visual token.
+        """
+        groups = [self._group(entry) for entry in examples]
+        counts = self._counts(plan, groups)
+        limit = min(self.config.context, length or self.config.context)
+        groups = [[self._fitting(one, c, limit) for one in group] for group, c in zip(groups, counts, strict=True)]
+        rows: list[list[Group]] = [[group] for group in groups]
+        if length is not None:
+            rows = _packed(groups, counts, length)
+        ordered = [group for row in rows for group in row]
+        layout = self._plan(plan, ordered)
+        batch = collate(rows, layout, padding=padding, pad=self._coder.pad_id, fill=self._coder.fill_id, length=length)
+        images = [picture for group in ordered for picture in group[0].example.images]
+        targets = {"cells": self._cells(ordered, layout)} if cells else {}
+        return replace(batch, visual=self._seen(images, visual), targets=targets)
+
+    def settings(self) -> dict[str, Any]:
+        """The configuration as plain data; `from_settings` reads it back."""
+        return dump(self.config)
+
+    def _first_token(self, label: str) -> int:
+        opening = " " if getattr(self.render, "lead", "") else ""
+        ids, _ = self._coder([chat.Span(text=""), chat.Span(text=opening + label, answer=True)])
+        return int(ids[len(self._coder.head)])
+
+    def _asked(self, one: Asked, row: int) -> Encoded:
+        where = f"row {row}" if isinstance(one, tuple) else f"example {one.id!r}"
+        if isinstance(one, tuple):
+            one = chat.question(*one, marker=self.config.marker)
+        messages = one.messages
+        while messages and messages[-1].get("role") == "assistant":
+            messages = messages[:-1]
+        if not messages:
+            raise InputError(f"{where} asks nothing; give it a user message")
+        one = replace(one, messages=messages)
+        turns = chat.turns(one, marker=self.config.marker, order=self.config.order, where=where)
+        return encoded(one, self.render(turns, marker=self.config.marker, reply=True), self._coder, where)
+
+    def _group(self, entry: Learned | Sequence[Learned]) -> list[Encoded]:
+        members = [entry] if isinstance(entry, Example | Encoded) else list(entry)
+        group = [one if isinstance(one, Encoded) else self.encode(one) for one in members]
+        if not group or not same_images(group):
+            names = ", ".join(one.where for one in group) or "none"
+            raise InputError(f"a group of conversations must be about the same images; this one holds: {names}")
+        return group
+
+    def _plan(self, plan: Plan, groups: Iterable[Group]) -> Layout:
+        images = sum(len(group[0].example.images) for group in groups)
+        return plan([self.transform.grid] * images) if images else Layout(counts=(), grids=())
+
+    def _counts(self, plan: Plan, groups: Sequence[Group]) -> list[tuple[int, ...]]:
+        counts, begin, each = self._plan(plan, groups).counts, 0, []
+        for group in groups:
+            images = len(group[0].example.images)
+            each.append(counts[begin : begin + images])
+            begin += images
+        return each
+
+    def _check_room(self, one: Encoded, counts: Sequence[int], room: int) -> None:
+        total = int(lengths(one, counts).sum())
+        if total + room > self.config.context:
+            extra = f" and {room} for the answer" if room else ""
+            raise InputError(
+                f"{one.where} has {total} tokens ({sum(counts)} of them of images){extra}, "
+                f"but the context holds {self.config.context}; ask in fewer words or lower the budget of visual tokens"
+            )
+
+    def _fitting(self, one: Encoded, counts: Sequence[int], limit: int) -> Encoded:
+        ends = lengths(one, counts).cumsum()
+        if ends[-1] <= limit:
+            return one
+        kept = int((ends <= limit).sum())
+        images = int((one.ids < 0).sum())
+        if (one.ids[kept:] < 0).any():
+            fit = sum(counts[-1 - i] for i in one.ids[:kept] if i < 0)
+            raise InputError(
+                f"{one.where} has {ends[-1]} tokens for {limit}; cutting it would leave {fit} of {sum(counts)} tokens "
+                f"of its {images} images, and images are not cut: raise the context or plan fewer visual tokens"
+            )
+        if not self.config.truncate:
+            raise InputError(
+                f"{one.where} has {ends[-1]} tokens ({sum(counts)} of them of images), but {limit} fit; "
+                "raise the context, or set truncate to cut text from the end"
+            )
+        self.truncated += 1
+        return replace(one, ids=one.ids[:kept], loss=one.loss[:kept], prompt=min(one.prompt, kept))
+
+    def _seen(self, images: Sequence[Any], visual: See | None) -> Pixels | VisualTokens | None:
+        if not images:
+            return None
+        seen = visual(images) if visual is not None else self.transform.pixels(images)
+        if isinstance(seen, VisualTokens) and len(seen.layout.counts) != len(images):
+            raise InputError(
+                f"features of {len(seen.layout.counts)} images for a batch of {len(images)}; give one set an image"
+            )
+        return seen
+
+    def _cells(self, groups: Sequence[Group], layout: Layout) -> Tensor:
+        background = IGNORE if self.config.background is None else self._label(self.config.background)
+        made, image = [], 0
+        for group in groups:
+            example = group[0].example
+            for number, picture in enumerate(example.images):
+                grid = layout.grids[image]
+                if grid is None:
+                    raise InputError("per-cell labels need visual tokens on a grid, and these lie on none; leave them")
+                boxes = [box for box in example.boxes if box.image == number]
+                made.append(
+                    cell_labels(
+                        [box.xyxy for box in boxes],
+                        [self._label(box.label) for box in boxes],
+                        size=image_size(picture),
+                        transform=self.transform,
+                        grid=grid,
+                        background=background,
+                    )
+                )
+                image += 1
+        return torch.cat(made) if made else torch.zeros(0, dtype=torch.long)
+
+    def save(self, directory: str | Path) -> None:
+        """The tokenizer's files, and the settings under `processor` in the directory's `config.yaml`."""
+        from foveal.preprocess import store
+
+        store.save(self, Path(directory))
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "Processor":
+        """What `save` wrote; raises InputError for what is missing or wrong."""
+        from foveal.preprocess import store
+
+        return store.load(Path(directory))
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], directory: str | Path) -> "Processor":
+        """A processor of these settings (what `settings` gave) with the tokenizer of a directory."""
+        from foveal.preprocess import store
+
+        config = parse(ProcessorConfig, settings, where="processor")
+        return cls(tokenizer=store.tokenizer(Path(directory)), config=config)
+
+    @classmethod
+    def from_huggingface(cls, directory: str | Path) -> "Processor":
+        """The processor of a Hugging Face checkpoint: its tokenizer, image settings and chat template."""
+        from foveal.preprocess import store
+
+        return store.from_huggingface(Path(directory))
+
+
+def _packed(groups: Sequence[Group], counts: Sequence[Sequence[int]], length: int) -> list[list[Group]]:
+    parts = [(part, c) for group, c in zip(groups, counts, strict=True) for part in split(group, c, length)]
+    return [[parts[i][0] for i in row] for row in pack([size(part, c) for part, c in parts], length)]
+
+
+def _renderer(template: str | chat.Template, tokenizer: Any) -> chat.Renderer:
+    if template == "tokenizer":
+        return chat.TokenizersOwn(tokenizer)
+    if isinstance(template, str):
+        if template not in chat.TEMPLATES:
+            raise unknown("template", template, (*chat.TEMPLATES, "tokenizer"))
+        template = chat.TEMPLATES[template]
+    return template.ending_with(tokenizer.eos_token or "")

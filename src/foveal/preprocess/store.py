@@ -1,0 +1,106 @@
+"""Processors on disk: Foveal's own, and those of Hugging Face checkpoints."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from foveal.core.errors import InputError
+from foveal.preprocess.processor import Processor, ProcessorConfig
+from foveal.preprocess.transform import ImageTransform
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def save(processor: Processor, directory: Path) -> None:
+    """The tokenizer's files, and the settings under `processor` in `config.yaml` (whose other keys stay)."""
+    directory.mkdir(parents=True, exist_ok=True)
+    processor.tokenizer.save_pretrained(str(directory))
+    path = directory / "config.yaml"
+    config = _yaml(path) if path.exists() else {}
+    config["processor"] = processor.settings()
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def load(directory: Path) -> Processor:
+    """What `save` wrote."""
+    path = directory / "config.yaml"
+    if not path.exists():
+        raise InputError(f"{directory} has no config.yaml; name a run directory")
+    config = _yaml(path)
+    if "processor" not in config:
+        raise InputError(f"{path} has no 'processor' part; save the processor with the run")
+    return Processor.from_settings(config["processor"], directory)
+
+
+def tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a directory; raises InputError where there is none."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    if not directory.is_dir():
+        raise InputError(f"{directory} is no directory; name one that holds a tokenizer.json")
+    named = _json(directory / "tokenizer_config.json").get("tokenizer_class")
+    generic = named in (None, "PreTrainedTokenizerFast", "TokenizersBackend")
+    kind = PreTrainedTokenizerFast if generic and (directory / "tokenizer.json").exists() else AutoTokenizer
+    try:
+        return kind.from_pretrained(str(directory), local_files_only=True)
+    except (OSError, ValueError) as failed:
+        line = str(failed).splitlines()[0]
+        raise InputError(f"{directory} holds no tokenizer that loads ({line}); add its tokenizer.json") from failed
+
+
+def from_huggingface(directory: Path) -> Processor:
+    """Tokenizer, image settings, chat template and context of a checkpoint's own files.
+
+    A LLaVA checkpoint without a chat template is asked in Vicuna's format.
+    """
+    config, processor = _json(directory / "config.json"), _json(directory / "processor_config.json")
+    words = tokenizer(directory)
+    template = _template(directory, processor) or words.chat_template
+    if template:
+        words.chat_template = template
+    text = config.get("text_config") or config
+    image = _json(directory / "preprocessor_config.json") or processor.get("image_processor") or {}
+    if not image and "vision_config" in config:
+        raise InputError(f"{directory} has no preprocessor_config.json; copy it from the checkpoint's source")
+    settings = ProcessorConfig(
+        image=ImageTransform.from_huggingface(image) if image else ImageTransform(),
+        template="tokenizer" if template else "vicuna" if "vision_config" in config else "qa",
+        context=int(text.get("max_position_embeddings", 2048)),
+        marker=_marker(config, processor, words),
+    )
+    return Processor(tokenizer=words, config=settings)
+
+
+def _template(directory: Path, processor: dict[str, Any]) -> str | None:
+    written = directory / "chat_template.jinja"
+    if written.exists():
+        return written.read_text()
+    return _json(directory / "chat_template.json").get("chat_template") or processor.get("chat_template")
+
+
+def _marker(config: dict[str, Any], processor: dict[str, Any], words: Any) -> str:
+    index = config.get("image_token_index", config.get("image_token_id"))
+    token = words.convert_ids_to_tokens(index) if isinstance(index, int) and index < len(words) else None
+    return token or processor.get("image_token") or "<image>"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as wrong:
+        raise InputError(f"{path} is not JSON ({wrong}); copy it again from its source") from None
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as wrong:
+        raise InputError(f"{path} is not YAML ({' '.join(str(wrong).split())}); mend or restore it") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds {type(found).__name__}, not keys and values; mend or restore it")
+    return found

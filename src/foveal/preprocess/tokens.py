@@ -1,0 +1,110 @@
+"""Rendered conversations to token ids, cut so that a prompt has the same ids with and without its answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from foveal.core.errors import InputError
+from foveal.core.example import Example
+from foveal.preprocess.chat import Span
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """One tokenised conversation, its images still one entry each: image k stands as -1 - k in `ids`.
+
+    `loss` is True on the tokens of answers (their end included); `prompt` counts the entries before the first answer.
+    """
+
+    example: Example
+    ids: np.ndarray
+    loss: np.ndarray
+    prompt: int
+    where: str
+
+
+class Coder:
+    """Token ids of spans; each answer is tokenised apart from what stands before it."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", marker: str) -> None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise InputError(f"{type(tokenizer).__name__} is a slow tokenizer; convert it to a tokenizer.json first")
+        self.known = marker in tokenizer.get_vocab()
+        self.backend = Tokenizer.from_str(backend.to_str())  # a copy: the marker must not enter what is saved
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        if not self.known:
+            self.backend.add_special_tokens([marker])
+        self.marker: int = self.backend.token_to_id(marker)
+        bare = tokenizer.encode("a", add_special_tokens=False)
+        full = tokenizer.encode("a")
+        self.head = full[: full.index(bare[0])] if bare and bare[0] in full else []
+        self.opening, self.eos = str(tokenizer.bos_token or ""), str(tokenizer.eos_token or "")
+        self.special: tuple[int, ...] = tuple(tokenizer.all_special_ids)
+        self.eos_id = _index(tokenizer.eos_token_id)
+        pad = _index(tokenizer.pad_token_id)
+        self.pad_id: int = pad if pad is not None else self.eos_id or 0
+        self.fill_id: int = self.marker if self.known else self.pad_id
+        self.adds_space = self._ids("a") == self._ids(" a")
+
+    def _ids(self, text: str) -> list[int]:
+        return self.backend.encode(text, add_special_tokens=False).ids
+
+    def __call__(self, spans: Sequence[Span]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids (image k as -1 - k) and where a loss is wanted."""
+        ids: list[int] = []
+        loss: list[bool] = []
+        if not (spans and self.opening and spans[0].text.startswith(self.opening)):
+            ids, loss = list(self.head), [False] * len(self.head)
+        for text, answer in _pieces(spans):
+            if answer and self.adds_space and text.startswith(" "):
+                text, answer = text[1:], answer - 1
+            coded = self.backend.encode(text, add_special_tokens=False)
+            ids += coded.ids
+            loss += [start < answer for start, _ in coded.offsets]
+        return self._marked(np.array(ids, np.int64)), np.array([False, *loss[1:]] if loss else [], bool)
+
+    def _marked(self, ids: np.ndarray) -> np.ndarray:
+        places = np.flatnonzero(ids == self.marker)
+        ids[places] = -1 - np.arange(len(places))
+        return ids
+
+
+def _index(token: object) -> int | None:
+    return token if isinstance(token, int) else None
+
+
+def _pieces(spans: Sequence[Span]) -> list[tuple[str, int]]:
+    """Text and how many of its first letters are an answer; every answer begins a piece."""
+    pieces: list[tuple[str, int]] = []
+    for span in spans:
+        if span.answer:
+            pieces.append((span.text, len(span.text)))
+        elif pieces:
+            text, answer = pieces[-1]
+            pieces[-1] = (text + span.text, answer)
+        else:
+            pieces.append((span.text, 0))
+    return pieces
+
+
+def encoded(example: Example, spans: Sequence[Span], coder: Coder, where: str) -> Encoded:
+    """The conversation's tokens; raises InputError where the template lost or doubled an image."""
+    ids, loss = coder(spans)
+    images = int((ids < 0).sum())
+    if images != len(example.images):
+        raise InputError(
+            f"{where} has {len(example.images)} images but its chat template wrote {images} markers; "
+            "choose another template"
+        )
+    answers = np.flatnonzero(loss)
+    return Encoded(
+        example=example, ids=ids, loss=loss, prompt=int(answers[0]) if len(answers) else len(ids), where=where
+    )

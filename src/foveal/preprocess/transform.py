@@ -1,0 +1,195 @@
+"""An image as a vision encoder wants it: resized, cropped or padded, and normalised."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from foveal.core.errors import InputError, unknown
+from foveal.core.types import Grid, Pixels
+from foveal.preprocess.image import open_image
+
+Triple = tuple[float, float, float]
+Mode = Literal["square", "shortest_crop", "letterbox", "pad_square"]
+CLIP_MEAN: Triple = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD: Triple = (0.26862954, 0.26130258, 0.27577711)
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "lanczos": Image.Resampling.LANCZOS,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+Resample = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where an image lies in its transformed self: x' = scale_x * x + left, y' = scale_y * y + top, in pixels."""
+
+    scale_x: float
+    scale_y: float
+    left: float
+    top: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTransform:
+    """Every image to `Float[C H W]` of one size.
+
+    Modes: `square` stretches to the size; `shortest_crop` brings the shortest edge to `shortest` (default: the size's
+    smaller edge) and crops the centre (CLIP); `letterbox` fits the image in and pads with the mean colour;
+    `pad_square` pads to a square first and then resizes (LLaVA-1.5, 2310.03744). Values are 0..255 times `rescale`,
+    less `mean`, over `std`. Equal bit for bit to the Pillow-backed CLIPImageProcessor, SiglipImageProcessor and
+    LlavaImageProcessor of transformers on RGB images.
+    """
+
+    size: int | tuple[int, int] = 224  # height and width of the result
+    mode: Mode = "square"
+    resample: Resample = "bicubic"
+    shortest: int | None = None
+    rescale: float = 1 / 255
+    mean: Triple = (0.5, 0.5, 0.5)
+    std: Triple = (0.5, 0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        if min(self.grid) < 1:
+            raise InputError(f"an image size of {self.size}; give at least one pixel")
+        if min(self.std) <= 0:
+            raise InputError(f"std {self.std} of an image transform; give three numbers above 0")
+
+    @property
+    def grid(self) -> Grid:
+        """Height and width of every transformed image, in pixels."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @classmethod
+    def from_huggingface(cls, config: Mapping[str, Any]) -> "ImageTransform":
+        """The transform of a `preprocessor_config.json`; raises InputError for what it cannot do exactly."""
+        return _from_huggingface(config)
+
+    def __call__(self, image: Any) -> Float[Tensor, "C H W"]:
+        """The values of one image (anything that `open_image` takes)."""
+        return torch.from_numpy(self._values(image))
+
+    def pixels(self, images: Iterable[Any]) -> Pixels:
+        """One tile an image."""
+        values = [self(image) for image in images]
+        return Pixels.whole(torch.stack(values) if values else torch.zeros(0, 3, *self.grid))
+
+    def place(self, size: Grid) -> Placement:
+        """Where an image of this height and width comes to lie."""
+        height, width = self.grid
+        tall, wide = size
+        if self.mode == "square":
+            return Placement(scale_x=width / wide, scale_y=height / tall, left=0, top=0)
+        if self.mode == "pad_square":
+            edge = max(size)
+            scale_x, scale_y = width / edge, height / edge
+            left, top = (edge - wide) // 2, (edge - tall) // 2
+            return Placement(scale_x=scale_x, scale_y=scale_y, left=left * scale_x, top=top * scale_y)
+        (new_tall, new_wide), left, top = self._fitted(size)
+        return Placement(scale_x=new_wide / wide, scale_y=new_tall / tall, left=left, top=top)
+
+    def _fitted(self, size: Grid) -> tuple[Grid, int, int]:
+        """The resized height and width, and where its left top corner stands (crop: at or below 0)."""
+        height, width = self.grid
+        tall, wide = size
+        if self.mode == "letterbox":
+            ratio = min(height / tall, width / wide)
+            new = (max(1, min(height, round(tall * ratio))), max(1, min(width, round(wide * ratio))))
+            return new, (width - new[1]) // 2, (height - new[0]) // 2
+        short = self.shortest or min(self.grid)
+        long = int(short * max(size) / min(size))
+        new = (long, short) if wide <= tall else (short, long)
+        return new, -((new[1] - width) // 2), -((new[0] - height) // 2)
+
+    def _values(self, image: Any) -> np.ndarray:
+        array = np.asarray(self._shaped(open_image(image)))
+        tables = _tables(self.rescale, self.mean, self.std)
+        values = np.empty((3, *array.shape[:2]), np.float32)
+        for channel, table in enumerate(tables):
+            np.take(table, array[:, :, channel], out=values[channel])
+        return values
+
+    def _shaped(self, image: Image.Image) -> Image.Image:
+        height, width = self.grid
+        how = _FILTERS[self.resample]
+        if self.mode == "square":
+            return image.resize((width, height), how)
+        if self.mode == "pad_square":
+            edge = max(image.size)
+            corner = ((edge - image.width) // 2, (edge - image.height) // 2)
+            return self._on_canvas(image, (edge, edge), corner).resize((width, height), how)
+        (new_tall, new_wide), left, top = self._fitted((image.height, image.width))
+        resized = image.resize((new_wide, new_tall), how)
+        if self.mode == "letterbox":
+            return self._on_canvas(resized, (width, height), (left, top))
+        return resized.crop((-left, -top, width - left, height - top))
+
+    def _on_canvas(self, image: Image.Image, size: tuple[int, int], corner: tuple[int, int]) -> Image.Image:
+        if image.size == size:
+            return image
+        canvas = Image.new("RGB", size, tuple(int(value * 255) for value in self.mean))
+        canvas.paste(image, corner)
+        return canvas
+
+
+@lru_cache(maxsize=16)
+def _tables(rescale: float, mean: Triple, std: Triple) -> np.ndarray:
+    """What each of the 256 levels becomes, a row a channel; rounded where the references round."""
+    levels = (np.arange(256, dtype=np.float64) * rescale).astype(np.float32)
+    return np.stack([(levels - np.float32(m)) / np.float32(s) for m, s in zip(mean, std, strict=True)])
+
+
+def _from_huggingface(config: Mapping[str, Any]) -> ImageTransform:
+    kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "CLIPImageProcessor")
+    clip = "Siglip" not in kind
+    if not config.get("do_resize", True):
+        raise InputError("the preprocessor config does not resize; Foveal needs images of one size: set do_resize")
+    size = config.get("size", {"shortest_edge": 224} if clip else {"height": 224, "width": 224})
+    size = {"shortest_edge": size} if isinstance(size, int) and clip else size
+    size = {"height": size, "width": size} if isinstance(size, int) else size
+    normal = config.get("do_normalize", True)
+    common: dict[str, Any] = {
+        "resample": _filter(config.get("resample", 3)),
+        "rescale": float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0,
+        "mean": _triple(config.get("image_mean", CLIP_MEAN if clip else 0.5)) if normal else (0.0, 0.0, 0.0),
+        "std": _triple(config.get("image_std", CLIP_STD if clip else 0.5)) if normal else (1.0, 1.0, 1.0),
+    }
+    padded = bool(config.get("do_pad")) and "Llava" in kind
+    crops = bool(config.get("do_center_crop", clip))
+    crop = config.get("crop_size", 224)
+    crop = (crop, crop) if isinstance(crop, int) else (crop["height"], crop["width"])
+    if "shortest_edge" in size and padded:
+        return ImageTransform(size=int(size["shortest_edge"]), mode="pad_square", **common)
+    if "shortest_edge" in size and crops:
+        return ImageTransform(size=crop, mode="shortest_crop", shortest=int(size["shortest_edge"]), **common)
+    if "height" in size and "width" in size and (not crops or crop == (size["height"], size["width"])):
+        mode: Mode = "pad_square" if padded else "square"
+        return ImageTransform(size=(int(size["height"]), int(size["width"])), mode=mode, **common)
+    raise InputError(
+        f"the preprocessor config ({kind}) asks for size {dict(size)}{' with' if crops else ' without'} a centre crop; "
+        "Foveal makes images of one size: give height and width, or shortest_edge and crop_size"
+    )
+
+
+def _filter(code: Any) -> str:
+    for name, known in _FILTERS.items():
+        if code in (int(known), name):
+            return name
+    raise unknown("resample filter", str(code), (f"{int(known)} ({name})" for name, known in _FILTERS.items()))
+
+
+def _triple(value: Any) -> Triple:
+    numbers = [value] * 3 if isinstance(value, int | float) else list(value)
+    if len(numbers) != 3:
+        raise InputError(f"image_mean and image_std hold {len(numbers)} numbers; give three, one a colour")
+    return float(numbers[0]), float(numbers[1]), float(numbers[2])
