@@ -46,9 +46,18 @@ def generate(
     stop_ids: Collection[int] = (),
     pad_id: int = 0,
     sampling: Sampling = greedy,
+    cache: Cache | None = None,
 ) -> Int[Tensor, "B M"]:
     """New tokens alone (M is at most `max_new_tokens`), `pad_id` after a row's stop; takes the errors of `stream`."""
-    steps = stream(model, batch, max_new_tokens=max_new_tokens, stop_ids=stop_ids, pad_id=pad_id, sampling=sampling)
+    steps = stream(
+        model,
+        batch,
+        max_new_tokens=max_new_tokens,
+        stop_ids=stop_ids,
+        pad_id=pad_id,
+        sampling=sampling,
+        cache=cache,
+    )
     return torch.stack(list(steps), dim=1)
 
 
@@ -60,10 +69,12 @@ def stream(
     stop_ids: Collection[int] = (),
     pad_id: int = 0,
     sampling: Sampling = greedy,
+    cache: Cache | None = None,
 ) -> Iterator[Int[Tensor, " B"]]:
     """The next token of every row, step by step, until all rows have stopped (their stop token is the last given).
 
-    Raises InputError for an empty row, packed rows, and prompts that leave no room in the context.
+    `cache` holds what stands before the batch, and has room for it and for the new tokens but the last. Raises
+    InputError for an empty row, packed rows, and prompts that leave no room in the context.
     """
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens is {max_new_tokens}; ask for at least 1")
@@ -72,27 +83,30 @@ def stream(
     lengths = batch.valid.sum(1).tolist()
     if not all(lengths):
         raise InputError(f"row {lengths.index(0)} has no tokens; give it a prompt")
-    context = model.language.context
-    if max(lengths) + max_new_tokens > context:
-        raise InputError(
-            f"a prompt of {max(lengths)} tokens and {max_new_tokens} new ones do not fit the context of {context}; "
-            "shorten the prompt or ask for fewer"
-        )
+    check_room(model, max(lengths), max_new_tokens)
     full = min(lengths) == batch.valid.shape[1]
     ready = replace(batch, labels=None, full=True) if full else left_padded(replace(batch, labels=None))
-    return _steps(
-        model, ready, max_new_tokens, torch.tensor(sorted(stop_ids), device=batch.valid.device), pad_id, sampling
-    )
+    rows, length = batch.input_ids.shape
+    cache = cache or model.language.cache(rows, length + max_new_tokens - 1)
+    stops = torch.tensor(sorted(stop_ids), device=batch.valid.device)
+    return _steps(model, ready, cache, max_new_tokens, stops, pad_id, sampling)
+
+
+def check_room(model: Writer, length: int, new: int) -> None:
+    """Raise InputError where a prompt of `length` tokens and `new` ones pass the model's context."""
+    if length + new > model.language.context:
+        raise InputError(
+            f"a prompt of {length} tokens and {new} new ones do not fit the context of {model.language.context}; "
+            "shorten the prompt or ask for fewer"
+        )
 
 
 @torch.no_grad()
 def _steps(
-    model: Writer, batch: Batch, steps: int, stops: Tensor, pad_id: int, sampling: Sampling
+    model: Writer, batch: Batch, cache: Cache, steps: int, stops: Tensor, pad_id: int, sampling: Sampling
 ) -> Iterator[Int[Tensor, " B"]]:
-    rows, length = batch.input_ids.shape
-    cache = model.language.cache(rows, length + steps - 1)
     prompt, new = batch.input_ids, batch.input_ids[:, :0]
-    running = torch.ones(rows, dtype=torch.bool, device=prompt.device)
+    running = torch.ones(len(prompt), dtype=torch.bool, device=prompt.device)
     for step in range(steps):
         logits = model(batch, cache=cache, keep="last").logits[:, -1]
         chosen = torch.where(running, sampling(logits, prompt, new), pad_id)

@@ -1,7 +1,7 @@
 """Keys and values of earlier tokens, in buffers of fixed size, so that a step copies no more than its own token."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveal.core.errors import InputError
@@ -49,3 +49,20 @@ class KVCache:
         keys[:, :, self._start : self.filled] = key
         values[:, :, self._start : self.filled] = value
         return keys[:, :, : self.filled], values[:, :, : self.filled]
+
+    def fork(self, rows: Int[Tensor, " N"], length: int) -> "KVCache":
+        """A cache of N rows with room for `length` tokens that begins as copies of these `rows`; this one stays."""
+        layers, _, kv_heads, _, head_width = self.keys.shape
+        forked = KVCache(
+            layers=layers,
+            batch=len(rows),
+            kv_heads=kv_heads,
+            length=length,
+            head_width=head_width,
+            dtype=self.keys.dtype,
+            device=self.keys.device,
+        )
+        forked.extend(self.valid[rows, : self.filled])
+        forked.keys[:, :, :, : self.filled] = self.keys[:, rows, :, : self.filled]
+        forked.values[:, :, :, : self.filled] = self.values[:, rows, :, : self.filled]
+        return forked
