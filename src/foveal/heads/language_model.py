@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveal.layers.initial import small_normal
+from foveal.layers.linear import Linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class LanguageModel(nn.Module):
 
     def __init__(self, *, width: int, vocabulary: int, table: nn.Parameter, tied: bool = False) -> None:
         super().__init__()
-        self.map = nn.Linear(width, vocabulary, bias=False, device="meta" if tied else None)
+        self.map = Linear(width, vocabulary, bias=False, device="meta" if tied else None)
         if tied:
             self.map.weight = table
         else:

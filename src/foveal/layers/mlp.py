@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveal.core.errors import unknown
+from foveal.layers.linear import Linear
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -42,8 +43,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, *, width: int, inner: int, activation: str, bias: bool = True) -> None:
         super().__init__()
-        self.up = nn.Linear(width, inner, bias=bias)
-        self.down = nn.Linear(inner, width, bias=bias)
+        self.up = Linear(width, inner, bias=bias)
+        self.down = Linear(inner, width, bias=bias)
         self.activation = _named(activation)
 
     def forward(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
@@ -56,9 +57,9 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, *, width: int, inner: int, activation: str = "silu", bias: bool = False) -> None:
         super().__init__()
-        self.gate = nn.Linear(width, inner, bias=bias)
-        self.up = nn.Linear(width, inner, bias=bias)
-        self.down = nn.Linear(inner, width, bias=bias)
+        self.gate = Linear(width, inner, bias=bias)
+        self.up = Linear(width, inner, bias=bias)
+        self.down = Linear(inner, width, bias=bias)
         self.activation = _named(activation)
 
     def forward(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:

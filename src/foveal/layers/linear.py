@@ -1,0 +1,80 @@
+"""The linear map, through oneDNN where that is faster at the same precision.
+
+On x86 torch multiplies float32 matrices with MKL, which leaves half the speed of an AMD processor unused; oneDNN,
+which torch carries for bfloat16 and convolutions, does not. `torch.backends.mkldnn.flags(enabled=False)` turns it off.
+"""
+
+import platform
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+_LARGE_WEIGHT = 1 << 17  # entries from which even one token gains
+_MUCH_WORK = 1 << 20  # multiplications from which a smaller weight gains: a call costs some 10 microseconds more
+_PLAIN = (Tensor, nn.Parameter)  # no fake, distributed or quantised tensors
+_X86 = platform.machine().lower() in ("x86_64", "amd64")
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear` in all but speed."""
+
+    def forward(self, input: Float[Tensor, "*batch I"]) -> Float[Tensor, "*batch O"]:
+        """Multiply, and add the bias."""
+        return linear(input, self.weight, self.bias)
+
+
+def linear(
+    hidden: Float[Tensor, "*batch I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None = None
+) -> Float[Tensor, "*batch O"]:
+    """`torch.nn.functional.linear`, forward and backward."""
+    if torch.compiler.is_compiling() or not _faster(hidden, weight):
+        return F.linear(hidden, weight, bias)
+    learns = hidden.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    if learns and torch.is_grad_enabled():
+        return _Multiplication.apply(hidden, weight, bias)  # type: ignore[return-value]
+    return _multiply(hidden, weight, bias)
+
+
+def _faster(hidden: Tensor, weight: Tensor) -> bool:
+    work = hidden.numel() * weight.shape[0]
+    return (
+        (work >= _MUCH_WORK or (weight.numel() >= _LARGE_WEIGHT and work > 0))
+        and hidden.dtype == weight.dtype == torch.float32
+        and type(hidden) in _PLAIN
+        and type(weight) in _PLAIN
+        and hidden.device.type == weight.device.type == "cpu"
+        and _X86
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _multiply(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, "none", [], "")
+
+
+class _Multiplication(torch.autograd.Function):
+    """The operator that oneDNN stands behind has no gradient of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(hidden, weight)
+        return _multiply(hidden, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight = ctx.saved_tensors
+        to_hidden, to_weight, to_bias = ctx.needs_input_grad
+        gradient = gradient.contiguous()
+        rows = gradient.reshape(-1, weight.shape[0])
+        return (
+            _multiply(gradient, weight.t()) if to_hidden else None,
+            _multiply(rows.t(), hidden.reshape(-1, weight.shape[1]).t()) if to_weight else None,
+            rows.sum(0) if to_bias else None,
+        )
