@@ -63,6 +63,7 @@ class KVCache:
             device=self.keys.device,
         )
         forked.extend(self.valid[rows, : self.filled])
-        forked.keys[:, :, :, : self.filled] = self.keys[:, rows, :, : self.filled]
-        forked.values[:, :, :, : self.filled] = self.values[:, rows, :, : self.filled]
+        for layer in range(layers):  # one at a time: indexing copies
+            forked.keys[layer, :, :, : self.filled] = self.keys[layer, rows, :, : self.filled]
+            forked.values[layer, :, :, : self.filled] = self.values[layer, rows, :, : self.filled]
         return forked

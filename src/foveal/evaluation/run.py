@@ -1,0 +1,103 @@
+"""Questions to answers: in batches of whole scenes, so that a picture is seen once for all that is asked of it."""
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import PurePath
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from foveal.core.errors import InputError
+from foveal.core.types import Batch
+from foveal.evaluation.questions import Question
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """What turns conversations into a batch and tokens into words: any processor."""
+
+    @property
+    def stop_ids(self) -> Sequence[int]:
+        """The tokens that end an answer."""
+        ...
+
+    def prompt(self, conversations: Sequence[Any], *, plan: Any, padding: Any, room: int, shared: bool) -> Batch:
+        """A batch that ends where the answers begin; with `shared`, rows point at one copy of an image."""
+        ...
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Words of tokens."""
+        ...
+
+
+@runtime_checkable
+class Generate(Protocol):
+    """Greedy continuation of rows, of which those of one `group` begin alike."""
+
+    def __call__(
+        self, model: Any, batch: Batch, *, group: Tensor, max_new_tokens: int, stop_ids: Collection[int]
+    ) -> Tensor:
+        """New tokens alone."""
+        ...
+
+
+def answers(
+    asked: Sequence[Question],
+    *,
+    model: Any,
+    processor: Reader,
+    generate: Generate,
+    batch_size: int = 64,
+    max_new_tokens: int = 32,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[str]:
+    """The model's greedy answers, in the order of the questions; neither batch size nor order changes one.
+
+    `progress` is called with the number of questions just answered. Raises InputError for a bad batch size, and
+    takes the errors of the processor (an image that cannot be read, a prompt longer than the context).
+    """
+    if batch_size < 1:
+        raise InputError(f"a batch of {batch_size} questions; give --batch 1 or more")
+    device = next(model.parameters()).device
+    said = [""] * len(asked)
+    for rows, group in batches(asked, batch_size):
+        examples = [asked[row].example for row in rows]
+        batch = processor.prompt(examples, plan=model.plan, padding="right", room=max_new_tokens, shared=True)
+        ids = generate(
+            model,
+            batch.to(device),
+            group=torch.tensor(group, device=device),
+            max_new_tokens=max_new_tokens,
+            stop_ids=processor.stop_ids,
+        )
+        for row, mine in zip(rows, ids.tolist(), strict=True):
+            said[row] = processor.text(_spoken(mine, processor.stop_ids))
+        progress(len(rows))
+    return said
+
+
+def batches(asked: Sequence[Question], size: int) -> list[tuple[list[int], list[int]]]:
+    """Rows of at most `size` questions, those on the same pictures together; and each row's group 0, 1, 2 ..."""
+    scenes: dict[tuple[Any, ...], list[int]] = {}
+    for row, question in enumerate(asked):
+        scenes.setdefault(_pictures(question), []).append(row)
+    parts: list[tuple[list[int], list[int]]] = [([], [])]
+    for rows in scenes.values():
+        for start in range(0, len(rows), size):
+            some = rows[start : start + size]
+            if len(parts[-1][0]) + len(some) > size:
+                parts.append(([], []))
+            mine, group = parts[-1]
+            group += [group[-1] + 1 if group else 0] * len(some)
+            mine += some
+    return [part for part in parts if part[0]]
+
+
+def _pictures(question: Question) -> tuple[Any, ...]:
+    images = question.example.images
+    return tuple(str(image) if isinstance(image, str | PurePath) else id(image) for image in images)
+
+
+def _spoken(ids: Sequence[int], stops: Collection[int]) -> list[int]:
+    end = next((place for place, token in enumerate(ids) if token in stops), len(ids))
+    return list(ids[:end])
