@@ -1,9 +1,7 @@
 """Published layouts become ours: `converters/` holds one file for each, found by its name."""
 
-import importlib
 import json
 import os
-import pkgutil
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,6 +10,7 @@ from typing import Any
 
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
+from foveal.core.lookup import module, names
 from foveal.data.format import Checker, encode, write
 
 Converter = Callable[[Path, Path | None], Iterator[Example]]
@@ -19,15 +18,14 @@ Converter = Callable[[Path, Path | None], Iterator[Example]]
 
 def layouts() -> list[str]:
     """The layouts that can be converted, as the command line names them: `llava`, `coco-captions` ..."""
-    package = importlib.import_module("foveal.data.converters")
-    return sorted(found.name.replace("_", "-") for found in pkgutil.iter_modules(package.__path__))
+    return [name.replace("_", "-") for name in names("data.converters")]
 
 
 def converter(layout: str) -> Converter:
     """The function that reads a layout; InputError with the nearest name for an unknown one."""
     if layout not in layouts():
         raise unknown("layout", layout, layouts())
-    return importlib.import_module(f"foveal.data.converters.{layout.replace('-', '_')}").examples
+    return module("data.converters", layout.replace("-", "_")).examples
 
 
 def convert(

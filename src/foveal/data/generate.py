@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -99,12 +100,13 @@ def whole_directory(out: Path, *, force: bool) -> Iterator[Path]:
     if occupied and not force:
         raise InputError(f"{out} exists and is not empty; choose another place, or replace the data set with --force")
     if occupied and not (out / MARK).is_file():
-        raise InputError(f"{out} is not a data set of ours (it has no {MARK}), so --force leaves it; choose another place")
-    out.parent.mkdir(parents=True, exist_ok=True)
+        raise InputError(
+            f"{out} is not a data set of ours (it has no {MARK}), so --force leaves it; choose another place"
+        )
     partial = out.parent / f".{out.name}.{os.getpid()}.tmp"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
     try:
+        partial.mkdir(parents=True)
         yield partial
         if out.exists():
             old = out.parent / f".{out.name}.{os.getpid()}.old.tmp"
@@ -113,6 +115,8 @@ def whole_directory(out: Path, *, force: bool) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             partial.rename(out)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror or error}; make room, or choose another place") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -172,6 +176,12 @@ def write_scenes(
     )
 
 
+def start_worker(shared: Path) -> None:
+    """Prepare a process: it shares its renderings, and leaves Ctrl-C to the process that began it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    share(shared)
+
+
 def _chunks(
     make: Callable[[tuple[bool, int, int]], tuple[list[tuple[str, int, str]], float]],
     count: int,
@@ -183,7 +193,9 @@ def _chunks(
         yield from map(make, tasks(count, config))
         return
     # Spawned, not forked: the caller may run threads (a progress bar does).
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=share, initargs=(shared,))
+    pool = ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=start_worker, initargs=(shared,)
+    )
     try:
         yield from pool.map(make, tasks(count, config))
     finally:

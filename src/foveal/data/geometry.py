@@ -71,11 +71,11 @@ def nearest(layout: Layout, item: Item, others: list[Item]) -> Item | None:
     if not others:
         return None
     first, *rest = sorted(others, key=lambda o: gap(item, o))
-    near = gap(item, first)
+    near, far = gap(item, first), distance(item, first)
     if near > 0.25 * layout.short:
         return None
     for other in rest:
-        if gap(item, other) < NEARER * near + 0.03 * layout.short or distance(item, other) < 1.1 * distance(item, first):
+        if gap(item, other) < NEARER * near + 0.03 * layout.short or distance(item, other) < 1.1 * far:
             return None
     return first
 
@@ -113,5 +113,5 @@ def share(layout: Layout, items: list[Item]) -> float:
 
 
 def tiny(layout: Layout) -> list[Item]:
-    """The drawings that cover less than 0.95% of the canvas."""
+    """The drawings that cover less than 1% of the canvas."""
     return [i for i in layout.drawings if share(layout, [i]) < TINY]

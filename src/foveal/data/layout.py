@@ -11,7 +11,7 @@ from foveal.data.backgrounds import INKS, Background, background, readable
 from foveal.data.drawings import aspect
 
 RATIOS = (1.0, 1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 9 / 16)  # width over height; square twice as often
-TINY = 0.0095  # a drawing below this share of the canvas is "tiny"; no other drawing comes near it
+TINY = 0.01  # a drawing below this share of the canvas is "tiny"
 TINY_SIZE, LEAST_SIZE, MOST_SIZE = (0.055, 0.092), 0.12, 0.5  # of the shorter side of the canvas
 COPIES = 5  # the most copies that are asked for
 
@@ -67,8 +67,8 @@ def canvas(rng: np.random.Generator, size: int | tuple[int, int]) -> tuple[int, 
     if least * stretch > most:
         ratio = stretch = 1.0
     short = math.exp(rng.uniform(math.log(least), math.log(most / stretch)))
-    sides = round(short), min(most, round(short * stretch))
-    return sides if ratio >= 1 else sides[::-1]
+    low, high = round(short), min(most, round(short * stretch))
+    return (high, low) if ratio >= 1 else (low, high)
 
 
 @functools.lru_cache(maxsize=16)
@@ -123,7 +123,7 @@ def sizes(rng: np.random.Generator, count: int, width: int, height: int) -> list
     """Sizes (square root of the area) of the drawings in pixels: mostly a tenth to a third of the shorter side."""
     short = min(width, height)
     lot = rng.random(count)
-    tiny = np.exp(rng.uniform(*np.log(TINY_SIZE), count))
+    tiny = np.exp(rng.uniform(np.log(TINY_SIZE[0]), np.log(TINY_SIZE[1]), count))
     middle = np.exp(rng.uniform(np.log(LEAST_SIZE), np.log(0.33), count))
     large = rng.uniform(0.33, MOST_SIZE, count)
     result = np.where(lot < 0.2, tiny, np.where(lot < 0.9, middle, large))
@@ -168,10 +168,12 @@ def font(points: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(points)  # pyright: ignore[reportReturnType]
 
 
+@functools.lru_cache(maxsize=4096)
 def text_box(word: str, points: int) -> tuple[int, int, int, int]:
-    """The ink of a word that is written at (0, 0), in pixels."""
-    left, top, right, bottom = font(points).getbbox(word, stroke_width=stroke(points))
-    return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
+    """The ink of a word that is written at (0, 0), in pixels; the font's own box holds empty margins too."""
+    mask, (across, down) = font(points).getmask2(word, mode="L", stroke_width=stroke(points))
+    left, top, right, bottom = mask.getbbox()
+    return left + across, top + down, right + across, bottom + down
 
 
 def stroke(points: int) -> float:
@@ -232,7 +234,7 @@ def compose(
     width, height = canvas(rng, size)
     hero, absent = scheduled(2 * seed + pairs, index, len(drawings))
     count = int(rng.integers(1 + pairs, max_drawings + 1))
-    copies = plan_copies(rng, count - pairs, max_drawings)
+    copies = plan_copies(rng, count - pairs, max_drawings - pairs)
     heroes = max(1, copies or 1)
     chosen = kinds(rng, count - heroes, len(drawings), hero, absent, pairs)
     missing = [k for k in range(len(drawings)) if k not in (hero, absent, *chosen)]

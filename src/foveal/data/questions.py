@@ -165,8 +165,10 @@ def next_to(layout: Layout, rng: np.random.Generator) -> Iterator[Question]:
 
 def detail(layout: Layout, rng: np.random.Generator) -> Iterator[Question]:
     """Name a tiny drawing, one that covers less than 1% of the picture, by its region or by what it is next to."""
-    for item in _shuffled(rng, geometry.tiny(layout)):
-        rivals = [i for i in layout.drawings if i is item or i.area < 3 * item.area]
+    small = geometry.tiny(layout)
+    for item in _shuffled(rng, small):
+        # What is not tiny by the number, but hardly larger, is a rival too.
+        rivals = [i for i in layout.drawings if i.area < 3 * item.area or any(i is s for s in small)]
         place = geometry.clear_cell(layout, item)
         if place and geometry.alone_in(layout, rivals, place) is item:
             texts = (f"Which tiny drawing is at the {place}?", f"Name the tiny drawing at the {place}.")

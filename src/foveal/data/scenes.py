@@ -45,7 +45,8 @@ class SceneConfig:
             raise InputError(f"{self.drawings} drawings asked for; scenes need 20 or more to choose from")
         if self.per_kind < 1:
             raise InputError(f"{self.per_kind} questions of a kind asked for; give 1 or more")
-        names(self.drawings), words(self.words)
+        for choose, number in ((names, self.drawings), (words, self.words)):
+            choose(number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +98,13 @@ class Scenes:
             max_drawings=config.max_drawings, pairs=self.pairs,
         )  # fmt: skip
 
+    def questions(self, layout: Layout, index: int) -> tuple[Question, ...]:
+        """The questions on the layout of scene `index`."""
+        rng = np.random.default_rng((self.config.seed, 4 + self.pairs, index))
+        return questions(layout, rng, self.config.per_kind)
+
     def __getitem__(self, index: int) -> Scene:
         layout = self.layout(index)
-        rng = np.random.default_rng((self.config.seed, 4 + self.pairs, index))
         boxes = [Thing(label=i.name, xyxy=i.xyxy) for i in layout.drawings]
         boxes += [Thing(label=i.name, xyxy=i.xyxy, word=True) for i in layout.words]
         return Scene(
@@ -108,7 +113,7 @@ class Scenes:
             image=render(layout),
             caption=caption(layout),
             boxes=tuple(boxes),
-            questions=questions(layout, rng, self.config.per_kind),
+            questions=self.questions(layout, index),
         )
 
     def __iter__(self) -> Iterator[Scene]:

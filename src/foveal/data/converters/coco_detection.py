@@ -24,9 +24,9 @@ def examples(source: Path, images: Path | None) -> Iterator[Example]:
         if row.get("iscrowd") or image not in pictures or min(width, height) <= 0:
             continue
         wide, high = pictures[image][1]
-        corners = max(left, 0.0), max(top, 0.0), min(left + width, wide), min(top + height, high)
-        label = names[get(row, "category_id", where)]
-        boxes.setdefault(image, []).append(Box(label=label, xyxy=tuple(float(c) for c in corners)))
+        right, bottom = min(left + width, wide), min(top + height, high)
+        corners = float(max(left, 0)), float(max(top, 0)), float(right), float(bottom)
+        boxes.setdefault(image, []).append(Box(label=names[get(row, "category_id", where)], xyxy=corners))
     for image, (name, size) in pictures.items():
         found = sorted(boxes.get(image, []), key=_area, reverse=True)
         if found:

@@ -1,4 +1,4 @@
-"""VQAv2: `v2_OpenEnded_mscoco_val2014_questions.json`, its annotations, and the folder `val2014` (Goyal et al. 2017)."""
+"""VQAv2: `v2_OpenEnded_mscoco_val2014_questions.json`, its annotations, the folder `val2014` (Goyal et al. 2017)."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,16 +8,14 @@ from foveal.core.example import Example
 from foveal.data.convert import get, load
 from foveal.data.format import chat
 
-QUESTIONS = "_questions.json"
+QUESTIONS, ANSWERS = "_questions.json", "_annotations.json"
 
 
 def examples(source: Path, images: Path | None) -> Iterator[Example]:
     """One example a question; the answer is the most frequent one, `meta["answers"]` holds those of all ten people."""
     if not source.name.endswith(QUESTIONS):
         raise InputError(f"{source} is not a VQAv2 question file; name v2_OpenEnded_mscoco_..{QUESTIONS}")
-    answers = source.with_name(
-        source.name.removesuffix(QUESTIONS).replace("OpenEnded_", "") + "_annotations.json"
-    )  # fmt: skip
+    answers = source.with_name(source.name.removesuffix(QUESTIONS).replace("OpenEnded_", "") + ANSWERS)
     if not answers.is_file():
         raise InputError(f"{source} needs its annotations {answers.name} beside it; put them there")
     data, where = load(source), str(source)

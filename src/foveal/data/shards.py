@@ -1,0 +1,95 @@
+"""WebDataset shards: plain tar files where an example is a .json member and the images that it names, one key long."""
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from foveal.core.errors import InputError
+from foveal.core.example import Example
+from foveal.data.format import Checker, encode
+
+
+def read_shard(path: str | os.PathLike[str]) -> Iterator[Example]:
+    """The examples of a shard, each checked as in `format.read`; their images are opened pictures.
+
+    `images` of a .json member name members of the same key (`0007.jpg`, `0007.1.jpg`); where it is lacking, they are
+    all of them in order. Raises InputError with shard and member.
+    """
+    place = Path(path)
+    try:
+        with tarfile.open(place) as tar:
+            for key, members in samples(tar):
+                yield example(key, members, f"{place}:{key}")
+    except (tarfile.TarError, OSError) as error:
+        raise InputError(f"cannot read the shard {place} ({error}); it must be a whole tar file") from None
+
+
+def samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Members that follow each other under one key (the name up to the first dot of its last part)."""
+    last, members = "", {}
+    for info in tar:
+        stream = tar.extractfile(info)
+        if stream is None:
+            continue
+        folder, _, name = info.name.rpartition("/")
+        key = os.path.join(folder, name.partition(".")[0])
+        if members and key != last:
+            yield last, members
+            members = {}
+        last, members[name] = key, stream.read()
+    if members:
+        yield last, members
+
+
+def example(key: str, members: dict[str, bytes], where: str) -> Example:
+    """The example of one key."""
+    heads = [name for name in members if name.endswith(".json")]
+    if len(heads) != 1:
+        raise InputError(f"{where}: {len(heads)} .json members; a key has one")
+    try:
+        row = json.loads(members[heads[0]])
+    except ValueError as error:
+        raise InputError(f"{where}: {heads[0]} is not JSON ({error}); mend or remove it") from None
+    if isinstance(row, dict):
+        row.setdefault("id", key)
+        row.setdefault("images", [name for name in members if name != heads[0]])
+    check = Checker(root=Path(), exists=members.__contains__, size=lambda name: opened(members[name], where).size)
+    found = check.example(row, where)
+    return replace(found, images=tuple(opened(members[str(name)], where) for name in found.images))
+
+
+def opened(data: bytes, where: str) -> Image.Image:
+    """A picture that is decoded when it is first looked at."""
+    try:
+        return Image.open(io.BytesIO(data))
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise InputError(f"{where}: cannot read an image ({error}); replace it") from None
+
+
+def write_shard(path: str | os.PathLike[str], examples: Iterable[Example]) -> int:
+    """Write examples whose images are files to one shard and return how many; it appears whole or not at all."""
+    place, number = Path(path), 0
+    partial = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    try:
+        with tarfile.open(partial, "w") as tar:
+            for number, one in enumerate(examples, start=1):
+                names = [f"{number:08d}.{i}{Path(image).suffix}" for i, image in enumerate(one.images)]
+                line = encode(replace(one, images=tuple(map(Path, names))), Path()).encode()
+                for name, data in [(f"{number:08d}.json", line), *zip(names, map(_bytes, one.images), strict=True)]:
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+        partial.replace(place)
+    finally:
+        partial.unlink(missing_ok=True)
+    return number
+
+
+def _bytes(image: Path) -> bytes:
+    return Path(image).read_bytes()
