@@ -10,7 +10,7 @@ from torch import Tensor
 from foveal.core.types import IGNORE, Grid
 from foveal.preprocess.transform import ImageTransform
 
-XYXY = tuple[float, float, float, float]
+XYXY = Sequence[float | int]  # left, top, right, bottom in pixels
 
 
 def cells(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
@@ -32,6 +32,7 @@ class Span:
     answer: bool = False
 
 
+@runtime_checkable
 class Renderer(Protocol):
     """What makes spans of turns; `reply` ends with what makes a model answer."""
 
@@ -120,7 +121,7 @@ def question(images: Any, text: str, *, marker: str = "<image>") -> Example:
     pictures = tuple(images) if isinstance(images, list | tuple) else () if images is None else (images,)
     place = [] if marker in text else [{"type": "image"} for _ in pictures]
     message = {"role": "user", "content": [*place, {"type": "text", "text": text}]}
-    return Example(id="row 1", messages=(message,), images=pictures)
+    return Example(id="question", messages=(message,), images=pictures)
 
 
 def turns(example: Example, *, marker: str, order: Order = "as_given", where: str = "") -> list[Turn]:
@@ -207,38 +208,48 @@ class TokenizersOwn:
 
     def __call__(self, turns: Sequence[Turn], *, marker: str, reply: bool) -> list[Span]:
         """The conversation as spans; with `reply`, up to where an answer begins."""
-        answers, messages = [], []
-        for turn in turns:
-            if turn.role == "assistant":
-                hidden = f"\ue000{len(answers)}\ue001"  # private letters stand for the answer, so that it can be found
-                answers.append((hidden, written(turn, marker=marker, beside="")))
-                messages.append({"role": "assistant", "content": self._content(Turn(role="", parts=(hidden,)), marker)})
-            else:
-                messages.append({"role": turn.role, "content": self._content(turn, marker)})
-        rest = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply)
-        spans = []
-        for hidden, words in answers:
-            before, found, rest = rest.partition(hidden)
-            if not found:
+        # Private letters stand for the answers while the template runs, so that they can be found in what it renders.
+        hidden = {place: f"\ue000{place}\ue001" for place, turn in enumerate(turns) if turn.role == "assistant"}
+        shown = [replace(turn, parts=(hidden[i],)) if i in hidden else turn for i, turn in enumerate(turns)]
+        messages = [{"role": turn.role, "content": self._content(turn, marker)} for turn in shown]
+        whole = self._rendered(messages, reply)
+        spans, begin = [], 0
+        for place, stand_in in hidden.items():
+            here = whole.find(stand_in, begin)
+            if here < 0:
                 raise InputError("the tokenizer's chat template drops an answer; choose template: chatml or vicuna")
-            end, rest = self._ending(rest)
-            opening = before.rstrip(" ")  # a space between role and answer is the answer's: no prompt ends with one
-            spans += [Span(text=opening), Span(text=before[len(opening) :] + words + end, answer=True)]
-        return [span for span in (*spans, Span(text=rest)) if span.text]
+            opening = max(begin, self._opening(messages[:place], whole[:here]))
+            after = here + len(stand_in)
+            end = self._ending(whole[after:])
+            words = whole[opening:here] + written(turns[place], marker=marker, beside="") + end
+            spans += [Span(text=whole[begin:opening]), Span(text=words, answer=True)]
+            begin = after + (len(end) if whole.startswith(end, after) else 0)
+        return [span for span in (*spans, Span(text=whole[begin:])) if span.text]
+
+    def _rendered(self, messages: list[dict[str, Any]], reply: bool) -> str:
+        from jinja2.exceptions import TemplateError
+
+        try:
+            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply)
+        except TemplateError as refused:
+            raise InputError(f"the tokenizer's chat template refuses the conversation: {refused}") from refused
+
+    def _opening(self, messages: list[dict[str, Any]], before: str) -> int:
+        """Where the answer to these messages begins: right after the prompt that asks for it."""
+        prompt = self._rendered(messages, True) if messages else ""
+        return len(prompt) if prompt and before.startswith(prompt) else len(before)
 
     def _content(self, turn: Turn, marker: str) -> Any:
         if not self.takes_parts:
             return written(turn, marker=marker, beside="\n")
-        pieces = [{"type": "text", "text": part} if isinstance(part, str) else part for part in turn.parts]
-        if any(isinstance(part, Marker) and part.bare for part in turn.parts):
+        if Marker(bare=True) in turn.parts:
             return [{"type": "text", "text": written(turn, marker=marker, beside="")}]
-        return [{"type": "image"} if isinstance(piece, Marker) else piece for piece in pieces]
+        return [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in turn.parts]
 
-    def _ending(self, rest: str) -> tuple[str, str]:
-        """The end-of-turn token and what follows; white space before it belongs to the answer."""
+    def _ending(self, rest: str) -> str:
+        """The end-of-turn token after an answer, with the white space before it."""
         after = rest.lstrip()
         for token in self.ends:
             if token and after.startswith(token):
-                cut = len(rest) - len(after) + len(token)
-                return rest[:cut], rest[cut:]
-        return self.tokenizer.eos_token or "", rest
+                return rest[: len(rest) - len(after) + len(token)]
+        return str(self.tokenizer.eos_token or "")

@@ -1,7 +1,7 @@
 """Tokenised conversations to the tensors of a batch: slots laid out, rows packed, trunks shared."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.core.types import IGNORE, Batch, Layout
+from foveal.core.types import IGNORE, Batch, Fan, Layout
 from foveal.preprocess.tokens import Encoded
 
 Padding = Literal["left", "right"]
 Group = Sequence[Encoded]  # conversations about the same images
+Stretch = Mapping[str, np.ndarray]  # the fields of a part of a row
 _FIELDS = {"ids": 0, "slots": -1, "labels": IGNORE, "prompt": 0, "segment": -1, "branch": 0, "positions": 0, "valid": 0}
 
 
@@ -24,14 +25,6 @@ class Tokens(NamedTuple):
     slots: np.ndarray
     labels: np.ndarray
     prompt: np.ndarray
-
-
-@dataclass(kw_only=True)
-class Row:
-    """Groups that share a row, and where each of their images' visual tokens begin."""
-
-    groups: list[Group] = field(default_factory=list)
-    used: int = 0
 
 
 def lengths(conversation: Encoded, counts: Sequence[int]) -> np.ndarray:
@@ -114,31 +107,36 @@ def laid(one: Encoded, counts: Sequence[int], starts: Sequence[int], fill: int, 
 def collate(
     rows: Sequence[Sequence[Group]],
     layout: Layout,
+    places: Sequence[Sequence[int]],
     *,
     padding: Padding,
     pad: int,
     fill: int,
     length: int | None = None,
 ) -> Batch:
-    """A batch without its visual part: row after row of groups, whose images `layout` holds in the same order.
+    """A batch without its visual part: row after row of groups.
 
-    Segments, branches and positions are written only where a row holds more than one conversation. `length` pads
-    every row to it.
+    `places` holds, for each group in turn, which images of `layout` are its own; an image belongs to the first row
+    that shows it. Segments, branches and positions are written only where a row holds more than one conversation.
+    `length` pads every row to it.
     """
     made: list[dict[str, np.ndarray]] = []
-    owner: list[int] = []
-    offsets, image = layout.offsets, 0
+    owner = np.full(len(layout.counts), -1)
+    offsets, remaining = layout.offsets, iter(places)
     for number, groups in enumerate(rows):
         parts = []
         for segment, group in enumerate(groups):
-            images = len(group[0].example.images)
-            counts, starts = layout.counts[image : image + images], offsets[image : image + images]
+            images = list(next(remaining))
+            owner[images] = np.where(owner[images] < 0, number, owner[images])
+            counts, starts = [layout.counts[i] for i in images], [offsets[i] for i in images]
             parts += _grouped(group, counts, starts, fill, segment)
-            owner += [number] * images
-            image += images
-        made.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-    width = max([length or 0, *(len(row["ids"]) for row in made)])
-    tensors = {name: _padded(made, name, width, padding, pad) for name in _FIELDS}
+        made.append(parts)
+    fan = _fan(made) if padding == "right" and length is None and all(len(groups) == 1 for groups in rows) else None
+    if fan is not None:
+        made = [_fanned(parts, fan, pad) for parts in made]
+    joined = [{name: np.concatenate([part[name] for part in parts]) for name in _FIELDS} for parts in made]
+    width = max([length or 0, *(len(row["ids"]) for row in joined)])
+    tensors = {name: _padded(joined, name, width, padding, pad) for name in _FIELDS}
     segments = any(len(groups) > 1 for groups in rows)
     branches = any(len(group) > 1 for groups in rows for group in groups)
     return Batch(
@@ -146,18 +144,44 @@ def collate(
         valid=tensors["valid"].bool(),
         prompt=tensors["prompt"].bool(),
         image_slot=tensors["slots"],
-        owner=torch.tensor(owner, dtype=torch.long),
+        owner=torch.from_numpy(owner),
         labels=tensors["labels"],
         positions=tensors["positions"] if segments or branches else None,
         segment=tensors["segment"] if segments else None,
         branch=tensors["branch"] if branches else None,
         full=not (segments or branches) and bool(tensors["valid"].all()),
+        fan=fan,
     )
 
 
-def _grouped(
-    group: Group, counts: Sequence[int], starts: Sequence[int], fill: int, segment: int
-) -> list[Mapping[str, np.ndarray]]:
+def _fan(rows: Sequence[Sequence[Stretch]]) -> Fan | None:
+    """The fan that holds every row, where all have a trunk of one length and at most a third would be padding."""
+    trunks = {len(parts[0]["ids"]) if len(parts) > 2 and not parts[0]["branch"][0] else 0 for parts in rows}
+    if len(trunks) != 1 or 0 in trunks:
+        return None
+    fan = Fan(
+        trunk=trunks.pop(),
+        branches=max(len(parts) for parts in rows) - 1,
+        length=max(len(part["ids"]) for parts in rows for part in parts[1:]),
+    )
+    needed = sum(len(part["ids"]) for parts in rows for part in parts)
+    return fan if 2 * len(rows) * (fan.trunk + fan.branches * fan.length) <= 3 * needed else None
+
+
+def _fanned(parts: Sequence[Stretch], fan: Fan, pad: int) -> list[Stretch]:
+    """The stretches of a row with every branch padded on its right, and empty branches after them."""
+    blocks = [_filled(part, fan.length, pad) for part in parts[1:]]
+    empty = {name: blocks[0][name][:0] for name in _FIELDS}
+    return [parts[0], *blocks, *[_filled(empty, fan.length, pad)] * (fan.branches - len(blocks))]
+
+
+def _filled(part: Stretch, length: int, pad: int) -> Stretch:
+    more = length - len(part["ids"])
+    ends = {name: pad if name == "ids" else fill for name, fill in _FIELDS.items()}
+    return {name: np.concatenate([part[name], np.full(more, ends[name])]) for name in _FIELDS}
+
+
+def _grouped(group: Group, counts: Sequence[int], starts: Sequence[int], fill: int, segment: int) -> list[Stretch]:
     """A trunk and its branches (or one conversation) as stretches of a row."""
     shared = trunk(group)
     parts: list[tuple[Tokens, int, int]] = []
@@ -172,7 +196,7 @@ def _grouped(
     return [_stretch(tokens, branch, first, segment) for tokens, branch, first in parts]
 
 
-def _stretch(tokens: Tokens, branch: int, first: int, segment: int) -> dict[str, np.ndarray]:
+def _stretch(tokens: Tokens, branch: int, first: int, segment: int) -> Stretch:
     count = len(tokens.ids)
     return {
         **tokens._asdict(),
@@ -183,7 +207,7 @@ def _stretch(tokens: Tokens, branch: int, first: int, segment: int) -> dict[str,
     }
 
 
-def _padded(rows: Sequence[Mapping[str, np.ndarray]], name: str, width: int, padding: Padding, pad: int) -> Tensor:
+def _padded(rows: Sequence[Stretch], name: str, width: int, padding: Padding, pad: int) -> Tensor:
     table = np.full((len(rows), width), pad if name == "ids" else _FIELDS[name], np.int64)
     for row, values in zip(table, rows, strict=True):
         count = len(values[name])
@@ -193,11 +217,27 @@ def _padded(rows: Sequence[Mapping[str, np.ndarray]], name: str, width: int, pad
     return torch.from_numpy(table)
 
 
-def same_images(group: Sequence[Any]) -> bool:
-    """Whether conversations speak of the same pictures: equal paths, or the very same objects."""
-    first = group[0].example.images
-    return all(
-        len(one.example.images) == len(first)
-        and all(a is b or (isinstance(a, str) and a == b) for a, b in zip(one.example.images, first, strict=True))
-        for one in group[1:]
-    )
+def identity(image: Any) -> Any:
+    """What two mentions of one picture share: the path, or the object itself."""
+    return str(image) if isinstance(image, str | Path) else id(image)
+
+
+def same_images(group: Group) -> bool:
+    """Whether conversations speak of the same pictures in the same order."""
+    return len({tuple(map(identity, one.example.images)) for one in group}) == 1
+
+
+def pictures(groups: Iterable[Group], *, shared: bool = False) -> tuple[list[Any], list[list[int]]]:
+    """The images of all groups in order, and for each group which of them are its own; `shared`: equal ones once."""
+    images: list[Any] = []
+    places: list[list[int]] = []
+    known: dict[Any, int] = {}
+    for group in groups:
+        mine = []
+        for image in group[0].example.images:
+            place = known.setdefault(identity(image), len(images)) if shared else len(images)
+            if place == len(images):
+                images.append(image)
+            mine.append(place)
+        places.append(mine)
+    return images, places

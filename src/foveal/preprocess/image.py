@@ -5,7 +5,7 @@ import os
 import threading
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -15,6 +15,8 @@ from foveal.core.types import Grid
 
 LIMIT = 200_000_000  # pixels; more in one picture is taken for a decompression bomb
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+_PNG_SIGNS = (b"eXIf", b"adobe.xmp", b"Raw profile type")
+_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 _GUARD = threading.Lock()
 
 
@@ -29,8 +31,7 @@ def open_image(source: Any, *, name: str | None = None, limit: int = LIMIT) -> I
     _check_size(opened.size, name, limit)
     try:
         opened.load()
-        upright = ImageOps.exif_transpose(opened)
-        return _rgb(upright)
+        return _rgb(ImageOps.exif_transpose(opened) if _orientation(opened) != 1 else opened)
     except MemoryError:
         raise
     except Exception as broken:  # Pillow's readers raise nearly anything on broken data
@@ -50,8 +51,18 @@ def _file_size(path: str) -> Grid:
 def _header_size(source: Any) -> Grid:
     opened = _open(source, _name(source))
     width, height = opened.size
-    sideways = opened.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
-    return (width, height) if sideways else (height, width)
+    turned = opened.format != "TIFF" and _orientation(opened) in _SIDEWAYS  # Pillow gives a TIFF's size upright
+    return (width, height) if turned else (height, width)
+
+
+def _orientation(opened: Image.Image) -> int:
+    """The EXIF orientation; a PNG is asked only where it may have one, for Pillow decodes it whole to find out."""
+    stream = getattr(opened, "fp", None)
+    if opened.format == "PNG" and isinstance(stream, io.BytesIO):
+        data = stream.getvalue()
+        if not any(sign in data for sign in _PNG_SIGNS):
+            return 1
+    return opened.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def _name(source: Any) -> str:
@@ -94,6 +105,8 @@ def _decode(data: bytes, name: str) -> Image.Image:
     try:
         return _identify(io.BytesIO(data))
     except UnidentifiedImageError:
+        if data.startswith(_SIGNATURES):
+            raise InputError(f"{name} is damaged or truncated (its head does not read); replace the file") from None
         raise InputError(
             f"{name} is not a picture that Pillow reads (it begins with {data[:12]!r}); "
             "give a PNG, JPEG, WebP, GIF, BMP or TIFF"
@@ -102,7 +115,7 @@ def _decode(data: bytes, name: str) -> Image.Image:
         raise InputError(f"{name} is damaged or truncated ({_line(broken)}); replace the file") from broken
 
 
-def _identify(stream: BinaryIO) -> Image.Image:
+def _identify(stream: io.BytesIO) -> Image.Image:
     """Read the header with Pillow's own pixel limit off: ours can then name the size."""
     with _GUARD:
         guard, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

@@ -1,8 +1,7 @@
 """Pictures and conversations to batches, and tokens back to words."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from foveal.core.example import Example
 from foveal.core.types import IGNORE, Batch, Grid, Layout, Pixels, VisualTokens
 from foveal.preprocess import chat
 from foveal.preprocess.cells import cells as cell_labels
-from foveal.preprocess.collate import Group, Padding, collate, lengths, pack, same_images, size, split
+from foveal.preprocess.collate import Group, Padding, collate, lengths, pack, pictures, same_images, size, split
 from foveal.preprocess.image import image_size
 from foveal.preprocess.tokens import Coder, Encoded, encoded
 from foveal.preprocess.transform import ImageTransform
@@ -56,7 +55,7 @@ class Processor:
         self.render = _renderer(self.config.template, tokenizer)
         self.truncated = 0
         self._coder = Coder(tokenizer, self.config.marker)
-        self._label = lru_cache(maxsize=None)(self._first_token)
+        self._labels: dict[str, int] = {}
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -76,24 +75,32 @@ class Processor:
         turns = chat.turns(example, marker=self.config.marker, order=self.config.order, where=where)
         return encoded(example, self.render(turns, marker=self.config.marker, reply=False), self._coder, where)
 
-    def prompt(self, conversations: Sequence[Asked], *, plan: Plan, padding: Padding = "left", room: int = 0) -> Batch:
+    def prompt(
+        self,
+        conversations: Sequence[Asked],
+        *,
+        plan: Plan,
+        visual: See | None = None,
+        padding: Padding = "left",
+        room: int = 0,
+        shared: bool = False,
+    ) -> Batch:
         """A batch that ends where an answer begins; a last assistant message of a conversation is left out.
 
         A conversation is an Example or `(images, text)` (one image, several or None). `plan` is the model's: slots
-        are laid out before a pixel is read. Raises InputError where `room` more tokens would pass the context.
+        are laid out before a pixel is read. `visual` is as in `training`. `shared` sees an image once for all rows
+        that ask about it (only where no question steers vision). Raises InputError where `room` more tokens would
+        pass the context.
         """
-        asked = [self._asked(one, row) for row, one in enumerate(conversations, 1)]
-        layout = self._plan(plan, [[one] for one in asked])
-        image = 0
-        for one in asked:
-            count = len(one.example.images)
-            self._check_room(one, layout.counts[image : image + count], room)
-            image += count
-        batch = collate(
-            [[[one]] for one in asked], layout, padding=padding, pad=self._coder.pad_id, fill=self._coder.fill_id
-        )
-        images = [picture for one in asked for picture in one.example.images]
-        return replace(batch, labels=None, visual=self.transform.pixels(images) if images else None)
+        groups = [[self._asked(one, row)] for row, one in enumerate(conversations, 1)]
+        images, places = pictures(groups, shared=shared)
+        layout = self._layout(plan, images)
+        for (one,), mine in zip(groups, places, strict=True):
+            self._check_room(one, [layout.counts[i] for i in mine], room)
+        coder = self._coder
+        rows = [[group] for group in groups]
+        batch = collate(rows, layout, places, padding=padding, pad=coder.pad_id, fill=coder.fill_id)
+        return replace(batch, labels=None, visual=self._seen(images, visual))
 
     def training(
         self,
@@ -116,13 +123,11 @@ class Processor:
         counts = self._counts(plan, groups)
         limit = min(self.config.context, length or self.config.context)
         groups = [[self._fitting(one, c, limit) for one in group] for group, c in zip(groups, counts, strict=True)]
-        rows: list[list[Group]] = [[group] for group in groups]
-        if length is not None:
-            rows = _packed(groups, counts, length)
+        rows = [[group] for group in groups] if length is None else _packed(groups, counts, length)
         ordered = [group for row in rows for group in row]
-        layout = self._plan(plan, ordered)
-        batch = collate(rows, layout, padding=padding, pad=self._coder.pad_id, fill=self._coder.fill_id, length=length)
-        images = [picture for group in ordered for picture in group[0].example.images]
+        images, places = pictures(ordered)
+        layout, coder = self._layout(plan, images), self._coder
+        batch = collate(rows, layout, places, padding=padding, pad=coder.pad_id, fill=coder.fill_id, length=length)
         targets = {"cells": self._cells(ordered, layout)} if cells else {}
         return replace(batch, visual=self._seen(images, visual), targets=targets)
 
@@ -130,10 +135,12 @@ class Processor:
         """The configuration as plain data; `from_settings` reads it back."""
         return dump(self.config)
 
-    def _first_token(self, label: str) -> int:
-        opening = " " if getattr(self.render, "lead", "") else ""
-        ids, _ = self._coder([chat.Span(text=""), chat.Span(text=opening + label, answer=True)])
-        return int(ids[len(self._coder.head)])
+    def _label(self, words: str) -> int:
+        """The first token of words that begin an answer (a phrase of a word tokenizer is one token)."""
+        if words not in self._labels:
+            ids, _ = self._coder([chat.Span(text=getattr(self.render, "lead", "") + words, answer=True)])
+            self._labels[words] = int(ids[len(self._coder.head)])
+        return self._labels[words]
 
     def _asked(self, one: Asked, row: int) -> Encoded:
         where = f"row {row}" if isinstance(one, tuple) else f"example {one.id!r}"
@@ -156,17 +163,13 @@ class Processor:
             raise InputError(f"a group of conversations must be about the same images; this one holds: {names}")
         return group
 
-    def _plan(self, plan: Plan, groups: Iterable[Group]) -> Layout:
-        images = sum(len(group[0].example.images) for group in groups)
-        return plan([self.transform.grid] * images) if images else Layout(counts=(), grids=())
+    def _layout(self, plan: Plan, images: Sequence[Any]) -> Layout:
+        return plan([self.transform.grid] * len(images)) if images else Layout(counts=(), grids=())
 
-    def _counts(self, plan: Plan, groups: Sequence[Group]) -> list[tuple[int, ...]]:
-        counts, begin, each = self._plan(plan, groups).counts, 0, []
-        for group in groups:
-            images = len(group[0].example.images)
-            each.append(counts[begin : begin + images])
-            begin += images
-        return each
+    def _counts(self, plan: Plan, groups: Sequence[Group]) -> list[list[int]]:
+        images, places = pictures(groups)
+        layout = self._layout(plan, images)
+        return [[layout.counts[i] for i in mine] for mine in places]
 
     def _check_room(self, one: Encoded, counts: Sequence[int], room: int) -> None:
         total = int(lengths(one, counts).sum())
@@ -259,7 +262,7 @@ class Processor:
         return store.from_huggingface(Path(directory))
 
 
-def _packed(groups: Sequence[Group], counts: Sequence[Sequence[int]], length: int) -> list[list[Group]]:
+def _packed(groups: Sequence[Group], counts: Sequence[Sequence[int]], length: int) -> Sequence[Sequence[Group]]:
     parts = [(part, c) for group, c in zip(groups, counts, strict=True) for part in split(group, c, length)]
     return [[parts[i][0] for i in row] for row in pack([size(part, c) for part, c in parts], length)]
 

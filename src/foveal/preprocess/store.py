@@ -21,7 +21,9 @@ def save(processor: Processor, directory: Path) -> None:
     path = directory / "config.yaml"
     config = _yaml(path) if path.exists() else {}
     config["processor"] = processor.settings()
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    fresh = directory / "config.yaml.tmp"
+    fresh.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    fresh.replace(path)
 
 
 def load(directory: Path) -> Processor:

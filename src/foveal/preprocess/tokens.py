@@ -40,9 +40,9 @@ class Coder:
         self.backend = Tokenizer.from_str(backend.to_str())  # a copy: the marker must not enter what is saved
         self.backend.no_truncation()
         self.backend.no_padding()
-        if not self.known:
+        if marker not in {token.content for token in self.backend.get_added_tokens_decoder().values()}:
             self.backend.add_special_tokens([marker])
-        self.marker: int = self.backend.token_to_id(marker)
+        self.marker: int = self.backend.token_to_id(marker) or 0
         bare = tokenizer.encode("a", add_special_tokens=False)
         full = tokenizer.encode("a")
         self.head = full[: full.index(bare[0])] if bare and bare[0] in full else []
@@ -104,6 +104,8 @@ def encoded(example: Example, spans: Sequence[Span], coder: Coder, where: str) -
             f"{where} has {len(example.images)} images but its chat template wrote {images} markers; "
             "choose another template"
         )
+    if not len(ids):
+        raise InputError(f"{where} has no text at all; give it a question")
     answers = np.flatnonzero(loss)
     return Encoded(
         example=example, ids=ids, loss=loss, prompt=int(answers[0]) if len(answers) else len(ids), where=where

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError, unknown
 from foveal.core.types import Grid, Pixels
-from foveal.preprocess.image import open_image
+from foveal.preprocess.image import LIMIT, open_image
 
 Triple = tuple[float, float, float]
 Mode = Literal["square", "shortest_crop", "letterbox", "pad_square"]
@@ -89,14 +89,14 @@ class ImageTransform:
         height, width = self.grid
         tall, wide = size
         if self.mode == "square":
-            return Placement(scale_x=width / wide, scale_y=height / tall, left=0, top=0)
+            return Placement(scale_x=width / wide, scale_y=height / tall, left=0.0, top=0.0)
         if self.mode == "pad_square":
             edge = max(size)
             scale_x, scale_y = width / edge, height / edge
             left, top = (edge - wide) // 2, (edge - tall) // 2
             return Placement(scale_x=scale_x, scale_y=scale_y, left=left * scale_x, top=top * scale_y)
         (new_tall, new_wide), left, top = self._fitted(size)
-        return Placement(scale_x=new_wide / wide, scale_y=new_tall / tall, left=left, top=top)
+        return Placement(scale_x=new_wide / wide, scale_y=new_tall / tall, left=float(left), top=float(top))
 
     def _fitted(self, size: Grid) -> tuple[Grid, int, int]:
         """The resized height and width, and where its left top corner stands (crop: at or below 0)."""
@@ -116,7 +116,9 @@ class ImageTransform:
         tables = _tables(self.rescale, self.mean, self.std)
         values = np.empty((3, *array.shape[:2]), np.float32)
         for channel, table in enumerate(tables):
-            np.take(table, array[:, :, channel], out=values[channel])
+            np.take(
+                table, array[:, :, channel], out=values[channel], mode="clip"
+            )  # clip: no buffer, and no index is outside
         return values
 
     def _shaped(self, image: Image.Image) -> Image.Image:
@@ -126,9 +128,11 @@ class ImageTransform:
             return image.resize((width, height), how)
         if self.mode == "pad_square":
             edge = max(image.size)
+            _check_room(image, edge * edge)
             corner = ((edge - image.width) // 2, (edge - image.height) // 2)
             return self._on_canvas(image, (edge, edge), corner).resize((width, height), how)
         (new_tall, new_wide), left, top = self._fitted((image.height, image.width))
+        _check_room(image, new_tall * new_wide)
         resized = image.resize((new_wide, new_tall), how)
         if self.mode == "letterbox":
             return self._on_canvas(resized, (width, height), (left, top))
@@ -140,6 +144,14 @@ class ImageTransform:
         canvas = Image.new("RGB", size, tuple(int(value * 255) for value in self.mean))
         canvas.paste(image, corner)
         return canvas
+
+
+def _check_room(image: Image.Image, pixels: int) -> None:
+    if pixels > LIMIT:
+        raise InputError(
+            f"an image of {image.width} x {image.height} pixels is too long and thin: on its way it would have "
+            f"{pixels} pixels, over the limit of {LIMIT}; crop it, or use the mode letterbox or square"
+        )
 
 
 @lru_cache(maxsize=16)

@@ -1,0 +1,187 @@
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foveal.core.errors import InputError
+from foveal.preprocess.image import image_size, open_image
+
+COLOURS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
+
+
+def saved(image, kind, **settings):
+    stream = io.BytesIO()
+    image.save(stream, kind, **settings)
+    return stream.getvalue()
+
+
+def same(image, values):
+    assert image.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(image), values)
+
+
+def test_one_picture_by_every_road(tmp_path):
+    data = saved(Image.fromarray(COLOURS), "PNG")
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    for source in (path, str(path), data, bytearray(data), io.BytesIO(data), Image.fromarray(COLOURS), COLOURS):
+        same(open_image(source), COLOURS)
+    with open(path, "rb") as stream:
+        same(open_image(stream), COLOURS)
+    assert image_size(path) == image_size(str(path)) == image_size(data) == (4, 6)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(orientation, kind):
+    sharp = np.kron(COLOURS, np.ones((16, 16, 1), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(Image.fromarray(sharp), kind, exif=exif, **({"quality": 95} if kind != "PNG" else {}))
+    flat = sharp if kind == "TIFF" else np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    upright = {
+        1: flat,
+        2: flat[:, ::-1],
+        3: flat[::-1, ::-1],
+        4: flat[::-1],
+        5: flat.transpose(1, 0, 2),
+        6: flat.transpose(1, 0, 2)[:, ::-1],
+        7: flat.transpose(1, 0, 2)[::-1, ::-1],
+        8: flat.transpose(1, 0, 2)[::-1],
+    }[orientation]
+    same(open_image(data), upright)
+    assert image_size(data) == upright.shape[:2]
+
+
+def test_alpha_is_laid_over_white():
+    clear = np.dstack([COLOURS, np.zeros((4, 6), np.uint8)])
+    same(open_image(saved(Image.fromarray(clear), "PNG")), np.full((4, 6, 3), 255))
+    grey = Image.fromarray(np.dstack([COLOURS[..., 0], np.full((4, 6), 255, np.uint8)]))
+    assert grey.mode == "LA"
+    same(open_image(saved(grey, "PNG")), np.repeat(COLOURS[..., :1], 3, axis=2))
+    same(open_image(clear), np.full((4, 6, 3), 255))
+
+
+def test_palette_with_a_transparent_colour():
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    same(open_image(saved(image, "PNG")), np.full((4, 4, 3), [40, 50, 60]))
+    same(open_image(saved(image, "PNG", transparency=1)), np.full((4, 4, 3), 255))
+    same(open_image(saved(Image.new("L", (4, 4), 7), "PNG", transparency=7)), np.full((4, 4, 3), 255))
+    same(open_image(saved(Image.new("RGB", (4, 4), (7, 7, 7)), "PNG", transparency=(7, 7, 7))), np.full((4, 4, 3), 255))
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+    ramp = np.linspace(0, 65535, 24).astype(np.uint16).reshape(4, 6)
+    wanted = np.repeat(np.round(ramp / 257).astype(np.uint8)[..., None], 3, axis=2)
+    same(open_image(saved(Image.fromarray(ramp), "PNG")), wanted)
+    same(open_image(saved(Image.fromarray(ramp), "TIFF")), wanted)
+    same(open_image(Image.fromarray(ramp.astype(np.int32))), wanted)
+    same(open_image(ramp), wanted)
+
+
+def test_floats_grey_bits_and_cmyk():
+    ramp = np.linspace(0, 1, 24).reshape(4, 6)
+    wanted = np.repeat(np.round(ramp * 255).astype(np.uint8)[..., None], 3, axis=2)
+    same(open_image(ramp), wanted)
+    same(open_image(ramp[..., None]), wanted)
+    same(open_image(Image.fromarray(ramp.astype(np.float32))), wanted)
+    same(open_image(Image.fromarray((ramp * 255).astype(np.float32))), wanted)
+    bits = ramp > 0.5
+    black = np.repeat((bits * 255).astype(np.uint8)[..., None], 3, axis=2)
+    same(open_image(bits), black)
+    same(open_image(saved(Image.fromarray(bits), "PNG")), black)
+    red = open_image(saved(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95))
+    assert red.mode == "RGB"
+    assert abs(np.asarray(red).astype(int) - [255, 0, 0]).max() < 12
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_an_animation_gives_its_first_frame(kind):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    data = saved(
+        frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {})
+    )
+    same(open_image(data), np.full((8, 8, 3), [255, 0, 0]))
+
+
+def test_the_image_handed_in_stays_as_it_is():
+    image = Image.new("RGBA", (3, 3), (1, 2, 3, 4))
+    open_image(image)
+    assert image.mode == "RGBA"
+    assert image.getpixel((0, 0)) == (1, 2, 3, 4)
+
+
+def bomb(width, height):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_bad_files_say_what_where_and_what_to_do(tmp_path):
+    whole = saved(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)), "PNG")
+    jpeg = saved(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)), "JPEG")
+    bad = {
+        "text.png": (b"just some words, not a picture", "is not a picture that Pillow reads .* give a PNG"),
+        "empty.png": (b"", "is empty .0 bytes.; replace it"),
+        "cut.png": (whole[: len(whole) // 2], "is damaged or truncated .*; replace the file"),
+        "head.png": (whole[:20], "is damaged or truncated .*; replace the file"),
+        "cut.jpg": (jpeg[: len(jpeg) // 2], "is damaged or truncated .*; replace the file"),
+        "bomb.png": (bomb(100_000, 90_000), "has 100000 x 90000 pixels .*over the limit of 200000000; make it smaller"),
+        "flat.png": (bomb(0, 5), "is damaged or truncated .*; replace the file"),
+    }
+    for name, (data, message) in bad.items():
+        path = tmp_path / name
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=message) as caught:
+            open_image(path)
+        assert str(caught.value).startswith(str(path))
+        assert "\n" not in str(caught.value)
+
+
+def test_missing_directory_and_odd_things(tmp_path):
+    for source, message in (
+        (tmp_path / "none.png", "none.png: there is no such image file; check the path"),
+        (tmp_path, "is a directory; name an image file in it"),
+        ("a\0b.png", "cannot be read .*; check the path"),
+        (tmp_path / ("x" * 300), "cannot be read .*; check the path"),
+        (17, "is a int; give a path"),
+        (np.zeros((0, 5, 3), np.uint8), "has 5 x 0 pixels; give a picture"),
+        (np.zeros((2, 2, 7), np.uint8), r"array of shape \(2, 2, 7\)"),
+        (np.full((2, 2), -3.0), "array of float64 from -3.0 to -3.0"),
+        (np.full((2, 2), 300), "array of int64 from 300 to 300"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            open_image(source)
+        assert "\n" not in str(caught.value)
+
+
+def test_an_unreadable_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"x")
+    path.chmod(0)
+    if os.access(path, os.R_OK):  # the superuser may read everything
+        monkeypatch.setattr(
+            "pathlib.Path.read_bytes", lambda self: (_ for _ in ()).throw(PermissionError(13, "denied"))
+        )
+    with pytest.raises(InputError, match="no permission to read it; change its mode or its owner"):
+        open_image(path)
+
+
+def test_a_name_and_a_limit_of_ones_own():
+    with pytest.raises(InputError, match=r"the standard input has 6 x 4 pixels .*over the limit of 20"):
+        open_image(COLOURS, name="the standard input", limit=20)
+
+
+def test_opening_leaves_the_guard_of_pillow_in_place():
+    before = Image.MAX_IMAGE_PIXELS
+    open_image(saved(Image.fromarray(COLOURS), "PNG"))
+    assert before is not None
+    assert before == Image.MAX_IMAGE_PIXELS
