@@ -1,1 +1,21 @@
-"""Foveal: every way of fusing vision and language in one small house."""
+"""Foveal: every way of fusing vision and language in one small house.
+
+`foveal.load`, `foveal.build` and `foveal.save` are the front door; heavy imports happen when they are first used.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+_FRONT = {"load": "foveal.front", "build": "foveal.front"}
+__all__ = ["__version__", *_FRONT]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FRONT:
+        raise AttributeError(f"module 'foveal' has no attribute {name!r}")
+    return getattr(importlib.import_module(_FRONT[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -49,6 +49,21 @@ class Layout:
 pytree.register_constant(Layout)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fan:
+    """A row laid out as one trunk of valid tokens, then `branches` blocks of `length` (each padded on its right).
+
+    Attention over such rows needs no mask over all pairs: branches read the trunk and themselves.
+    """
+
+    trunk: int
+    branches: int
+    length: int
+
+
+pytree.register_constant(Fan)
+
+
 class _Movable:
     """Tensors of a dataclass move together: `to` maps every tensor inside, and nothing else."""
 
@@ -103,7 +118,8 @@ class VisualTokens(_Movable):
         cls, features: Float[Tensor, "S E"], layout: Layout, levels: tuple[Tensor, ...] = ()
     ) -> "VisualTokens":
         """Tokens in raster order of each image's grid; tokens on no grid get the whole image as their box."""
-        image, boxes = (part.to(features.device) for part in _places(layout))
+        find = _places.__wrapped__ if torch.compiler.is_compiling() else _places  # a trace must not fill the cache
+        image, boxes = (part.to(features.device) for part in find(layout))
         mass = torch.ones(layout.total, device=features.device)
         return cls(features=features, layout=layout, image=image, boxes=boxes, mass=mass, levels=levels)
 
@@ -114,7 +130,8 @@ class VisualTokens(_Movable):
 
 @lru_cache(maxsize=64)
 def _places(layout: Layout) -> tuple[Tensor, Tensor]:
-    owner = torch.repeat_interleave(torch.arange(len(layout.counts)), torch.tensor(layout.counts, dtype=torch.long))
+    counts = torch.tensor(layout.counts, dtype=torch.long)
+    owner = torch.repeat_interleave(torch.arange(len(counts)), counts, output_size=layout.total)
     boxes = [_cells(count, grid) for count, grid in zip(layout.counts, layout.grids, strict=True)]
     return owner, torch.cat(boxes) if boxes else torch.zeros(0, 4)
 
@@ -160,6 +177,7 @@ class Batch(_Movable):
     branch: Int[Tensor, "B L"] | None = None
     targets: Mapping[str, Tensor] = field(default_factory=dict)  # what auxiliary objectives read
     full: bool = False
+    fan: Fan | None = None
 
 
 @runtime_checkable
@@ -191,6 +209,7 @@ class Stream(_Movable):
     rotary: tuple[Tensor, Tensor] | None = None
     memory: Tensor | None = None
     cache: Cache | None = None
+    fan: Fan | None = None  # set where `mask` is what the fan says
 
     def with_hidden(self, hidden: Float[Tensor, "B L D"]) -> "Stream":
         """The same stream with other hidden states."""
@@ -205,6 +224,11 @@ class Output:
     loss: Float[Tensor, ""] | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     visual: VisualTokens | None = None
+
+    @property
+    def image_hidden_states(self) -> Tensor | None:
+        """What the language model saw of the images, `[S D]`, by the name that Hugging Face gives it."""
+        return None if self.visual is None else self.visual.features
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,6 +61,7 @@ class Layer(nn.Module):
             rotary=stream.rotary,
             cache=stream.cache,
             layer=self.index,
+            fan=stream.fan,
         )
         hidden = stream.hidden + attended
         return stream.with_hidden(hidden + self.mlp(self.mlp_norm(hidden)))
@@ -120,7 +121,7 @@ class Decoder(nn.Module):
         if positions is None:
             positions = (valid.cumsum(1) - 1).clamp(min=0)[:, -length:]
         mask = None
-        if not (batch.full and length in (1, valid.shape[1])):
+        if batch.fan is None and not (batch.full and length in (1, valid.shape[1])):
             mask = attention_mask(valid, queries=length, segment=batch.segment, branch=batch.branch)
         frequencies = inverse_frequencies(self.head_width, self.rope, device=hidden.device)
         rotary = tables(positions, frequencies, dtype=hidden.dtype)

@@ -4,7 +4,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from foveal.core.types import Cache
+from foveal.core.types import Cache, Fan
+from foveal.layers.fan import attend_fan
+from foveal.layers.linear import Linear
 from foveal.layers.norms import RMSNorm
 from foveal.layers.rotary import rotate
 
@@ -43,10 +45,10 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads, self.causal = heads, kv_heads or heads, causal
         self.head_width = head_width or width // heads
-        self.query = nn.Linear(width, self.heads * self.head_width, bias=bias)
-        self.key = nn.Linear(width, self.kv_heads * self.head_width, bias=bias)
-        self.value = nn.Linear(width, self.kv_heads * self.head_width, bias=bias)
-        self.out = nn.Linear(self.heads * self.head_width, width, bias=out_bias)
+        self.query = Linear(width, self.heads * self.head_width, bias=bias)
+        self.key = Linear(width, self.kv_heads * self.head_width, bias=bias)
+        self.value = Linear(width, self.kv_heads * self.head_width, bias=bias)
+        self.out = Linear(self.heads * self.head_width, width, bias=out_bias)
         self.query_norm = RMSNorm(self.head_width, eps=qk_norm) if qk_norm is not None else nn.Identity()
         self.key_norm = RMSNorm(self.head_width, eps=qk_norm) if qk_norm is not None else nn.Identity()
 
@@ -58,8 +60,12 @@ class Attention(nn.Module):
         rotary: tuple[Tensor, Tensor] | None = None,
         cache: Cache | None = None,
         layer: int = 0,
+        fan: Fan | None = None,
     ) -> Float[Tensor, "B L D"]:
-        """Attend within `hidden` and, with a cache, to the earlier tokens of `layer`; no mask means all (or causal)."""
+        """Attend within `hidden` and, with a cache, to the earlier tokens of `layer`.
+
+        Without a mask all tokens are seen, or the earlier ones (`causal`), or what the `fan` says.
+        """
         split = (*hidden.shape[:2], -1, self.head_width)
         query = self.query_norm(self.query(hidden).view(split)).transpose(1, 2)
         key = self.key_norm(self.key(hidden).view(split)).transpose(1, 2)
@@ -68,6 +74,9 @@ class Attention(nn.Module):
             query, key = rotate(query, *rotary), rotate(key, *rotary)
         if cache is not None:
             key, value = cache.update(layer, key, value)
-        causal = self.causal and mask is None and hidden.shape[1] > 1
-        mixed = attend(query, key, value, mask=mask, causal=causal)
+        if fan is not None:
+            mixed = attend_fan(query, key, value, fan=fan)
+        else:
+            causal = self.causal and mask is None and hidden.shape[1] > 1
+            mixed = attend(query, key, value, mask=mask, causal=causal)
         return self.out(mixed.transpose(1, 2).flatten(2))

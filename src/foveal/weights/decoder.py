@@ -107,7 +107,7 @@ def load(
     return load_causal(
         Path(directory),
         ModelConfig.parse(parts),
-        to_batch=text_batch,
+        to_batch=lambda _: text_batch,
         renaming=renaming(config),
         config=config,
         dtype=dtype,

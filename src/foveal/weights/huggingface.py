@@ -1,8 +1,9 @@
 """A causal model under the argument and field names of its Hugging Face reference, and back into a checkpoint."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError, unknown
-from foveal.core.types import IGNORE, Batch, Output
+from foveal.core.types import IGNORE, Answer, Batch, Output
 from foveal.decode import generate as decoding
 from foveal.decode import sampling
 from foveal.models.causal import Causal, empty, next_labels
 from foveal.models.config import ModelConfig
+from foveal.models.talk import answer, question, stream_answer
+from foveal.preprocess.processor import Processor
 from foveal.weights.files import read_checkpoint, read_json, write_checkpoint, write_json
 from foveal.weights.names import Renaming, load_strict
 
@@ -40,7 +43,7 @@ class HuggingFaceCausal(nn.Module):
     """`model` called as its reference is: `to_batch` takes the reference's arguments by name.
 
     `config` and `generation` are the contents of config.json and generation_config.json; `renaming` leads back to
-    the reference's weight names.
+    the reference's weight names; `processor` reads the checkpoint's own when it is asked in words.
     """
 
     def __init__(
@@ -51,10 +54,24 @@ class HuggingFaceCausal(nn.Module):
         renaming: Renaming,
         config: Mapping[str, Any],
         generation: Mapping[str, Any],
+        processor: Callable[[], Processor],
     ) -> None:
         super().__init__()
         self.model, self.to_batch, self.renaming = model, to_batch, renaming
-        self.config, self.generation = dict(config), dict(generation)
+        self.config, self.generation, self._processor = dict(config), dict(generation), processor
+
+    @cached_property
+    def processor(self) -> Processor:
+        """The checkpoint's own tokenizer, image transform and chat template, read when first needed."""
+        return self._processor()
+
+    def answer(self, images: Any, text: str, **settings: Any) -> Answer:
+        """Answer a question about images (one or several: paths or opened pictures; None or [] for text alone)."""
+        return answer(self.model, self.processor, question(images, text), **settings)
+
+    def stream_answer(self, images: Any, text: str, **settings: Any) -> Iterator[Answer]:
+        """The answer so far, after every token."""
+        return stream_answer(self.model, self.processor, question(images, text), **settings)
 
     def forward(
         self, input_ids: Int[Tensor, "B L"], *, output_hidden_states: bool | None = None, **inputs: Any
@@ -112,17 +129,27 @@ def load_causal(
     directory: Path,
     model_config: ModelConfig,
     *,
-    to_batch: Callable[..., Batch],
+    to_batch: Callable[[Causal], Callable[..., Batch]],
     renaming: Renaming,
     config: Mapping[str, Any],
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> HuggingFaceCausal:
-    """The model of a checkpoint directory, in the checkpoint's dtype unless told; strict about its weights."""
+    """The model of a checkpoint directory, in the checkpoint's dtype unless told; strict about its weights.
+
+    `to_batch` makes, for the model, what turns the reference's arguments into a batch.
+    """
     model = empty(model_config)
     load_strict(model, read_checkpoint(directory), str(directory), renaming=renaming, dtype=dtype, device=device)
     generation = generation_settings(directory, config)
-    wrapped = HuggingFaceCausal(model, to_batch=to_batch, renaming=renaming, config=config, generation=generation)
+    wrapped = HuggingFaceCausal(
+        model,
+        to_batch=to_batch(model),
+        renaming=renaming,
+        config=config,
+        generation=generation,
+        processor=lambda: Processor.from_huggingface(directory),
+    )
     return wrapped.eval()
 
 
@@ -151,7 +178,7 @@ def text_batch(
         image_slot=torch.full_like(input_ids, -1),
         labels=labels,
         positions=position_ids,
-        full=attention_mask is None,
+        full=attention_mask is None or (not torch.compiler.is_compiling() and bool(valid.all())),
     )
 
 

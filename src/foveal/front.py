@@ -1,0 +1,89 @@
+"""The front door: where everything is put together."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from foveal.core.errors import InputError, unknown
+from foveal.models.causal import assemble
+from foveal.models.config import ModelConfig
+from foveal.preprocess.processor import Processor
+from foveal.weights import decoder, llava, run, smollm2, vision_towers
+from foveal.weights.files import read_config
+from foveal.weights.pretrained import initialise
+
+_FAMILIES = (llava, decoder, vision_towers)
+_FORMATS = ("foveal", "huggingface")
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+) -> Any:
+    """A model ready to use, from a run directory of ours or a Hugging Face checkpoint directory.
+
+    `format` is found out where it is not given; "smollm2-135m" names the packaged language model. Raises InputError
+    for a directory of neither kind, an unsupported model type, and any weight that does not fit.
+    """
+    if format is not None and format not in _FORMATS:
+        raise unknown("format", format, _FORMATS)
+    directory = smollm2.smollm2() if path == "smollm2-135m" else Path(path)
+    if not directory.is_dir():
+        raise InputError(f"there is no directory {directory}; give a run or a checkpoint directory")
+    wanted = {"dtype": _dtype(dtype), "device": device}
+    if format == "foveal" or (format is None and run.matches(directory)):
+        return run.load(directory, **wanted)
+    config = read_config(directory)
+    for family in _FAMILIES:
+        if family.matches(config):
+            return family.load(directory, config, **wanted)
+    kinds = "llava, llama, qwen2, qwen3, clip_vision_model, siglip_vision_model"
+    raise InputError(f"{directory} holds a {config.get('model_type')!r} model; Foveal loads {kinds}")
+
+
+def build(config: ModelConfig | Mapping[str, Any] | str | os.PathLike[str]) -> run.Run:
+    """A fresh model from a config: an object, a mapping, or the path of a YAML file (a recipe or a run's config).
+
+    A mapping may be a whole recipe; its `model`, `processor` and `init` count. Raises InputError for unknown keys
+    and parts that do not fit.
+    """
+    if isinstance(config, ModelConfig):
+        return run.Run(assemble(config))
+    given = dict(config) if isinstance(config, Mapping) else _yaml(Path(config))
+    parts = given if "model" in given else {"model": given}
+    model = assemble(ModelConfig.parse(parts["model"]))
+    initialise(model, parts.get("init") or {})
+    external = {part: source for part, source in (parts.get("init") or {}).items() if source == "imagenet"}
+    settings = parts.get("processor")
+    processor = None
+    if settings and not isinstance(config, Mapping):
+        processor = Processor.from_settings(settings, Path(config).parent)
+    return run.Run(model, processor, external=external)
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no config {path}; give a mapping or the path of a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(given, dict):
+        raise InputError(f"{path} holds no mapping; a config has a 'model' with its parts")
+    return given
+
+
+def _dtype(given: torch.dtype | str | None) -> torch.dtype | None:
+    if given is None or isinstance(given, torch.dtype):
+        return given
+    found = getattr(torch, given, None)
+    if not isinstance(found, torch.dtype):
+        raise unknown("dtype", given, ("float32", "bfloat16", "float16"))
+    return found

@@ -1,0 +1,54 @@
+"""Causal attention over a trunk and its branches, at the cost of what is seen and not of all pairs."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from foveal.core.types import Fan
+
+
+def attend_fan(
+    query: Float[Tensor, "B H L d"],
+    key: Float[Tensor, "B G L d"],
+    value: Float[Tensor, "B G L d"],
+    *,
+    fan: Fan,
+) -> Float[Tensor, "B H L d"]:
+    """What `attend` gives under the mask of branches, for rows laid out as a fan.
+
+    Plain products in the dtype of `value`: for such short rows they are several times faster on a CPU in bfloat16
+    than the fused kernel.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        query, key, value = query.to(value.dtype), _spread(key.to(value.dtype), query), _spread(value, query)
+        stem, blocks = (query[:, :, : fan.trunk], key[:, :, : fan.trunk], value[:, :, : fan.trunk]), []
+        for part in (query, key, value):
+            blocks.append(part[:, :, fan.trunk :].unflatten(2, (fan.branches, fan.length)))
+        return torch.cat([_causal(*stem), _branches(stem[1], stem[2], *blocks)], dim=2)
+
+
+def _spread(heads: Tensor, query: Tensor) -> Tensor:
+    return heads.repeat_interleave(query.shape[1] // heads.shape[1], dim=1)
+
+
+def _causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return torch.softmax(_scores(query, key) + _later(query), dim=-1) @ value
+
+
+def _branches(stem_key: Tensor, stem_value: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    trunk = stem_key.shape[2]
+    flat = query.flatten(2, 3)
+    scores = torch.cat(
+        [_scores(flat, stem_key).unflatten(2, query.shape[2:4]), _scores(query, key) + _later(query)], -1
+    )
+    weights = torch.softmax(scores, dim=-1)
+    return weights[..., :trunk].flatten(2, 3) @ stem_value + (weights[..., trunk:] @ value).flatten(2, 3)
+
+
+def _scores(query: Tensor, key: Tensor) -> Tensor:
+    return (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+
+
+def _later(query: Tensor) -> Tensor:
+    length = query.shape[-2]
+    return torch.full((length, length), float("-inf"), dtype=query.dtype, device=query.device).triu(1)

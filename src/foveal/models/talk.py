@@ -1,0 +1,49 @@
+"""Asking a model in words and pictures, and hearing it answer piece by piece."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from foveal.core.errors import InputError
+from foveal.core.example import Example
+from foveal.core.types import Answer
+from foveal.decode.generate import stream
+from foveal.models.causal import Causal
+from foveal.preprocess.processor import Processor
+
+
+def question(images: Any, text: str) -> Example:
+    """One user message: the images (one or several; paths or opened pictures), then the text."""
+    if not text.strip():
+        raise InputError("the question is empty; write what you want to know")
+    pictures = tuple(images) if isinstance(images, list | tuple) else () if images is None else (images,)
+    content = [{"type": "image"} for _ in pictures] + [{"type": "text", "text": text}]
+    return Example(id="question", messages=({"role": "user", "content": content},), images=pictures)
+
+
+@torch.inference_mode()
+def stream_answer(
+    model: Causal, processor: Processor, example: Example, *, max_new_tokens: int = 64, **sampling: Any
+) -> Iterator[Answer]:
+    """The answer so far, after every new token; the last one is the whole answer."""
+    device = next(model.parameters()).device
+    batch = processor.prompt([example], plan=model.plan, room=max_new_tokens).to(device)
+    seen = int((batch.image_slot >= 0).sum())
+    ids: list[int] = []
+    steps = stream(model, batch, max_new_tokens=max_new_tokens, stop_ids=processor.stop_ids, **sampling)
+    for step in steps:
+        ids.append(int(step[0]))
+        yield Answer(text=processor.text(_spoken(ids, processor.stop_ids)), visual_tokens=seen, token_ids=tuple(ids))
+    if not ids:
+        yield Answer(text="", visual_tokens=seen)
+
+
+def answer(model: Causal, processor: Processor, example: Example, **settings: Any) -> Answer:
+    """The whole answer."""
+    *_, last = stream_answer(model, processor, example, **settings)
+    return last
+
+
+def _spoken(ids: Sequence[int], stop_ids: Sequence[int]) -> list[int]:
+    return [i for i in ids if i not in stop_ids]

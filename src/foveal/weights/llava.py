@@ -1,0 +1,117 @@
+"""LLaVA checkpoints of Hugging Face: CLIP or SigLIP tower, MLP projector, Llama or Qwen decoder (2310.03744)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from foveal.core.errors import InputError
+from foveal.core.types import Batch, Grid, Layout, Pixels
+from foveal.models.causal import Causal
+from foveal.models.config import ModelConfig
+from foveal.weights.decoder import language_rules, language_settings
+from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
+from foveal.weights.names import Renaming, Rule
+from foveal.weights.vision_towers import vision_rules, vision_settings
+
+_PROJECTOR = ("model.multi_modal_projector.", "multi_modal_projector.")
+_LANGUAGE = ("model.language_model.", "language_model.model.")
+_HEAD = ("lm_head", "language_model.lm_head")
+
+
+def matches(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is that of a LLaVA model."""
+    return config.get("model_type") == "llava"
+
+
+def renaming(config: Mapping[str, Any]) -> Renaming:
+    """Between a LLaVA checkpoint's weight names, of this or older versions of transformers, and ours."""
+    projector: list[Rule] = [
+        (f"connector.maps.{i}.*", tuple(f"{prefix}linear_{i + 1}.*" for prefix in _PROJECTOR)) for i in range(2)
+    ]
+    tower = vision_rules(str(config["vision_config"].get("model_type")))
+    return Renaming([*projector, *tower, *language_rules(theirs_prefix=_LANGUAGE, head=_HEAD)])
+
+
+def model_config(config: Mapping[str, Any]) -> ModelConfig:
+    """The rooms' components for a LLaVA config.json, with the reference's defaults."""
+    layers = config.get("vision_feature_layer", -2)
+    text = {"model_type": "llama", **config["text_config"]}
+    tied = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
+    return ModelConfig.parse(
+        {
+            "vision": vision_settings(
+                config["vision_config"],
+                layers=tuple(layers) if isinstance(layers, list | tuple) else (layers,),
+                select=config.get("vision_feature_select_strategy", "default"),
+            ),
+            "connector": {
+                "name": "mlp",
+                "depth": 2,
+                "activation": config.get("projector_hidden_act", "gelu"),
+                "bias": config.get("multimodal_projector_bias", True),
+            },
+            "fusion": "prefix",
+            "language": language_settings(text),
+            "head": {"name": "language_model", "tied": tied},
+        }
+    )
+
+
+def load(
+    directory: str | Path,
+    config: Mapping[str, Any],
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> HuggingFaceCausal:
+    """The model of a checkpoint directory, called as the reference is; `config` is its config.json.
+
+    Raises InputError for an unsupported part and for a missing, unexpected or mis-shaped weight.
+    """
+    token = config.get("image_token_id", config.get("image_token_index", 32000))
+    return load_causal(
+        Path(directory),
+        model_config(config),
+        to_batch=lambda model: batcher(model, image_token=token),
+        renaming=renaming(config),
+        config=config,
+        dtype=dtype,
+        device=device,
+    )
+
+
+def batcher(model: Causal, *, image_token: int) -> Callable[..., Batch]:
+    """What makes a batch of the arguments that LLaVA's processor returns."""
+
+    def to_batch(
+        input_ids: Int[Tensor, "B L"],
+        attention_mask: Int[Tensor, "B L"] | None = None,
+        pixel_values: Float[Tensor, "I C H W"] | None = None,
+        position_ids: Int[Tensor, "B L"] | None = None,
+        labels: Int[Tensor, "B L"] | None = None,
+    ) -> Batch:
+        batch = text_batch(input_ids, attention_mask, position_ids, labels)
+        marked = input_ids == image_token
+        sizes: Sequence[Grid] = [] if pixel_values is None else [tuple(pixel_values.shape[-2:])] * len(pixel_values)
+        layout = model.plan(sizes) if sizes else Layout.of_grids([])
+        if int(marked.sum()) != layout.total:
+            raise InputError(
+                f"{int(marked.sum())} image tokens in input_ids but {len(sizes)} images bring {layout.total}; "
+                "give both as the checkpoint's processor returns them"
+            )
+        if pixel_values is None:
+            return batch
+        slots = torch.where(marked, marked.flatten().cumsum(0).view_as(marked) - 1, -1)
+        return replace(batch, image_slot=slots, visual=Pixels.whole(pixel_values), owner=_owner(marked, layout))
+
+    return to_batch
+
+
+def _owner(marked: Tensor, layout: Layout) -> Int[Tensor, " I"]:
+    rows = marked.nonzero()[:, 0]
+    return rows[torch.tensor(layout.offsets[:-1], device=rows.device)]

@@ -1,0 +1,61 @@
+"""Pretrained parts by name or directory: what a recipe's `init` puts into a fresh model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from foveal.core.errors import InputError, unknown
+from foveal.core.lookup import Spec
+from foveal.models.causal import Causal
+from foveal.weights import decoder, files, smollm2, vision_towers
+
+_PACKAGED = {"vision": ("imagenet",), "language": ("smollm2-135m",)}
+
+
+def pretrained(part: str, source: str, spec: Spec | None) -> dict[str, Tensor]:
+    """The weights of one part in our names, from an installed package or a reference checkpoint's directory.
+
+    Raises InputError for a part that the model lacks, an unknown source, and a source that does not fit the part.
+    """
+    if part not in _PACKAGED or spec is None:
+        raise unknown("part in init:", part, _PACKAGED)
+    if source == "imagenet" and part == "vision":
+        if spec.name != "efficientnet_lite":
+            raise InputError(f"imagenet weights are for vision efficientnet_lite, not {spec.name}; name a directory")
+        return _under("vision.", efficientnet_lite.pretrained(spec.settings.variant))
+    directory = smollm2.smollm2() if source == "smollm2-135m" else Path(source)
+    if not directory.is_dir():
+        raise unknown(f"source of {part} in init:", source, _PACKAGED[part])
+    return _from_directory(part, directory)
+
+
+def _from_directory(part: str, directory: Path) -> dict[str, Tensor]:
+    config = files.read_config(directory)
+    family = {"vision": vision_towers, "language": decoder}[part]
+    if not family.matches(config):
+        raise InputError(f"{directory} holds a {config.get('model_type')!r}, which is no {part} part that Foveal knows")
+    state = family.renaming(config).to_ours(files.read_checkpoint(directory))
+    return {name: weight for name, weight in state.items() if name.startswith((f"{part}.", "head."))}
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: weight for name, weight in state.items()}
+
+
+def initialise(model: Causal, sources: Mapping[str, str]) -> None:
+    """Fill the parts that `sources` name; every weight of such a part must come, in its shape."""
+    wanted = model.state_dict()
+    for part, source in sources.items():
+        found = pretrained(part, source, getattr(model.config, part, None))
+        absent = [name for name in wanted if name.startswith(f"{part}.") and name not in found]
+        strange = [name for name in found if name not in wanted or wanted[name].shape != found[name].shape]
+        if absent or strange:
+            raise InputError(
+                f"init.{part} {source!r} does not fit the recipe's {part}: {len(absent)} weights absent, "
+                f"{len(strange)} of another name or shape (first: {(absent + strange)[0]}); make their settings agree"
+            )
+        with torch.no_grad():
+            for name, weight in found.items():
+                wanted[name].copy_(weight)
