@@ -31,7 +31,7 @@ def read_checkpoint(directory: str | Path) -> dict[str, Tensor]:
     folder = Path(directory)
     if not folder.is_dir():
         raise InputError(f"no checkpoint directory at {folder}; give the directory that holds config.json")
-    for name, read in ((WHOLE, _file), (INDEX, _shards), (PICKLED, _file), (PICKLED_INDEX, _shards)):
+    for name, read in ((WHOLE, read_weights), (INDEX, _shards), (PICKLED, read_weights), (PICKLED_INDEX, _shards)):
         if (folder / name).exists():
             return read(folder / name)
     raise InputError(f"{folder} holds no weights; put {WHOLE}, {INDEX} or {PICKLED} there")
@@ -61,7 +61,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         beside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _file(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Every weight of one safetensors or pickled file; raises InputError where it is damaged or holds other things."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -89,7 +90,7 @@ def _shards(index: Path) -> dict[str, Tensor]:
         shard = index.parent / name
         if not shard.exists():
             raise InputError(f"{index.name} names the shard {name}, which is not in {index.parent}; copy it there")
-        state |= _file(shard)
+        state |= read_weights(shard)
     absent = [name for name in places if name not in state]
     if absent:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""

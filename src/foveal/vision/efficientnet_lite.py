@@ -1,0 +1,263 @@
+"""EfficientNet-Lite (the ReLU6 form of 1905.11946 without squeeze-and-excitation): features of any input on one grid.
+
+The ImageNet weights were trained on RGB pixels from 0 to 1, less `MEAN`, over `STD`; images came as a central crop
+of side / (side + 32) of the shorter edge, resized by `INTERPOLATION` to `SIDE`.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from foveal.core.errors import InputError, unknown
+from foveal.core.types import Grid, Layout, Pixels, VisualTokens
+
+MEAN = (127 / 255,) * 3
+STD = (128 / 255,) * 3
+INTERPOLATION = "bicubic"
+SIDE = {0: 224, 1: 240, 2: 260}  # pixels, by variant
+
+Variant = Literal[0, 1, 2]
+Resample = Literal["bilinear", "nearest"]
+Module = TypeVar("Module", bound=nn.Module)
+
+_SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # of width, of depth
+_STAGES = (  # blocks, kernel, stride, expansion, channels, all before scaling
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+_STEM, _HEAD, _CLASSES = 32, 1280, 1000  # not scaled
+_STRIDES = (4, 8, 16, 32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings: lite 0, 1 or 2, and which maps are tapped.
+
+    The last map of each stride in `taps` comes onto the grid with cells of `stride` pixels: finer ones by averaging,
+    coarser ones by `resample`; all are concatenated along features in this order. `classify` keeps the ImageNet head.
+    """
+
+    variant: Variant = 0
+    taps: tuple[int, ...] = (8, 16, 32)
+    stride: int = 16
+    resample: Resample = "bilinear"
+    classify: bool = False
+
+
+class ConvNorm(nn.Module):
+    """A convolution and its batch norm, `[T C H W]` to `[T D h w]`, where h and w are H and W over stride, rounded up.
+
+    The zeros around a map are TensorFlow's: where their number is odd, one more stands below and right.
+    """
+
+    def __init__(
+        self, width_in: int, width_out: int, *, kernel: int = 1, stride: int = 1, depthwise: bool = False
+    ) -> None:
+        super().__init__()
+        self.padded = stride > 1  # an odd kernel at stride 1 has equal zeros on both sides
+        groups = width_in if depthwise else 1
+        padding = 0 if self.padded else kernel // 2
+        self.conv = nn.Conv2d(width_in, width_out, kernel, stride=stride, padding=padding, groups=groups, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(width_out, eps=1e-3, momentum=0.01)
+        nn.init.kaiming_normal_(self.conv.weight)
+
+    def forward(self, maps: Float[Tensor, "T C H W"]) -> Float[Tensor, "T D h w"]:
+        """Pad, convolve, norm."""
+        return self.norm(self.conv(self._pad(maps) if self.padded else maps))
+
+    def _pad(self, maps: Tensor) -> Tensor:
+        kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
+        zeros = []
+        for size in (maps.shape[-1], maps.shape[-2]):
+            total = max((_cells(size, stride) - 1) * stride + kernel - size, 0)
+            zeros += [total // 2, total - total // 2]
+        return F.pad(maps, zeros)
+
+
+class Block(nn.Module):
+    """An inverted bottleneck (MBConv): expand, convolve each channel, project."""
+
+    def __init__(self, width_in: int, width_out: int, *, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = width_in * expansion
+        self.residual = stride == 1 and width_in == width_out
+        self.expand = ConvNorm(width_in, inner) if expansion > 1 else None
+        self.depthwise = ConvNorm(inner, inner, kernel=kernel, stride=stride, depthwise=True)
+        self.project = ConvNorm(inner, width_out)
+
+    def forward(self, maps: Float[Tensor, "T C H W"]) -> Float[Tensor, "T D h w"]:
+        """Expand, convolve, project; beside a residual where the shape stays."""
+        inner = maps if self.expand is None else _relu6(self.expand(maps))
+        new = self.project(_relu6(self.depthwise(inner)))
+        return new + maps if self.residual else new
+
+
+class EfficientnetLite(nn.Module):
+    """Pixels of any size to one token a cell of `stride` pixels, in raster order.
+
+    Batch norm always uses its stored statistics, in training too, so that a token depends on its own image alone. A
+    tile counts as an image of its own. Raises InputError for a variant, tap or stride that is not there.
+    """
+
+    def __init__(
+        self,
+        *,
+        variant: Variant = 0,
+        taps: tuple[int, ...] = (8, 16, 32),
+        stride: int = 16,
+        resample: Resample = "bilinear",
+        classify: bool = False,
+    ) -> None:
+        super().__init__()
+        _check(variant, taps, stride)
+        self.taps, self.stride, self.resample = taps, stride, resample
+        self.stem = ConvNorm(3, _STEM, kernel=3, stride=2)
+        self.blocks = nn.ModuleList()
+        width, place = _STEM, 2
+        self.ends: dict[int, tuple[int, int]] = {}  # of each stride: blocks up to its last map, and that map's channels
+        for blocks, kernel, step, expansion, channels in _scaled(variant):
+            place *= step
+            for i in range(blocks):
+                first = step if i == 0 else 1
+                self.blocks.append(Block(width, channels, kernel=kernel, stride=first, expansion=expansion))
+                width = channels
+            self.ends[place] = (len(self.blocks), width)
+        self.width = sum(self.ends[tap][1] for tap in taps)
+        self.head = ConvNorm(width, _HEAD) if classify else None
+        self.classifier = nn.Linear(_HEAD, _CLASSES) if classify else None
+        self._freeze_unreached()
+        self.train(self.training)
+
+    def plan(self, sizes: Sequence[Grid]) -> Layout:
+        """One token a cell of the grid, the last row and column also where the image does not fill them."""
+        for height, width in sizes:
+            if min(height, width) < 1:
+                raise InputError(f"an image of {height} x {width} pixels is empty; leave it out")
+        return Layout.of_grids([(_cells(height, self.stride), _cells(width, self.stride)) for height, width in sizes])
+
+    def forward(self, pixels: Pixels) -> VisualTokens:
+        """Run to the deepest tap, bring the taps onto the grid, concatenate."""
+        tiles, _, height, width = pixels.values.shape
+        layout = self.plan([(height, width)] * tiles)
+        maps = self.maps(pixels.values)
+        grid = (_cells(height, self.stride), _cells(width, self.stride))
+        features = torch.cat([self._on_grid(maps[tap], tap, grid) for tap in self.taps], dim=1)
+        return VisualTokens.on_layout(features.permute(0, 2, 3, 1).flatten(0, 2), layout)
+
+    def maps(self, values: Float[Tensor, "T C H W"]) -> dict[int, Tensor]:
+        """The tapped maps `[T D h w]` by their strides."""
+        wanted = {self.ends[tap][0]: tap for tap in self.taps}
+        found = {}
+        maps = self._stem(values)
+        for done, block in enumerate(self.blocks[: max(wanted)], start=1):
+            maps = block(maps)
+            if done in wanted:
+                found[wanted[done]] = maps
+        return found
+
+    def logits(self, values: Float[Tensor, "T C H W"]) -> Float[Tensor, "T N"]:
+        """Scores of the N = 1000 ImageNet classes; raises InputError where the classifier was left out."""
+        if self.head is None or self.classifier is None:
+            raise InputError("this efficientnet_lite has no classifier; build it with classify: true")
+        maps = self._stem(values)
+        for block in self.blocks:
+            maps = block(maps)
+        return self.classifier(_relu6(self.head(maps)).mean((2, 3)))
+
+    def train(self, mode: bool = True) -> "EfficientnetLite":
+        """Training mode for all but the batch norms, whose statistics stay as they were learned."""
+        super().train(mode)
+        for part in self.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.eval()
+        return self
+
+    def _stem(self, values: Tensor) -> Tensor:
+        values = values.to(self.stem.conv.weight.dtype)
+        return _relu6(self.stem(values.contiguous(memory_format=torch.channels_last)))
+
+    def _on_grid(self, maps: Tensor, tap: int, grid: Grid) -> Tensor:
+        if tap < self.stride:
+            return F.avg_pool2d(maps, self.stride // tap, ceil_mode=True)
+        if tap > self.stride:
+            # by a whole factor and then cut, so that a cell stays over its pixels
+            maps = F.interpolate(maps, scale_factor=float(tap // self.stride), mode=self.resample)
+        return maps[:, :, : grid[0], : grid[1]]
+
+    def _freeze_unreached(self) -> None:
+        """What no tap reaches gets no gradient, so it must not count as trainable."""
+        deepest = max(self.ends[tap][0] for tap in self.taps)
+        for part in (*self.blocks[deepest:], self.head, self.classifier):
+            if part is not None:
+                part.requires_grad_(False)
+
+
+def fold(model: Module) -> Module:
+    """A copy whose batch norms are folded into the convolutions before them: the same function, for use alone.
+
+    Its state dict has other names, so it is made for running and not for saving.
+    """
+    folded = copy.deepcopy(model)
+    for part in folded.modules():
+        if isinstance(part, ConvNorm) and isinstance(part.norm, nn.BatchNorm2d):
+            _fold_one(part, part.norm)
+    return folded
+
+
+@torch.no_grad()
+def _fold_one(part: ConvNorm, norm: nn.BatchNorm2d) -> None:
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    bias = norm.bias.double() - norm.running_mean.double() * scale
+    weight, trained = part.conv.weight, part.conv.weight.requires_grad
+    fresh = (weight.double() * scale[:, None, None, None]).to(weight.dtype, memory_format=torch.channels_last)
+    part.conv.weight = nn.Parameter(fresh, requires_grad=trained)
+    part.conv.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=trained)
+    part.norm = nn.Identity()
+
+
+def _scaled(variant: int) -> list[tuple[int, int, int, int, int]]:
+    """The stages of a variant: the first and last keep their depth, channels come in multiples of 8."""
+    wide, deep = _SCALES[variant]
+    ends = (0, len(_STAGES) - 1)
+    return [
+        (blocks if i in ends else math.ceil(blocks * deep), kernel, stride, expansion, _channels(channels * wide))
+        for i, (blocks, kernel, stride, expansion, channels) in enumerate(_STAGES)
+    ]
+
+
+def _channels(wanted: float) -> int:
+    """The nearest multiple of 8 that is not more than a tenth below."""
+    nearest = max(8, int(wanted + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * wanted else nearest + 8
+
+
+def _cells(size: int, stride: int) -> int:
+    return (size + stride - 1) // stride
+
+
+def _relu6(maps: Tensor) -> Tensor:
+    return F.relu6(maps, inplace=True)
+
+
+def _check(variant: int, taps: tuple[int, ...], stride: int) -> None:
+    if variant not in _SCALES:
+        raise unknown("variant of efficientnet_lite", str(variant), map(str, _SCALES))
+    known = ", ".join(map(str, _STRIDES))
+    if not taps or len(set(taps)) < len(taps):
+        raise InputError(f"efficientnet_lite taps are {taps}; give one or more of {known}, each once")
+    for name, value in (*(("taps", tap) for tap in taps), ("stride", stride)):
+        if value not in _STRIDES:
+            raise InputError(f"efficientnet_lite {name}: {value} is no stride of its maps; give one of {known}")
