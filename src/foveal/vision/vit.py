@@ -13,6 +13,7 @@ from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Pixels, VisualTokens
 from foveal.layers.attention import Attention, attend
 from foveal.layers.initial import small_normal
+from foveal.layers.linear import Linear
 from foveal.layers.mlp import FeedForward
 
 Select = Literal["default", "full"]
@@ -69,7 +70,7 @@ class AttentionPool(nn.Module):
         super().__init__()
         self.heads = heads
         self.probe = nn.Parameter(torch.randn(1, 1, width) * 0.02)
-        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.query, self.key, self.value, self.out = (Linear(width, width) for _ in range(4))
         self.norm = nn.LayerNorm(width, eps=eps)
         self.feed = FeedForward(width=width, inner=inner, activation=activation)
 
