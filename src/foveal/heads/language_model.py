@@ -17,7 +17,7 @@ class Config:
 
 
 class LanguageModel(nn.Module):
-    """`hidden[B L D]` to `logits[B L V]`."""
+    """`hidden[... D]` to `logits[... V]`."""
 
     def __init__(self, *, width: int, vocabulary: int, table: nn.Parameter, tied: bool = False) -> None:
         super().__init__()
@@ -27,6 +27,6 @@ class LanguageModel(nn.Module):
         else:
             small_normal(self.map)
 
-    def forward(self, hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L V"]:
+    def forward(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch V"]:
         """Score every word."""
         return self.map(hidden)

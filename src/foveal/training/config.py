@@ -1,0 +1,107 @@
+"""What a training run does, as data: stages in order, and how the run is kept safe and told about."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from foveal.core.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapters (2106.09685) on the linear maps of `part` whose names end in a target; merged at stage end."""
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    part: str = "language"
+    targets: tuple[str, ...] = ("query", "value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stretch of training; it ends after `steps`, `epochs` or `minutes`: give one of them.
+
+    `train` names the parts that learn by the beginning of their parameters' names (`connector`, `language.layers.3`);
+    all else is frozen. `batch_size` counts examples, or images with all their questions where `group` is set; a step
+    takes `accumulate` such batches in each process. `rates` are learning rates of single parts, `warmup` (below 1: a
+    fraction of the stage, else steps) leads up to the rate and a half cosine down to `floor` times the rate.
+    `kinds` says how often an example of a kind is seen in an epoch (0.5: every other time, 2: twice; `"*"`: all
+    others). `pack` joins conversations in rows of that length. `processor` holds settings of the processor for this
+    stage alone, such as a higher resolution.
+    """
+
+    name: str = "train"
+    steps: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+    train: tuple[str, ...] = ("connector", "language", "head")
+    lora: Lora | None = None
+    objective: str | Mapping[str, Any] = "next_token"
+    batch_size: int = 16
+    accumulate: int = 1
+    group: bool = False
+    group_limit: int | None = None
+    pack: int | None = None
+    kinds: Mapping[str, float] = field(default_factory=dict)
+    rate: float = 1e-3
+    rates: Mapping[str, float] = field(default_factory=dict)
+    warmup: float = 0.03
+    floor: float = 0.0
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    checkpointing: bool = False
+    processor: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        given = [key for key in ("steps", "epochs", "minutes") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise InputError(
+                f"stage {self.name!r} has {' and '.join(given) or 'no end'}; give one of steps, epochs and minutes"
+            )
+        for key in (*given, "batch_size", "accumulate", "rate", "clip"):
+            if getattr(self, key) <= 0:
+                raise InputError(f"stage {self.name!r} has {key} {getattr(self, key)}; give more than 0")
+        if not self.train and self.lora is None:
+            raise InputError(f"stage {self.name!r} trains nothing; name parts in 'train' or give lora settings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Cached features of a frozen encoder: how they are stored, computed, and how many images at a time."""
+
+    dtype: Literal["fp32", "fp16", "bf16"] = "fp16"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    batch_size: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Stages, and what holds for all of them.
+
+    A checkpoint is written every `checkpoint_minutes` and when a stage ends; the last `keep` stay. `workers`
+    processes make batches (0: a thread of this one). At `max_minutes` the run ends as if its stages were done.
+    `features` keeps what a frozen encoder sees of each image in a file, so that it is computed once.
+    """
+
+    stages: tuple[Stage, ...] = (Stage(epochs=1.0),)
+    seed: int = 0
+    checkpoint_minutes: float = 5.0
+    keep: int = 2
+    log_every: int = 10
+    tensorboard: bool = False
+    workers: int = 0
+    max_minutes: float | None = None
+    features: Features | None = None
+    device: Literal["auto", "cpu"] = "auto"
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if not names:
+            raise InputError("training has no stages; give at least one")
+        if len(set(names)) < len(names):
+            raise InputError(f"two stages have one name: {', '.join(names)}; give each its own")
+        if self.keep < 1:
+            raise InputError(f"keep is {self.keep}; keep at least 1 checkpoint, or nothing can be resumed")

@@ -1,0 +1,221 @@
+"""Features of a frozen encoder, computed once for each image and read from files at every step.
+
+A store belongs to one encoder and one way of preparing images (its name is their fingerprint); an image is known by
+path, size and time of change. Shards appear whole or not at all, so an interrupted encoding goes on where it stopped.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from foveal.core.errors import InputError
+from foveal.core.types import Grid, Layout, Pixels, VisualTokens
+from foveal.training.checkpoint import fingerprint
+
+SHARD = 256  # images
+_TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_RAW = {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16}  # numpy has no bfloat16
+
+Progress = Callable[[int, int], None]  # images done, images in all
+
+
+def identity(encoder: nn.Module, **settings: Any) -> str:
+    """The name of the store for an encoder's weights and whatever else its features depend on."""
+    described = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256((fingerprint(encoder.state_dict()) + described).encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where an image's rows are."""
+
+    shard: str
+    start: int
+    count: int
+    grid: Grid | None
+
+
+@dataclass
+class Store:
+    """Features in `folder`: `widths` of the features and of every other level, side by side in a row of a token."""
+
+    folder: Path
+    dtype: str = "fp16"
+    widths: tuple[int, ...] = ()
+    places: dict[str, _Place] = field(default_factory=dict)
+    shards: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.refresh()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "shards": {}}  # each process maps the files itself
+
+    def refresh(self) -> None:
+        """Read the index of every whole shard."""
+        for path in sorted(self.folder.glob("*.json")):
+            meta = json.loads(path.read_text(encoding="utf-8"))
+            self.widths, start = tuple(meta["widths"]), 0
+            for key, count, grid in meta["images"]:
+                self.places[key] = _Place(
+                    shard=path.stem, start=start, count=count, grid=tuple(grid) if grid is not None else None
+                )
+                start += count
+
+    def missing(self, images: Sequence[Any]) -> list[Any]:
+        """The distinct images whose features are not there yet, in order."""
+        wanted = {image_key(image): image for image in images}
+        return [image for key, image in wanted.items() if key not in self.places]
+
+    def __call__(self, images: Sequence[Any]) -> VisualTokens:
+        """The features of these images in order, in float32; raises InputError for one that was never encoded."""
+        places = [self._place(image) for image in images]
+        layout = Layout(counts=tuple(place.count for place in places), grids=tuple(place.grid for place in places))
+        rows = np.empty((layout.total, sum(self.widths)), dtype=_RAW[self.dtype])
+        for place, (begin, end) in zip(places, pairwise(layout.offsets), strict=True):
+            rows[begin:end] = self._rows(place.shard)[place.start : place.start + place.count]
+        features, *levels = torch.from_numpy(rows).view(_TYPES[self.dtype]).float().split(self.widths, dim=1)
+        return VisualTokens.on_layout(features.contiguous(), layout, tuple(level.contiguous() for level in levels))
+
+    def _place(self, image: Any) -> _Place:
+        place = self.places.get(image_key(image))
+        if place is None:
+            raise InputError(f"no features of {image} in {self.folder}; it is new or has changed: train again")
+        return place
+
+    def _rows(self, shard: str) -> np.ndarray:
+        if shard not in self.shards:
+            flat = np.memmap(self.folder / f"{shard}.bin", dtype=_RAW[self.dtype], mode="r")
+            self.shards[shard] = flat.reshape(-1, sum(self.widths))
+        return self.shards[shard]
+
+    def add(self, encoded: Sequence[tuple[str, VisualTokens]]) -> None:
+        """Write a shard of images with their features."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        rows = [torch.cat([seen.features, *seen.levels], dim=1).to(_TYPES[self.dtype]) for _, seen in encoded]
+        widths = [encoded[0][1].features.shape[1], *(level.shape[1] for level in encoded[0][1].levels)]
+        images = [(key, seen.layout.total, seen.layout.grids[0]) for key, seen in encoded]
+        name = hashlib.sha256("".join(key for key, _ in encoded).encode()).hexdigest()[:16]
+        _put(self.folder / f"{name}.bin", torch.cat(rows).cpu().contiguous().view(torch.uint8).numpy().data)
+        _put(self.folder / f"{name}.json", json.dumps({"widths": widths, "images": images}).encode())
+        self.refresh()
+
+
+def image_key(image: Any) -> str:
+    """An image file as it is now; raises InputError for a picture that is no file."""
+    if not isinstance(image, str | os.PathLike):
+        raise InputError("features are cached for image files alone; give paths, or turn cached features off")
+    try:
+        known = os.stat(image)
+    except OSError as error:
+        raise InputError(f"cannot read the image {os.fspath(image)} ({error.strerror}); mend the data") from None
+    return f"{os.path.abspath(image)}:{known.st_size}:{known.st_mtime_ns}"
+
+
+def _put(path: Path, data: bytes | memoryview) -> None:
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+    try:
+        with open(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
+
+
+@torch.no_grad()
+def fill(
+    store: Store,
+    images: Sequence[Any],
+    *,
+    encoder: Callable[[Pixels], VisualTokens],
+    look: Callable[[Sequence[Any]], Pixels],
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    batch_size: int = 32,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda done, total: None,
+) -> None:
+    """Encode what is missing of these images (opened by `look` while the batch before is encoded).
+
+    Raises InputError where the disk has no room for all of them, before most of the work is done.
+    """
+    wanted = store.missing(images)
+    waiting: list[tuple[str, VisualTokens]] = []
+    device = torch.device(device)
+    half = torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+    for done, (chosen, pixels) in _looked(wanted, look, batch_size):
+        with half:
+            seen = encoder(pixels.to(device))
+        if not waiting and done == len(chosen):
+            _check_room(store, seen, share=len(wanted) / len(chosen), total=len(wanted), say=say)
+        waiting += zip(map(image_key, chosen), _each(seen), strict=True)
+        if len(waiting) >= SHARD or done == len(wanted):
+            store.add(waiting)
+            waiting = []
+        progress(done, len(wanted))
+
+
+def _looked(
+    images: Sequence[Any], look: Callable[[Sequence[Any]], Pixels], batch_size: int
+) -> Iterator[tuple[int, tuple[Sequence[Any], Pixels]]]:
+    """Batches of images with their pixels, and how many images are in them and those before; opened one ahead."""
+    batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
+    done = 0
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = [pool.submit(look, batch) for batch in batches[:1]]
+        for i, batch in enumerate(batches):
+            pixels = coming.pop().result()
+            if i + 1 < len(batches):
+                coming.append(pool.submit(look, batches[i + 1]))
+            done += len(batch)
+            yield done, (batch, pixels)
+
+
+def _each(seen: VisualTokens) -> list[VisualTokens]:
+    """The tokens of each image by itself. Raises InputError for tokens that lie where no plain layout says."""
+    plain = VisualTokens.on_layout(seen.features, seen.layout)
+    if not torch.allclose(seen.boxes.float(), plain.boxes, atol=1e-5) or not torch.equal(seen.mass.float(), plain.mass):
+        raise InputError("cached features hold one token a grid cell, and this encoder's lie elsewhere; turn them off")
+    parts = []
+    for i, (begin, end) in enumerate(pairwise(seen.layout.offsets)):
+        layout = Layout(counts=seen.layout.counts[i : i + 1], grids=seen.layout.grids[i : i + 1])
+        levels = tuple(level[begin:end] for level in seen.levels)
+        parts.append(VisualTokens.on_layout(seen.features[begin:end], layout, levels))
+    return parts
+
+
+def _check_room(store: Store, seen: VisualTokens, *, share: float, total: int, say: Callable[[str], None]) -> None:
+    width = seen.features.shape[1] + sum(level.shape[1] for level in seen.levels)
+    needed = share * seen.layout.total * width * _TYPES[store.dtype].itemsize
+    store.folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(store.folder).free
+    say(f"features of {total:,} images take {_size(needed)} in {store.folder} ({_size(free)} free)")
+    if needed > free:
+        raise InputError(
+            f"features of {total:,} images take {_size(needed)}, but {_size(free)} are free in {store.folder}; "
+            "free some, store them as fp16, or turn cached features off"
+        )
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

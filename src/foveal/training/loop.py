@@ -1,0 +1,328 @@
+"""The one training loop: stages of steps, under Accelerate, whatever the model and the objective."""
+
+import errno
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import gather_object, set_seed
+from torch import nn
+from torch.optim import Optimizer
+
+from foveal.core.config import dump
+from foveal.core.errors import InputError
+from foveal.core.example import Example
+from foveal.core.lookup import module, spec
+from foveal.training import checkpoint
+from foveal.training.checkpoint import Checkpoints, Progress, Snapshot
+from foveal.training.config import Stage, TrainingConfig
+from foveal.training.feed import Collate, Feed, Micro, ahead
+from foveal.training.log import Entry, Log
+from foveal.training.lora import adapted
+from foveal.training.order import Order, copies, groups
+from foveal.training.pace import Pace
+from foveal.training.parts import learning, optimizer, recomputed
+from foveal.training.step import Objective, Scored, take
+from foveal.training.stop import SIGNALS, Interrupted, Stop
+from foveal.training.window import Window
+
+_HARMLESS = ("checkpoint_minutes", "keep", "log_every", "tensorboard", "workers", "device")  # may differ at resuming
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What came of a run: steps and seconds in all, the last mean loss, and the step that it resumed from."""
+
+    steps: int
+    seconds: float
+    loss: float | None
+    resumed_from: int
+
+
+def train(
+    model: nn.Module,
+    data: Sequence[Example],
+    *,
+    config: TrainingConfig,
+    collate: Callable[[Stage], Collate],
+    out: Path,
+    recipe: Mapping[str, Any] | None = None,
+    fresh: bool = False,
+) -> Result:
+    """Train `model` in place on `data`, stage after stage; logs and checkpoints go to the directory `out`.
+
+    `collate(stage)` makes the function that turns groups of examples into a batch. A run that `out` holds is resumed
+    to the same curve, unless `fresh`; `recipe` is what else must be the same for that. Raises InputError for what
+    cannot be trained, a loss that is no number and a full disk (the last checkpoint stands), and Interrupted.
+    """
+    run = _Run(model, data, config=config, collate=collate, out=out, recipe=recipe or {})
+    try:
+        with Stop() as stop:
+            return run(stop, fresh=fresh)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        last = run.checkpoints.newest()
+        stands = f"the last checkpoint, {last.name}, stands" if last else "there is no checkpoint yet"
+        raise InputError(
+            f"no space left on the disk of {out} at step {run.progress.step}; {stands}; free some and train again"
+        ) from None
+
+
+def objective(settings: str | Mapping[str, Any]) -> Objective:
+    """An objective by name, or with its settings `{name: joint, cells: 0.1}`; InputError with the nearest name."""
+    wanted = spec("training.objectives", settings)
+    found = getattr(module("training.objectives", wanted.name), wanted.name)
+    return partial(found, **{entry.name: getattr(wanted.settings, entry.name) for entry in fields(wanted.settings)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What the steps of one stage share."""
+
+    stage: Stage
+    scored: nn.Module
+    adam: Optimizer
+    chosen: Sequence[nn.Parameter]
+    feed: Feed
+    pace: Pace
+    window: Window
+
+
+class _Run:
+    """A run between its steps."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Sequence[Example],
+        *,
+        config: TrainingConfig,
+        collate: Callable[[Stage], Collate],
+        out: Path,
+        recipe: Mapping[str, Any],
+    ) -> None:
+        self.model, self.data, self.config, self.collate, self.out = model, data, config, collate, out
+        self.accelerator = Accelerator(
+            mixed_precision="no",  # each stage chooses its own, in `Scored`
+            cpu=config.device == "cpu",
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+        training = {key: value for key, value in dump(config).items() if key not in _HARMLESS}
+        self.recipe = json.loads(json.dumps({**recipe, "training": training, "examples": len(data)}))
+        self.checkpoints = Checkpoints(folder=out / "checkpoints", keep=config.keep)
+        self.progress, self.began, self.saved_at = Progress(), 0.0, 0.0
+        self.learned: set[str] = set()  # names of the parameters that some stage has trained
+        self.untouched = (frozenset[str](), "")  # names and fingerprint of what the last checkpoint left out
+        self.loss: float | None = None
+
+    def __call__(self, stop: Stop, *, fresh: bool) -> Result:
+        snapshot = self._found(fresh)
+        set_seed(self.config.seed + self.accelerator.process_index)
+        if snapshot is not None:
+            self.progress, self.saved_at = snapshot.progress, snapshot.progress.seconds
+            self._check_untouched(snapshot)
+            if not self.progress.stage_step:  # fresh adapters of a stage that begins come from the random state
+                self._restore(snapshot, None)
+        start, silent = self.progress.step, not self.accelerator.is_main_process
+        with Log(self.out, from_step=start, tensorboard=self.config.tensorboard, silent=silent) as log:
+            if snapshot is not None:
+                log.say(f"resuming at step {start}")
+            self.began = time.monotonic() - self.progress.seconds
+            while self.progress.stage < len(self.config.stages):
+                self._stage(self.config.stages[self.progress.stage], snapshot, stop, log)
+                snapshot = None
+        return Result(steps=self.progress.step, seconds=self.progress.seconds, loss=self.loss, resumed_from=start)
+
+    def _found(self, fresh: bool) -> Snapshot | None:
+        """The checkpoint to resume, if there is one. Raises InputError where another recipe wrote it."""
+        if self.accelerator.is_main_process:
+            (self.checkpoints.clear if fresh else self.checkpoints.sweep)()
+        self.accelerator.wait_for_everyone()
+        newest = self.checkpoints.newest()
+        if newest is None:
+            return None
+        snapshot = self.checkpoints.read(newest)
+        for path, was, now in differences(snapshot.recipe, self.recipe):
+            raise InputError(
+                f"{self.out} holds a run with {path} {was!r}, not {now!r}; "
+                "resume it with the same settings, begin anew with --fresh, or give another --out"
+            )
+        return snapshot
+
+    def _stage(self, stage: Stage, snapshot: Snapshot | None, stop: Stop, log: Log) -> None:
+        """Train one stage to its end, from its beginning or from a snapshot within it."""
+        with ExitStack() as stack:
+            merged = stack.enter_context(adapted(self.model, stage.lora))
+            chosen = stack.enter_context(learning(self.model, stage))
+            layers = self.model.language.layers  # type: ignore[union-attr]
+            stack.enter_context(recomputed(layers, wanted=stage.checkpointing))  # type: ignore[arg-type]
+            scored = Scored(self.model, objective(stage.objective), precision=stage.precision)
+            scored, adam = self.accelerator.prepare(scored, optimizer(self.model, chosen, stage))
+            self.learned |= checkpoint.names_of(self.model, chosen)
+            if snapshot is not None and snapshot.progress.stage_step:
+                self._restore(snapshot, adam)
+            feed = self._feed(stage)
+            work = _Work(
+                stage=stage,
+                scored=scored,
+                adam=adam,
+                chosen=chosen,
+                feed=feed,
+                pace=Pace.of(stage, visits=len(feed.order), a_step=self._visits(stage)),
+                window=Window(lag=0 if self.accelerator.device.type == "cpu" else 1),
+            )
+            self._steps(work, stop, log)
+            self.accelerator.free_memory()
+        self.learned = {name for name in self.learned if "lora_" not in name} | merged
+        self.progress = self.progress.next_stage()
+        self._save(None)
+
+    def _feed(self, stage: Stage) -> Feed:
+        order = Order(
+            groups(self.data, shared=stage.group),
+            copies(self.data, stage.kinds),
+            seed=(self.config.seed, self.progress.stage),
+            limit=stage.group_limit,
+        )
+        return Feed(
+            data=self.data,
+            order=order,
+            collate=self.collate(stage),
+            batch_size=stage.batch_size,
+            first=self.progress.place,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+        )
+
+    def _visits(self, stage: Stage) -> int:
+        """Groups that a step takes in all processes."""
+        return stage.batch_size * stage.accumulate * self.accelerator.num_processes
+
+    def _steps(self, work: _Work, stop: Stop, log: Log) -> None:
+        steps, window = work.pace.steps, work.window
+        count = None if steps is None else (steps - self.progress.stage_step) * work.stage.accumulate
+        limit = self.config.max_minutes
+        with ahead(work.feed, count=count, workers=self.config.workers) as micros:
+            while work.pace.done(self.progress) < 1 and (limit is None or self.progress.seconds < 60 * limit):
+                signum = self._step(work, list(islice(micros, work.stage.accumulate)), stop)
+                if self.progress.step % self.config.log_every == 0:
+                    self._tell(work, log)
+                if signum or self.progress.seconds - self.saved_at >= 60 * self.config.checkpoint_minutes:
+                    window.read()
+                    place = self._save(work.adam)
+                    if signum:
+                        raise Interrupted(signum, self.progress.step, place)
+            window.read()
+            self._tell(work, log)
+
+    def _step(self, work: _Work, micros: Sequence[Micro], stop: Stop) -> int:
+        """One step; returns the signal that some process was asked to stop by, or 0."""
+        device, progress = self.accelerator.device, self.progress
+        batches = [micro.batch if device.type == "cpu" else micro.batch.to(device) for micro in micros]
+        told = (time.monotonic() - self.began, *(float(stop.signum == signum) for signum in SIGNALS))
+        taken = take(self.accelerator, work.scored, work.chosen, batches, clip=work.stage.clip, told=told)
+        for group in work.adam.param_groups:
+            group["lr"] = group["peak"] * work.pace.rate(progress)
+        work.adam.step()
+        work.adam.zero_grad()
+        self.progress = replace(
+            progress,
+            step=progress.step + 1,
+            stage_step=progress.stage_step + 1,
+            place=progress.place + self._visits(work.stage),
+            seconds=taken.told[0] / self.accelerator.num_processes,
+        )
+        tokens, examples = (sum(getattr(micro, key) for micro in micros) for key in ("tokens", "examples"))
+        where = partial(_where, work.stage, self.progress, micros)
+        work.window.add(taken, where, tokens=tokens, examples=examples)
+        asked = [signum for signum, count in zip(SIGNALS, taken.told[1:], strict=True) if count]
+        return asked[0] if asked else stop.signum if self.accelerator.num_processes == 1 else 0
+
+    def _tell(self, work: _Work, log: Log) -> None:
+        """Write the entry of the steps since the last one."""
+        window, seconds = work.window, self.progress.seconds
+        if not window.steps:
+            return
+        self.loss, norm, parts = window.means()
+        world, spent = self.accelerator.num_processes, max(1e-9, window.spent())
+        log.write(
+            Entry(
+                step=self.progress.step,
+                stage=work.stage.name,
+                loss=self.loss,
+                rate=work.stage.rate * work.pace.rate(self.progress),
+                gradient=norm,
+                seconds=seconds,
+                tokens=window.tokens * world / spent,
+                examples=window.examples * world / spent,
+                done=work.pace.done(self.progress),
+                left=work.pace.left(self.progress),
+                parts=parts,
+            )
+        )
+        window.clear()
+
+    def _save(self, adam: Optimizer | None) -> Path:
+        """Write a checkpoint; without an optimizer it stands between two stages."""
+        parameters = checkpoint.parameters_of(self.model)
+        rest = frozenset(name for name in parameters if name not in self.learned and "lora_" not in name)
+        if rest != self.untouched[0] or not self.untouched[1]:
+            self.untouched = (rest, checkpoint.fingerprint({name: parameters[name] for name in rest}))
+        weights = {name: parameter.detach() for name, parameter in parameters.items() if name in self.learned}
+        snapshot = Snapshot(
+            progress=self.progress,
+            weights=weights | checkpoint.buffers_of(self.model),
+            optimizer=checkpoint.optimizer_of(adam) if adam is not None else {},
+            random=tuple(gather_object([checkpoint.random_state()])),
+            untouched=self.untouched[1],
+            recipe=self.recipe,
+        )
+        if self.accelerator.is_main_process:
+            self.checkpoints.write(snapshot)
+        self.accelerator.wait_for_everyone()
+        self.saved_at = self.progress.seconds
+        return self.checkpoints.place(snapshot)
+
+    def _check_untouched(self, snapshot: Snapshot) -> None:
+        parameters = checkpoint.parameters_of(self.model)
+        self.learned = set(snapshot.weights) & set(parameters)
+        rest = {name: parameter for name, parameter in parameters.items() if name not in self.learned}
+        self.untouched = (frozenset(rest), checkpoint.fingerprint(rest))
+        if self.untouched[1] != snapshot.untouched:
+            raise InputError(
+                f"{self.out} was trained on other frozen weights than these; "
+                "resume with the model that it began with, or begin anew with --fresh"
+            )
+
+    def _restore(self, snapshot: Snapshot, adam: Optimizer | None) -> None:
+        checkpoint.put_weights(self.model, snapshot.weights)
+        if adam is not None:
+            checkpoint.put_optimizer(adam, snapshot.optimizer)
+        if self.accelerator.process_index < len(snapshot.random):
+            checkpoint.put_random_state(snapshot.random[self.accelerator.process_index])
+
+
+def _where(stage: Stage, progress: Progress, micros: Sequence[Micro]) -> str:
+    ids = [identity for micro in micros for identity in micro.ids]
+    shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
+    return f"step {progress.step} (stage {stage.name!r}, examples {shown})"
+
+
+def differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two plain trees differ: the dotted place, and what stands there in each."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in sorted(was.keys() | now.keys()):
+            yield from differences(was.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        for i, (old, new) in enumerate(zip(was, now, strict=True)):
+            yield from differences(old, new, f"{path}.{i}")
+    elif was != now:
+        yield path, was, now

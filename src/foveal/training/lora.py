@@ -1,0 +1,61 @@
+"""Low-rank adapters (LoRA, 2106.09685) through peft: put on for a stage, and merged when it ends."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from foveal.core.errors import InputError, unknown
+from foveal.training.config import Lora
+
+
+@contextmanager
+def adapted(model: nn.Module, lora: Lora | None) -> Iterator[set[str]]:
+    """The model carries adapters within, and their sum with its weights afterwards; yields the weights' names."""
+    if lora is None:
+        yield set()
+        return
+    attach(model, lora)
+    try:
+        yield {f"{name}.weight" for name, module in model.named_modules() if hasattr(module, "get_base_layer")}
+    finally:
+        merge(model)
+
+
+def attach(model: nn.Module, lora: Lora) -> None:
+    """Give every linear map of `lora.part` whose name ends in a target its adapter, zero at first, in place.
+
+    Raises InputError without peft, and for a target that ends no linear map's name.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise InputError("lora wants the package peft; install it with: pip install 'foveal[lora]'") from None
+    part = model.get_submodule(lora.part)
+    ends = {name.rsplit(".", 1)[-1] for name, module in part.named_modules() if isinstance(module, nn.Linear)}
+    for target in lora.targets:
+        if target.rsplit(".", 1)[-1] not in ends:
+            raise unknown(f"linear map in {lora.part}:", target, ends)
+    settings = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft divides it by the rank: a float is as good
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+    )
+    wished = {parameter: parameter.requires_grad for parameter in part.parameters()}
+    inject_adapter_in_model(settings, part)
+    for parameter, learns in wished.items():  # peft freezes all else: that is the stage's to say
+        parameter.requires_grad_(learns)
+
+
+def merge(model: nn.Module) -> None:
+    """Add every adapter to the weights beneath it, and take the adapters off."""
+    for parent, name, adapted in _adapted(model):
+        adapted.merge(safe_merge=True)
+        setattr(parent, name, adapted.get_base_layer())
+
+
+def _adapted(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
+    children = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]
+    return [place for place in children if hasattr(place[2], "get_base_layer")]

@@ -1,0 +1,102 @@
+"""Which parts of a model learn in a stage, and how: freezing, learning rates, recomputed activations."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from foveal.core.errors import InputError, unknown
+from foveal.training.config import Stage
+
+
+def within(name: str, prefix: str) -> bool:
+    """Whether a dotted name lies in a part: `language.layers.1.mlp` lies in `language.layers.1`."""
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def select(model: nn.Module, prefixes: Iterable[str]) -> set[nn.Parameter]:
+    """The parameters of these parts (a tied one under any of its names); raises InputError for a part that is none."""
+    named = list(model.named_parameters(remove_duplicate=False))
+    chosen: set[nn.Parameter] = set()
+    for prefix in prefixes:
+        found = {parameter for name, parameter in named if within(name, prefix)}
+        if not found and not any(within(name, prefix) for name, _ in model.named_modules()):
+            raise unknown("part of the model", prefix, _parts(name for name, _ in named))
+        chosen |= found
+    return chosen
+
+
+def _parts(names: Iterable[str]) -> set[str]:
+    """Every beginning of every name, at its dots."""
+    parts: set[str] = set()
+    for name in names:
+        pieces = name.split(".")
+        parts |= {".".join(pieces[: i + 1]) for i in range(len(pieces))}
+    return parts
+
+
+@contextmanager
+def learning(model: nn.Module, stage: Stage) -> Iterator[list[nn.Parameter]]:
+    """Only the stage's parts (and adapters) learn and are in training mode; what was is restored at the end.
+
+    What its component has frozen for good stays so. Raises InputError where nothing is left to learn.
+    """
+    wished = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    modes = {module: module.training for module in model.modules()}
+    named = select(model, stage.train)
+    chosen = [p for name, p in model.named_parameters() if wished[p] and (p in named or "lora_" in name)]
+    if not chosen:
+        raise InputError(f"stage {stage.name!r} trains {', '.join(stage.train)}, and all of it is frozen; name others")
+    model.requires_grad_(False).eval()
+    for parameter in chosen:
+        parameter.requires_grad_(True)
+    for name, module in model.named_modules():
+        if "lora_" in name or name in stage.train:
+            module.train()
+    try:
+        yield chosen
+    finally:
+        for parameter, learns in wished.items():
+            parameter.requires_grad_(learns)
+            parameter.grad = None
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def recomputed(layers: Iterable[nn.Module], *, wanted: bool) -> Iterator[None]:
+    """Activations of these layers are computed again in the backward pass instead of kept (1604.06174)."""
+    wrapped = list(layers) if wanted else []
+    for layer in wrapped:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)  # an instance's own, over its class's
+    try:
+        yield
+    finally:
+        for layer in wrapped:
+            del layer.forward
+
+
+def rate_of(name: str, *, rate: float, rates: Mapping[str, float]) -> float:
+    """The learning rate of a parameter: that of the longest part that it lies in."""
+    parts = [prefix for prefix in rates if within(name, prefix)]
+    return rates[max(parts, key=len)] if parts else rate
+
+
+def optimizer(model: nn.Module, chosen: Collection[nn.Parameter], stage: Stage) -> torch.optim.AdamW:
+    """AdamW (1711.05101) with one group for each rate and decay; a group's `peak` is its rate before the schedule.
+
+    Weight decay is for matrices: gains, biases and embeddings go without.
+    """
+    select(model, stage.rates)  # names of parts that are none are refused
+    embeddings = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    learns = set(chosen)
+    for name, parameter in model.named_parameters():
+        if parameter in learns:
+            decay = stage.weight_decay if parameter.ndim >= 2 and parameter not in embeddings else 0.0
+            groups.setdefault((rate_of(name, rate=stage.rate, rates=stage.rates), decay), []).append(parameter)
+    described = [{"params": group, "lr": r, "peak": r, "weight_decay": d} for (r, d), group in groups.items()]
+    return torch.optim.AdamW(described, lr=stage.rate, betas=stage.betas, fused=True)

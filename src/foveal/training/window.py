@@ -1,0 +1,65 @@
+"""The running means of a log entry, and the alarm when a loss is no number."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+
+import torch
+
+from foveal.core.errors import InputError
+from foveal.training.step import Taken
+
+
+class Window:
+    """Sums over the steps since the last entry; the newest `lag` steps are read later (an accelerator runs ahead)."""
+
+    def __init__(self, *, lag: int) -> None:
+        self.lag = lag
+        self.waiting: deque[tuple[Taken, Callable[[], str]]] = deque()
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin again; steps that wait are not lost."""
+        self.loss = self.count = self.norm = 0.0
+        self.steps = self.tokens = self.examples = 0
+        self.parts: dict[str, tuple[float, float]] = {}
+        self.since = time.monotonic()
+
+    def spent(self) -> float:
+        """Seconds since it was cleared."""
+        return time.monotonic() - self.since
+
+    def add(self, taken: Taken, where: Callable[[], str], *, tokens: int, examples: int) -> None:
+        """Count a step; `where` names it in the error that a loss which is no number raises."""
+        self.tokens, self.examples = self.tokens + tokens, self.examples + examples
+        self.waiting.append((taken, where))
+        self.read(leave=self.lag)
+
+    def read(self, *, leave: int = 0) -> None:
+        """Read all but the newest `leave` steps. Raises InputError for a loss that is not finite or counts nothing."""
+        while len(self.waiting) > leave:
+            taken, where = self.waiting.popleft()
+            named = [number for pair in taken.parts.values() for number in pair]
+            numbers = [taken.loss, taken.count, taken.norm, *named]
+            loss, count, norm, *rest = torch.stack(
+                [number.double().to(taken.loss.device) for number in numbers]
+            ).tolist()
+            if not count:
+                raise InputError(f"{where()}: no token carries a loss; each example needs an answer to learn from")
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                value = loss / count if not math.isfinite(loss) else norm
+                what = "loss" if not math.isfinite(loss) else "gradient"
+                raise InputError(
+                    f"{where()}: the {what} is {value}; lower the learning rate or the clip, or look at these data"
+                )
+            self.loss, self.count, self.norm = self.loss + loss, self.count + count, self.norm + norm
+            self.steps += 1
+            for name, part, of in zip(taken.parts, rest[::2], rest[1::2], strict=True):
+                before = self.parts.get(name, (0.0, 0.0))
+                self.parts[name] = (before[0] + part, before[1] + of)
+
+    def means(self) -> tuple[float, float, dict[str, float]]:
+        """Mean loss, mean gradient norm, and the mean of each named part."""
+        named = {name: part / of for name, (part, of) in self.parts.items() if of}
+        return self.loss / max(self.count, 1e-12), self.norm / max(1, self.steps), named
