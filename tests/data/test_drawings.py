@@ -29,7 +29,14 @@ def test_the_first_names_are_a_prefix():
 
 @pytest.mark.parametrize(
     ("one", "many"),
-    [("fox", "foxes"), ("cherry", "cherries"), ("key", "keys"), ("wolf", "wolves"), ("tomato", "tomatoes"), ("bus", "buses")],
+    [
+        ("fox", "foxes"),
+        ("cherry", "cherries"),
+        ("key", "keys"),
+        ("wolf", "wolves"),
+        ("tomato", "tomatoes"),
+        ("bus", "buses"),
+    ],
 )
 def test_plurals(one, many):
     assert drawings.plural(one) == many
@@ -39,7 +46,9 @@ def test_no_two_drawings_have_one_plural():
     assert len({drawings.plural(name) for name in drawings.NAMES}) == 200
 
 
-@pytest.mark.parametrize(("name", "said"), [("apple", "an apple"), ("unicorn", "a unicorn"), ("ufo", "a ufo"), ("umbrella", "an umbrella")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("apple", "an apple"), ("unicorn", "a unicorn"), ("ufo", "a ufo"), ("umbrella", "an umbrella")]
+)
 def test_articles(name, said):
     assert drawings.article(name) == said
 

@@ -13,12 +13,20 @@ def at(x, y, side=20, name="fox"):
 
 def scene(*items, width=300, height=300):
     return Layout(
-        width=width, height=height, background=BACK, drawings=items, words=(), hero="fox", absent=("owl", "bee"), copies=None
+        width=width,
+        height=height,
+        background=BACK,
+        drawings=items,
+        words=(),
+        hero="fox",
+        absent=("owl", "bee"),
+        copies=None,
     )
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "cell"), [(50, 50, "top left"), (150, 50, "top"), (250, 250, "bottom right"), (150, 150, "center"), (50, 150, "left")]
+    ("x", "y", "cell"),
+    [(50, 50, "top left"), (150, 50, "top"), (250, 250, "bottom right"), (150, 150, "center"), (50, 150, "left")],
 )
 def test_cells(x, y, cell):
     assert geometry.cell(scene(), at(x, y)) == geometry.clear_cell(scene(), at(x, y)) == cell

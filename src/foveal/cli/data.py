@@ -64,7 +64,7 @@ def inspect(
     from foveal.data.format import locate, read, splits
     from foveal.data.statistics import summary
 
-    console, names = _console(as_json), splits(path) if path.is_dir() else []
+    console, names = _console(as_json), sorted(splits(path), key=_rank) if path.is_dir() else []
     files = {name: path / f"{name}.jsonl" for name in names} or {path.stem: locate(path)}
     found: dict[str, dict[str, Any]] = {name: summary(read(file)) for name, file in files.items()}
     if as_json:
@@ -159,10 +159,15 @@ def _table(heads: list[str], rows: list[list[str]]) -> Any:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for place, head in enumerate(heads):
-        table.add_column(head, justify="left" if place == 0 or head == "most frequent" else "right")
+        table.add_column(head, justify="left" if place == 0 or head == "most frequent" else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _rank(split: str) -> int:
+    known = ("train", "val", "test", "pairs")
+    return known.index(split) if split in known else len(known)
 
 
 def _short(text: str) -> str:

@@ -142,7 +142,7 @@ class Checker:
         for name in names:
             if not isinstance(name, str):
                 raise InputError(f"{where}: 'images' holds a {type(name).__name__}; give file names")
-            if not self.exists(os.path.join(self.root, name)):
+            if not self.exists(str(self.root / name)):
                 raise InputError(
                     f"{where}: names the image {name!r}, which is not in {self.root}; add it or mend the name"
                 )
@@ -223,7 +223,7 @@ def encode(example: Example, root: Path) -> str:
     return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
 
 
-def encode_box(label: str, xyxy: Sequence[float], image: int = 0) -> dict[str, Any]:
+def encode_box(label: str, xyxy: Sequence[float | int], image: int = 0) -> dict[str, Any]:
     """A box as the object that a line holds; whole pixels are written as whole numbers."""
     return {"image": image, "label": label, "xyxy": [int(c) if c == int(c) else c for c in xyxy]}
 

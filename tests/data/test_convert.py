@@ -1,0 +1,148 @@
+import json
+
+import pytest
+from PIL import Image
+
+from foveal.core.errors import InputError
+from foveal.data.convert import convert, layouts
+from foveal.data.format import read, said
+
+COCO = {
+    "images": [{"id": 42, "file_name": "000000000042.jpg", "width": 64, "height": 48},
+               {"id": 43, "file_name": "000000000043.jpg", "width": 64, "height": 48}],
+    "categories": [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}],
+}  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path):
+    for folder, prefix in (("val2017", ""), ("val2014", "COCO_val2014_")):
+        (tmp_path / folder).mkdir()
+        for number in (42, 43):
+            Image.new("RGB", (64, 48)).save(tmp_path / folder / f"{prefix}{number:012d}.jpg")
+    (tmp_path / "annotations").mkdir()
+    return tmp_path
+
+
+def put(path, data):
+    path.write_text(json.dumps(data))
+    return path
+
+
+def test_the_layouts_are_the_files_of_the_folder():
+    assert {"llava", "coco-captions", "coco-detection", "vqav2"} <= set(layouts())
+
+
+def llava(root, **changes):
+    talk = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A dog."},
+            {"from": "human", "value": "Sure?"}, {"from": "gpt", "value": "Yes."}]  # fmt: skip
+    row = {"id": "000042", "image": "val2017/000000000042.jpg", "conversations": talk} | changes
+    text = {"id": "text", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
+    return put(root / "llava.json", [row, text])
+
+
+def test_llava(root):
+    assert convert(llava(root), root / "out", "llava") == 2
+    first, second = read(root / "out")
+    assert said(first, "user") == ["What is it?", "Sure?"] and said(first, "assistant") == ["A dog.", "Yes."]
+    assert [part["type"] for part in first.messages[0]["content"]] == ["image", "text"]
+    assert first.images[0].samefile(root / "val2017" / "000000000042.jpg") and second.images == ()
+
+
+def test_llava_keeps_markers_in_their_places(root):
+    talk = [{"from": "human", "value": "First <image> then <image>"}, {"from": "gpt", "value": "Two."}]
+    names = ["000000000042.jpg", "000000000043.jpg"]
+    convert(llava(root, image=names, conversations=talk), root / "out", "llava", images=root / "val2017")
+    assert [p["type"] for p in read(root / "out")[0].messages[0]["content"]] == ["text", "image", "text", "image"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image": "gone.jpg"}, "example 000042: names the image .*gone.jpg"),
+        ({"image": ["val2017/000000000042.jpg"] * 2}, "1 image markers but 2 images"),
+        ({"conversations": [{"from": "bot", "value": "x"}]}, "row 0: unknown speaker 'bot'"),
+        ({"conversations": [{"from": "gpt"}]}, "row 0: lacks the field 'value'; is this the layout that --from says?"),
+    ],
+)
+def test_llava_mistakes(root, changes, message):
+    with pytest.raises(InputError, match=message):
+        convert(llava(root, **changes), root / "out", "llava")
+    assert not list((root / "out").glob("*"))
+
+
+def test_coco_captions(root):
+    rows = [(9, 43, "A dog.\n"), (3, 42, "A man."), (4, 43, "Brown dog.")]
+    captions = [{"id": number, "image_id": image, "caption": text} for number, image, text in rows]
+    source = put(root / "annotations" / "captions_val2017.json", {**COCO, "annotations": captions})
+    assert convert(source, root / "out", "coco-captions", split="val") == 3
+    examples = read(root / "out", split="val")
+    assert [(e.id, *said(e, "assistant")) for e in examples] == [("3", "A man."), ("9", "A dog."), ("4", "Brown dog.")]
+    assert examples[1].images[0].samefile(root / "val2017" / "000000000043.jpg")
+
+
+def test_coco_detection(root):
+    boxes = [{"image_id": 42, "category_id": 1, "bbox": [1, 2, 10, 20], "iscrowd": 0},
+             {"image_id": 42, "category_id": 18, "bbox": [30.5, 10, 40, 30], "iscrowd": 0},
+             {"image_id": 42, "category_id": 18, "bbox": [0, 0, 64, 48], "iscrowd": 1}]  # fmt: skip
+    source = put(root / "annotations" / "instances_val2017.json", {**COCO, "annotations": boxes})
+    assert convert(source, root / "out", "coco-detection") == 1
+    (example,) = read(root / "out")
+    assert [(b.label, b.xyxy) for b in example.boxes] == [("dog", (30.5, 10, 64, 40)), ("person", (1, 2, 11, 22))]
+    assert said(example, "assistant") == ["dog, person"]
+
+
+def vqa(root, answered=(1, 2)):
+    questions = [{"question_id": n, "image_id": 44 - n, "question": f"Q{n}?"} for n in (1, 2)]
+    rows = [{"question_id": n, "multiple_choice_answer": f"a{n}", "answer_type": "other", "question_type": "what",
+             "answers": [{"answer": f"a{n}"}, {"answer": "b"}]} for n in answered]  # fmt: skip
+    put(root / "v2_mscoco_val2014_annotations.json", {"annotations": rows})
+    return put(root / "v2_OpenEnded_mscoco_val2014_questions.json", {"data_subtype": "val2014", "questions": questions})
+
+
+def test_vqav2(root):
+    assert convert(vqa(root), root / "out", "vqav2") == 2
+    second, first = read(root / "out")
+    assert (said(first, "user"), said(first, "assistant")) == (["Q1?"], ["a1"])
+    assert first.meta["answers"] == ["a1", "b"] and first.meta["kind"] == "other"
+    assert second.images[0].name == "COCO_val2014_000000000042.jpg"
+
+
+def test_vqav2_mistakes(root):
+    with pytest.raises(InputError, match="no answer to question 2"):
+        convert(vqa(root, answered=(1,)), root / "out", "vqav2")
+    (root / "v2_mscoco_val2014_annotations.json").unlink()
+    with pytest.raises(InputError, match="needs its annotations v2_mscoco_val2014_annotations"):
+        convert(root / "v2_OpenEnded_mscoco_val2014_questions.json", root / "out", "vqav2")
+    with pytest.raises(InputError, match="is not a VQAv2 question file"):
+        convert(llava(root), root / "out", "vqav2")
+
+
+def test_images_are_copied_on_request(root):
+    convert(llava(root), root / "out", "llava", copy=True)
+    assert read(root / "out")[0].images == (root / "out" / "images" / "000000000042.jpg",)
+
+
+def test_what_is_wrong_before_anything_is_read(root):
+    with pytest.raises(InputError, match="unknown layout 'lava'; did you mean 'llava'"):
+        convert(llava(root), root / "out", "lava")
+    with pytest.raises(InputError, match=r"no file at .*gone.json"):
+        convert(root / "gone.json", root / "out", "llava")
+    with pytest.raises(InputError, match="no folder of images at"):
+        convert(llava(root), root / "out", "llava", images=root / "gone")
+    with pytest.raises(InputError, match="lacks the field 'images'"):
+        convert(put(root / "annotations" / "captions_val2017.json", {}), root / "out", "coco-captions")
+    with pytest.raises(InputError, match="no folder train2017 beside"):
+        convert(put(root / "annotations" / "captions_train2017.json", COCO), root / "out", "coco-captions")
+    (root / "text.json").write_text("hello")
+    with pytest.raises(InputError, match="is not JSON"):
+        convert(root / "text.json", root / "out", "llava")
+    with pytest.raises(InputError, match="holds a dict; LLaVA data are a list"):
+        convert(put(root / "dict.json", {}), root / "out", "llava")
+
+
+def test_an_older_split_is_kept_without_force(root):
+    convert(llava(root), root / "out", "llava")
+    with pytest.raises(InputError, match="jsonl exists; choose another place or split"):
+        convert(llava(root), root / "out", "llava")
+    assert convert(llava(root), root / "out", "llava", force=True) == 2

@@ -1,0 +1,69 @@
+import io
+import json
+import tarfile
+
+import pytest
+from PIL import Image
+
+from foveal.core.errors import InputError
+from foveal.data.format import chat, read
+from foveal.data.shards import read_shard, write_shard
+
+ROW = {"id": "7", "images": ["7.png"], "messages": chat("What?", "a fox")}
+
+
+def png(side=8):
+    stream = io.BytesIO()
+    Image.new("RGB", (side, side), "red").save(stream, "PNG")
+    return stream.getvalue()
+
+
+def pack(path, **members):
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name.replace("__", "."))
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_a_shard_is_read(tmp_path):
+    other = {"messages": chat("Which?", "an owl", 2)}
+    path = pack(
+        tmp_path / "a.tar", **{"7__png": png(), "7__json": json.dumps(ROW).encode()},
+        **{"8__json": json.dumps(other).encode(), "8__0__png": png(), "8__1__png": png(9)},
+    )  # fmt: skip
+    first, second = read(path)
+    assert (first.id, second.id) == ("7", "8")
+    assert [image.size for image in second.images] == [(8, 8), (9, 9)]
+    assert first.images[0].getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_written_shards_are_read_back(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / "train.jsonl").write_text(json.dumps({**ROW, "images": ["a.png"]}) + "\n")
+    examples = read(tmp_path)
+    assert write_shard(tmp_path / "s.tar", examples) == 1
+    (back,) = read_shard(tmp_path / "s.tar")
+    assert (back.id, back.messages) == (examples[0].id, examples[0].messages)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "s.tar", "train.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"7__png": png()}, "a.tar:7: 0 .json members; a key has one"),
+        ({"7__json": b"{"}, "a.tar:7: 7.json is not JSON"),
+        ({"7__json": json.dumps(ROW).encode()}, "names the image '7.png', which is not in"),
+        ({"7__json": json.dumps(ROW).encode(), "7__png": b"no"}, "a.tar:7: cannot read an image"),
+    ],
+)
+def test_mistakes_in_a_shard(tmp_path, members, message):
+    with pytest.raises(InputError, match=message):
+        list(read_shard(pack(tmp_path / "a.tar", **members)))
+
+
+def test_a_file_that_is_no_shard(tmp_path):
+    (tmp_path / "a.tar").write_text("hello")
+    with pytest.raises(InputError, match="cannot read the shard"):
+        list(read_shard(tmp_path / "a.tar"))

@@ -1,0 +1,44 @@
+import pytest
+from PIL import Image
+
+from foveal.core.errors import InputError
+from foveal.core.example import Example
+from foveal.data.format import chat
+from foveal.data.statistics import sizes, summary
+
+
+def example(number, answer, image, **meta):
+    return Example(id=str(number), images=(image,), messages=tuple(chat("What?", answer)), meta=meta)
+
+
+@pytest.fixture
+def images(tmp_path):
+    paths = [tmp_path / f"{side}.png" for side in (10, 20, 30)]
+    for path in paths:
+        Image.new("RGB", (int(path.stem), 8)).save(path)
+    return paths
+
+
+def test_kinds_answers_and_what_guessing_earns(images):
+    rows = [("a", 0.1), ("b", 0.3), ("a", 0.2), ("c", 0.2)]
+    examples = [
+        example(i, answer, images[i % 3], kind="where", scene=f"s{i % 3}", area=area)
+        for i, (answer, area) in enumerate(rows)
+    ]
+    found = summary([*examples, example(9, "yes", images[0], kind="present", scene="s0")])
+    assert (found["examples"], found["scenes"], found["images"]) == (5, 3, 3)
+    where = found["kinds"]["where"]
+    assert (where["count"], where["answers"], where["answer"], where["majority"]) == (4, 3, "a", 0.5)
+    assert where["top"] == {"a": 2, "b": 1, "c": 1} and where["area"] == 0.2
+    assert found["kinds"]["present"]["majority"] == 1
+    assert found["sizes"] == {"width": [10, 20, 30], "height": [8, 8, 8]}
+
+
+def test_nothing_is_nothing():
+    assert summary([]) == {"examples": 0, "scenes": 0, "images": 0, "sizes": {}, "kinds": {}}
+
+
+def test_an_image_that_is_none(tmp_path):
+    (tmp_path / "a.png").write_text("hello")
+    with pytest.raises(InputError, match=r"cannot read the image .*a\.png"):
+        sizes([tmp_path / "a.png"])
