@@ -45,7 +45,7 @@ def test_no_more_than_the_limit_and_in_order():
 
 
 def test_data_without_answers_are_refused():
-    with pytest.raises(InputError, match="no question with an answer"):
+    with pytest.raises(InputError, match="no question with one right answer"):
         questions([Example(id="1", messages=(message("user", "Hello?"),))])
 
 
@@ -58,3 +58,8 @@ def test_blind_questions_hold_no_image():
 
 def test_words_of_a_plain_message():
     assert said({"role": "user", "content": " What? "}) == "What?"
+
+
+def test_captions_are_left_out():
+    caption = Example(id="8", images=ONE.images, messages=ONE.messages, meta={"kind": "caption"})
+    assert [asked.id for asked in questions([caption, ONE])] == ["7"]

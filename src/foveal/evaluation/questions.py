@@ -7,6 +7,8 @@ from typing import Any
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 
+OPEN = ("caption",)  # kinds with many right answers: exact match says nothing about them
+
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
@@ -21,14 +23,17 @@ class Question:
 
 
 def questions(examples: Iterable[Example], *, limit: int | None = None) -> tuple[Question, ...]:
-    """Every answered turn as a question, in order, the first `limit` of them; InputError when there is none."""
+    """Every answered turn as a question, in order, the first `limit` of them; captions are left out (`OPEN`).
+
+    Raises InputError when there is none.
+    """
     found: list[Question] = []
     for example in examples:
-        found += _turns(example)
+        found += [question for question in _turns(example) if question.kind not in OPEN]
         if limit is not None and len(found) >= limit:
             break
     if not found:
-        raise InputError("the data hold no question with an answer; give each example an assistant message")
+        raise InputError("the data hold no question with one right answer; give examples an assistant message")
     return tuple(found[:limit])
 
 

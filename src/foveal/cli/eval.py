@@ -1,0 +1,102 @@
+"""`foveal eval`: how well a run answers, beside what needs no picture."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from foveal.cli._evaluate import Evaluation
+
+
+def command(
+    run: Path | None = typer.Option(None, "--run", help="A run or checkpoint directory.", show_default="starter model"),
+    data: Path = typer.Option(..., "--data", help="A data set's directory, or one .jsonl file."),
+    split: str = typer.Option("test", "--split", help="Which split, where --data is a directory."),
+    limit: int | None = typer.Option(None, "--limit", help="Score the first so many questions.", show_default="all"),
+    text_only: Path | None = typer.Option(
+        None, "--text-only", help="A run of the same recipe trained without images.", show_default="RUN/text_only"
+    ),
+    batch: int = typer.Option(64, "--batch", help="Questions answered together."),
+    max_new_tokens: int = typer.Option(32, "--max-new-tokens", help="The longest answer, in tokens."),
+    report: Path | None = typer.Option(None, "--report", help="Also write a report: one HTML file."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object instead of a table."),
+) -> None:
+    """Score a run: exact match by kind of question, beside a model without images and the most frequent answers."""
+    from functools import partial
+
+    from foveal.cli import _show
+    from foveal.cli._evaluate import Wanted, evaluate
+
+    console = _show.console(quiet=as_json)
+    wanted = Wanted(
+        run=run, data=data, split=split, limit=limit, text_only=text_only, batch=batch, max_new_tokens=max_new_tokens
+    )
+    found = evaluate(wanted, progress=partial(_show.bar, console))
+    where = {"run": str(run or "starter"), "data": str(data), "split": split}
+    if report is not None:
+        from foveal.cli._report import write
+
+        where["report"] = str(write(report, found, run=run, data=data, split=split))
+    if as_json:
+        _show.print_json({**where, **found.plain()})
+        return
+    show(console, found)
+    if report is not None:
+        console.print(f"report: {report}")
+
+
+def show(console: "Console", found: "Evaluation") -> None:
+    """The table of an evaluation, and how far it is ahead of each baseline."""
+    from foveal.cli import _show
+
+    row = found.plain()
+    heads = ["kind", "exact", "95%", "text only", "majority", "same words", "count"]
+    sums = [
+        ("all questions", {"accuracy": row["exact_match"], "interval": row["interval"], **_of(row, "exact_match")}),
+        (
+            "mean over kinds",
+            {
+                "accuracy": row["mean_over_kinds"],
+                "interval": row["mean_over_kinds_interval"],
+                **_of(row, "mean_over_kinds"),
+            },
+        ),
+    ]
+    kinds = sorted(row["kinds"].items(), key=lambda entry: -entry[1]["accuracy"])
+    lines = [_line(kind, numbers, row["questions"]) for kind, numbers in [*kinds, *sums]]
+    console.print(_show.table(heads, lines))
+    console.print(f"\n{row['questions']:,} questions about {row['scenes']:,} scenes in {row['seconds']:.1f} s")
+    for name, ahead in row["leads"].items():
+        gap = ahead["exact_match"]
+        low, high = gap["interval"]
+        console.print(
+            f"{100 * gap['value']:+.1f} points to {name.replace('_', ' ')} (95%: {100 * low:+.1f} to {100 * high:+.1f})"
+        )
+    if row["text_only"] is None:
+        console.print("text only: not trained; train the same recipe with text_only=true, or name it with --text-only")
+    console.print(
+        f"exact: after lower case, no articles and punctuation. majority, same words: the most frequent answer "
+        f"to the kind, or to the very question, in {row['majority_from']}",
+        style="dim",
+    )
+
+
+def _of(row: dict[str, Any], part: str) -> dict[str, Any]:
+    return {name: scores[part] for name, scores in row["baselines"].items()}
+
+
+def _line(title: str, numbers: dict[str, Any], total: int) -> list[str]:
+    from foveal.evaluation.compare import BASELINES
+
+    low, high = numbers["interval"]
+    others = [numbers.get(name) for name in BASELINES]
+    return [
+        title.replace("_", " "),
+        f"{100 * numbers['accuracy']:.1f}%",
+        f"{100 * low:.1f}-{100 * high:.1f}",
+        *("not trained" if value is None else f"{100 * value:.1f}%" for value in others),
+        f"{numbers.get('count', total):,}",
+    ]
