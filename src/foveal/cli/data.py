@@ -1,16 +1,11 @@
 """`foveal data`: make, check, picture and convert data sets."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from foveal.core.errors import InputError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 app = typer.Typer(help="Make, check, picture and convert data sets.", no_args_is_help=True)
 
@@ -32,27 +27,27 @@ def scenes(
     as_json: bool = JSON,
 ) -> None:
     """Make a starter data set: pictures composed from drawings and words, with captions, boxes and questions."""
-    import os
-
+    from foveal.cli._show import bar, console, print_json, table
     from foveal.data.drawings import ATTRIBUTION
-    from foveal.data.generate import tasks, write_scenes
+    from foveal.data.generate import cores, tasks, write_scenes
     from foveal.data.scenes import SceneConfig
 
     config = SceneConfig(seed=seed, size=parse_size(size), drawings=drawings, words=words)
-    console = _console(as_json)
-    with _bar(console, "scenes", sum(last - first for _, first, last in tasks(count, config))) as advance:
+    at = console(quiet=as_json)
+    with bar(at, "scenes", sum(last - first for _, first, last in tasks(count, config))) as advance:
         made = write_scenes(
-            out, config, count=count, workers=workers or len(os.sched_getaffinity(0)), codec=images, force=force,
+            out, config, count=count, workers=workers or cores(), codec=images, force=force,
             progress=advance,
         )  # fmt: skip
     if as_json:
         row = {"out": str(out), "scenes": made.scenes, "examples": made.examples, "seconds": round(made.seconds, 3)}
-        _print_json(row | {"scenes_per_second": round(made.rate, 1), "attribution": ATTRIBUTION})
+        print_json(row | {"scenes_per_second": round(made.rate, 1), "attribution": ATTRIBUTION})
         return
     lines = [[s, f"{made.scenes[s]:,}", f"{made.examples[s]:,}"] for s in made.scenes]
-    console.print(_table(["split", "scenes", "examples"], lines))
-    console.print(f"{out}: {made.rate:.0f} scenes/s, {1000 * made.cpu_seconds / sum(made.scenes.values()):.1f} ms each")
-    console.print(ATTRIBUTION, style="dim")
+    at.print(table(["split", "scenes", "examples"], lines))
+    each = 1000 * made.cpu_seconds / sum(made.scenes.values())
+    at.print(f"{out}: {made.rate:.0f} scenes/s, {each:.1f} ms of one core each", markup=False)
+    at.print(ATTRIBUTION, style="dim")
 
 
 @app.command()
@@ -61,24 +56,27 @@ def inspect(
     as_json: bool = JSON,
 ) -> None:
     """Check every line, and show what the data set holds: kinds, answers, image sizes, what guessing earns."""
+    from rich.markup import escape
+
+    from foveal.cli._show import console, print_json, table
     from foveal.data.format import locate, read, splits
     from foveal.data.statistics import summary
 
-    console, names = _console(as_json), sorted(splits(path), key=_rank) if path.is_dir() else []
+    at, names = console(quiet=as_json), sorted(splits(path), key=_rank) if path.is_dir() else []
     files = {name: path / f"{name}.jsonl" for name in names} or {path.stem: locate(path)}
     found: dict[str, dict[str, Any]] = {name: summary(read(file)) for name, file in files.items()}
     if as_json:
-        _print_json({"path": str(path), "splits": found})
+        print_json({"path": str(path), "splits": found})
         return
     for name, row in found.items():
         sizes = ", ".join(f"{side} {low}-{high} px" for side, (low, _, high) in row["sizes"].items())
-        console.print(f"\n[bold]{name}[/]: {row['examples']:,} examples, {row['images']:,} images {sizes}")
+        at.print(f"\n{name}: {row['examples']:,} examples, {row['images']:,} images {sizes}", markup=False)
         lines = [
-            [kind, f"{k['count']:,}", f"{k['answers']:,}", f"{100 * k['majority']:.1f}%", _short(k["answer"])]
+            [kind, f"{k['count']:,}", f"{k['answers']:,}", f"{100 * k['majority']:.1f}%", escape(_short(k["answer"]))]
             for kind, k in row["kinds"].items()
         ]
         if lines:
-            console.print(_table(["kind", "examples", "answers", "majority", "most frequent"], lines))
+            at.print(table(["kind", "examples", "answers", "majority", "most frequent"], lines, left=["most frequent"]))
 
 
 @app.command()
@@ -92,6 +90,7 @@ def preview(
     """Picture a data set: a sheet of scenes with their boxes, questions and answers."""
     from itertools import islice
 
+    from foveal.cli._show import console
     from foveal.core.errors import unknown
     from foveal.data.format import grouped, iterate
     from foveal.data.preview import write_preview
@@ -106,7 +105,7 @@ def preview(
     credit = path / "ATTRIBUTION.txt"
     line = credit.read_text().split("(https")[0].strip(" ,\n") + ", CC BY-SA 4.0." if credit.is_file() else ""
     write_preview(shown, out, title=f"{path.name} / {split}", credit=line)
-    _console(False).print(f"{out}: {len(shown)} scenes")
+    console().print(f"{out}: {len(shown)} scenes", markup=False)
 
 
 @app.command()
@@ -121,17 +120,18 @@ def convert(
     as_json: bool = JSON,
 ) -> None:
     """Convert a published layout to ours; the images stay where they are, or are copied."""
+    from foveal.cli._show import bar, console, print_json
     from foveal.data.convert import convert as change
 
-    console = _console(as_json)
-    with _bar(console, "examples", None) as advance:
+    at = console(quiet=as_json)
+    with bar(at, "examples", None) as advance:
         number = change(
             source, out, layout, images=images, split=split, copy=copy, force=force, progress=lambda _: advance(1)
         )
     if as_json:
-        _print_json({"out": str(out / f"{split}.jsonl"), "examples": number})
+        print_json({"out": str(out / f"{split}.jsonl"), "examples": number})
     else:
-        console.print(f"{out / f'{split}.jsonl'}: {number:,} examples")
+        at.print(f"{out / f'{split}.jsonl'}: {number:,} examples", markup=False)
 
 
 def parse_size(text: str) -> int | tuple[int, int]:
@@ -142,29 +142,6 @@ def parse_size(text: str) -> int | tuple[int, int]:
     return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 
 
-def _console(quiet: bool) -> "Console":
-    from rich.console import Console
-
-    return Console(stderr=quiet, soft_wrap=True, highlight=False)
-
-
-def _print_json(row: dict[str, Any]) -> None:
-    import json
-
-    print(json.dumps(row, indent=1, ensure_ascii=False))
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="left" if place == 0 or head == "most frequent" else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
 def _rank(split: str) -> int:
     known = ("train", "val", "test", "pairs")
     return known.index(split) if split in known else len(known)
@@ -172,14 +149,3 @@ def _rank(split: str) -> int:
 
 def _short(text: str) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-@contextmanager
-def _bar(console: "Console", what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal; nothing elsewhere."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda number: progress.advance(task, number)

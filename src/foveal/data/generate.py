@@ -121,6 +121,11 @@ def whole_directory(out: Path, *, force: bool) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def tasks(count: int, config: SceneConfig) -> list[tuple[bool, int, int]]:
     """Whether pairs, first and last scene of each chunk: `count` scenes, then as many pair scenes as test scenes."""
     held = sum(split_of(i) == "test" for i in range(count)) if config.max_drawings > 1 else 0
