@@ -24,3 +24,15 @@ def test_no_images_change_nothing():
         slots=torch.full((1, 2), -1),
     )
     assert Prefix(width=3, depth=1).at_input(stream, None) is stream
+
+
+def test_places_tell_equal_tokens_apart_and_depend_on_the_box_alone():
+    torch.manual_seed(0)
+    fusion = Prefix(width=6, depth=1, places=3)
+    layout = Layout.of_grids([(2, 2), (2, 2)])
+    visual = VisualTokens.on_layout(torch.zeros(8, 6), layout)
+    slots = torch.arange(8)[None]
+    stream = Stream(hidden=torch.randn(1, 8, 6), positions=slots, slots=slots)
+    placed = fusion.at_input(stream, visual).hidden[0]
+    assert torch.equal(placed[:4], placed[4:])
+    assert torch.cdist(placed[:4], placed[:4])[~torch.eye(4, dtype=torch.bool)].min() > 1e-3

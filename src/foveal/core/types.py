@@ -53,12 +53,14 @@ pytree.register_constant(Layout)
 class Fan:
     """A row laid out as one trunk of valid tokens, then `branches` blocks of `length` (each padded on its right).
 
-    Attention over such rows needs no mask over all pairs: branches read the trunk and themselves.
+    Attention over such rows needs no mask over all pairs: branches read the trunk and themselves. `mutual` are the
+    spans of the trunk (begin, end) whose tokens see each other, not only the earlier ones.
     """
 
     trunk: int
     branches: int
     length: int
+    mutual: tuple[tuple[int, int], ...] = ()
 
 
 pytree.register_constant(Fan)
@@ -118,8 +120,7 @@ class VisualTokens(_Movable):
         cls, features: Float[Tensor, "S E"], layout: Layout, levels: tuple[Tensor, ...] = ()
     ) -> "VisualTokens":
         """Tokens in raster order of each image's grid; tokens on no grid get the whole image as their box."""
-        find = _places.__wrapped__ if torch.compiler.is_compiling() else _places  # a trace must not fill the cache
-        image, boxes = (part.to(features.device) for part in find(layout))
+        image, boxes = (part.to(features.device) for part in _places(layout))
         mass = torch.ones(layout.total, device=features.device)
         return cls(features=features, layout=layout, image=image, boxes=boxes, mass=mass, levels=levels)
 
@@ -130,8 +131,7 @@ class VisualTokens(_Movable):
 
 @lru_cache(maxsize=64)
 def _places(layout: Layout) -> tuple[Tensor, Tensor]:
-    counts = torch.tensor(layout.counts, dtype=torch.long)
-    owner = torch.repeat_interleave(torch.arange(len(counts)), counts, output_size=layout.total)
+    owner = torch.repeat_interleave(torch.arange(len(layout.counts)), torch.tensor(layout.counts, dtype=torch.long))
     boxes = [_cells(count, grid) for count, grid in zip(layout.counts, layout.grids, strict=True)]
     return owner, torch.cat(boxes) if boxes else torch.zeros(0, 4)
 
@@ -162,6 +162,8 @@ class Batch(_Movable):
     elsewhere (not shifted). `segment` tells packed conversations in a row apart; within a segment, tokens of
     `branch` 0 are the trunk that all see, and tokens of another branch see the trunk and their own branch alone.
     `positions` restart in each segment and continue from the trunk in each branch; None means counted from `valid`.
+    A token sees those of its own or a lower `order`: None means their place, so that the earlier ones are seen; the
+    tokens of an image may share one, so that they see each other.
     `full` promises that every token (cached ones too) is valid and that each row is one segment and one branch.
     """
 
@@ -175,6 +177,7 @@ class Batch(_Movable):
     positions: Int[Tensor, "B L"] | None = None
     segment: Int[Tensor, "B L"] | None = None
     branch: Int[Tensor, "B L"] | None = None
+    order: Int[Tensor, "B L"] | None = None
     targets: Mapping[str, Tensor] = field(default_factory=dict)  # what auxiliary objectives read
     full: bool = False
     fan: Fan | None = None

@@ -33,7 +33,7 @@ def left_padded(batch: Batch) -> Batch:
     order = batch.valid.byte().argsort(dim=1, stable=True)
     moved = {
         name: None if (part := getattr(batch, name)) is None else part.gather(1, order)
-        for name in ("input_ids", "valid", "prompt", "image_slot", "labels", "positions", "segment", "branch")
+        for name in ("input_ids", "valid", "prompt", "image_slot", "labels", "positions", "segment", "branch", "order")
     }
     return replace(batch, **moved)
 

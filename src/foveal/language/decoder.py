@@ -121,11 +121,20 @@ class Decoder(nn.Module):
         if positions is None:
             positions = (valid.cumsum(1) - 1).clamp(min=0)[:, -length:]
         mask = None
-        if batch.fan is None and not (batch.full and length in (1, valid.shape[1])):
-            mask = attention_mask(valid, queries=length, segment=batch.segment, branch=batch.branch)
+        plain = batch.full and batch.order is None and length in (1, valid.shape[1])
+        if batch.fan is None and not plain:
+            mask = attention_mask(valid, queries=length, order=batch.order, segment=batch.segment, branch=batch.branch)
         frequencies = inverse_frequencies(self.head_width, self.rope, device=hidden.device)
         rotary = tables(positions, frequencies, dtype=hidden.dtype)
-        return Stream(hidden=hidden, positions=positions, slots=batch.image_slot, mask=mask, rotary=rotary, cache=cache)
+        return Stream(
+            hidden=hidden,
+            positions=positions,
+            slots=batch.image_slot,
+            mask=mask,
+            rotary=rotary,
+            cache=cache,
+            fan=batch.fan,
+        )
 
     def cache(self, batch: int, length: int) -> KVCache:
         """Room for the keys and values of `batch` rows of `length` tokens, where the weights are."""

@@ -24,15 +24,18 @@ def attend_fan(
         stem, blocks = (query[:, :, : fan.trunk], key[:, :, : fan.trunk], value[:, :, : fan.trunk]), []
         for part in (query, key, value):
             blocks.append(part[:, :, fan.trunk :].unflatten(2, (fan.branches, fan.length)))
-        return torch.cat([_causal(*stem), _branches(stem[1], stem[2], *blocks)], dim=2)
+        return torch.cat([_stem(*stem, fan.mutual), _branches(stem[1], stem[2], *blocks)], dim=2)
 
 
 def _spread(heads: Tensor, query: Tensor) -> Tensor:
     return heads.repeat_interleave(query.shape[1] // heads.shape[1], dim=1)
 
 
-def _causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    return torch.softmax(_scores(query, key) + _later(query), dim=-1) @ value
+def _stem(query: Tensor, key: Tensor, value: Tensor, mutual: tuple[tuple[int, int], ...]) -> Tensor:
+    hidden = _later(query)
+    for begin, end in mutual:
+        hidden[begin:end, begin:end] = 0
+    return torch.softmax(_scores(query, key) + hidden, dim=-1) @ value
 
 
 def _branches(stem_key: Tensor, stem_value: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Tokenised conversations to the tensors of a batch: slots laid out, rows packed, trunks shared."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -113,6 +114,7 @@ def collate(
     pad: int,
     fill: int,
     length: int | None = None,
+    mutual: bool = False,
 ) -> Batch:
     """A batch without its visual part: row after row of groups.
 
@@ -137,6 +139,9 @@ def collate(
     joined = [{name: np.concatenate([part[name] for part in parts]) for name in _FIELDS} for parts in made]
     width = max([length or 0, *(len(row["ids"]) for row in joined)])
     tensors = {name: _padded(joined, name, width, padding, pad) for name in _FIELDS}
+    order = _order(tensors["slots"], layout) if mutual else None
+    if fan is not None and order is not None:
+        fan = _mutual(fan, order[:, : fan.trunk])
     segments = any(len(groups) > 1 for groups in rows)
     branches = any(len(group) > 1 for groups in rows for group in groups)
     return Batch(
@@ -149,9 +154,28 @@ def collate(
         positions=tensors["positions"] if segments or branches else None,
         segment=tensors["segment"] if segments else None,
         branch=tensors["branch"] if branches else None,
+        order=order,
         full=not (segments or branches) and bool(tensors["valid"].all()),
         fan=fan,
     )
+
+
+def _order(slots: Tensor, layout: Layout) -> Tensor:
+    """Each token's place, and for the tokens of an image that of the first of them."""
+    place = torch.arange(slots.shape[1]).expand_as(slots)
+    image = torch.bucketize(slots, torch.tensor(layout.offsets[1:]), right=True)
+    before = torch.nn.functional.pad(image[:, :-1], (1, 0), value=-1)
+    begins = (slots < 0) | (image != before) | torch.nn.functional.pad(slots[:, :-1] < 0, (1, 0), value=True)
+    return torch.where(begins, place, 0).cummax(dim=1).values
+
+
+def _mutual(fan: Fan, order: Tensor) -> Fan | None:
+    """The fan with the trunk's spans of equal order; None where the rows' trunks differ in them."""
+    if not (order == order[0]).all():
+        return None
+    values, counts = order[0].unique_consecutive(return_counts=True)
+    spans = [(begin, begin + count) for begin, count in zip(values.tolist(), counts.tolist(), strict=True) if count > 1]
+    return replace(fan, mutual=tuple(spans))
 
 
 def _fan(rows: Sequence[Sequence[Stretch]]) -> Fan | None:

@@ -34,6 +34,7 @@ class ProcessorConfig:
 
     `template` is one of plain, qa, vicuna, chatml, `tokenizer` (the tokenizer's own), or a template's fields.
     `context` is the most tokens of a conversation; with `truncate`, longer training examples lose text from the end.
+    `mutual` lets the tokens of an image see each other, not only the earlier ones (PaliGemma, 2407.07726).
     `background` is the word that stands for cells without a box; without it they carry no label.
     """
 
@@ -43,6 +44,7 @@ class ProcessorConfig:
     context: int = 2048
     truncate: bool = False
     marker: str = "<image>"
+    mutual: bool = False
     background: str | None = None
 
 

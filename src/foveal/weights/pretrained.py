@@ -9,7 +9,7 @@ from torch import Tensor
 from foveal.core.errors import InputError, unknown
 from foveal.core.lookup import Spec
 from foveal.models.causal import Causal
-from foveal.weights import decoder, files, smollm2, vision_towers
+from foveal.weights import decoder, efficientnet_lite, files, smollm2, vision_towers
 
 _PACKAGED = {"vision": ("imagenet",), "language": ("smollm2-135m",)}
 

@@ -1,0 +1,114 @@
+"""The assembly: what a question may change, what a batch may not, and that everything learns."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from foveal.core.errors import InputError
+from foveal.core.types import IGNORE, Batch, Layout, Pixels, VisualTokens
+from foveal.models.causal import assemble, empty
+from foveal.models.config import ModelConfig
+
+TINY = {
+    "vision": {"name": "vit", "image_size": 16, "patch": 8, "width": 12, "depth": 2, "heads": 2, "inner": 16},
+    "connector": {"name": "mlp", "depth": 2},
+    "fusion": {"name": "prefix", "places": 2},
+    "language": {"name": "decoder", "vocabulary": 30, "width": 16, "depth": 2, "heads": 2, "inner": 24, "context": 64},
+}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return assemble(ModelConfig.parse(TINY)).eval()
+
+
+def asked(model, images=2, words=5):
+    layout = model.plan([(16, 16)] * images)
+    per_image = layout.total // images
+    slots = torch.cat([torch.arange(layout.total).view(images, per_image), torch.full((images, words), -1)], dim=1)
+    ids = torch.randint(1, 30, slots.shape, generator=torch.Generator().manual_seed(1))
+    labels = torch.where(torch.arange(slots.shape[1]) >= slots.shape[1] - 2, ids, IGNORE)
+    return Batch(
+        input_ids=ids,
+        valid=torch.ones_like(ids, dtype=torch.bool),
+        prompt=labels == IGNORE,
+        image_slot=slots,
+        visual=Pixels.whole(torch.randn(images, 3, 16, 16, generator=torch.Generator().manual_seed(2))),
+        owner=torch.arange(images),
+        labels=labels,
+        full=True,
+    )
+
+
+def test_every_trainable_parameter_learns(model):
+    batch = asked(model)
+    output = model(batch, keep="labelled")
+    output.logits.square().sum().backward()
+    assert output.logits.shape[0] == 4
+    unreached = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    read_by_last_layer_only = [n for n in unreached if not n.startswith("vision.")]  # taps stop before the last block
+    assert read_by_last_layer_only == []
+
+
+def test_an_answer_leaves_every_visual_token_alone(model):
+    batch = asked(model)
+    other = replace(batch, input_ids=torch.where(batch.prompt, batch.input_ids, batch.input_ids % 29 + 1))
+    assert torch.equal(model(batch).visual.features, model(other).visual.features)
+
+
+def test_later_words_change_nothing_before_them(model):
+    batch = asked(model)
+    ids = batch.input_ids.clone()
+    ids[:, -1] = ids[:, -1] % 29 + 1
+    with torch.no_grad():
+        torch.testing.assert_close(model(replace(batch, input_ids=ids)).logits[:, :-1], model(batch).logits[:, :-1])
+
+
+def test_kept_logits_are_among_all(model):
+    batch = asked(model)
+    with torch.no_grad():
+        everything = model(batch).logits
+        torch.testing.assert_close(model(batch, keep="last").logits, everything[:, -1:])
+        torch.testing.assert_close(model(batch, keep="labelled").logits, everything[:, -3:-1].flatten(0, 1))
+
+
+def test_ready_features_stand_for_pixels(model):
+    batch = asked(model)
+    with torch.no_grad():
+        ready = replace(batch, visual=model.vision(batch.visual))
+        assert torch.equal(model(ready).logits, model(batch).logits)
+
+
+def test_images_without_eyes_are_refused(model):
+    blind = assemble(ModelConfig.parse({"language": TINY["language"]}))
+    with pytest.raises(InputError, match="no vision encoder"):
+        blind(asked(model))
+    with pytest.raises(InputError, match="2 images for a model without a vision encoder"):
+        blind.plan([(16, 16)] * 2)
+
+
+def test_tied_heads_share_the_table():
+    tied = assemble(ModelConfig.parse({**TINY, "head": {"name": "language_model", "tied": True}}))
+    assert tied.head.map.weight is tied.language.embedding.weight
+
+
+def test_an_empty_model_takes_no_memory():
+    assert all(p.is_meta for p in empty(ModelConfig.parse(TINY)).parameters())
+
+
+def test_config_round_trip():
+    config = ModelConfig.parse(TINY)
+    assert ModelConfig.parse(config.dump()) == config
+
+
+def test_unknown_part_has_a_hint():
+    with pytest.raises(InputError, match="did you mean 'vision'"):
+        ModelConfig.parse({**TINY, "visoin": {}})
+
+
+def test_layouts_of_visual_tokens_agree_with_the_plan(model):
+    visual = model.see(asked(model))
+    assert isinstance(visual, VisualTokens) and visual.layout == model.plan([(16, 16)] * 2)
+    assert isinstance(visual.layout, Layout)
