@@ -101,7 +101,9 @@ class Processor:
             self._check_room(one, [layout.counts[i] for i in mine], room)
         coder = self._coder
         rows = [[group] for group in groups]
-        batch = collate(rows, layout, places, padding=padding, pad=coder.pad_id, fill=coder.fill_id)
+        batch = collate(
+            rows, layout, places, padding=padding, pad=coder.pad_id, fill=coder.fill_id, mutual=self.config.mutual
+        )
         return replace(batch, labels=None, visual=self._seen(images, visual))
 
     def training(
@@ -129,7 +131,16 @@ class Processor:
         ordered = [group for row in rows for group in row]
         images, places = pictures(ordered)
         layout, coder = self._layout(plan, images), self._coder
-        batch = collate(rows, layout, places, padding=padding, pad=coder.pad_id, fill=coder.fill_id, length=length)
+        batch = collate(
+            rows,
+            layout,
+            places,
+            padding=padding,
+            pad=coder.pad_id,
+            fill=coder.fill_id,
+            length=length,
+            mutual=self.config.mutual,
+        )
         targets = {"cells": self._cells(ordered, layout)} if cells else {}
         return replace(batch, visual=self._seen(images, visual), targets=targets)
 

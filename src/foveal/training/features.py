@@ -29,7 +29,7 @@ SHARD = 256  # images
 _TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _RAW = {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16}  # numpy has no bfloat16
 
-Progress = Callable[[int, int], None]  # images done, images in all
+Progress = Callable[[int], None]  # images just done
 
 
 def identity(encoder: nn.Module, **settings: Any) -> str:
@@ -149,7 +149,7 @@ def fill(
     precision: str = "fp32",
     batch_size: int = 32,
     say: Callable[[str], None] = lambda line: None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = lambda images: None,
 ) -> None:
     """Encode what is missing of these images (opened by `look` while the batch before is encoded).
 
@@ -168,7 +168,7 @@ def fill(
         if len(waiting) >= SHARD or done == len(wanted):
             store.add(waiting)
             waiting = []
-        progress(done, len(wanted))
+        progress(len(chosen))
 
 
 def _looked(

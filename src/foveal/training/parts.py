@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from foveal.core.errors import InputError, unknown
 from foveal.training.config import Stage
+from foveal.training.muon import Muon
 
 
 def within(name: str, prefix: str) -> bool:
@@ -85,18 +86,26 @@ def rate_of(name: str, *, rate: float, rates: Mapping[str, float]) -> float:
     return rates[max(parts, key=len)] if parts else rate
 
 
-def optimizer(model: nn.Module, chosen: Collection[nn.Parameter], stage: Stage) -> torch.optim.AdamW:
-    """AdamW (1711.05101) with one group for each rate and decay; a group's `peak` is its rate before the schedule.
+def optimizer(model: nn.Module, chosen: Collection[nn.Parameter], stage: Stage) -> torch.optim.Optimizer:
+    """The stage's optimizer with one group for each rate, decay and kind; a group's `peak` is its rate at its height.
 
     Weight decay is for matrices: gains, biases and embeddings go without.
     """
     select(model, stage.rates)  # names of parts that are none are refused
     embeddings = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    outer = embeddings | select(model, ["head"] if hasattr(model, "head") else [])
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     learns = set(chosen)
     for name, parameter in model.named_parameters():
         if parameter in learns:
+            rate = rate_of(name, rate=stage.rate, rates=stage.rates)
             decay = stage.weight_decay if parameter.ndim >= 2 and parameter not in embeddings else 0.0
-            groups.setdefault((rate_of(name, rate=stage.rate, rates=stage.rates), decay), []).append(parameter)
-    described = [{"params": group, "lr": r, "peak": r, "weight_decay": d} for (r, d), group in groups.items()]
+            matrix = stage.optimizer == "muon" and parameter.ndim == 2 and parameter not in outer
+            groups.setdefault((rate, decay, matrix), []).append(parameter)
+    described = [
+        {"params": group, "lr": rate, "peak": rate, "weight_decay": decay, **({"matrix": True} if matrix else {})}
+        for (rate, decay, matrix), group in groups.items()
+    ]
+    if stage.optimizer == "muon":
+        return Muon(described, lr=stage.rate, betas=stage.betas)
     return torch.optim.AdamW(described, lr=stage.rate, betas=stage.betas, fused=True)
