@@ -55,6 +55,8 @@ def _faster(hidden: Tensor, weight: Tensor) -> bool:
 
 
 def _multiply(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if not (weight.is_contiguous() or weight.t().is_contiguous()):
+        weight = weight.contiguous()  # with gaps between its rows oneDNN is a thousand times slower
     return torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, "none", [], "")
 
 
