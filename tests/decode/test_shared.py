@@ -111,6 +111,20 @@ def test_an_image_after_the_words_is_seen_too(model):
     assert torch.equal(shared, generate(model, batch, max_new_tokens=3))
 
 
+@pytest.mark.parametrize("image_last", [False, True])
+def test_tokens_of_an_image_that_see_each_other_still_do(model, image_last):
+    batch = rows_about(IMAGES, TEXTS) if not image_last else rows_about([0, 0], [[5], [6]], after=0)
+    if image_last:
+        batch = replace(batch, **{name: getattr(batch, name).flip(1) for name in ("input_ids", "image_slot")})
+    seen = batch.image_slot >= 0
+    place = torch.arange(seen.shape[1]).expand(seen.shape)
+    mutual = replace(batch, order=torch.where(seen, seen.int().argmax(1, keepdim=True), place))
+    group = torch.tensor([0, 0] if image_last else IMAGES)
+    shared = generate_shared(model, mutual, group=group, max_new_tokens=4)
+    assert torch.equal(shared, generate(model, mutual, max_new_tokens=4))
+    assert not torch.equal(shared, generate(model, batch, max_new_tokens=4))
+
+
 def test_the_whole_prompt_counts_against_the_context(model):
     with pytest.raises(InputError, match="8 tokens and 60 new ones do not fit the context of 64"):
         generate_shared(model, rows_about([0, 0], [[5], [6]]), group=torch.tensor([0, 0]), max_new_tokens=60)

@@ -36,16 +36,19 @@ def command(
         asked = {"run": str(run or "starter"), "images": names, "prompt": prompt}
         _show.print_json({**asked, "answer": last.text, **cost, "seconds": seconds})
         return
-    texts = [step.text for step in steps] if not stream else (step.text for step in steps)
-    for piece in pieces(texts if stream else texts[-1:]):  # type: ignore[index]
+    if not stream:
+        steps = iter([*steps][-1:])
+    for piece in pieces(step.text for step in steps):
         print(piece, end="", flush=True)
     print()
 
 
 def split(words: list[str]) -> tuple[list[str], str]:
     """Images and prompt. Raises InputError where the prompt is missing, empty or rather an image."""
+    import os
+
     *names, prompt = words
-    if prompt == "-" or Path(prompt).is_file():
+    if prompt == "-" or os.path.isfile(prompt):  # unlike Path.is_file, it bears prompts too long for a file's name
         raise InputError(f"the last argument is the question, and {prompt!r} is an image; add a question after it")
     if not prompt.strip():
         raise InputError("the question is empty; write what you want to know, such as 'What is in the picture?'")

@@ -45,7 +45,8 @@ def generate_shared(
     check_room(model, int(batch.valid.sum(1).max()), max_new_tokens)
     first = heads(group)
     length, cache = shared_length(batch, group), None
-    if length > 0 and len(first) < len(group):
+    whole = batch.order is None or not (batch.image_slot[:, length:] >= 0).any()  # mutual tokens must not be parted
+    if length > 0 and whole and len(first) < len(group):
         trunk = _read(model, _part(batch, first, slice(0, length)))
         batch = _part(batch, torch.arange(len(group), device=group.device), slice(length, None))
         cache = trunk.fork(group, length + batch.input_ids.shape[1] + max_new_tokens - 1)
@@ -74,6 +75,7 @@ def _part(batch: Batch, rows: Int[Tensor, " N"], columns: slice) -> Batch:
     parts = {name: getattr(batch, name)[rows, columns] for name in ("input_ids", "valid", "prompt", "image_slot")}
     parts["positions"] = None if batch.positions is None else batch.positions[rows, columns]
     seen = bool((parts["image_slot"] >= 0).any())
+    parts["order"] = batch.order[rows, columns] if seen and batch.order is not None else None  # text sees all before
     visual = batch.visual if seen else None
     full = bool(parts["valid"].all())
     return replace(batch, **parts, visual=visual, labels=None, full=full)

@@ -39,7 +39,7 @@ def questions(examples: Iterable[Example], *, limit: int | None = None) -> tuple
 
 def blind(asked: Iterable[Question]) -> tuple[Question, ...]:
     """The same questions without their pictures: what the text-only baseline is asked."""
-    return tuple(replace(question, example=_without_images(question.example)) for question in asked)
+    return tuple(replace(question, example=without_images(question.example)) for question in asked)
 
 
 def said(message: Mapping[str, Any]) -> str:
@@ -69,7 +69,8 @@ def _turns(example: Example) -> list[Question]:
     return turns
 
 
-def _without_images(example: Example) -> Example:
+def without_images(example: Example) -> Example:
+    """The same conversation in words alone."""
     return replace(
         example,
         images=(),

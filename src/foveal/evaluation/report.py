@@ -160,8 +160,9 @@ def _shown(picture: Picture) -> str:
 def _reply(reply: Reply) -> str:
     kind, sign = ("right", "&#10003;") if reply.right else ("wrong", "&#10007;")
     return (
-        f'<li>{escape(reply.question)}<div class="reply {kind}"><span class="sign" aria-hidden="true">{sign}</span>'
-        f'<span class="answer"><span class="hidden">{kind}: </span>{escape(reply.answer) or "(silence)"}</span>'
+        f'<li>{escape(reply.question)}<div class="reply {kind}"><span class="answer">'
+        f'<span class="sign" aria-hidden="true">{sign}</span> <span class="hidden">{kind}: </span>'
+        f"{escape(reply.answer) or '(silence)'}</span>"
         f'<span class="truth">truth: {escape(reply.truth)}</span></div></li>'
     )
 
