@@ -120,7 +120,8 @@ class VisualTokens(_Movable):
         cls, features: Float[Tensor, "S E"], layout: Layout, levels: tuple[Tensor, ...] = ()
     ) -> "VisualTokens":
         """Tokens in raster order of each image's grid; tokens on no grid get the whole image as their box."""
-        image, boxes = (part.to(features.device) for part in _places(layout))
+        find = _places.__wrapped__ if torch.compiler.is_compiling() else _places  # a tracer's tensors are not kept
+        image, boxes = (part.to(features.device) for part in find(layout))
         mass = torch.ones(layout.total, device=features.device)
         return cls(features=features, layout=layout, image=image, boxes=boxes, mass=mass, levels=levels)
 
@@ -131,7 +132,8 @@ class VisualTokens(_Movable):
 
 @lru_cache(maxsize=64)
 def _places(layout: Layout) -> tuple[Tensor, Tensor]:
-    owner = torch.repeat_interleave(torch.arange(len(layout.counts)), torch.tensor(layout.counts, dtype=torch.long))
+    counts = torch.tensor(layout.counts, dtype=torch.long)
+    owner = torch.repeat_interleave(torch.arange(len(layout.counts)), counts, output_size=layout.total)
     boxes = [_cells(count, grid) for count, grid in zip(layout.counts, layout.grids, strict=True)]
     return owner, torch.cat(boxes) if boxes else torch.zeros(0, 4)
 

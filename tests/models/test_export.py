@@ -1,0 +1,32 @@
+"""A model exports as it stands: no count of a tensor's entries is asked on the way."""
+
+from dataclasses import replace
+
+import torch
+
+from foveal.core.types import Pixels
+from foveal.models.causal import assemble
+from foveal.models.config import ModelConfig
+from tests.models.test_causal import TINY, asked
+
+
+class Exported(torch.nn.Module):
+    """Logits alone, from plain tensors."""
+
+    def __init__(self, model, batch):
+        super().__init__()
+        self.model, self.batch = model, batch
+
+    def forward(self, input_ids, image_slot, pixels):
+        visual = Pixels.whole(pixels)
+        return self.model(replace(self.batch, input_ids=input_ids, image_slot=image_slot, visual=visual)).logits
+
+
+def test_export_gives_the_same_logits():
+    torch.manual_seed(0)
+    model = assemble(ModelConfig.parse(TINY)).eval()
+    batch = asked(model)
+    given = (batch.input_ids, batch.image_slot, batch.visual.values)
+    with torch.no_grad():
+        program = torch.export.export(Exported(model, batch), given)
+        torch.testing.assert_close(program.module()(*given), model(batch).logits, atol=1e-5, rtol=1e-5)
