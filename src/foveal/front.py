@@ -29,14 +29,17 @@ def load(
 ) -> Any:
     """A model ready to use, from a run directory of ours or a Hugging Face checkpoint directory.
 
-    `format` is found out where it is not given; "smollm2-135m" names the packaged language model. Raises InputError
-    for a directory of neither kind, an unsupported model type, and any weight that does not fit.
+    `format` is found out where it is not given. "starter" names the starter model, "smollm2-135m" the packaged
+    language model; a directory of that name goes first. Raises InputError for a directory of neither kind, an
+    unsupported model type, and any weight that does not fit.
     """
     if format is not None and format not in _FORMATS:
         raise unknown("format", format, _FORMATS)
-    directory = smollm2.smollm2() if path == "smollm2-135m" else Path(path)
+    directory = Path(path)
+    if not directory.exists() and str(path) in _PACKAGED:
+        directory = _PACKAGED[str(path)]()
     if not directory.is_dir():
-        raise InputError(f"there is no directory {directory}; give a run or a checkpoint directory")
+        raise InputError(f"there is no directory {directory}; give a run, a checkpoint, or {' or '.join(_PACKAGED)}")
     wanted = {"dtype": _dtype(dtype), "device": device}
     if format == "foveal" or (format is None and run.matches(directory)):
         return run.load(directory, **wanted)
@@ -46,6 +49,17 @@ def load(
             return family.load(directory, config, **wanted)
     kinds = "llava, llama, qwen2, qwen3, clip_vision_model, siglip_vision_model"
     raise InputError(f"{directory} holds a {config.get('model_type')!r} model; Foveal loads {kinds}")
+
+
+def starter() -> Path:
+    """The directory of the starter model; InputError where this installation has none."""
+    folder = Path(__file__).parent / "starter"
+    if not run.matches(folder):
+        raise InputError("this installation of Foveal holds no starter model; name a run or train one")
+    return folder
+
+
+_PACKAGED = {"starter": starter, "smollm2-135m": smollm2.smollm2}
 
 
 def build(config: ModelConfig | Mapping[str, Any] | str | os.PathLike[str]) -> run.Run:

@@ -93,7 +93,7 @@ def ask(loaded: Any, asked: Sequence[Question], wanted: Wanted, progress: Told, 
 
 def text_only_run(wanted: Wanted) -> Path | None:
     """The run trained without images: the one named, else the `text_only` directory within the run."""
-    from foveal.cli._runs import starter
+    from foveal.front import starter
 
     if wanted.text_only is not None:
         return wanted.text_only

@@ -27,7 +27,7 @@ def open_run(run: Path | None) -> Any:
     import foveal
 
     try:
-        return foveal.load(run or starter(), device="cuda" if torch.cuda.is_available() else "cpu")
+        return foveal.load(run or "starter", device="cuda" if torch.cuda.is_available() else "cpu")
     except ModuleNotFoundError as error:
         raise missing(error) from None
 
@@ -38,13 +38,3 @@ def missing(error: ModuleNotFoundError) -> Exception:
     if extra is None:
         return error
     return InputError(f"this needs the package {error.name!r}, which is not installed; pip install 'foveal[{extra}]'")
-
-
-def starter() -> Path:
-    """The directory of the starter model; InputError where this installation has none."""
-    import foveal
-
-    folder = Path(foveal.__file__).parent / "starter"
-    if not (folder / "config.yaml").is_file():
-        raise InputError("this installation of Foveal holds no starter model; name a run with --run")
-    return folder
