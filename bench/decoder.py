@@ -1,4 +1,4 @@
-"""Language model on the CPU: Foveal against transformers, same weights, dtype and threads, sides alternating in one run.
+"""Language model on the CPU: Foveal against transformers, same weights, dtype and threads, sides alternating.
 
     python bench/decoder.py [--threads 1] [--rounds 7] [--prompt 640] [--new 32] [--dtype float32] [--batch 1]
 

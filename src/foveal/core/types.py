@@ -186,7 +186,6 @@ class Batch(_Movable):
 
 
 @runtime_checkable
-@runtime_checkable
 class Cache(Protocol):
     """Keys and values of earlier tokens, one store a layer."""
 

@@ -1,7 +1,7 @@
 """The linear map, through oneDNN where that is faster at the same precision.
 
 On x86 torch multiplies float32 matrices with MKL, which leaves half the speed of an AMD processor unused; oneDNN,
-which torch carries for bfloat16 and convolutions, does not. `torch.backends.mkldnn.flags(enabled=False)` turns it off.
+which torch carries for bfloat16 and convolutions, does not. `torch.backends.mkldnn.enabled = False` turns it off.
 """
 
 import platform

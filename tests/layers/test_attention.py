@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from foveal.layers.attention import Attention, attend
+from foveal.layers.cache import KVCache
+from foveal.layers.masks import attention_mask
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_grouped_heads_equal_repeated_ones(groups):
+    torch.manual_seed(0)
+    query, key, value = torch.randn(2, 4, 5, 8), torch.randn(2, groups, 5, 8), torch.randn(2, groups, 5, 8)
+    repeated = [part.repeat_interleave(4 // groups, dim=1) for part in (key, value)]
+    scores = query @ repeated[0].transpose(-1, -2) / 8**0.5
+    expected = scores.softmax(-1) @ repeated[1]
+    torch.testing.assert_close(attend(query, key, value), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_causal_without_a_mask_equals_the_causal_mask():
+    torch.manual_seed(0)
+    attention = Attention(width=16, heads=4, kv_heads=2, causal=True)
+    hidden = torch.randn(2, 6, 16)
+    mask = attention_mask(torch.ones(2, 6, dtype=torch.bool), queries=6)
+    torch.testing.assert_close(attention(hidden), attention(hidden, mask=mask), atol=1e-6, rtol=1e-5)
+
+
+def test_a_head_width_of_its_own():
+    attention = Attention(width=16, heads=4, head_width=6, qk_norm=1e-6)
+    assert attention.query.weight.shape == (24, 16)
+    assert attention.query_norm.weight.shape == (6,)
+    assert attention(torch.randn(1, 3, 16)).shape == (1, 3, 16)
+
+
+def test_token_by_token_with_a_cache_equals_all_at_once():
+    torch.manual_seed(0)
+    attention = Attention(width=16, heads=4, kv_heads=2, causal=True)
+    hidden = torch.randn(2, 5, 16)
+    cache = KVCache(layers=1, batch=2, kv_heads=2, length=5, head_width=4)
+    steps = []
+    for i in range(5):
+        cache.extend(torch.ones(2, 1, dtype=torch.bool))
+        steps.append(attention(hidden[:, i : i + 1], cache=cache))
+    torch.testing.assert_close(torch.cat(steps, 1), attention(hidden), atol=1e-5, rtol=1e-5)

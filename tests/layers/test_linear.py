@@ -1,0 +1,78 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from foveal.layers import linear as linear_file
+from foveal.layers.linear import Linear, linear
+
+INPUTS = {
+    "plain": lambda: torch.randn(3, 40, 200),
+    "transposed": lambda: torch.randn(40, 3, 200).transpose(0, 1),
+    "expanded": lambda: torch.randn(1, 1, 200).expand(3, 40, 200),
+    "every second": lambda: torch.randn(3, 40, 400)[..., ::2],
+    "slice": lambda: torch.randn(3, 40, 400)[..., 100:300],
+    "one vector": lambda: torch.randn(200),
+    "none": lambda: torch.randn(0, 200),
+}
+
+
+def results(function, hidden, weight, bias):
+    """Output and gradients of a weighted sum."""
+    hidden, weight, bias = (part.detach().requires_grad_() for part in (hidden, weight, bias))
+    output = function(hidden, weight, bias)
+    torch.manual_seed(1)
+    return (output, *torch.autograd.grad(output, (hidden, weight, bias), torch.randn_like(output)))
+
+
+@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("gaps", [False, True])
+def test_equals_torch_forward_and_backward(name, gaps):
+    torch.manual_seed(0)
+    weight = torch.randn(1000, 300)[:, :200] if gaps else torch.randn(1000, 200)
+    hidden, bias = INPUTS[name](), torch.randn(1000)
+    for ours, theirs in zip(
+        results(linear, hidden, weight, bias), results(F.linear, hidden, weight, bias), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-5)
+
+
+def took_onednn(monkeypatch, call):
+    calls = []
+    monkeypatch.setattr(linear_file, "_multiply", lambda *given: calls.append(given) or F.linear(*given))
+    call()
+    return bool(calls)
+
+
+@pytest.mark.skipif(not linear_file._X86, reason="only x86 processors multiply through oneDNN")
+def test_large_float32_goes_through_onednn_and_nothing_else(monkeypatch):
+    large, small, tokens = Linear(512, 512), Linear(32, 32), torch.randn(1, 1, 512)
+    assert took_onednn(monkeypatch, lambda: large(tokens))
+    assert took_onednn(monkeypatch, lambda: small(torch.randn(2000, 32)))
+    assert not took_onednn(monkeypatch, lambda: small(torch.randn(3, 32)))
+    assert not took_onednn(monkeypatch, lambda: large.double()(tokens.double()))
+    large.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not took_onednn(monkeypatch, lambda: large(tokens))
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    assert not took_onednn(monkeypatch, lambda: large(tokens))
+
+
+def test_fake_tensors_keep_their_shapes():
+    with FakeTensorMode():
+        assert Linear(512, 700)(torch.empty(2, 512)).shape == (2, 700)
+
+
+def test_frozen_weights_let_gradients_through():
+    torch.manual_seed(0)
+    layer, hidden = Linear(512, 400), torch.randn(4, 512, requires_grad=True)
+    layer.requires_grad_(False)
+    layer(hidden).sum().backward()
+    torch.testing.assert_close(hidden.grad, layer.weight.sum(0).expand(4, -1), atol=1e-4, rtol=1e-5)
+    assert layer.weight.grad is None
+
+
+def test_exports_as_a_plain_linear_map():
+    layer = Linear(512, 400).eval()
+    program = torch.export.export(layer, (torch.randn(2, 512),))
+    assert {str(node.target) for node in program.graph.nodes if node.op == "call_function"} == {"aten.linear.default"}

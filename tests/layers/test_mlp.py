@@ -1,0 +1,33 @@
+import pytest
+import torch
+
+from foveal.core.errors import InputError
+from foveal.layers.mlp import FeedForward, GatedFeedForward, activation
+
+
+def test_gate_times_up():
+    torch.manual_seed(0)
+    block = GatedFeedForward(width=4, inner=6)
+    hidden = torch.randn(3, 4)
+    gate, up = hidden @ block.gate.weight.T, hidden @ block.up.weight.T
+    expected = (gate * torch.sigmoid(gate) * up) @ block.down.weight.T
+    torch.testing.assert_close(block(hidden), expected)
+
+
+def test_activation_between_two_maps():
+    block = FeedForward(width=4, inner=6, activation="relu")
+    hidden = torch.randn(3, 4)
+    torch.testing.assert_close(block(hidden), block.down(block.up(hidden).clamp(min=0)))
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu"])
+def test_activations_equal_their_references(name):
+    from transformers.activations import ACT2FN
+
+    x = torch.linspace(-4, 4, 101)
+    torch.testing.assert_close(activation(name)(x), ACT2FN[name](x), atol=1e-6, rtol=1e-6)
+
+
+def test_an_unknown_activation_has_a_hint():
+    with pytest.raises(InputError, match="did you mean 'gelu'"):
+        activation("gelus")

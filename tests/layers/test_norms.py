@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from foveal.layers.norms import RMSNorm
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_mean_square_of_one_times_the_gain(dtype):
+    torch.manual_seed(0)
+    norm = RMSNorm(16, eps=1e-6).to(dtype)
+    norm.weight.data.uniform_(0.5, 2)
+    hidden = 3 * torch.randn(4, 16, dtype=dtype)
+    expected = hidden.double() / hidden.double().square().mean(-1, keepdim=True).sqrt() * norm.weight.double()
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(norm(hidden).double(), expected, atol=tolerance, rtol=tolerance)
+    assert norm(hidden).dtype == dtype
+
+
+def test_both_ways_to_compute_give_the_same_bits():
+    torch.manual_seed(0)
+    norm = RMSNorm(48, eps=1e-5)
+    norm.weight.data.uniform_(0.5, 2)
+    hidden = torch.randn(3, 48)
+    exact = hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + 1e-5)
+    assert torch.equal(norm(hidden), norm.weight * exact)
+
+
+def test_epsilon_keeps_a_zero_vector_finite():
+    assert torch.equal(RMSNorm(8, eps=1e-5)(torch.zeros(1, 8)), torch.zeros(1, 8))
