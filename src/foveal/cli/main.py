@@ -29,12 +29,13 @@ def collect() -> typer.Typer:
     return app
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version
 
         print(f"foveal {version('foveal')}")
         raise typer.Exit
+    return wanted
 
 
 def _root(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, VisualTokens
+from foveal.layers.linear import Linear
 from foveal.layers.mlp import activation as named
 
 
@@ -28,10 +29,11 @@ class ConvMlp(nn.Module):
         super().__init__()
         if kernel % 2 == 0:
             raise InputError(f"conv_mlp has a kernel of {kernel}; give an odd one, so that the grid keeps its size")
-        self.reduce = nn.Linear(width_in, width)
+        self.norm_in = nn.LayerNorm(width_in)  # taps of one encoder differ in scale
+        self.reduce = Linear(width_in, width)
         self.mix = nn.Conv2d(width, width, kernel, padding=kernel // 2)
-        self.norm = nn.LayerNorm(width)
-        self.map = nn.Linear(width, width_out)
+        self.map = Linear(width, width_out)
+        self.norm_out = nn.LayerNorm(width_out)  # what fusion adds, such as places, must not drown
         self.activation = named(activation)
 
     def plan(self, layout: Layout) -> Layout:
@@ -42,9 +44,9 @@ class ConvMlp(nn.Module):
         return layout
 
     def forward(self, visual: VisualTokens) -> VisualTokens:
-        """Reduce, look around, map."""
-        features = self.activation(self.reduce(visual.features))
-        return visual.with_features(self.map(self.norm(features + self._around(features, visual.layout))))
+        """Norm, reduce, look around, map, norm."""
+        features = self.activation(self.reduce(self.norm_in(visual.features)))
+        return visual.with_features(self.norm_out(self.map(features + self._around(features, visual.layout))))
 
     def _around(self, features: Tensor, layout: Layout) -> Tensor:
         parts, start = [], 0

@@ -6,6 +6,7 @@ from itertools import pairwise
 from torch import nn
 
 from foveal.core.types import Layout, VisualTokens
+from foveal.layers.linear import Linear
 from foveal.layers.mlp import activation as named
 
 
@@ -26,7 +27,7 @@ class Mlp(nn.Module):
     ) -> None:
         super().__init__()
         widths = [width_in] + [width_out] * depth
-        self.maps = nn.ModuleList(nn.Linear(a, b, bias=bias) for a, b in pairwise(widths))
+        self.maps = nn.ModuleList(Linear(a, b, bias=bias) for a, b in pairwise(widths))
         self.activation = named(activation)
 
     def plan(self, layout: Layout) -> Layout:
