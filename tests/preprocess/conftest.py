@@ -15,7 +15,7 @@ TEXTS = [
     "What is in the top left?",
     "How many cats are there? There are 12 of them, I think.",
     "Is there a red apple next to the dog's house? yes no",
-    "user assistant system question: answer: USER: ASSISTANT:",
+    "user assistant system question: answer: USER: ASSISTANT: 2",
 ]
 
 

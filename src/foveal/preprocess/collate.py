@@ -120,7 +120,7 @@ def collate(
 
     `places` holds, for each group in turn, which images of `layout` are its own; an image belongs to the first row
     that shows it. Segments, branches and positions are written only where a row holds more than one conversation.
-    `length` pads every row to it.
+    `length` pads every row to it. `mutual` writes the order in which the tokens of an image see each other.
     """
     made: list[dict[str, np.ndarray]] = []
     owner = np.full(len(layout.counts), -1)
@@ -141,7 +141,7 @@ def collate(
     tensors = {name: _padded(joined, name, width, padding, pad) for name in _FIELDS}
     order = _order(tensors["slots"], layout) if mutual else None
     if fan is not None and order is not None:
-        fan = _mutual(fan, order[:, : fan.trunk])
+        fan = None if (tensors["slots"][:, fan.trunk :] >= 0).any() else _mutual(fan, order[:, : fan.trunk])
     segments = any(len(groups) > 1 for groups in rows)
     branches = any(len(group) > 1 for groups in rows for group in groups)
     return Batch(

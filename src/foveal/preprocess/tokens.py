@@ -52,7 +52,8 @@ class Coder:
         pad = _index(tokenizer.pad_token_id)
         self.pad_id: int = pad if pad is not None else self.eos_id or 0
         self.fill_id: int = self.marker if self.known else self.pad_id
-        self.adds_space = self._ids("a") == self._ids(" a")
+        alone = self._ids("a")  # the same as after a space: this tokenizer puts a space before a text
+        self.adds_space = self._ids("b a")[-len(alone) :] == alone
 
     def _ids(self, text: str) -> list[int]:
         return self.backend.encode(text, add_special_tokens=False).ids
