@@ -25,7 +25,8 @@ class Stage:
     `train` names the parts that learn by the beginning of their parameters' names (`connector`, `language.layers.3`);
     all else is frozen. `batch_size` counts examples, or images with all their questions where `group` is set; a step
     takes `accumulate` such batches in each process. `rates` are learning rates of single parts, `warmup` (below 1: a
-    fraction of the stage, else steps) leads up to the rate and a half cosine down to `floor` times the rate.
+    fraction of the stage, else steps) leads up to the rate and a half cosine down to `floor` times the rate. The
+    optimizer `muon` takes orthogonal steps for matrices between embeddings and head, at the rates of AdamW.
     `kinds` says how often an example of a kind is seen in an epoch (0.5: every other time, 2: twice; `"*"`: all
     others). `pack` joins conversations in rows of that length. `processor` holds settings of the processor for this
     stage alone, such as a higher resolution.
@@ -50,6 +51,7 @@ class Stage:
     floor: float = 0.0
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     clip: float = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpointing: bool = False
@@ -70,8 +72,9 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Cached features of a frozen encoder: how they are stored, computed, and how many images at a time."""
+    """Cached features of a frozen encoder: where (None: the user's cache), how they are stored and computed."""
 
+    folder: str | None = None
     dtype: Literal["fp32", "fp16", "bf16"] = "fp16"
     precision: Literal["fp32", "bf16"] = "fp32"
     batch_size: int = 32

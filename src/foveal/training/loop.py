@@ -10,6 +10,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object, set_seed
@@ -189,7 +190,7 @@ class _Run:
         order = Order(
             groups(self.data, shared=stage.group),
             copies(self.data, stage.kinds),
-            seed=(self.config.seed, self.progress.stage),
+            seed=(self.config.seed, crc32(stage.name.encode())),  # the same where another stage is left out
             limit=stage.group_limit,
         )
         return Feed(

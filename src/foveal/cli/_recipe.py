@@ -1,0 +1,250 @@
+"""A recipe: everything that one training run is made of, read from YAML and put together.
+
+system: llava                 # the row of `foveal systems`, with its family (early, mid, late, hybrid) and paper
+family: late
+paper: "2304.08485"
+seed: 0
+model: {vision: {...}, connector: {...}, language: {...}, head: {...}}    # a component of each room
+init: {vision: imagenet}      # weights to start from, by part; or {from: RUN}, which brings model and processor
+processor: {tokenizer: words, template: plain, image: {size: 256}}
+data: {scenes: {size: 256}, count: 9000}                                  # or {path: DIRECTORY}
+training: {stages: [{name: align, train: [connector], epochs: 1}, ...]}
+evaluation: {split: test}
+text_only: false              # true: the same run without images
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foveal.core.config import dump, override, parse
+from foveal.core.errors import InputError, unknown
+from foveal.core.example import Example
+from foveal.data.scenes import SceneConfig
+from foveal.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from foveal.weights.run import Run
+
+_SIGHT = ("vision", "connector")  # the parts that a model without images lacks
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The examples: starter scenes, made when they are first needed, or a data set's directory."""
+
+    scenes: SceneConfig | None = None
+    count: int = 9000
+    path: str | None = None
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        if (self.scenes is None) == (self.path is None):
+            raise InputError("a recipe's data are either 'scenes' (made here) or a 'path'; give one of them")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessorRecipe:
+    """Where the tokenizer comes from (`words`: made of the data's words; `smollm2-135m`; a directory), and settings."""
+
+    tokenizer: str = "words"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One training run, as its YAML says."""
+
+    name: str
+    data: DataConfig
+    training: TrainingConfig
+    system: str = ""
+    family: str = ""
+    paper: str = ""
+    about: str = ""
+    seed: int = 0
+    model: Mapping[str, Any] = field(default_factory=dict)
+    init: Mapping[str, str] = field(default_factory=dict)
+    processor: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    text_only: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must share, beside its training settings."""
+        wanted = ("data", "model", "init", "processor", "text_only")
+        return {key: dump(getattr(self, key)) for key in wanted}
+
+
+def names() -> list[str]:
+    """The recipes that ship with Foveal."""
+    return sorted(path.stem for path in _shipped().glob("*.yaml"))
+
+
+def _shipped() -> Path:
+    import foveal.recipes
+
+    return Path(foveal.recipes.__path__[0])
+
+
+def read(recipe: str, assignments: Sequence[str] = ()) -> Recipe:
+    """A shipped recipe by name, or a YAML file, with `key=value` settings over it.
+
+    Raises InputError for an unknown recipe, key or component (with the nearest name), and a value of a wrong type.
+    """
+    import yaml
+
+    path = Path(recipe) if recipe.endswith((".yaml", ".yml")) else _shipped() / f"{recipe}.yaml"
+    if not path.is_file():
+        if path.parent != _shipped():
+            raise InputError(f"there is no recipe file {recipe}; name a YAML file or one of: {', '.join(names())}")
+        raise unknown("recipe", recipe, names())
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(given, dict):
+        raise InputError(f"{path} holds no mapping; a recipe has model, data and training")
+    return of(override(given, assignments), name=path.stem)
+
+
+def of(given: Mapping[str, Any], *, name: str) -> Recipe:
+    """A recipe out of plain mappings; every part of it is checked before anything is made."""
+    from foveal.models.config import ModelConfig
+    from foveal.preprocess.processor import ProcessorConfig
+
+    if "name" in given:
+        raise unknown("key in recipe:", "name", Recipe.__dataclass_fields__.keys() - {"name"})
+    seed = given.get("seed", 0)
+    training = given.get("training") or {}
+    if isinstance(training, Mapping):
+        given = {**given, "training": {"seed": seed, **training}}
+    recipe = parse(Recipe, {"name": name, **given}, where="recipe")
+    if "from" in recipe.init:
+        if recipe.model or recipe.processor or len(recipe.init) > 1:
+            raise InputError("init.from brings its own model and processor; leave those keys out of the recipe")
+    else:
+        language = {"vocabulary": 1, **_component(recipe.model.get("language"), "language")}
+        ModelConfig.parse({**recipe.model, "language": language})
+        settings = {key: value for key, value in recipe.processor.items() if key != "tokenizer"}
+        parse(ProcessorConfig, settings, where="recipe.processor")
+    return blind(recipe) if recipe.text_only else recipe
+
+
+def _component(given: Any, part: str) -> dict[str, Any]:
+    if isinstance(given, str):
+        return {"name": given}
+    if not isinstance(given, Mapping):
+        raise InputError(f"the recipe's model has no {part}; give it a component, such as {part}: {{name: decoder}}")
+    return dict(given)
+
+
+def blind(recipe: Recipe) -> Recipe:
+    """The same recipe without sight: no encoder, no connector, and no stage that trains those alone."""
+    stages = []
+    for stage in recipe.training.stages:
+        train = tuple(part for part in stage.train if part.split(".")[0] not in _SIGHT)
+        rates = {part: rate for part, rate in stage.rates.items() if part.split(".")[0] not in _SIGHT}
+        objective = stage.objective if isinstance(stage.objective, str) else stage.objective.get("name")
+        if objective != "cells" and (train or stage.lora is not None):
+            stages.append(replace(stage, train=train, rates=rates))
+    if not stages:
+        raise InputError("without images nothing is left to train; a stage must train the language model")
+    return replace(
+        recipe,
+        text_only=True,
+        model={key: value for key, value in recipe.model.items() if key not in _SIGHT},
+        init={key: value for key, value in recipe.init.items() if key not in _SIGHT},
+        training=replace(recipe.training, stages=tuple(stages), features=None),
+    )
+
+
+def data_folder(recipe: Recipe, *, say: Any, bar: Any) -> Path:
+    """The directory of the recipe's data; starter scenes are made once and kept in the user's cache.
+
+    `say(line)` tells what is done, `bar(what, total)` shows how far. Raises InputError for data that are not there.
+    """
+    if recipe.data.path is not None:
+        return Path(recipe.data.path)
+    import os
+
+    from accelerate import PartialState
+
+    from foveal.data.generate import MARK, tasks, write_scenes
+    from foveal.weights.smollm2 import user_cache
+
+    scenes, count = recipe.data.scenes, recipe.data.count
+    assert scenes is not None
+    described = json.dumps({"scenes": dump(scenes), "count": count}, sort_keys=True)
+    folder = user_cache() / "scenes" / hashlib.sha256(described.encode()).hexdigest()[:16]
+    with PartialState().main_process_first():
+        if not (folder / MARK).is_file():
+            say(f"making {count:,} scenes in {folder}")
+            total = sum(last - first for _, first, last in tasks(count, scenes))
+            with bar("scenes", total) as advance:
+                workers = len(os.sched_getaffinity(0))
+                write_scenes(folder, scenes, count=count, workers=workers, force=True, progress=advance)
+    return folder
+
+
+def examples(recipe: Recipe, folder: Path) -> list[Example]:
+    """The training examples. Raises InputError with file and line for one that is wrong."""
+    from foveal.data.format import read as read_examples
+
+    found = read_examples(folder, split=recipe.data.split)
+    if not found:
+        raise InputError(f"{folder} holds no examples in its split {recipe.data.split!r}; nothing to train on")
+    return found  # type: ignore[return-value]
+
+
+def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
+    """The fresh model with its processor, or what it starts from."""
+    import torch
+
+    import foveal
+    from foveal.preprocess.processor import Processor, ProcessorConfig
+    from foveal.weights.run import Run
+
+    if "from" in recipe.init:
+        started = foveal.load(recipe.init["from"])
+        if recipe.text_only:
+            started.model.vision = started.model.connector = None
+            started.model.config = replace(started.model.config, vision=None, connector=None)
+        external = getattr(started, "external", {}) if not recipe.text_only else {}
+        return Run(started.model, started.processor, external=external)
+    settings = dict(recipe.processor)
+    tokenizer = _tokenizer(settings.pop("tokenizer", "words"), data)
+    processor = Processor(tokenizer=tokenizer, config=parse(ProcessorConfig, settings, where="recipe.processor"))
+    language = {"vocabulary": len(tokenizer), **_component(recipe.model.get("language"), "language")}
+    if len(tokenizer) > language["vocabulary"]:
+        raise InputError(
+            f"the tokenizer has {len(tokenizer)} words, the model's vocabulary {language['vocabulary']}; "
+            "leave model.language.vocabulary out, or raise it"
+        )
+    torch.manual_seed(recipe.seed)
+    built = foveal.build({"model": {**recipe.model, "language": language}, "init": recipe.init})
+    built.processor = processor
+    return built
+
+
+def _tokenizer(source: str, data: Sequence[Example]) -> Any:
+    from foveal.preprocess import store
+    from foveal.preprocess.words import word_tokenizer
+    from foveal.weights.smollm2 import smollm2
+
+    if source == "smollm2-135m":
+        return store.tokenizer(smollm2())
+    if source != "words":
+        return store.tokenizer(Path(source))
+    texts = {part["text"] for example in data for part in _texts(example)}
+    labels = {box.label for example in data for box in example.boxes}
+    return word_tokenizer(sorted(texts), phrases=sorted(labels))
+
+
+def _texts(example: Example) -> Iterator[Mapping[str, Any]]:
+    for message in example.messages:
+        content = message["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        yield from (part for part in parts if part["type"] == "text")

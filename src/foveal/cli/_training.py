@@ -1,0 +1,158 @@
+"""A recipe carried out: data, model and batches handed to the training loop, and the run saved."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foveal.cli._recipe import Recipe, data_folder, examples, model_of
+from foveal.core.config import dump, parse
+from foveal.core.errors import InputError
+from foveal.core.example import Example
+from foveal.training.config import Stage
+
+if TYPE_CHECKING:
+    from foveal.core.types import Batch
+    from foveal.preprocess.processor import Processor
+    from foveal.training.features import Store
+    from foveal.weights.run import Run
+
+_CELLS = ("cells", "joint")  # objectives that read what stands in each cell
+
+
+def carry_out(recipe: Recipe, out: Path, *, fresh: bool, say: Callable[[str], None], bar: Any) -> dict[str, Any]:
+    """Train a recipe into the run directory `out`; what came of it, as plain data.
+
+    Raises InputError for bad input and a full disk, and Interrupted with the checkpoint that resumes.
+    """
+    import errno
+
+    from accelerate import PartialState
+
+    from foveal.training.loop import train
+
+    _check_place(out)
+    folder = data_folder(recipe, say=say, bar=bar)
+    data = examples(recipe, folder)
+    run = model_of(recipe, data)
+    batches = Batches(run, recipe, data, say=say, bar=bar)
+    result = train(
+        run.model, data, config=recipe.training, collate=batches, out=out, recipe=recipe.identity(), fresh=fresh
+    )
+    run.processor = batches.processor(recipe.training.stages[-1])
+    told = {"recipe": recipe.name, "steps": result.steps, "seconds": round(result.seconds, 1), "loss": result.loss}
+    run.about = {**told, **about(recipe, len(data))}
+    try:
+        if PartialState().is_main_process:
+            run.save(out)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise InputError(f"no space left on the disk of {out}; free some and train again: all steps are kept") from None
+    return {"run": str(out), "data": str(folder), "resumed_from": result.resumed_from, **told}
+
+
+def about(recipe: Recipe, count: int) -> dict[str, Any]:
+    """How a run was made, for its record."""
+    import foveal
+
+    stages = [{"name": stage.name, "train": list(stage.train)} for stage in recipe.training.stages]
+    made = {"system": recipe.system, "seed": recipe.seed, "text_only": recipe.text_only, "init": dict(recipe.init)}
+    return {**made, "data": dump(recipe.data), "examples": count, "stages": stages, "foveal": foveal.__version__}
+
+
+def _check_place(out: Path) -> None:
+    """Raises InputError where `out` is a file or a directory of something else."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; give --out a directory")
+    ours = ("log.jsonl", "checkpoints", "text_only")
+    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in ours):
+        raise InputError(f"{out} holds something else than a training run; give another --out")
+
+
+class Batches:
+    """For each stage, what makes a batch of groups of examples."""
+
+    def __init__(self, run: "Run", recipe: Recipe, data: Sequence[Example], *, say: Any, bar: Any) -> None:
+        self.run, self.recipe, self.data, self.say, self.bar = run, recipe, data, say, bar
+
+    def processor(self, stage: Stage) -> "Processor":
+        """The run's processor with the settings of a stage over its own."""
+        from foveal.preprocess.processor import Processor, ProcessorConfig
+
+        own = self.run.processor
+        assert own is not None
+        settings = merged(own.settings(), stage.processor)
+        return Processor(
+            tokenizer=own.tokenizer, config=parse(ProcessorConfig, settings, where=f"stage {stage.name}.processor")
+        )
+
+    def __call__(self, stage: Stage) -> Callable[[Sequence[Sequence[Example]]], "Batch"]:
+        """The collate of a stage; features of a frozen encoder are computed now, those that are not there yet."""
+        from foveal.evaluation.questions import without_images
+
+        processor, plan = self.processor(stage), self.run.model.plan
+        name = stage.objective if isinstance(stage.objective, str) else stage.objective.get("name")
+        blind, known = self.recipe.text_only, {}
+        visual = None if blind else self._features(stage, processor)
+
+        def encoded(example: Example) -> Any:
+            if id(example) not in known:  # tokens are the same at every visit
+                known[id(example)] = processor.encode(without_images(example) if blind else example)
+            return known[id(example)]
+
+        def collate(groups: Sequence[Sequence[Example]]) -> "Batch":
+            entries = [[encoded(example) for example in group] for group in groups]
+            return processor.training(
+                [entry if len(entry) > 1 else entry[0] for entry in entries],
+                plan=plan,
+                visual=visual,
+                length=stage.pack,
+                cells=name in _CELLS and not blind,
+            )
+
+        return collate
+
+    def _features(self, stage: Stage, processor: "Processor") -> "Store | None":
+        """The store of cached features, filled; None where they are not wanted or the encoder learns."""
+        from accelerate import PartialState
+
+        from foveal.core.lookup import module
+        from foveal.training.features import Store, fill, identity
+        from foveal.weights.smollm2 import user_cache
+
+        wanted, model = self.recipe.training.features, self.run.model
+        learns = any(part.split(".")[0] == "vision" for part in stage.train)
+        if wanted is None or model.vision is None or learns:
+            return None
+        spec: Any = model.config.vision
+        encoder: Any = model.vision
+        described = {"vision": [spec.name, dump(spec.settings)], "image": dump(processor.transform)}
+        name = identity(encoder, dtype=wanted.dtype, precision=wanted.precision, **described)
+        store = Store(Path(wanted.folder or user_cache() / "features") / name, wanted.dtype)
+        images = list(dict.fromkeys(image for example in self.data for image in example.images))
+        state, fold = PartialState(), getattr(module("vision", spec.name), "fold", None)
+        mine = store.missing(images)[state.process_index :: state.num_processes]
+        with self.bar("features", len(mine)) as advance:
+            fill(
+                store,
+                mine,
+                encoder=fold(encoder).eval() if fold is not None else encoder,
+                look=processor.transform.pixels,
+                device=str(state.device),
+                precision=wanted.precision,
+                batch_size=wanted.batch_size,
+                say=self.say,
+                progress=advance,
+            )
+        state.wait_for_everyone()
+        store.refresh()
+        return store
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the entries of `over` in their places, level by level."""
+    both = {**base, **over}
+    for key in base.keys() & over.keys():
+        if isinstance(base[key], Mapping) and isinstance(over[key], Mapping):
+            both[key] = merged(base[key], over[key])
+    return both

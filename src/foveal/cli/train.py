@@ -1,0 +1,63 @@
+"""`foveal train`: a recipe, trained, resumed where it was interrupted, and saved as a run."""
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def command(
+    recipe: str = typer.Argument(help="A recipe that ships with Foveal, by name, or a YAML file."),
+    settings: list[str] = typer.Argument(
+        None, metavar="[KEY=VALUE]...", help="Settings over the recipe's, such as training.stages.0.rate=1e-4."
+    ),
+    out: Path | None = typer.Option(None, "--out", help="The run directory.", show_default="runs/RECIPE"),
+    fresh: bool = typer.Option(False, "--fresh/--resume", help="Begin anew where the directory holds a run already."),
+    text_only: bool = typer.Option(
+        False, "--text-only", help="Then train the same recipe without images, into text_only within the run."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+) -> None:
+    """Train a recipe. Ctrl-C writes a checkpoint; the same command goes on from there."""
+    import shlex
+    import sys
+
+    from accelerate import PartialState
+
+    from foveal.cli import _recipe, _show
+    from foveal.cli._runs import missing
+    from foveal.cli._training import carry_out
+    from foveal.training.stop import Interrupted
+
+    wanted = _recipe.read(recipe, settings or [])
+    place = out or Path("runs") / wanted.name
+    console = _show.console(quiet=True)
+    main = PartialState().is_main_process
+
+    def bar(what: str, total: int | None) -> Any:
+        return _show.bar(console, what, total)
+
+    def train(one: _recipe.Recipe, into: Path) -> dict[str, Any]:
+        return carry_out(one, into, fresh=fresh, say=console.print if main else lambda line: None, bar=bar)
+
+    try:
+        told = train(wanted, place)
+        if text_only and not wanted.text_only:
+            told["text_only"] = train(_recipe.blind(wanted), place / "text_only")
+    except ModuleNotFoundError as error:
+        raise missing(error) from None
+    except Interrupted as stopped:
+        kept = "its checkpoint is written" if stopped.checkpoint else "nothing was trained yet"
+        again = shlex.join(word for word in ["foveal", *sys.argv[1:]] if word != "--fresh")
+        console.print(f"stopped at step {stopped.step}, {kept}; go on with: {again}", soft_wrap=True)
+        raise typer.Exit(stopped.exit_code) from None
+    if not main:
+        return
+    if as_json:
+        _show.print_json(told)
+        return
+    minutes, seconds = divmod(round(told["seconds"]), 60)
+    loss = "" if told["loss"] is None else f", loss {told['loss']:.3f}"
+    console.print(f"{place}: {told['steps']:,} steps in {minutes}:{seconds:02d}{loss}")
+    console.print(f'ask it:   foveal ask PICTURE "What is in the picture?" --run {place}')
+    console.print(f"score it: foveal eval --run {place} --data {told['data']}")
