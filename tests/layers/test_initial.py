@@ -3,7 +3,8 @@ from functools import partial
 import pytest
 import torch
 
-from foveal.layers.initial import scale_residual, small_normal
+from foveal.layers.attention import Attention
+from foveal.layers.initial import liken, scale_residual, small_normal
 from foveal.layers.mlp import FeedForward
 
 
@@ -21,3 +22,13 @@ def test_only_maps_into_the_residual_stream_shrink():
     scale_residual(block, depth=8)
     assert torch.equal(block.up.weight, up)
     torch.testing.assert_close(block.down.weight, down / 4)
+
+
+def test_like_attends_to_like():
+    torch.manual_seed(0)
+    attention = Attention(width=32, heads=4, kv_heads=2, head_width=8)
+    liken(attention, deviation=0.1)
+    query, key = attention.query.weight.view(4, 8, 32), attention.key.weight.view(2, 8, 32)
+    assert torch.equal(query[0], key[0]) and torch.equal(query[2], key[1])
+    assert not torch.equal(query[1], key[0])
+    assert 0.08 < query.std() < 0.12

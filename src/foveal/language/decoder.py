@@ -9,7 +9,7 @@ from foveal.core.errors import InputError
 from foveal.core.types import Batch, Cache, Stream
 from foveal.layers.attention import Attention
 from foveal.layers.cache import KVCache
-from foveal.layers.initial import scale_residual, small_normal
+from foveal.layers.initial import liken, scale_residual, small_normal
 from foveal.layers.masks import attention_mask
 from foveal.layers.mlp import GatedFeedForward
 from foveal.layers.norms import RMSNorm
@@ -23,6 +23,7 @@ class Config:
     `kv_heads` and `head_width` default to `heads` and `width / heads`. `qk_norm` norms each query and key head.
     `deviation` is that of the fresh weights; `scaled` divides it by the root of twice the depth in the maps that
     write to the residual stream (GPT-2).
+    With `alike`, queries and keys begin as one map of that deviation.
     """
 
     vocabulary: int
@@ -42,6 +43,7 @@ class Config:
     rope: Rope = STANDARD
     deviation: float = 0.02
     scaled: bool = False
+    alike: float = 0.0
 
 
 class Layer(nn.Module):
@@ -93,6 +95,7 @@ class Decoder(nn.Module):
         rope: Rope = STANDARD,
         deviation: float = 0.02,
         scaled: bool = False,
+        alike: float = 0.0,
     ) -> None:
         super().__init__()
         self.vocabulary, self.width, self.depth, self.context = vocabulary, width, depth, context
@@ -111,6 +114,8 @@ class Decoder(nn.Module):
         self.apply(partial(small_normal, deviation=deviation))
         if scaled:
             scale_residual(self.layers, depth=depth)
+        if alike:
+            liken(self.layers, deviation=alike)
 
     def open(self, batch: Batch, cache: Cache | None = None) -> Stream:
         """Embed the tokens `[B L]`; positions continue, and the mask covers, what the cache holds."""

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import nn
 
+from foveal.layers.attention import Attention
+
 
 def small_normal(module: nn.Module, *, deviation: float = 0.02) -> None:
     """Draw a linear map's or embedding's weights from a normal distribution and zero its bias; for `Module.apply`."""
@@ -20,3 +22,13 @@ def scale_residual(module: nn.Module, *, depth: int) -> None:
     for name, child in module.named_modules():
         if isinstance(child, nn.Linear) and name.rpartition(".")[2] in ("out", "down"):
             child.weight.div_(math.sqrt(2 * depth))
+
+
+@torch.no_grad()
+def liken(module: nn.Module, *, deviation: float) -> None:
+    """Let keys begin as copies of their queries, so that like attends to like from the first step (2305.09828)."""
+    for child in module.modules():
+        if isinstance(child, Attention):
+            nn.init.normal_(child.query.weight, std=deviation)
+            heads = child.query.weight.unflatten(0, (child.kv_heads, -1, child.head_width))
+            child.key.weight.copy_(heads[:, 0].flatten(0, 1))
