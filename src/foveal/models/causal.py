@@ -1,11 +1,12 @@
 """Where the rooms meet: a model that writes the next token, with sight fused in wherever its fusion says."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
@@ -104,5 +105,16 @@ def assemble(config: ModelConfig) -> Causal:
 
 def empty(config: ModelConfig) -> Causal:
     """A model whose weights take no memory yet, for loading a checkpoint into."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return assemble(config)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Draws no weights: for those that have no memory, torch would first load its compiler."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(function, "__module__", None) == "torch.nn.init" or function in (Tensor.normal_, Tensor.uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
