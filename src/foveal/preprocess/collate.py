@@ -122,7 +122,7 @@ def collate(
     that shows it. Segments, branches and positions are written only where a row holds more than one conversation.
     `length` pads every row to it. `mutual` writes the order in which the tokens of an image see each other.
     """
-    made: list[dict[str, np.ndarray]] = []
+    made: list[list[Stretch]] = []
     owner = np.full(len(layout.counts), -1)
     offsets, remaining = layout.offsets, iter(places)
     for number, groups in enumerate(rows):
