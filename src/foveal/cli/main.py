@@ -51,6 +51,7 @@ def run(arguments: Sequence[str]) -> int:
         command = typer.main.get_command(collect())
         with command.make_context("foveal", list(arguments) or ["--help"]) as context:
             command.invoke(context)
+        sys.stdout.flush()
     except typer.Exit as wish:
         return wish.exit_code
     except InputError as error:
@@ -58,8 +59,10 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("foveal: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; nothing is left to say
+    except (BrokenPipeError, SystemExit) as ending:
+        if not isinstance(ending, BrokenPipeError) and not isinstance(ending.__context__, BrokenPipeError):
+            raise  # only Rich ends the process by itself where its reader has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to say
     except Exception as error:
         told = getattr(error, "format_message", None)  # a usage error, whichever click this typer is built on
         if told is None:

@@ -1,0 +1,90 @@
+"""`foveal systems`: which systems there are, each by the recipe that trains it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from foveal.core.errors import InputError
+
+
+def command(as_json: bool = typer.Option(False, "--json", help="Print one JSON list instead of a table.")) -> None:
+    """List the systems: family, paper, parameters, and the recipe that trains each."""
+    from foveal.cli import _recipe, _show
+
+    rows = [row(_recipe.read(name)) for name in _recipe.names()]
+    rows.sort(key=lambda row: (FAMILIES.index(row["family"]), row["system"], row["recipe"]))
+    if as_json:
+        _show.print_json(rows)
+        return
+    console = _show.console()
+    heads = ["family", "system", "paper", "recipe", "vision", "the rest", "parameters"]
+    lines = [
+        [
+            entry["family"],
+            entry["system"],
+            entry["paper"],
+            entry["recipe"],
+            *_sizes(entry["parameters"], entry["vocabulary"]),
+        ]
+        for entry in rows
+    ]
+    console.print(_show.table(heads, lines, left=["system", "paper", "recipe"]))
+    if any(entry["vocabulary"] is None for entry in rows):
+        console.print("+ words: their embeddings, as many as the training data have words", style="dim")
+    console.print("train one: foveal train RECIPE", style="dim")
+
+
+FAMILIES = ("early", "mid", "late", "hybrid")
+
+
+def row(recipe: Any) -> dict[str, Any]:
+    """A recipe as a row, with the parameters of each part; InputError where its header lacks something."""
+    for field in ("system", "family", "paper"):
+        if not getattr(recipe, field):
+            raise InputError(f"recipe {recipe.name} has no {field}; give it one, for foveal systems to show")
+    if recipe.family not in FAMILIES:
+        raise InputError(f"recipe {recipe.name} is of family {recipe.family!r}; give one of {', '.join(FAMILIES)}")
+    given = recipe.model["language"]
+    vocabulary = None if isinstance(given, str) else given.get("vocabulary")
+    counts = parameters(recipe.model, vocabulary or 1)
+    if vocabulary is None:  # what each word adds, taken off once: the words are the data's
+        counts = {
+            part: 2 * count - more
+            for (part, count), more in zip(counts.items(), parameters(recipe.model, 2).values(), strict=True)
+        }
+    header = {name: getattr(recipe, name) for name in ("system", "family", "paper", "about")}
+    return {
+        "recipe": recipe.name,
+        **header,
+        "vocabulary": vocabulary,
+        "parameters": {**counts, "all": sum(counts.values())},
+    }
+
+
+def parameters(model: Mapping[str, Any], vocabulary: int) -> dict[str, int]:
+    """How many parameters each part of a model has, each weight once; counted on a model that takes no memory."""
+    from foveal.models.causal import empty
+    from foveal.models.config import ModelConfig
+
+    given = model["language"]
+    language = {"name": given} if isinstance(given, str) else given
+    built = empty(ModelConfig.parse({**model, "language": {**language, "vocabulary": vocabulary}}))
+    counts = dict.fromkeys((name for name, part in built.named_children() if part is not None), 0)
+    for name, weight in built.named_parameters():
+        counts[name.partition(".")[0]] += weight.numel()
+    return counts
+
+
+def _sizes(counts: Mapping[str, int], vocabulary: int | None) -> list[str]:
+    words = "" if vocabulary else " + words"
+    vision = counts.get("vision", 0)
+    return [
+        _millions(vision) if vision else "-",
+        _millions(counts["all"] - vision) + words,
+        _millions(counts["all"]) + words,
+    ]
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f}M" if count < 1e9 else f"{count / 1e9:.1f}B"

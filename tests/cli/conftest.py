@@ -1,0 +1,76 @@
+"""A tiny saved run and a data set that it answers as it does: the truth is what it said when asked one by one."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from foveal.evaluation.score import normalise
+from foveal.models.causal import assemble
+from foveal.models.config import ModelConfig
+from foveal.preprocess.processor import Processor, ProcessorConfig
+from foveal.preprocess.transform import ImageTransform
+from foveal.preprocess.words import word_tokenizer
+from foveal.weights.run import Run
+
+QUESTIONS = {"where": "Where is the fox", "count": "How many", "present": "Is there an owl"}  # "?" would be an answer
+LONGEST = 5
+
+
+def tiny_run(*, sight, seed=0):
+    """A run with random weights; with or without an encoder."""
+    torch.manual_seed(seed)
+    tokenizer = word_tokenizer([*QUESTIONS.values(), "top left bottom right one two three four yes no maybe"])
+    processor = Processor(tokenizer=tokenizer, config=ProcessorConfig(image=ImageTransform(size=16), context=80))
+    vision = {
+        "name": "vit",
+        "width": 16,
+        "depth": 1,
+        "heads": 2,
+        "inner": 16,
+        "patch": 4,
+        "image_size": 16,
+        "layers": [-1],
+    }
+    language = {"name": "decoder", "vocabulary": len(tokenizer), "width": 32, "depth": 2, "deviation": 0.5}
+    parts = {"vision": vision, "connector": "linear"} if sight else {}
+    return Run(assemble(ModelConfig.parse({**parts, "language": language})).eval(), processor, about={"recipe": "tiny"})
+
+
+def row(scene, kind, answer):
+    """A line of data."""
+    content = [{"type": "image"}, {"type": "text", "text": QUESTIONS[kind]}]
+    said = [{"role": "user", "content": content}, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+    return {
+        "id": f"{scene}-{kind}",
+        "images": [f"{scene}.png"],
+        "messages": said,
+        "meta": {"kind": kind, "scene": scene},
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """`run`, with a `text_only` run inside, `data` with test and train splits, and one `picture`."""
+    folder = tmp_path_factory.mktemp("tiny")
+    run, data = tiny_run(sight=True), folder / "data"
+    data.mkdir()
+    rows = []
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 255, (20, 28, 3), np.uint8)
+        Image.fromarray(pixels).save(data / f"s{number}.png")
+        for kind, text in QUESTIONS.items():
+            said = run.answer(str(data / f"s{number}.png"), text, max_new_tokens=LONGEST).text
+            rows.append(row(f"s{number}", kind, said))
+    answers = [normalise(entry["messages"][1]["content"][0]["text"]) for entry in rows]
+    assert all(answers) and len(set(answers)) > 3
+    train = [row("s0", "where", "top left"), row("s1", "where", "top left"), row("s0", "count", "two")]
+    for split, lines in (("test", rows), ("train", train)):
+        (data / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (data / "ATTRIBUTION.txt").write_text("Noise, by a generator.\n")
+    run.save(folder / "run")
+    tiny_run(sight=False, seed=1).save(folder / "run" / "text_only")
+    return SimpleNamespace(run=folder / "run", data=data, picture=data / "s0.png", questions=len(rows))

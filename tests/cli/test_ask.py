@@ -1,0 +1,86 @@
+import io
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from foveal.cli.ask import pieces
+from foveal.cli.main import run
+
+FEW = ["--max-new-tokens", "5"]
+
+
+def asked(capsys, *arguments):
+    assert run(["ask", *map(str, arguments), *FEW]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_answer_is_the_same_in_every_form(tiny, capsys):
+    question = "Where is the fox?"
+    streamed = asked(capsys, tiny.picture, question, "--run", tiny.run)
+    assert streamed.strip()
+    assert streamed == asked(capsys, tiny.picture, question, "--run", tiny.run, "--no-stream")
+    row = json.loads(asked(capsys, tiny.picture, question, "--run", tiny.run, "--json"))
+    assert row["answer"] == streamed.strip()
+    assert (row["visual_tokens"], row["images"], row["prompt"]) == (16, [str(tiny.picture)], question)
+    assert 1 <= row["tokens"] <= 5
+
+
+def test_several_pictures(tiny, capsys):
+    row = json.loads(asked(capsys, tiny.picture, tiny.picture, "How many?", "--run", tiny.run, "--json"))
+    assert row["visual_tokens"] == 32
+
+
+def test_standard_input_is_a_picture(tiny, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(tiny.picture.read_bytes())))
+    piped = asked(capsys, "-", "How many?", "--run", tiny.run)
+    assert piped == asked(capsys, tiny.picture, "How many?", "--run", tiny.run)
+
+
+def test_words_alone(tiny, capsys):
+    row = json.loads(asked(capsys, "How many?", "--run", tiny.run / "text_only", "--json"))
+    assert row["images"] == [] and row["visual_tokens"] == 0 and row["answer"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere.png", "How many?"], "nowhere.png: there is no such image file"),
+        (["{text}", "How many?"], "is not a picture"),
+        (["{empty}", "How many?"], "is empty"),
+        (["{picture}", "  "], "the question is empty"),
+        (["{picture}", "{picture}"], "add a question after it"),
+        (["{picture}", "-"], "add a question after it"),
+        (["-", "-", "How many?"], "named twice"),
+        (["{picture}", "How many? " * 80], "the context holds 80"),
+        (["{picture}", "How many?", "--max-new-tokens", "0"], "max_new_tokens is 0"),
+        (["{picture}", "How many?", "--run", "nowhere"], "no directory nowhere"),
+        (["{picture}", "How many?", "--run", "{blind}"], "without a vision encoder"),
+        ([], "Missing argument"),
+    ],
+)
+def test_bad_input_is_one_line_and_2(tiny, tmp_path, arguments, said, capsys):
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("no picture")
+    places = {"text": tmp_path / "text.png", "empty": tmp_path / "empty.png"}
+    filled = [word.format(picture=tiny.picture, blind=tiny.run / "text_only", **places) for word in arguments]
+    assert run(["ask", *filled, *([] if "--run" in arguments else ["--run", str(tiny.run)])]) == 2
+    told = capsys.readouterr()
+    assert said in told.err
+    assert told.err.count("\n") == 1 and told.out == ""
+
+
+@pytest.mark.parametrize(
+    ("texts", "printed"),
+    [
+        (["a", "a fox", "a fox."], ["a", " fox", "."]),
+        (["caf\ufffd", "caf\u00e9"], ["caf\u00e9"]),
+        (["one", "two"], ["one", "\ntwo"]),
+        ([], []),
+        ([""], [""]),
+        (["a", "a\ufffd"], ["a", "\ufffd"]),
+    ],
+)
+def test_pieces_put_together_are_the_answer(texts, printed):
+    assert list(pieces(texts)) == printed

@@ -1,0 +1,108 @@
+import json
+import shutil
+
+import pytest
+
+from foveal.cli.main import run
+
+LONGEST = ["--max-new-tokens", "5"]
+
+
+@pytest.fixture
+def scored(tiny, capsys):
+    """Run `foveal eval --json` on the tiny world with more options, and read what it prints."""
+
+    def score(*options, at=None):
+        code = run(["eval", "--run", str(at or tiny.run), "--data", str(tiny.data), "--json", *LONGEST, *options])
+        told = capsys.readouterr()
+        assert code == 0, told.err
+        return json.loads(told.out)
+
+    return score
+
+
+def test_many_together_get_the_answers_that_each_gets_alone(scored):
+    """The truth of these data is what the model said when asked one by one."""
+    row = scored()
+    assert row["exact_match"] == row["mean_over_kinds"] == 1.0
+    assert {kind: (part["accuracy"], part["count"]) for kind, part in row["kinds"].items()} == {
+        "where": (1.0, 4),
+        "count": (1.0, 4),
+        "present": (1.0, 4),
+    }
+    assert (row["questions"], row["scenes"], row["split"]) == (12, 4, "test")
+
+
+def test_baselines_are_the_training_majority_and_the_run_without_images(scored):
+    row = scored()
+    assert 0 <= row["majority"] < 1
+    assert 0 <= row["text_only"] < 1
+    assert row["majority_from"] == "the first 20,000 training questions"
+    assert row["leads"]["text_only"]["exact_match"]["value"] == pytest.approx(1 - row["text_only"])
+
+
+def test_a_text_only_run_that_is_not_there_is_null_and_said(tiny, scored, tmp_path, capsys):
+    alone = tmp_path / "alone"
+    shutil.copytree(tiny.run, alone, ignore=shutil.ignore_patterns("text_only"))
+    row = scored(at=alone)
+    assert row["text_only"] is None
+    assert all(part["text_only"] is None for part in row["kinds"].values())
+    assert run(["eval", "--run", str(alone), "--data", str(tiny.data), *LONGEST]) == 0
+    assert "not trained" in capsys.readouterr().out
+
+
+def test_another_text_only_run_may_be_named(tiny, scored):
+    assert scored("--text-only", str(tiny.run))["text_only"] < 1  # with sight, asked without pictures
+
+
+def test_a_run_without_sight_is_asked_in_words(tiny, scored):
+    row = scored(at=tiny.run / "text_only")
+    assert row["exact_match"] == scored()["text_only"]
+
+
+def test_a_limit_takes_the_first_questions(scored):
+    assert scored("--limit", "4")["questions"] == 4
+
+
+def test_one_file_is_scored_too(tiny, capsys):
+    file = tiny.data / "test.jsonl"
+    assert run(["eval", "--run", str(tiny.run), "--data", str(file), "--json", *LONGEST]) == 0
+    assert json.loads(capsys.readouterr().out)["exact_match"] == 1.0
+
+
+def test_without_training_questions_the_majority_is_of_the_questions_themselves(tiny, scored):
+    row = scored("--split", "train")
+    assert row["majority_from"] == "the train questions themselves"
+    assert row["majority"] == 1.0  # one answer a kind
+
+
+def test_the_table_and_the_report(tiny, tmp_path, capsys):
+    page = tmp_path / "deep" / "report.html"
+    assert run(["eval", "--run", str(tiny.run), "--data", str(tiny.data), "--report", str(page), *LONGEST]) == 0
+    told = capsys.readouterr().out
+    for words in ("where", "all questions", "mean over kinds", "100.0%", "12 questions about 4 scenes"):
+        assert words in told
+    text = page.read_text()
+    assert "Noise, by a generator." in text
+    assert text.count("data:image/jpeg;base64,") == 4
+    assert "Where is the fox" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--data", "nowhere"], "no data at nowhere"),
+        (["--data", "{data}", "--split", "tset"], "did you mean 'test'?"),
+        (["--data", "{data}", "--run", "nowhere"], "no directory nowhere"),
+        (["--data", "{data}", "--limit", "0"], "--limit 0"),
+        (["--data", "{data}", "--batch", "0"], "--batch 1 or more"),
+        (["--data", "{data}", "--text-only", "nowhere"], "no directory nowhere"),
+        ([], "Missing option '--data'"),
+    ],
+)
+def test_bad_input_is_one_line_and_2(tiny, options, said, capsys):
+    filled = [option.format(data=tiny.data) for option in options]
+    assert run(["eval", *([] if "--run" in options else ["--run", str(tiny.run)]), *filled]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
