@@ -89,8 +89,8 @@ def _shipped() -> Path:
     return Path(foveal.recipes.__path__[0])
 
 
-def read(recipe: str, assignments: Sequence[str] = ()) -> Recipe:
-    """A shipped recipe by name, or a YAML file, with `key=value` settings over it.
+def read(recipe: str, assignments: Sequence[str] = (), *, data: Path | None = None) -> Recipe:
+    """A shipped recipe by name, or a YAML file, with `key=value` settings over it, and other `data` in its place.
 
     Raises InputError for an unknown recipe, key or component (with the nearest name), and a value of a wrong type.
     """
@@ -107,7 +107,10 @@ def read(recipe: str, assignments: Sequence[str] = ()) -> Recipe:
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(given, dict):
         raise InputError(f"{path} holds no mapping; a recipe has model, data and training")
-    return of(override(given, assignments), name=path.stem)
+    chosen = override(given, assignments)
+    if data is not None:
+        chosen["data"] = {"path": str(data)}
+    return of(chosen, name=path.stem)
 
 
 def of(given: Mapping[str, Any], *, name: str) -> Recipe:

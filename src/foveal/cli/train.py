@@ -11,6 +11,7 @@ def command(
     settings: list[str] = typer.Argument(
         None, metavar="[KEY=VALUE]...", help="Settings over the recipe's, such as training.stages.0.rate=1e-4."
     ),
+    data: Path | None = typer.Option(None, "--data", help="Train on this data set, not on the recipe's."),
     out: Path | None = typer.Option(None, "--out", help="The run directory.", show_default="runs/RECIPE"),
     fresh: bool = typer.Option(False, "--fresh/--resume", help="Begin anew where the directory holds a run already."),
     text_only: bool = typer.Option(
@@ -29,7 +30,7 @@ def command(
     from foveal.cli._training import carry_out
     from foveal.training.stop import Interrupted
 
-    wanted = _recipe.read(recipe, settings or [])
+    wanted = _recipe.read(recipe, settings or [], data=data)
     place = out or Path("runs") / wanted.name
     console = _show.console(quiet=True)
     main = PartialState().is_main_process
