@@ -47,9 +47,7 @@ class World:
         def of(stage):
             def make(groups):
                 entries = [group if len(group) > 1 else group[0] for group in groups]
-                return self.processor.training(
-                    entries, plan=model.plan, cells=cells, visual=visual, length=stage.pack
-                )
+                return self.processor.training(entries, plan=model.plan, cells=cells, visual=visual, length=stage.pack)
 
             return make
 

@@ -213,7 +213,7 @@ def _check_room(store: Store, seen: VisualTokens, *, share: float, total: int, s
         )
 
 
-def _size(count: float) -> str:
+def _size(count: int | float) -> str:
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}"

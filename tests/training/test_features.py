@@ -1,0 +1,129 @@
+"""Cached features: the loss of pixels without the pixels."""
+
+import os
+import pickle
+import shutil
+from collections import namedtuple
+
+import pytest
+import torch
+
+from foveal.core.errors import InputError
+from foveal.core.types import VisualTokens
+from foveal.training import features
+from foveal.training.config import Stage
+from foveal.training.features import Store, fill, identity
+from foveal.training.objectives.next_token import next_token
+
+
+@pytest.fixture
+def images(world):
+    return list(dict.fromkeys(image for example in world.data for image in example.images))
+
+
+def filled(world, model, folder, images, **settings):
+    store = Store(folder, settings.pop("dtype", "fp32"))
+    fill(store, images, encoder=model.vision, look=world.processor.transform.pixels, batch_size=5, **settings)
+    return store
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-6), ("fp16", 2e-3), ("bf16", 2e-2)])
+def test_the_loss_is_that_of_pixels(world, tmp_path, images, dtype, tolerance):
+    model = world.model().eval()
+    store = filled(world, model, tmp_path, images, dtype=dtype)
+    groups = [[example] for example in world.data[:6]]
+    stage = Stage(steps=1)
+    with torch.no_grad():
+        from_pixels, count = next_token(model, world.collate(model)(stage)(groups))
+        model.vision.register_forward_hook(lambda *_: pytest.fail("the encoder ran"))
+        from_store, _ = next_token(model, world.collate(model, visual=store)(stage)(groups))
+    assert from_store.item() / count == pytest.approx(from_pixels.item() / count, rel=tolerance)
+
+
+def test_each_image_is_encoded_once_and_only_what_is_missing(world, tmp_path, images):
+    model, seen = world.model().eval(), []
+    model.vision.register_forward_hook(lambda part, given, out: seen.append(given[0].values.shape[0]))
+    store = filled(world, model, tmp_path, [*images[:7], *images[:7]])
+    assert sum(seen) == 7
+    again = filled(world, model, tmp_path, images)
+    assert sum(seen) == len(images)
+    whole = world.model().eval().vision(world.processor.transform.pixels(images))
+    torch.testing.assert_close(again(images).features, whole.features, atol=1e-6, rtol=0)
+    assert again(images).layout == whole.layout
+    assert store.missing(images) == images[7:]
+    torch.testing.assert_close(pickle.loads(pickle.dumps(again))(images[3:4]).features, again(images[3:4]).features)
+
+
+def test_an_interrupted_encoding_goes_on_where_it_stopped(world, tmp_path, images, monkeypatch):
+    monkeypatch.setattr(features, "SHARD", 5)
+    model = world.model().eval()
+
+    def stop(number):
+        if model.calls == 2:
+            raise KeyboardInterrupt
+        model.calls += 1
+
+    model.calls = 0
+    with pytest.raises(KeyboardInterrupt):
+        filled(world, model, tmp_path, images, progress=stop)
+    assert len(Store(tmp_path, "fp32").missing(images)) == 0 or len(Store(tmp_path, "fp32").missing(images)) < len(
+        images
+    )
+    assert not list(tmp_path.glob(".partial*"))
+    assert filled(world, model, tmp_path, images).missing(images) == []
+
+
+def test_a_changed_image_is_encoded_again(world, tmp_path, images):
+    model, copy = world.model().eval(), tmp_path / "copy.png"
+    shutil.copy(images[0], copy)
+    store = filled(world, model, tmp_path / "store", [copy])
+    os.utime(copy, ns=(1, 1))
+    assert store.missing([copy]) == [copy]
+    with pytest.raises(InputError, match=r"no features of .*copy.png"):
+        store([copy])
+
+
+def test_other_levels_come_along(tmp_path, images):
+    def encoder(pixels):
+        features = torch.arange(2.0 * 3).reshape(2, 3)
+        return VisualTokens.on_layout(features, layout(), (features + 10, features[:, :1] + 20))
+
+    def layout():
+        from foveal.core.types import Layout
+
+        return Layout.of_grids([(1, 2)])
+
+    store = Store(tmp_path, "fp32")
+    fill(store, images[:1], encoder=encoder, look=lambda names: Empty(), batch_size=1)
+    read = store(images[:1])
+    assert [level.tolist() for level in read.levels] == [[[10, 11, 12], [13, 14, 15]], [[20], [23]]]
+
+
+class Empty:
+    """Pixels that nobody reads."""
+
+    def to(self, device):
+        return self
+
+
+def test_a_disk_without_room_is_told_before_the_work(world, tmp_path, images, monkeypatch):
+    model, said = world.model().eval(), []
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda folder: usage(10, 9, 1))
+    with pytest.raises(InputError, match=r"features of 12 images take 2 kB, but 1 B are free"):
+        filled(world, model, tmp_path, images, say=said.append)
+    assert "12 images take 2 kB" in said[0]
+    assert Store(tmp_path, "fp32").places == {}
+
+
+def test_a_store_belongs_to_weights_and_settings(world):
+    one, other = world.model().vision, world.model(seed=1).vision
+    assert identity(one, size=16) == identity(world.model().vision, size=16)
+    assert len({identity(one, size=16), identity(other, size=16), identity(one, size=32)}) == 3
+
+
+def test_pictures_without_a_file_are_refused(tmp_path):
+    with pytest.raises(InputError, match="image files alone"):
+        Store(tmp_path).missing([object()])
+    with pytest.raises(InputError, match="cannot read the image"):
+        Store(tmp_path).missing([tmp_path / "absent.png"])

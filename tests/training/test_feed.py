@@ -1,0 +1,58 @@
+"""Batches ahead of their step: none twice, none lost, errors told where they are waited for."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from foveal.core.example import Example
+from foveal.core.types import Batch
+from foveal.training.feed import Feed, ahead
+from foveal.training.order import Order
+
+
+def feed(collate=None, **settings):
+    data = [Example(id=str(i), messages=()) for i in range(24)]
+    order = Order([(i,) for i in range(24)], np.ones(24), seed=(0,))
+    return Feed(data=data, order=order, collate=collate or plain, batch_size=2, **settings)
+
+
+def plain(groups):
+    ids = torch.tensor([[int(example.id) for example in group] for group in groups])
+    yes = torch.ones_like(ids).bool()
+    return Batch(input_ids=ids, valid=yes, prompt=yes, image_slot=-torch.ones_like(ids))
+
+
+def test_processes_share_an_epoch_without_overlap_and_in_the_order_of_one_alone():
+    alone = [feed()[number].ids for number in range(12)]
+    shares = [[feed(rank=rank, world=3)[number].ids for number in range(4)] for rank in range(3)]
+    assert [share for turn in zip(*shares, strict=True) for share in turn] == alone
+    assert len({identity for ids in alone for identity in ids}) == 24
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_comes_ahead_is_what_would_be_made_now(workers):
+    state = torch.get_rng_state()
+    with ahead(feed(first=6), count=5, workers=workers) as micros:
+        made = [micro.ids for micro in micros]
+    assert made == [feed(first=6)[number].ids for number in range(5)]
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_error_is_raised_where_the_batch_is_wanted():
+    def failing(groups):
+        raise ValueError(groups[0][0].id)
+
+    with ahead(feed(failing), count=None, workers=0) as micros, pytest.raises(ValueError, match=feed()[0].ids[0]):
+        next(micros)
+
+
+def test_leaving_early_ends_the_thread():
+    before = threading.active_count()
+    with ahead(feed(), count=None, workers=0) as micros:
+        next(micros)
+        assert threading.active_count() == before + 1
+    time.sleep(0.01)
+    assert threading.active_count() == before
