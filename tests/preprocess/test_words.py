@@ -1,5 +1,3 @@
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,10 +58,3 @@ def test_known_words_survive_the_round_trip(words):
     ids = tokenizer(" ".join(words))["input_ids"]
     assert tokenizer.convert_ids_to_tokens(ids) == words
     assert tokenizer.decode(ids) == " ".join(words)
-
-
-def test_it_is_fast_enough_to_be_no_part_of_the_cost(tokenizer):
-    start = time.process_time()
-    for _ in range(2000):
-        tokenizer.backend_tokenizer.encode("what is next to the red apple in the top left?")
-    assert time.process_time() - start < 2.0  # 20,000 a second are usual; this only catches a collapse

@@ -116,8 +116,10 @@ def question(images: Any, text: str, *, marker: str = "<image>") -> Example:
     """One user message out of images (one, several or None) and text.
 
     As many literal markers in the text as images say where these go; without any, images come before the text.
-    Raises InputError where the counts disagree.
+    Raises InputError for an empty text; `turns` raises it where the counts disagree.
     """
+    if not text.strip():
+        raise InputError("the question is empty; write what you want to know")
     pictures = tuple(images) if isinstance(images, list | tuple) else () if images is None else (images,)
     place = [] if marker in text else [{"type": "image"} for _ in pictures]
     message = {"role": "user", "content": [*place, {"type": "text", "text": text}]}
