@@ -12,11 +12,11 @@ from foveal.core.errors import InputError, unknown
 from foveal.models.causal import assemble
 from foveal.models.config import ModelConfig
 from foveal.preprocess.processor import Processor
-from foveal.weights import decoder, llava, run, smollm2, vision_towers
+from foveal.weights import run, smollm2
+from foveal.weights.families import family
 from foveal.weights.files import read_config
 from foveal.weights.pretrained import initialise
 
-_FAMILIES = (llava, decoder, vision_towers)
 _FORMATS = ("foveal", "huggingface")
 
 
@@ -44,11 +44,7 @@ def load(
     if format == "foveal" or (format is None and run.matches(directory)):
         return run.load(directory, **wanted)
     config = read_config(directory)
-    for family in _FAMILIES:
-        if family.matches(config):
-            return family.load(directory, config, **wanted)
-    kinds = "llava, llama, qwen2, qwen3, clip_vision_model, siglip_vision_model"
-    raise InputError(f"{directory} holds a {config.get('model_type')!r} model; Foveal loads {kinds}")
+    return family(config, str(directory)).load(directory, config, **wanted)
 
 
 def starter() -> Path:

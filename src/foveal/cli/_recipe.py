@@ -171,25 +171,30 @@ def data_folder(recipe: Recipe, *, say: Any, bar: Any) -> Path:
     """
     if recipe.data.path is not None:
         return Path(recipe.data.path)
-    import os
-
     from accelerate import PartialState
 
-    from foveal.data.generate import MARK, tasks, write_scenes
+    from foveal.data.generate import MARK
     from foveal.weights.smollm2 import user_cache
 
-    scenes, count = recipe.data.scenes, recipe.data.count
-    assert scenes is not None
-    described = json.dumps({"scenes": dump(scenes), "count": count}, sort_keys=True)
+    described = json.dumps({"scenes": dump(recipe.data.scenes), "count": recipe.data.count}, sort_keys=True)
     folder = user_cache() / "scenes" / hashlib.sha256(described.encode()).hexdigest()[:16]
     with PartialState().main_process_first():
         if not (folder / MARK).is_file():
-            say(f"making {count:,} scenes in {folder}")
-            total = sum(last - first for _, first, last in tasks(count, scenes))
-            with bar("scenes", total) as advance:
-                workers = len(os.sched_getaffinity(0))
-                write_scenes(folder, scenes, count=count, workers=workers, force=True, progress=advance)
+            say(f"making {recipe.data.count:,} scenes in {folder}")
+            make_scenes(recipe.data, folder, bar=bar)
     return folder
+
+
+def make_scenes(data: DataConfig, folder: Path, *, bar: Any) -> None:
+    """Write a recipe's starter scenes to a directory, by a process for each core."""
+    import os
+
+    from foveal.data.generate import tasks, write_scenes
+
+    assert data.scenes is not None
+    with bar("scenes", sum(last - first for _, first, last in tasks(data.count, data.scenes))) as advance:
+        workers = len(os.sched_getaffinity(0))
+        write_scenes(folder, data.scenes, count=data.count, workers=workers, force=True, progress=advance)
 
 
 def examples(recipe: Recipe, folder: Path) -> list[Example]:
@@ -215,8 +220,8 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
         if recipe.text_only:
             started.model.vision = started.model.connector = None
             started.model.config = replace(started.model.config, vision=None, connector=None)
-        external = getattr(started, "external", {}) if not recipe.text_only else {}
-        return Run(started.model, started.processor, external=external)
+        kept = () if recipe.text_only else ("external", "origin")
+        return Run(started.model, started.processor, **{name: getattr(started, name, {}) for name in kept})
     settings = dict(recipe.processor)
     tokenizer = _tokenizer(settings.pop("tokenizer", "words"), data)
     processor = Processor(tokenizer=tokenizer, config=parse(ProcessorConfig, settings, where="recipe.processor"))

@@ -5,28 +5,22 @@ from typing import Any
 
 import torch
 
-from foveal.core.errors import InputError
-from foveal.core.example import Example
 from foveal.core.types import Answer
 from foveal.decode.generate import stream
 from foveal.models.causal import Causal
+from foveal.preprocess.chat import question
 from foveal.preprocess.processor import Processor
-
-
-def question(images: Any, text: str) -> Example:
-    """One user message: the images (one or several; paths or opened pictures), then the text."""
-    if not text.strip():
-        raise InputError("the question is empty; write what you want to know")
-    pictures = tuple(images) if isinstance(images, list | tuple) else () if images is None else (images,)
-    content = [{"type": "image"} for _ in pictures] + [{"type": "text", "text": text}]
-    return Example(id="question", messages=({"role": "user", "content": content},), images=pictures)
 
 
 @torch.inference_mode()
 def stream_answer(
-    model: Causal, processor: Processor, example: Example, *, max_new_tokens: int = 64, **sampling: Any
+    model: Causal, processor: Processor, images: Any, text: str, *, max_new_tokens: int = 64, **sampling: Any
 ) -> Iterator[Answer]:
-    """The answer so far, after every new token; the last one is the whole answer."""
+    """The answer so far, after every new token; the last one is the whole answer.
+
+    `images` are one or several paths or opened pictures, or None; literal image markers in the text place them.
+    """
+    example = question(images, text, marker=processor.config.marker)
     device = next(model.parameters()).device
     batch = processor.prompt([example], plan=model.plan, room=max_new_tokens).to(device)
     seen = int((batch.image_slot >= 0).sum())
@@ -39,9 +33,9 @@ def stream_answer(
         yield Answer(text="", visual_tokens=seen)
 
 
-def answer(model: Causal, processor: Processor, example: Example, **settings: Any) -> Answer:
+def answer(model: Causal, processor: Processor, images: Any, text: str, **settings: Any) -> Answer:
     """The whole answer."""
-    *_, last = stream_answer(model, processor, example, **settings)
+    *_, last = stream_answer(model, processor, images, text, **settings)
     return last
 
 

@@ -1,12 +1,14 @@
 """Plain language models of Hugging Face: Llama (and SmolLM2), Qwen2, Qwen3."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from foveal.core.errors import InputError, unknown
+from foveal.core.types import Batch
+from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
 from foveal.weights.names import Renaming, Rule, prefixed
@@ -91,6 +93,11 @@ def language_settings(text_config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
+    """What makes a batch of the arguments that a language model's tokenizer returns."""
+    return text_batch
+
+
 def load(
     directory: str | Path,
     config: Mapping[str, Any],
@@ -102,12 +109,12 @@ def load(
 
     Raises InputError for an unsupported config and for a missing, unexpected or mis-shaped weight.
     """
-    tied = _reference_config(config).tie_word_embeddings
-    parts = {"language": language_settings(config), "head": {"name": "language_model", "tied": tied}}
+    language = language_settings(config)
+    head = {"name": "language_model", "tied": _reference_config(config).tie_word_embeddings}
     return load_causal(
         Path(directory),
-        ModelConfig.parse(parts),
-        to_batch=lambda _: text_batch,
+        ModelConfig.parse({"language": language, "head": head}),
+        to_batch=batcher,
         renaming=renaming(config),
         config=config,
         dtype=dtype,
@@ -116,10 +123,15 @@ def load(
 
 
 def _reference_config(given: Mapping[str, Any]) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     settings = {name: value for name, value in given.items() if name != "model_type"}
-    return AutoConfig.for_model(given["model_type"], **settings)
+    try:
+        return AutoConfig.for_model(given["model_type"], **settings)
+    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+        told = " ".join(str(error).split())
+        raise InputError(f"config.json of a {given['model_type']} cannot be read: {told}; copy it again") from None
 
 
 def _rope(given: Mapping[str, Any]) -> dict[str, Any]:

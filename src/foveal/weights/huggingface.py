@@ -1,6 +1,7 @@
 """A causal model under the argument and field names of its Hugging Face reference, and back into a checkpoint."""
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -18,8 +19,9 @@ from foveal.decode import generate as decoding
 from foveal.decode import sampling
 from foveal.models.causal import Causal, empty, next_labels
 from foveal.models.config import ModelConfig
-from foveal.models.talk import answer, question, stream_answer
+from foveal.models.talk import answer, stream_answer
 from foveal.preprocess.processor import Processor
+from foveal.weights.directory import write_run
 from foveal.weights.files import read_checkpoint, read_json, write_checkpoint, write_json
 from foveal.weights.names import Renaming, load_strict
 
@@ -28,7 +30,9 @@ _SETTINGS = (
     "repetition_penalty",
 )  # fmt: skip
 _IDLE = ("bos_token_id", "max_length", "use_cache", "cache_implementation", "early_stopping", "transformers_version")
-_NEUTRAL: tuple[Any, ...] = (None, False, 0, 1, [], {})  # a generation setting of such a value changes nothing
+_ONE = (
+    "num_beams", "num_beam_groups", "num_return_sequences", "typical_p", "length_penalty", "encoder_repetition_penalty",
+)  # fmt: skip
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "use_cache": (None, True, False),
     "return_dict": (None, True),
@@ -67,11 +71,11 @@ class HuggingFaceCausal(nn.Module):
 
     def answer(self, images: Any, text: str, **settings: Any) -> Answer:
         """Answer a question about images (one or several: paths or opened pictures; None or [] for text alone)."""
-        return answer(self.model, self.processor, question(images, text), **settings)
+        return answer(self.model, self.processor, images, text, **settings)
 
     def stream_answer(self, images: Any, text: str, **settings: Any) -> Iterator[Answer]:
         """The answer so far, after every token."""
-        return stream_answer(self.model, self.processor, question(images, text), **settings)
+        return stream_answer(self.model, self.processor, images, text, **settings)
 
     def forward(
         self, input_ids: Int[Tensor, "B L"], *, output_hidden_states: bool | None = None, **inputs: Any
@@ -88,17 +92,18 @@ class HuggingFaceCausal(nn.Module):
         Settings: max_new_tokens (20), eos_token_id, pad_token_id, do_sample, temperature, top_k, top_p,
         repetition_penalty. Raises InputError for a setting that would change the answer and is not there.
         """
-        chosen = {name: given.pop(name) for name in _SETTINGS if name in given}
+        known = (*inspect.signature(self.to_batch).parameters, *_HARMLESS)
+        chosen = {name: given.pop(name) for name in list(given) if name not in known}
         settings = {**self.generation, **{name: value for name, value in chosen.items() if value is not None}}
         for name, value in settings.items():
-            if name not in (*_SETTINGS, *_IDLE) and not name.startswith("_") and value not in _NEUTRAL:
-                raise unknown(f"generation setting {name}={value!r}:", name, _SETTINGS)
+            if name not in _SETTINGS and not _idle(name, value):
+                raise unknown("generation setting", name, (*_SETTINGS, *known))
         stops = _ids(settings.get("eos_token_id"))
         pad = settings.get("pad_token_id")
         return decoding.generate(
             self.model,
             self.batch(input_ids, **given),
-            max_new_tokens=settings.get("max_new_tokens") or 20,
+            max_new_tokens=20 if (new := settings.get("max_new_tokens")) is None else new,
             stop_ids=stops,
             pad_id=pad if pad is not None else (stops or (0,))[0],
             sampling=_sampling(settings),
@@ -112,9 +117,22 @@ class HuggingFaceCausal(nn.Module):
                 continue
             if name not in _HARMLESS:
                 raise unknown("argument", name, known)
-            if not any(value is fine or value == fine for fine in _HARMLESS[name]):
+            if isinstance(value, Tensor) or value not in _HARMLESS[name]:
                 raise InputError(f"{name}={value!r} is not supported; leave it out")
         return self.to_batch(input_ids, **{name: value for name, value in inputs.items() if name in known})
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a run directory that `foveal.load` reads back, to be called as this model is."""
+        try:
+            processor = self.processor
+        except InputError:  # weights alone are a checkpoint too
+            processor = None
+        return write_run(path, self.model, processor, origin=self.origin)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The reference's config and generation settings."""
+        return {"config": self.config, "generation": self.generation}
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a checkpoint that `transformers` loads: config.json, generation_config.json and the weights."""
@@ -129,7 +147,7 @@ def load_causal(
     directory: Path,
     model_config: ModelConfig,
     *,
-    to_batch: Callable[[Causal], Callable[..., Batch]],
+    to_batch: Callable[[Causal, Mapping[str, Any]], Callable[..., Batch]],
     renaming: Renaming,
     config: Mapping[str, Any],
     dtype: torch.dtype | None = None,
@@ -144,7 +162,7 @@ def load_causal(
     generation = generation_settings(directory, config)
     wrapped = HuggingFaceCausal(
         model,
-        to_batch=to_batch(model),
+        to_batch=to_batch(model, config),
         renaming=renaming,
         config=config,
         generation=generation,
@@ -184,6 +202,13 @@ def text_batch(
 
 def _loss(logits: Float[Tensor, "B L V"], labels: Int[Tensor, "B M"]) -> Float[Tensor, ""]:
     return F.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
+
+
+def _idle(name: str, value: Any) -> bool:
+    """Whether a generation setting leaves every answer as it is."""
+    if name in _IDLE or name.startswith("_"):
+        return True
+    return not isinstance(value, Tensor) and (value in (None, [], {}) or value == (1 if name in _ONE else 0))
 
 
 def _ids(given: Any) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """LLaVA checkpoints of Hugging Face: CLIP or SigLIP tower, MLP projector, Llama or Qwen decoder (2310.03744)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batc
 from foveal.weights.names import Renaming, Rule
 from foveal.weights.vision_towers import vision_rules, vision_settings
 
+KINDS = ("llava",)
+
 _PROJECTOR = ("model.multi_modal_projector.", "multi_modal_projector.")
 _LANGUAGE = ("model.language_model.", "language_model.model.")
 _HEAD = ("lm_head", "language_model.lm_head")
@@ -25,7 +27,7 @@ _HEAD = ("lm_head", "language_model.lm_head")
 
 def matches(config: Mapping[str, Any]) -> bool:
     """Whether a config.json is that of a LLaVA model."""
-    return config.get("model_type") == "llava"
+    return config.get("model_type") in KINDS
 
 
 def renaming(config: Mapping[str, Any]) -> Renaming:
@@ -73,11 +75,10 @@ def load(
 
     Raises InputError for an unsupported part and for a missing, unexpected or mis-shaped weight.
     """
-    token = config.get("image_token_id", config.get("image_token_index", 32000))
     return load_causal(
         Path(directory),
         model_config(config),
-        to_batch=lambda model: batcher(model, image_token=token),
+        to_batch=batcher,
         renaming=renaming(config),
         config=config,
         dtype=dtype,
@@ -85,8 +86,9 @@ def load(
     )
 
 
-def batcher(model: Causal, *, image_token: int) -> Callable[..., Batch]:
+def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
     """What makes a batch of the arguments that LLaVA's processor returns."""
+    image_token = config.get("image_token_id", config.get("image_token_index", 32000))
 
     def to_batch(
         input_ids: Int[Tensor, "B L"],
@@ -97,7 +99,9 @@ def batcher(model: Causal, *, image_token: int) -> Callable[..., Batch]:
     ) -> Batch:
         batch = text_batch(input_ids, attention_mask, position_ids, labels)
         marked = input_ids == image_token
-        sizes: Sequence[Grid] = [] if pixel_values is None else [tuple(pixel_values.shape[-2:])] * len(pixel_values)
+        sizes: list[Grid] = []
+        if pixel_values is not None:
+            sizes = [(pixel_values.shape[-2], pixel_values.shape[-1])] * len(pixel_values)
         layout = model.plan(sizes) if sizes else Layout.of_grids([])
         if int(marked.sum()) != layout.total:
             raise InputError(

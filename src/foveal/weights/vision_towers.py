@@ -16,7 +16,7 @@ from foveal.vision.vit import Config, Select, Vit
 from foveal.weights.files import LARGEST_SHARD, read_checkpoint, write_checkpoint, write_json
 from foveal.weights.names import Renaming, Rule, load_strict, prefixed
 
-CLIP, SIGLIP = "clip_vision_model", "siglip_vision_model"
+CLIP, SIGLIP = KINDS = "clip_vision_model", "siglip_vision_model"
 
 # Config files leave out what equals their format's default.
 _DEFAULTS: dict[str, dict[str, Any]] = {

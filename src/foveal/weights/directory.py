@@ -1,0 +1,76 @@
+"""A run directory on disk: config.yaml, model.safetensors and the processor's files."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor
+
+from foveal.core.errors import InputError, unknown
+from foveal.models.causal import Causal
+from foveal.preprocess.processor import Processor
+from foveal.weights.files import write_checkpoint
+
+FORMAT = 1
+_KEYS = ("foveal", "model", "processor", "external", "origin", "about")
+
+
+def write_run(
+    path: str | os.PathLike[str],
+    model: Causal,
+    processor: Processor | None,
+    *,
+    external: Mapping[str, str] | None = None,
+    origin: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a run directory; each file appears whole.
+
+    `external` names the source of parts whose weights come with an installed package: a fingerprint is kept in their
+    stead. `origin` is the reference's config and generation settings where the model began as its checkpoint, `about`
+    a free record of how the run was made.
+    """
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    state, kept = model.state_dict(), {}
+    for part, source in (external or {}).items():
+        mine = {name: state.pop(name) for name in list(state) if name.startswith(f"{part}.")}
+        kept[part] = {"source": source, "sha256": fingerprint(mine)}
+    write_checkpoint(folder, state)
+    described: dict[str, Any] = {"foveal": FORMAT, "model": model.config.dump()}
+    if processor is not None:
+        processor.save(folder)
+        described["processor"] = processor.settings()
+    described |= {"external": kept, "origin": dict(origin or {}), "about": dict(about or {})}
+    fresh = folder / "config.yaml.tmp"
+    fresh.write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
+    fresh.replace(folder / "config.yaml")
+    return folder
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What a config.yaml says; raises InputError for a file of another kind or format."""
+    try:
+        described = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(described, dict) or "model" not in described:
+        raise InputError(f"{path} describes no model; give the directory of a run that foveal train wrote")
+    for key in described:
+        if key not in _KEYS:
+            raise unknown(f"key in {path}:", str(key), _KEYS)
+    if described.get("foveal") != FORMAT:
+        raise InputError(f"{path} has format {described.get('foveal')!r}, this Foveal reads {FORMAT}; update Foveal")
+    return described
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and float32 bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(f"{name}{tuple(state[name].shape)}".encode())
+        digest.update(state[name].detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()

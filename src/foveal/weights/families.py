@@ -1,0 +1,38 @@
+"""The families of reference checkpoints: for each a file that knows its config, its names and its arguments."""
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from foveal.core.errors import InputError
+from foveal.models.causal import Causal
+from foveal.preprocess.processor import Processor
+from foveal.weights import decoder, llava, vision_towers
+from foveal.weights.huggingface import HuggingFaceCausal
+
+_FAMILIES = (llava, decoder, vision_towers)
+
+
+def family(config: Mapping[str, Any], where: str) -> ModuleType:
+    """The family file for a config.json; raises InputError for a model type of none."""
+    for found in _FAMILIES:
+        if found.matches(config):
+            return found
+    kinds = ", ".join(kind for found in _FAMILIES for kind in found.KINDS)
+    raise InputError(f"{where} holds a {config.get('model_type')!r} model; Foveal loads {kinds}")
+
+
+def wrapped(
+    model: Causal, origin: Mapping[str, Any], processor: Callable[[], Processor], *, where: str
+) -> HuggingFaceCausal:
+    """A model that began as a reference checkpoint, called as that reference is."""
+    config = origin["config"]
+    found = family(config, where)
+    return HuggingFaceCausal(
+        model,
+        to_batch=found.batcher(model, config),
+        renaming=found.renaming(config),
+        config=config,
+        generation=origin["generation"],
+        processor=processor,
+    )

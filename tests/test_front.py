@@ -1,0 +1,69 @@
+"""The front door: what `foveal.load` and `foveal.build` take and refuse."""
+
+import json
+
+import pytest
+import torch
+
+import foveal
+from foveal.core.errors import InputError
+from foveal.models.config import ModelConfig
+from tests.models.test_causal import TINY
+
+
+def test_build_takes_an_object_a_mapping_and_a_file(tmp_path):
+    import yaml
+
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump({"model": TINY}))
+    counts = []
+    for config in (ModelConfig.parse(TINY), TINY, {"model": TINY}, tmp_path / "model.yaml"):
+        counts.append(sum(p.numel() for p in foveal.build(config).parameters()))
+    assert len(set(counts)) == 1
+
+
+def test_a_fresh_model_follows_the_seed():
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        weights.append(foveal.build(TINY).model.connector.maps[0].weight)
+    assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({**TINY, "connector": {"name": "mpl"}}, "did you mean 'mlp'"),
+        ({**TINY, "connector": "identity"}, "vision has 12 and language 16"),
+        ({"model": TINY, "init": {"vison": "imagenet"}}, "did you mean 'vision'"),
+        ({"model": TINY, "init": {"vision": "imagenet"}}, "imagenet weights are for vision efficientnet_lite, not vit"),
+        ("nowhere.yaml", "there is no config nowhere.yaml"),
+    ],
+)
+def test_build_refuses_in_one_line(config, message):
+    with pytest.raises(InputError, match=message):
+        foveal.build(config)
+
+
+def test_load_refuses_in_one_line(tmp_path):
+    with pytest.raises(InputError, match="there is no directory"):
+        foveal.load(tmp_path / "nothing")
+    with pytest.raises(InputError, match="unknown format 'huggingfase'; did you mean 'huggingface'"):
+        foveal.load(tmp_path, format="huggingfase")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bloom"}))
+    with pytest.raises(InputError, match="holds a 'bloom' model; Foveal loads llava, llama"):
+        foveal.load(tmp_path)
+    with pytest.raises(InputError, match="did you mean 'float32'"):
+        foveal.load(tmp_path, dtype="float23")
+
+
+def test_importing_is_light():
+    import subprocess
+    import sys
+
+    code = "import foveal, sys; print([name for name in ('torch', 'transformers', 'numpy') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_unknown_attribute():
+    with pytest.raises(AttributeError, match="no attribute 'laod'"):
+        _ = foveal.laod

@@ -1,0 +1,107 @@
+"""Run directories: read back bit for bit, strict about what is not theirs, and able to go home to their origin."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+
+import foveal
+from foveal.core.errors import InputError
+from foveal.models.causal import assemble
+from foveal.models.config import ModelConfig
+from foveal.preprocess.processor import Processor, ProcessorConfig
+from foveal.preprocess.transform import ImageTransform
+from foveal.preprocess.words import word_tokenizer
+from foveal.weights.run import Run
+from tests.models.test_causal import TINY, asked
+from tests.weights.test_llava import inputs, reference
+
+
+@pytest.fixture
+def run():
+    torch.manual_seed(0)
+    tokenizer = word_tokenizer(["what is it", "a cat"])
+    language = {**TINY["language"], "vocabulary": len(tokenizer)}
+    config = ProcessorConfig(image=ImageTransform(size=16, mode="square"), context=64)
+    model = assemble(ModelConfig.parse({**TINY, "language": language})).eval()
+    return Run(model, Processor(tokenizer=tokenizer, config=config), about={"recipe": "none"})
+
+
+def test_read_back_bit_for_bit(run, tmp_path):
+    again = foveal.load(run.save(tmp_path / "run"))
+    batch = run.processor.prompt(
+        [(torch.zeros(16, 16, 3, dtype=torch.uint8).numpy(), "what is it")], plan=run.model.plan
+    )
+    with torch.no_grad():
+        assert torch.equal(again(batch).logits, run(batch).logits)
+    picture = torch.zeros(16, 16, 3, dtype=torch.uint8).numpy()
+    assert again.answer(picture, "what is it", max_new_tokens=4) == run.answer(picture, "what is it", max_new_tokens=4)
+    assert again.about == {"recipe": "none"}
+    assert torch.equal(again.generate(batch, max_new_tokens=3), run.generate(batch, max_new_tokens=3))
+
+
+def test_an_answer_says_what_it_saw(run):
+    picture = torch.zeros(16, 16, 3, dtype=torch.uint8).numpy()
+    said = run.answer(picture, "what is it", max_new_tokens=3)
+    assert said.visual_tokens == run.model.plan([(16, 16)]).total
+    assert run.answer([picture, picture], "what is it", max_new_tokens=3).visual_tokens == 2 * said.visual_tokens
+    assert run.answer(None, "what is it", max_new_tokens=3).visual_tokens == 0
+    *_, last = run.stream_answer(picture, "what is it", max_new_tokens=3)
+    assert last == said
+
+
+def test_packaged_weights_are_not_written_but_checked(tmp_path):
+    settings = {"name": "efficientnet_lite", "variant": 0, "taps": [16]}
+    described = {**TINY, "vision": settings, "language": {**TINY["language"], "width": 16}}
+    built = foveal.build({"model": described, "init": {"vision": "imagenet"}})
+    path = built.save(tmp_path / "run")
+    assert (path / "model.safetensors").stat().st_size < 1_000_000
+    again = foveal.load(path)
+    for name, weight in built.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], weight), name
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    config["external"]["vision"]["sha256"] = "0"
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(InputError, match="its vision was made with other weights"):
+        foveal.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"foveal": 9}, "has format 9, this Foveal reads 1"),
+        ({"modle": 1}, "did you mean 'model'"),
+        ({"model": None}, "did you mean|describes no model|NoneType"),
+    ],
+)
+def test_a_strange_config_is_refused(run, tmp_path, change, message):
+    path = run.save(tmp_path / "run")
+    config = yaml.safe_load((path / "config.yaml").read_text()) | change
+    (path / "config.yaml").write_text(yaml.safe_dump({k: v for k, v in config.items() if v is not None}))
+    with pytest.raises(InputError, match=message):
+        foveal.load(path)
+
+
+def test_a_hugging_face_model_comes_back_from_a_run_as_itself(tmp_path):
+    import transformers
+
+    theirs = reference(7)
+    theirs.save_pretrained(tmp_path / "theirs")
+    first = foveal.load(tmp_path / "theirs")
+    again = foveal.load(first.save(tmp_path / "run"))
+    given = inputs(9, [1, 2])
+    with torch.no_grad():
+        assert torch.equal(again(**given).logits, first(**given).logits)
+    again.save_pretrained(tmp_path / "home")
+    home = transformers.LlavaForConditionalGeneration.from_pretrained(tmp_path / "home").state_dict()
+    assert all(torch.equal(home[name], weight) for name, weight in theirs.state_dict().items())
+
+
+def test_without_a_processor_there_are_no_words(run):
+    silent = Run(run.model)
+    with pytest.raises(InputError, match="no processor"):
+        silent.answer(None, "what is it")
+    batch = asked(run.model)
+    few = replace(batch, input_ids=batch.input_ids % run.model.language.vocabulary)
+    assert silent(few).logits.shape[0] == 2
