@@ -105,7 +105,8 @@ def check_room(model: Writer, length: int, new: int) -> None:
 def _steps(
     model: Writer, batch: Batch, cache: Cache, steps: int, stops: Tensor, pad_id: int, sampling: Sampling
 ) -> Iterator[Int[Tensor, " B"]]:
-    prompt, new = batch.input_ids, batch.input_ids[:, :0]
+    prompt = torch.where(batch.valid, batch.input_ids, batch.input_ids[:, -1:])  # padding is nobody's word
+    new = prompt[:, :0]
     running = torch.ones(len(prompt), dtype=torch.bool, device=prompt.device)
     for step in range(steps):
         logits = model(batch, cache=cache, keep="last").logits[:, -1]

@@ -9,7 +9,10 @@ from torch import Tensor
 from foveal.core.errors import InputError
 
 Sampling = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From `logits[B V]`, the prompt's ids `[B L]` and the new ids so far `[B M]` to the next ids `[B]`."""
+"""From `logits[B V]`, the prompt's ids `[B L]` and the new ids so far `[B M]` to the next ids `[B]`.
+
+A shorter prompt is padded with its own last word.
+"""
 
 
 def greedy(
