@@ -5,7 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from safetensors.torch import load_file
+
+settings.register_profile("foveal", deadline=None)  # a busy machine is no fault
+settings.load_profile("foveal")
 
 ROOT = Path(__file__).parent.parent
 
