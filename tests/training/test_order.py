@@ -74,3 +74,11 @@ def test_kinds_have_weights_and_the_rest_is_a_star():
         copies(data, {"a": -1.0})
     with pytest.raises(InputError, match="no example is left"):
         Order(groups(data, shared=False), copies(data, {"*": 0.0}), seed=(0,))
+
+
+def test_a_stage_takes_the_sources_that_it_names():
+    data = [Example(id=str(i), messages=(), meta={"source": source}) for i, source in enumerate("aab")]
+    assert copies(data, {}, ("b",)).tolist() == [0.0, 0.0, 1.0]
+    assert copies(data, {}).tolist() == [1.0, 1.0, 1.0]
+    with pytest.raises(InputError, match="unknown source in the data: 'c'"):
+        copies(data, {}, ("c",))

@@ -34,11 +34,14 @@ _SIGHT = ("vision", "connector")  # the parts that a model without images lacks
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The examples: starter scenes, made when they are first needed, or a data set's directory."""
+    """The examples: starter scenes, made when they are first needed, or data sets by directory or file.
+
+    Of several data sets, each is a source by the name of its directory or file, and stages may choose among them.
+    """
 
     scenes: SceneConfig | None = None
     count: int = 9000
-    path: str | None = None
+    path: str | tuple[str, ...] | None = None
     split: str = "train"
 
     def __post_init__(self) -> None:
@@ -170,7 +173,7 @@ def data_folder(recipe: Recipe, *, say: Any, bar: Any) -> Path:
     `say(line)` tells what is done, `bar(what, total)` shows how far. Raises InputError for data that are not there.
     """
     if recipe.data.path is not None:
-        return Path(recipe.data.path)
+        return _paths(recipe.data)[0]
     from accelerate import PartialState
 
     from foveal.data.generate import MARK
@@ -201,10 +204,18 @@ def examples(recipe: Recipe, folder: Path) -> list[Example]:
     """The training examples. Raises InputError with file and line for one that is wrong."""
     from foveal.data.format import read as read_examples
 
-    found = read_examples(folder, split=recipe.data.split)
-    if not found:
-        raise InputError(f"{folder} holds no examples in its split {recipe.data.split!r}; nothing to train on")
-    return found  # type: ignore[return-value]
+    found: list[Example] = []
+    for path in _paths(recipe.data) or [folder]:
+        read = read_examples(path, split=recipe.data.split)
+        if not read:
+            raise InputError(f"{path} holds no examples in its split {recipe.data.split!r}; nothing to train on")
+        found += [replace(example, meta={**example.meta, "source": path.stem}) for example in read]
+    return found
+
+
+def _paths(data: DataConfig) -> list[Path]:
+    given = (data.path,) if isinstance(data.path, str) else data.path or ()
+    return [Path(path) for path in given]
 
 
 def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":

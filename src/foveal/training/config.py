@@ -28,7 +28,7 @@ class Stage:
     fraction of the stage, else steps) leads up to the rate and a half cosine down to `floor` times the rate. The
     optimizer `muon` takes orthogonal steps for matrices between embeddings and head, at the rates of AdamW.
     `kinds` says how often an example of a kind is seen in an epoch (0.5: every other time, 2: twice; `"*"`: all
-    others). `pack` joins conversations in rows of that length. `processor` holds settings of the processor for this
+    others); `sources` names the data sets that the stage takes, where there are several. `pack` joins conversations in rows of that length. `processor` holds settings of the processor for this
     stage alone, such as a higher resolution.
     """
 
@@ -45,6 +45,7 @@ class Stage:
     group_limit: int | None = None
     pack: int | None = None
     kinds: Mapping[str, float] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
     rate: float = 1e-3
     rates: Mapping[str, float] = field(default_factory=dict)
     warmup: float = 0.03

@@ -189,7 +189,7 @@ class _Run:
     def _feed(self, stage: Stage) -> Feed:
         order = Order(
             groups(self.data, shared=stage.group),
-            copies(self.data, stage.kinds),
+            copies(self.data, stage.kinds, stage.sources),
             seed=(self.config.seed, crc32(stage.name.encode())),  # the same where another stage is left out
             limit=stage.group_limit,
         )

@@ -54,6 +54,8 @@ def merge(model: nn.Module) -> None:
     for parent, name, adapted in _adapted(model):
         adapted.merge(safe_merge=True)
         setattr(parent, name, adapted.get_base_layer())
+    for module in model.modules():
+        vars(module).pop("peft_config", None)  # else peft takes the next stage's adapters for second ones
 
 
 def _adapted(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:

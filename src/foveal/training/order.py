@@ -25,8 +25,20 @@ def _pictures(example: Example) -> tuple[Hashable, ...]:
     return tuple(image if isinstance(image, Hashable) else id(image) for image in example.images)
 
 
-def copies(data: Sequence[Example], kinds: Mapping[str, float]) -> np.ndarray:
-    """How often each example is seen in an epoch; raises InputError for a kind that the data lack."""
+def copies(data: Sequence[Example], kinds: Mapping[str, float], sources: Sequence[str] = ()) -> np.ndarray:
+    """How often each example is seen in an epoch; raises InputError for a kind or source that the data lack."""
+    return _by_kind(data, kinds) * _from_sources(data, sources)
+
+
+def _from_sources(data: Sequence[Example], sources: Sequence[str]) -> np.ndarray:
+    known = [str(example.meta.get("source", "")) for example in data]
+    for source in sources:
+        if source not in known:
+            raise unknown("source in the data:", source, set(known) - {""})
+    return np.array([float(not sources or source in sources) for source in known])
+
+
+def _by_kind(data: Sequence[Example], kinds: Mapping[str, float]) -> np.ndarray:
     if not kinds:
         return np.ones(len(data))
     known = [str(example.meta.get("kind", "")) for example in data]
