@@ -49,7 +49,7 @@ def test_a_damaged_checkpoint_says_so(tmp_path):
     store = Checkpoints(folder=tmp_path)
     place = store.write(snapshot(1))
     (place / "state.safetensors").write_bytes(b"short")
-    with pytest.raises(InputError, match="is damaged .* remove it"):
+    with pytest.raises(InputError, match=r"is damaged .* remove it"):
         store.read(place)
     (place / "state.json").write_text(json.dumps({})[:1])
     with pytest.raises(InputError, match="is damaged"):

@@ -84,6 +84,14 @@ def objective(settings: str | Mapping[str, Any]) -> Objective:
     return partial(found, **{entry.name: getattr(wanted.settings, entry.name) for entry in fields(wanted.settings)})
 
 
+def _accelerator(config: TrainingConfig) -> Accelerator:
+    return Accelerator(
+        mixed_precision="no",  # each stage chooses its own, in `Scored`
+        cpu=config.device == "cpu",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Work:
     """What the steps of one stage share."""
@@ -111,11 +119,7 @@ class _Run:
         recipe: Mapping[str, Any],
     ) -> None:
         self.model, self.data, self.config, self.collate, self.out = model, data, config, collate, out
-        self.accelerator = Accelerator(
-            mixed_precision="no",  # each stage chooses its own, in `Scored`
-            cpu=config.device == "cpu",
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-        )
+        self.accelerator = _accelerator(config)
         training = {key: value for key, value in dump(config).items() if key not in _HARMLESS}
         self.recipe = json.loads(json.dumps({**recipe, "training": training, "examples": len(data)}))
         self.checkpoints = Checkpoints(folder=out / "checkpoints", keep=config.keep)
@@ -181,7 +185,7 @@ class _Run:
                 window=Window(lag=0 if self.accelerator.device.type == "cpu" else 1),
             )
             self._steps(work, stop, log)
-            self.accelerator.free_memory()
+        self.accelerator = _accelerator(self.config)  # the old one holds on to what it has prepared
         self.learned = {name for name in self.learned if "lora_" not in name} | merged
         self.progress = self.progress.next_stage()
         self._save(None)

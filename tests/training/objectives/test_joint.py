@@ -26,9 +26,10 @@ def test_it_is_the_weighted_mean_of_both(world):
 def test_without_images_it_is_the_loss_of_answers(world):
     model = world.model()
     words = [
-        replace(e, images=(), messages=({**e.messages[0], "content": "say it"}, e.messages[1])) for e in world.data
+        replace(example, images=(), messages=({"role": "user", "content": "say it"}, example.messages[1]))
+        for example in world.data[:4]
     ]
-    batch = world.collate(model)(Stage(steps=1))([[example] for example in words[:4]])
+    batch = world.collate(model)(Stage(steps=1))([[example] for example in words])
     loss, count, parts = joint(model, batch)
     answers = next_token(model, batch)
     assert (loss.item(), count, list(parts)) == (pytest.approx(answers[0].item()), answers[1], ["answers"])
