@@ -69,8 +69,18 @@ def evaluate(wanted: Wanted, *, progress: Told) -> Evaluation:
         compared=compare(asked, said, others),
         majority_from=source or f"the {wanted.split} questions themselves",
         seconds=seconds,
-        about=dict(getattr(loaded, "about", {})),
+        about={**getattr(loaded, "about", {}), "parameters": sizes(loaded.model)},
     )
+
+
+def sizes(model: Any) -> str:
+    """How many parameters each part has, in words; weights that parts share are counted once."""
+    counts: dict[str, int] = {}
+    for name, weight in model.named_parameters():
+        part = name.partition(".")[0]
+        counts[part] = counts.get(part, 0) + weight.numel()
+    parts = ", ".join(f"{part} {count / 1e6:.2f}M" for part, count in counts.items())
+    return f"{sum(counts.values()) / 1e6:.1f}M ({parts})"
 
 
 def ask(loaded: Any, asked: Sequence[Question], wanted: Wanted, progress: Told, what: str) -> list[str]:

@@ -58,6 +58,15 @@ def losses(run: Path) -> dict[str, list[tuple[int, float]]]:
     return stages
 
 
+def steps(run: Path) -> dict[str, int]:
+    """How many steps each stage of a run took, as its log tells."""
+    before, taken = 0, {}
+    for stage, points in losses(run).items():
+        taken[stage] = points[-1][0] - before
+        before = points[-1][0]
+    return taken
+
+
 def pictures(asked: Sequence[Question], answers: Sequence[str]) -> list[Picture]:
     """Scenes evenly from first to last, and of each some questions of different kinds: taken as they come."""
     scenes: dict[str, list[int]] = {}
@@ -103,15 +112,26 @@ def _picture(asked: Sequence[Question], answers: Sequence[str], rows: Sequence[i
 
 def described(found: Evaluation, data: Path, split: str) -> dict[str, str]:
     """How it was made, as far as the run and the data tell, and where it was scored."""
-    told = {str(name): _words(value) for name, value in found.about.items()}
     folder = data if data.is_dir() else data.parent
     about = folder / "dataset.json"
     known = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
-    described = f"{data.name}, split {split}"
+    held = f"{data.name}, split {split}"
     if "config" in known:
-        described += f": {known['made_by']}, {known['count']:,} scenes, {_words(known['config'])}"
+        held += f": {known['made_by']}, {known['count']:,} scenes, {_words(known['config'])}"
     scored = f"{len(found.asked):,} questions in {found.seconds:.1f} s; majority: of {found.majority_from}"
-    return {**told, "data": described, "scored": scored, "hardware": hardware()}
+    return {**trained(found.about), "data": held, "scored": scored, "hardware": hardware()}
+
+
+def trained(about: Mapping[str, Any]) -> dict[str, str]:
+    """What a run's record says of its training, in words."""
+    rows = {name: _words(about[name]) for name in ("recipe", "system", "parameters", "seed", "foveal") if name in about}
+    if about.get("steps"):
+        stages = "; ".join(f"{stage['name']}: {', '.join(stage['train'])}" for stage in about.get("stages", ()))
+        rows["trained"] = f"{about['steps']:,} steps in {about['seconds']:,.0f} s ({stages})"
+        rows["examples"] = f"{about.get('examples', 0):,}"
+    if about.get("init"):
+        rows["began with"] = _words(about["init"])
+    return rows
 
 
 def attribution(data: Path) -> str:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     from foveal.cli._evaluate import Evaluation
 
+NAMES = {"text_only": "text only", "majority": "majority", "question_majority": "same words"}
+
 
 def command(
     run: Path | None = typer.Option(None, "--run", help="A run or checkpoint directory.", show_default="starter model"),
@@ -53,7 +55,7 @@ def show(console: "Console", found: "Evaluation") -> None:
     from foveal.cli import _show
 
     row = found.plain()
-    heads = ["kind", "exact", "95%", "text only", "majority", "same words", "count"]
+    heads = ["kind", "exact", "95%", *NAMES.values(), "count"]
     sums = [
         ("all questions", {"accuracy": row["exact_match"], "interval": row["interval"], **_of(row, "exact_match")}),
         (
@@ -72,11 +74,11 @@ def show(console: "Console", found: "Evaluation") -> None:
     for name, ahead in row["leads"].items():
         gap = ahead["exact_match"]
         low, high = gap["interval"]
-        console.print(
-            f"{100 * gap['value']:+.1f} points to {name.replace('_', ' ')} (95%: {100 * low:+.1f} to {100 * high:+.1f})"
-        )
+        console.print(f"{100 * gap['value']:+.1f} points to {NAMES[name]} (95%: {100 * low:+.1f} to {100 * high:+.1f})")
     if row["text_only"] is None:
-        console.print("text only: not trained; train the same recipe with text_only=true, or name it with --text-only")
+        console.print(
+            "text only: not trained; foveal train RECIPE --text-only trains it too, or name a run with --text-only"
+        )
     console.print(
         f"exact: after lower case, no articles and punctuation. majority, same words: the most frequent answer "
         f"to the kind, or to the very question, in {row['majority_from']}",
@@ -89,10 +91,8 @@ def _of(row: dict[str, Any], part: str) -> dict[str, Any]:
 
 
 def _line(title: str, numbers: dict[str, Any], total: int) -> list[str]:
-    from foveal.evaluation.compare import BASELINES
-
     low, high = numbers["interval"]
-    others = [numbers.get(name) for name in BASELINES]
+    others = [numbers.get(name) for name in NAMES]
     return [
         title.replace("_", " "),
         f"{100 * numbers['accuracy']:.1f}%",
