@@ -4,7 +4,8 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
 
@@ -24,14 +25,19 @@ def names(room: str) -> tuple[str, ...]:
     """The components of a room: its files, and what outside packages add by the entry point `foveal.ROOM`."""
     package = importlib.import_module(f"foveal.{room}")
     files = {found.name for found in pkgutil.iter_modules(package.__path__) if not found.name.startswith("_")}
-    return tuple(sorted(files | {entry.name for entry in entry_points(group=f"foveal.{room}")}))
+    return tuple(sorted(files | _outside(room).keys()))
+
+
+@cache  # what is installed is read from hundreds of files
+def _outside(room: str) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=f"foveal.{room}")}
 
 
 def module(room: str, name: str) -> ModuleType:
     """The file of a component. Raises InputError for an unknown name, with the nearest one."""
     if name not in names(room):
         raise unknown(f"component of {room}", name, names(room))
-    outside = {entry.name: entry for entry in entry_points(group=f"foveal.{room}")}
+    outside = _outside(room)
     return outside[name].load() if name in outside else importlib.import_module(f"foveal.{room}.{name}")
 
 
