@@ -5,39 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from foveal.evaluation.score import normalise
-from foveal.models.causal import assemble
-from foveal.models.config import ModelConfig
-from foveal.preprocess.processor import Processor, ProcessorConfig
-from foveal.preprocess.transform import ImageTransform
-from foveal.preprocess.words import word_tokenizer
-from foveal.weights.run import Run
+from tests.tiny import tiny_run
 
 QUESTIONS = {"where": "Where is the fox", "count": "How many", "present": "Is there an owl"}  # "?" would be an answer
+WORDS = [*QUESTIONS.values(), "top left bottom right one two three four yes no maybe"]
 LONGEST = 5
-
-
-def tiny_run(*, sight, seed=0):
-    """A run with random weights; with or without an encoder."""
-    torch.manual_seed(seed)
-    tokenizer = word_tokenizer([*QUESTIONS.values(), "top left bottom right one two three four yes no maybe"])
-    processor = Processor(tokenizer=tokenizer, config=ProcessorConfig(image=ImageTransform(size=16), context=80))
-    vision = {
-        "name": "vit",
-        "width": 16,
-        "depth": 1,
-        "heads": 2,
-        "inner": 16,
-        "patch": 4,
-        "image_size": 16,
-        "layers": [-1],
-    }
-    language = {"name": "decoder", "vocabulary": len(tokenizer), "width": 32, "depth": 2, "deviation": 0.5}
-    parts = {"vision": vision, "connector": "linear"} if sight else {}
-    return Run(assemble(ModelConfig.parse({**parts, "language": language})).eval(), processor, about={"recipe": "tiny"})
 
 
 def row(scene, kind, answer):
@@ -56,7 +31,7 @@ def row(scene, kind, answer):
 def tiny(tmp_path_factory):
     """`run`, with a `text_only` run inside, `data` with test and train splits, and one `picture`."""
     folder = tmp_path_factory.mktemp("tiny")
-    run, data = tiny_run(sight=True), folder / "data"
+    run, data = tiny_run(WORDS), folder / "data"
     data.mkdir()
     rows = []
     for number in range(4):
@@ -72,5 +47,5 @@ def tiny(tmp_path_factory):
         (data / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (data / "ATTRIBUTION.txt").write_text("Noise, by a generator.\n")
     run.save(folder / "run")
-    tiny_run(sight=False, seed=1).save(folder / "run" / "text_only")
+    tiny_run(WORDS, sight=False, seed=1).save(folder / "run" / "text_only")
     return SimpleNamespace(run=folder / "run", data=data, picture=data / "s0.png", questions=len(rows))

@@ -10,11 +10,7 @@ from foveal.core.example import Example
 from foveal.decode.shared import generate_shared
 from foveal.evaluation.questions import blind, questions
 from foveal.evaluation.run import answers, batches
-from foveal.models.causal import assemble
-from foveal.models.config import ModelConfig
-from foveal.preprocess.processor import Processor, ProcessorConfig
-from foveal.preprocess.transform import ImageTransform
-from foveal.preprocess.words import word_tokenizer
+from tests.tiny import tiny_run
 
 ASKED = ["Where is the fox?", "How many?", "Is there an owl in the picture?", "Read the word."]
 
@@ -40,26 +36,18 @@ def asked():
 
 
 @pytest.fixture(scope="module")
-def processor():
-    tokenizer = word_tokenizer([*ASKED, "top left bottom right one two three yes no"])
-    return Processor(tokenizer=tokenizer, config=ProcessorConfig(image=ImageTransform(size=16), context=60))
+def run():
+    return tiny_run([*ASKED, "top left bottom right one two three yes no"], context=60)
 
 
-@pytest.fixture(scope="module")
-def model(processor):
-    torch.manual_seed(0)
-    vision = {
-        "name": "vit",
-        "width": 16,
-        "depth": 1,
-        "heads": 2,
-        "inner": 16,
-        "patch": 4,
-        "image_size": 16,
-        "layers": [-1],
-    }
-    language = {"name": "decoder", "vocabulary": len(processor.tokenizer), "width": 32, "depth": 2, "deviation": 0.4}
-    return assemble(ModelConfig.parse({"vision": vision, "connector": "linear", "language": language})).eval()
+@pytest.fixture
+def model(run):
+    return run.model
+
+
+@pytest.fixture
+def processor(run):
+    return run.processor
 
 
 def ask(asked, model, processor, **settings):
