@@ -8,7 +8,7 @@ import typer
 
 def command(
     recipe: str = typer.Argument(help="A recipe that ships with Foveal, by name, or a YAML file."),
-    settings: list[str] = typer.Argument(
+    settings: list[str] | None = typer.Argument(
         None, metavar="[KEY=VALUE]...", help="Settings over the recipe's, such as training.stages.0.rate=1e-4."
     ),
     data: Path | None = typer.Option(None, "--data", help="Train on this data set, not on the recipe's."),

@@ -28,8 +28,9 @@ class Stage:
     fraction of the stage, else steps) leads up to the rate and a half cosine down to `floor` times the rate. The
     optimizer `muon` takes orthogonal steps for matrices between embeddings and head, at the rates of AdamW.
     `kinds` says how often an example of a kind is seen in an epoch (0.5: every other time, 2: twice; `"*"`: all
-    others); `sources` names the data sets that the stage takes, where there are several. `pack` joins conversations in rows of that length. `processor` holds settings of the processor for this
-    stage alone, such as a higher resolution.
+    others); `sources` names the data sets that the stage takes, where there are several. `pack` joins conversations
+    in rows of that length. `processor` holds settings of the processor for this stage alone, such as a higher
+    resolution.
     """
 
     name: str = "train"

@@ -17,7 +17,7 @@ from accelerate.utils import gather_object, set_seed
 from torch import nn
 from torch.optim import Optimizer
 
-from foveal.core.config import dump
+from foveal.core.config import dump, parse
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.core.lookup import module, spec
@@ -155,7 +155,7 @@ class _Run:
         if newest is None:
             return None
         snapshot = self.checkpoints.read(newest)
-        for path, was, now in differences(snapshot.recipe, self.recipe):
+        for path, was, now in differences(_extended(snapshot.recipe, self.recipe), self.recipe):
             raise InputError(
                 f"{self.out} holds a run with {path} {was!r}, not {now!r}; "
                 "resume it with the same settings, begin anew with --fresh, or give another --out"
@@ -319,6 +319,14 @@ def _where(stage: Stage, progress: Progress, micros: Sequence[Micro]) -> str:
     ids = [identity for micro in micros for identity in micro.ids]
     shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
     return f"step {progress.step} (stage {stage.name!r}, examples {shown})"
+
+
+def _extended(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run was made by, with the defaults of settings that are new since, and the stages that now follow."""
+    training = dump(parse(TrainingConfig, was["training"], where="the checkpoint's training"))
+    training = {key: value for key, value in training.items() if key not in _HARMLESS}
+    training["stages"] += now["training"]["stages"][len(training["stages"]) :]
+    return {**was, "training": json.loads(json.dumps(training))}
 
 
 def differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

