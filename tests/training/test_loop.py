@@ -187,6 +187,15 @@ def test_another_recipe_does_not_resume(world, tmp_path):
     assert list(differences({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}], "c": 4})) == [("a.1.b", 2, 3), ("c", None, 4)]
 
 
+def test_stages_added_at_the_end_go_on_from_a_finished_run(world, tmp_path):
+    whole, _ = run(world, tmp_path / "whole", *STAGES)
+    run(world, tmp_path / "parts", *STAGES[:2])
+    again, result = run(world, tmp_path / "parts", *STAGES)
+    assert result.resumed_from == 12
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    same(again, whole)
+
+
 def test_other_frozen_weights_do_not_resume(world, tmp_path):
     frozen = stage(train=("connector",))
     run(world, tmp_path, frozen)
