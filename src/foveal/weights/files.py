@@ -192,6 +192,7 @@ def _replacing(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield beside
+        beside.chmod(path.parent.stat().st_mode & 0o666)  # safetensors writes for its owner alone
         with beside.open("rb+") as written:
             os.fsync(written.fileno())
         beside.replace(path)
