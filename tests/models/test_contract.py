@@ -1,0 +1,78 @@
+"""Every component of every room, found by folder, in every combination: the plan holds and everything learns."""
+
+import pytest
+import torch
+
+from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
+from foveal.core.lookup import names, spec
+from foveal.core.types import IGNORE, Batch, Pixels
+from foveal.models.causal import assemble
+from foveal.models.config import ModelConfig
+
+SMALL = {  # settings that make a component small; one that needs none is not listed
+    "vit": {"image_size": 32, "patch": 16, "width": 16, "depth": 2, "heads": 2, "inner": 24},
+    "efficientnet_lite": {"variant": 0, "taps": [16], "stride": 16},
+    "conv_mlp": {"kernel": 3, "width": 8},
+}
+
+
+def small(name):
+    return {"name": name, **SMALL.get(name, {})}
+
+
+def model_of(vision, connector, fusion):
+    from foveal.core.lookup import build
+
+    torch.manual_seed(0)
+    width = build("vision", spec("vision", small(vision))).width  # so that the identity connector fits too
+    language = {"name": "decoder", "vocabulary": 20, "width": width, "depth": 2, "heads": 2, "inner": 24, "context": 64}
+    parts = {"vision": small(vision), "connector": small(connector), "fusion": small(fusion), "language": language}
+    return assemble(ModelConfig.parse(parts)).eval()
+
+
+def batch_of(model, rows=2):
+    """A row with two images, and one with none."""
+    sizes = [(32, 32), (32, 32)]
+    layout = model.plan(sizes)
+    slots = torch.full((rows, layout.total + 4), -1)
+    slots[0, 1 : 1 + layout.total] = torch.arange(layout.total)
+    ids = torch.randint(1, 20, slots.shape, generator=torch.Generator().manual_seed(0))
+    valid = torch.ones_like(ids, dtype=torch.bool)
+    valid[1, 6:] = False
+    pixels = Pixels.whole(torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
+    labels = torch.where((slots < 0) & valid, ids, IGNORE)
+    owner = torch.zeros(2, dtype=torch.long)
+    return Batch(
+        input_ids=ids, valid=valid, prompt=valid, image_slot=slots, visual=pixels, owner=owner, labels=labels
+    ), layout
+
+
+@pytest.mark.parametrize("fusion", names("fusion"))
+@pytest.mark.parametrize("connector", names("connectors"))
+@pytest.mark.parametrize("vision", names("vision"))
+def test_every_combination(vision, connector, fusion):
+    model = model_of(vision, connector, fusion)
+    parts = (model.vision, VisionEncoder), (model.connector, Connector), (model.fusion, Fusion)
+    for part, interface in (*parts, (model.language, LanguageModel)):
+        assert isinstance(part, interface)
+    batch, layout = batch_of(model)
+    output = model(batch, keep="labelled")
+    assert output.visual.layout == layout and output.visual.features.shape[0] == layout.total
+    assert output.visual.boxes.min() >= 0 and output.visual.boxes.max() <= 1
+    output.logits.logsumexp(-1).sum().backward()
+    still = [
+        name
+        for name, weight in model.named_parameters()
+        if weight.requires_grad and (weight.grad is None or not weight.grad.abs().sum() > 0)
+    ]
+    assert still == []
+
+
+@pytest.mark.parametrize("vision", names("vision"))
+def test_an_image_alone_equals_itself_in_a_batch(vision):
+    model = model_of(vision, "linear", "prefix")
+    batch, layout = batch_of(model)
+    with torch.no_grad():
+        both = model.vision(batch.visual)
+        alone = model.vision(Pixels.whole(batch.visual.values[1:]))
+    torch.testing.assert_close(both.features[layout.offsets[1] :], alone.features, atol=1e-5, rtol=1e-4)
