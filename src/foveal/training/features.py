@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -67,13 +67,14 @@ class Store:
     def refresh(self) -> None:
         """Read the index of every whole shard."""
         for path in sorted(self.folder.glob("*.json")):
-            meta = json.loads(path.read_text(encoding="utf-8"))
-            self.widths, start = tuple(meta["widths"]), 0
-            for key, count, grid in meta["images"]:
-                self.places[key] = _Place(
-                    shard=path.stem, start=start, count=count, grid=tuple(grid) if grid is not None else None
-                )
-                start += count
+            self._know(path.stem, json.loads(path.read_text(encoding="utf-8")))
+
+    def _know(self, shard: str, index: Mapping[str, Any]) -> None:
+        self.widths, start = tuple(index["widths"]), 0
+        for key, count, grid in index["images"]:
+            place = tuple(grid) if grid is not None else None
+            self.places[key] = _Place(shard=shard, start=start, count=count, grid=place)
+            start += count
 
     def missing(self, images: Sequence[Any]) -> list[Any]:
         """The distinct images whose features are not there yet, in order."""
@@ -110,8 +111,9 @@ class Store:
         images = [(key, seen.layout.total, seen.layout.grids[0]) for key, seen in encoded]
         name = hashlib.sha256("".join(key for key, _ in encoded).encode()).hexdigest()[:16]
         _put(self.folder / f"{name}.bin", torch.cat(rows).cpu().contiguous().view(torch.uint8).numpy().data)
-        _put(self.folder / f"{name}.json", json.dumps({"widths": widths, "images": images}).encode())
-        self.refresh()
+        index = {"widths": widths, "images": images}
+        _put(self.folder / f"{name}.json", json.dumps(index).encode())
+        self._know(name, index)
 
 
 def image_key(image: Any) -> str:

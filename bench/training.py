@@ -1,0 +1,119 @@
+"""A training step on the CPU: Foveal with cached features against transformers, same weights, dtype and threads.
+
+    python bench/training.py [--threads 1] [--rounds 3] [--batch 1]
+
+The LLaVA of bench/llava.py (CLIP-B/16 at 384 px, the shape of SmolLM2-135M, random weights) with a frozen encoder: its
+projector trains alone (stage one of LLaVA) or with the language model (stage two). A step is forward, backward, clip
+and AdamW on 576 image tokens and 64 of text, 32 of them labelled. transformers encodes the image at every step; Foveal
+has encoded it once, and computes logits at labelled tokens alone. Sides alternate in one run; prints the median of the
+paired ratios Foveal / transformers (below 1 is better) and the losses, which must agree.
+"""
+
+import argparse
+import statistics
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from llava import checkpoint, clock, inputs
+
+import foveal
+from foveal.training.config import Stage
+from foveal.training.loop import objective
+from foveal.training.parts import learning, optimizer
+from foveal.training.step import Scored, take
+
+RATE, CLIP, LABELLED = 1e-5, 1.0, 32
+STAGES = {"projector": ("connector",), "projector + language": ("connector", "language", "head")}
+
+
+def batch(size: int) -> dict[str, torch.Tensor]:
+    """Rows with one image each, and labels on the last words."""
+    given = {name: torch.cat([value] * size) for name, value in inputs(torch.float32).items()}
+    labels = torch.full_like(given["input_ids"], -100)
+    labels[:, -LABELLED:] = given["input_ids"][:, -LABELLED:]
+    return {**given, "labels": labels}
+
+
+class Transformers:
+    """The reference's own forward and loss, and the step that its documentation writes."""
+
+    def __init__(self, folder: Path, trained: tuple[str, ...], given: dict[str, torch.Tensor]) -> None:
+        from transformers import LlavaForConditionalGeneration
+
+        self.model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        self.model.model.vision_tower.requires_grad_(False)
+        if "language" not in trained:
+            self.model.model.language_model.requires_grad_(False)
+        self.given = given
+        self.chosen = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.adam = torch.optim.AdamW(self.chosen, lr=RATE, weight_decay=0.0)
+
+    def step(self) -> float:
+        loss = self.model(**self.given).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.chosen, CLIP)
+        self.adam.step()
+        self.adam.zero_grad()
+        return loss.item()
+
+
+class Foveal:
+    """The same checkpoint, and the step of the training loop."""
+
+    def __init__(self, folder: Path, trained: tuple[str, ...], given: dict[str, torch.Tensor]) -> None:
+        wrapped = foveal.load(folder, dtype=torch.float32)
+        self.batch = wrapped.batch(**given)
+        with torch.no_grad():
+            self.batch = replace(self.batch, visual=wrapped.model.vision(self.batch.visual))
+        stage = Stage(steps=1, train=trained, rate=RATE, weight_decay=0.0, betas=(0.9, 0.999))
+        self.held = learning(wrapped.model, stage)
+        self.chosen = self.held.__enter__()
+        self.accelerator = Accelerator(mixed_precision="no", cpu=True)
+        scored = Scored(wrapped.model, objective("next_token"), precision="fp32")
+        self.scored, self.adam = self.accelerator.prepare(scored, optimizer(wrapped.model, self.chosen, stage))
+
+    def step(self) -> float:
+        taken = take(self.accelerator, self.scored, self.chosen, [self.batch], clip=CLIP, told=())
+        self.adam.step()
+        self.adam.zero_grad()
+        return (taken.loss / taken.count).item()
+
+
+def timed(side: "Transformers | Foveal") -> tuple[float, float]:
+    start = clock()
+    loss = side.step()
+    return clock() - start, loss
+
+
+def measure(folder: Path, name: str, arguments: argparse.Namespace) -> None:
+    """Both sides in turns on one stage, and the ratio."""
+    given = batch(arguments.batch)
+    sides = [side(folder, STAGES[name], given) for side in (Foveal, Transformers)]
+    for side in sides:
+        side.step()  # warms up
+    rounds = [[timed(side) for side in sides] for _ in range(arguments.rounds)]
+    ratio = statistics.median(ours[0] / theirs[0] for ours, theirs in rounds)
+    ours, theirs = (1000 * statistics.median(one[side][0] for one in rounds) for side in (0, 1))
+    apart = max(abs(mine[1] - other[1]) for mine, other in rounds)
+    print(f"{name:22} {ratio:.2f}x  (foveal {ours:.0f} ms, transformers {theirs:.0f} ms; losses differ by {apart:.1e})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint(Path(folder))
+        print(f"float32, {arguments.threads} threads, {arguments.rounds} rounds, batch {arguments.batch}")
+        for name in STAGES:
+            measure(Path(folder), name, arguments)
+
+
+if __name__ == "__main__":
+    main()
