@@ -4,7 +4,7 @@
 
 The shape is SmolLM2-135M's with random weights. Prints the median of the paired ratios Foveal / transformers (below 1
 is faster): prefill is one pass over the prompt with the last token's logits, decode is one token after it. `packed`
-is the same model with its linear layers handed to oneDNN (`foveal.inference.onednn`).
+is the same model after `foveal.layers.packed.pack`.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from foveal.core.types import Batch
+from foveal.layers.packed import pack
 from foveal.models.causal import empty
 from foveal.models.config import ModelConfig
 from foveal.weights import decoder
@@ -70,30 +71,32 @@ class Foveal:
         return self.model(batch, cache=self.cache, keep="last").logits[:, -1]
 
 
-def run(side, ids, new):
-    """Seconds of the prefill and of each of the `new` greedy steps, and the tokens."""
-    start = clock()
-    tokens = [side.prefill(ids).argmax(-1, keepdim=True)]
-    prefill = clock() - start
-    start = clock()
+def measure(models, ids, new):
+    """Seconds of the prefill and of each greedy step after it, side by side: step after step they take turns."""
+    tokens, prefill, steps = {}, {}, {name: [] for name in models}
+    for name, side in models.items():
+        start = clock()
+        tokens[name] = [side.prefill(ids).argmax(-1, keepdim=True)]
+        prefill[name] = clock() - start
     for _ in range(new - 1):
-        tokens.append(side.step(tokens[-1]).argmax(-1, keepdim=True))
-    return prefill, (clock() - start) / (new - 1), torch.cat(tokens, 1)
+        for name, side in models.items():
+            start = clock()
+            tokens[name].append(side.step(tokens[name][-1]).argmax(-1, keepdim=True))
+            steps[name].append(clock() - start)
+    return prefill, steps, {name: torch.cat(given, 1) for name, given in tokens.items()}
 
 
 def sides(dtype, new):
-    """Both models with the same weights, and the packed one where it applies."""
+    """The models, with the same weights."""
     torch.manual_seed(0)
     reference = LlamaForCausalLM(LlamaConfig(**SHAPE)).to(dtype).eval()
     described = {"model_type": "llama", **SHAPE}
     settings = {"language": decoder.language_settings(described), "head": {"name": "language_model", "tied": True}}
 
-    def ours():
-        model = empty(ModelConfig.parse(settings))
+    foveal, packed = empty(ModelConfig.parse(settings)).eval(), empty(ModelConfig.parse(settings)).eval()
+    for model in (foveal, packed):
         load_strict(model, reference.state_dict(), "bench", renaming=decoder.renaming(described))
-        return model.eval()
-
-    return {"transformers": Reference(reference), "foveal": Foveal(ours(), new)}
+    return {"transformers": Reference(reference), "foveal": Foveal(foveal, new), "packed": Foveal(pack(packed), new)}
 
 
 def main():
@@ -106,26 +109,20 @@ def main():
     torch.set_num_threads(options.threads)
     models = sides(getattr(torch, options.dtype), options.new)
     ids = torch.randint(0, SHAPE["vocab_size"], (options.batch, options.prompt))
-    times = {name: [] for name in models}
+    prefills, steps = {name: [] for name in models}, {name: [] for name in models}
     with torch.inference_mode():
         for repeat in range(options.rounds + 1):
-            answers = {}
-            for name, side in models.items():
-                prefill, decode, answers[name] = run(side, ids, options.new)
-                times[name] += [(prefill, decode)] if repeat else []  # the first round warms up
-            for name, tokens in answers.items():
-                agreement = (tokens == answers["transformers"]).float().mean().item()
-                assert options.dtype != "float32" or agreement == 1, f"{name} wrote other tokens"
-    print(
-        f"threads {options.threads}, {options.dtype}, batch {options.batch}, prompt {options.prompt}, {options.new} new"
-    )
-    for name, seconds in times.items():
-        for which, part in enumerate(("prefill", "decode")):
-            ratio = statistics.median(
-                mine[which] / theirs[which] for mine, theirs in zip(seconds, times["transformers"], strict=True)
-            )
-            middle = statistics.median(pair[which] for pair in seconds) * 1000
-            print(f"{name:13} {part:8} {middle:9.1f} ms   {ratio:5.2f}x of transformers")
+            prefill, step, tokens = measure(models, ids, options.new)
+            same = all(torch.equal(tokens[name], tokens["transformers"]) for name in models)
+            assert same or options.dtype != "float32", "the sides wrote different tokens"
+            for name in models if repeat else ():  # the first round warms up
+                prefills[name].append(prefill[name])
+                steps[name] += step[name]
+    print(f"threads {options.threads}, {options.dtype}, batch {options.batch}, {options.prompt} + {options.new} tokens")
+    for part, seconds in (("prefill", prefills), ("decode", steps)):
+        for name, mine in seconds.items():
+            ratio = statistics.median(one / other for one, other in zip(mine, seconds["transformers"], strict=True))
+            print(f"{part:8} {name:13} {statistics.median(mine) * 1000:9.1f} ms   {ratio:5.2f}x")
 
 
 if __name__ == "__main__":

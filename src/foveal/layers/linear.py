@@ -19,6 +19,11 @@ _PLAIN = (Tensor, nn.Parameter)  # no fake, distributed or quantised tensors
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
+def onednn_is_faster() -> bool:
+    """Whether this processor and this torch multiply float32 matrices faster through oneDNN."""
+    return _X86 and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+
+
 class Linear(nn.Linear):
     """`torch.nn.Linear` in all but speed."""
 
@@ -47,9 +52,7 @@ def _faster(hidden: Tensor, weight: Tensor) -> bool:
         and type(hidden) in _PLAIN
         and type(weight) in _PLAIN
         and hidden.device.type == weight.device.type == "cpu"
-        and _X86
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
+        and onednn_is_faster()
         and not torch.is_autocast_enabled("cpu")
     )
 
