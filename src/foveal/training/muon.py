@@ -56,8 +56,8 @@ class Muon(torch.optim.Optimizer):
             updates = []
             for parameter in parameters:
                 average = self.state[parameter].setdefault("average", torch.zeros_like(parameter))
-                average.lerp_(parameter.grad, 1 - group["momentum"])
-                updates.append(parameter.grad.lerp(average, group["momentum"]))
+                average.lerp_(_gradient(parameter), 1 - group["momentum"])
+                updates.append(_gradient(parameter).lerp(average, group["momentum"]))
             size = 0.2 * max(shape) ** 0.5  # the root mean square of a step of AdamW
             for parameter, update in zip(parameters, orthogonal(torch.stack(updates)), strict=True):
                 parameter.add_(update, alpha=-group["lr"] * size)
@@ -69,7 +69,12 @@ class Muon(torch.optim.Optimizer):
             if not state:
                 state |= {"average": torch.zeros_like(parameter), "square": torch.zeros_like(parameter), "count": 0}
             state["count"] = int(state["count"]) + 1
-            state["average"].lerp_(parameter.grad, 1 - first)
-            state["square"].lerp_(parameter.grad.square(), 1 - second)
+            state["average"].lerp_(_gradient(parameter), 1 - first)
+            state["square"].lerp_(_gradient(parameter).square(), 1 - second)
             size = (state["square"] / (1 - second ** state["count"])).sqrt_().add_(1e-8)
             parameter.addcdiv_(state["average"], size, value=-group["lr"] / (1 - first ** state["count"]))
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None  # `step` leaves the others out
+    return parameter.grad
