@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +132,22 @@ def test_the_same_command_goes_on_after_ctrl_c_to_the_same_weights(home, capsys,
     assert "resuming at step" in capsys.readouterr().err
     whole, parts = (foveal.load(place).state_dict() for place in ("whole", "parts dir"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_two_processes_train_as_one(home, capsys):
+    """A step of two processes with half the batch each is the step of one, and no process says twice what it does."""
+    settings = [f"training.stages.{stage}.batch_size={{0}}" for stage in (0, 1)]
+    assert run(["train", "tiny.yaml", *(setting.format(6) for setting in settings)]) == 0
+    told = capsys.readouterr().err
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = ["-m", "foveal.cli.main", "train", "tiny.yaml", "--out", "two"]
+    arguments = [*launcher, *command, *(setting.format(3) for setting in settings)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    both = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True)
+    assert both.stderr.count("ask it:") == told.count("ask it:") == 1
+    torch.testing.assert_close([row["loss"] for row in log("two")], [row["loss"] for row in log("runs/tiny")])
+    one, two = (foveal.load(place).state_dict() for place in ("runs/tiny", "two"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
 
 
 def test_text_only_trains_the_same_recipe_without_images(home, capsys):

@@ -174,14 +174,13 @@ def data_folder(recipe: Recipe, *, say: Any, bar: Any) -> Path:
     """
     if recipe.data.path is not None:
         return _paths(recipe.data)[0]
-    from accelerate import PartialState
-
     from foveal.data.generate import MARK
+    from foveal.training.processes import processes
     from foveal.weights.smollm2 import user_cache
 
     described = json.dumps({"scenes": dump(recipe.data.scenes), "count": recipe.data.count}, sort_keys=True)
     folder = user_cache() / "scenes" / hashlib.sha256(described.encode()).hexdigest()[:16]
-    with PartialState().main_process_first():
+    with processes(recipe.training.device).main_process_first():
         if not (folder / MARK).is_file():
             say(f"making {recipe.data.count:,} scenes in {folder}")
             make_scenes(recipe.data, folder, bar=bar)

@@ -26,9 +26,8 @@ def carry_out(recipe: Recipe, out: Path, *, fresh: bool, say: Callable[[str], No
     """
     import errno
 
-    from accelerate import PartialState
-
     from foveal.training.loop import train
+    from foveal.training.processes import processes
 
     _check_place(out)
     folder = data_folder(recipe, say=say, bar=bar)
@@ -42,7 +41,7 @@ def carry_out(recipe: Recipe, out: Path, *, fresh: bool, say: Callable[[str], No
     told = {"recipe": recipe.name, "steps": result.steps, "seconds": round(result.seconds, 1), "loss": result.loss}
     run.about = {**told, **about(recipe, len(data))}
     try:
-        if PartialState().is_main_process:
+        if processes(recipe.training.device).is_main_process:
             run.save(out)
     except OSError as error:
         if error.errno != errno.ENOSPC:
@@ -114,10 +113,9 @@ class Batches:
 
     def _features(self, stage: Stage, processor: "Processor") -> "Store | None":
         """The store of cached features, filled; None where they are not wanted or the encoder learns."""
-        from accelerate import PartialState
-
         from foveal.core.lookup import module
         from foveal.training.features import Store, fill, identity
+        from foveal.training.processes import processes
         from foveal.weights.smollm2 import user_cache
 
         wanted, model = self.recipe.training.features, self.run.model
@@ -130,7 +128,7 @@ class Batches:
         name = identity(encoder, dtype=wanted.dtype, precision=wanted.precision, **described)
         store = Store(Path(wanted.folder or user_cache() / "features") / name, wanted.dtype)
         images = list(dict.fromkeys(image for example in self.data for image in example.images))
-        state, fold = PartialState(), getattr(module("vision", spec.name), "fold", None)
+        state, fold = processes(self.recipe.training.device), getattr(module("vision", spec.name), "fold", None)
         mine = store.missing(images)[state.process_index :: state.num_processes]
         with self.bar("features", len(mine)) as advance:
             fill(

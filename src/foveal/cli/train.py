@@ -23,17 +23,16 @@ def command(
     import shlex
     import sys
 
-    from accelerate import PartialState
-
     from foveal.cli import _recipe, _show
     from foveal.cli._runs import missing
     from foveal.cli._training import carry_out
+    from foveal.training.processes import processes
     from foveal.training.stop import Interrupted
 
     wanted = _recipe.read(recipe, settings or [], data=data)
     place = out or Path("runs") / wanted.name
     console = _show.console(quiet=True)
-    main = PartialState().is_main_process
+    main = processes(wanted.training.device).is_main_process
 
     def bar(what: str, total: int | None) -> Any:
         return _show.bar(console, what, total)

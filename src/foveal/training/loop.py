@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object, set_seed
 from torch import nn
 from torch.optim import Optimizer
@@ -30,6 +29,7 @@ from foveal.training.lora import adapted
 from foveal.training.order import Order, copies, groups
 from foveal.training.pace import Pace
 from foveal.training.parts import learning, optimizer, recomputed
+from foveal.training.processes import accelerator
 from foveal.training.step import Objective, Scored, take
 from foveal.training.stop import SIGNALS, Interrupted, Stop
 from foveal.training.window import Window
@@ -84,14 +84,6 @@ def objective(settings: str | Mapping[str, Any]) -> Objective:
     return partial(found, **{entry.name: getattr(wanted.settings, entry.name) for entry in fields(wanted.settings)})
 
 
-def _accelerator(config: TrainingConfig) -> Accelerator:
-    return Accelerator(
-        mixed_precision="no",  # each stage chooses its own, in `Scored`
-        cpu=config.device == "cpu",
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Work:
     """What the steps of one stage share."""
@@ -119,7 +111,7 @@ class _Run:
         recipe: Mapping[str, Any],
     ) -> None:
         self.model, self.data, self.config, self.collate, self.out = model, data, config, collate, out
-        self.accelerator = _accelerator(config)
+        self.accelerator = accelerator(config.device)
         training = {key: value for key, value in dump(config).items() if key not in _HARMLESS}
         self.recipe = json.loads(json.dumps({**recipe, "training": training, "examples": len(data)}))
         self.checkpoints = Checkpoints(folder=out / "checkpoints", keep=config.keep)
@@ -185,7 +177,7 @@ class _Run:
                 window=Window(lag=0 if self.accelerator.device.type == "cpu" else 1),
             )
             self._steps(work, stop, log)
-        self.accelerator = _accelerator(self.config)  # the old one holds on to what it has prepared
+        self.accelerator = accelerator(self.config.device)  # the old one holds on to what it has prepared
         self.learned = {name for name in self.learned if "lora_" not in name} | merged
         self.progress = self.progress.next_stage()
         self._save(None)

@@ -42,9 +42,7 @@ class Window:
             taken, where = self.waiting.popleft()
             named = [number for pair in taken.parts.values() for number in pair]
             numbers = [taken.loss, taken.count, taken.norm, *named]
-            loss, count, norm, *rest = torch.stack(
-                [number.double().to(taken.loss.device) for number in numbers]
-            ).tolist()
+            loss, count, norm, *rest = torch.stack([number.to(taken.loss) for number in numbers]).tolist()
             if not count:
                 raise InputError(f"{where()}: no token carries a loss; each example needs an answer to learn from")
             if not (math.isfinite(loss) and math.isfinite(norm)):

@@ -1,0 +1,26 @@
+"""Which processes train together, and on what."""
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+
+
+def processes(device: str = "auto") -> PartialState:
+    """All processes that a launcher (torchrun, accelerate launch) has started, or this one alone.
+
+    The first call decides for the life of a process whether an accelerator is used; `device` "cpu" leaves it be.
+    """
+    return PartialState(cpu=on_cpu(device))
+
+
+def accelerator(device: str = "auto") -> Accelerator:
+    """A fresh Accelerator over the same processes."""
+    return Accelerator(
+        mixed_precision="no",  # each stage chooses its own precision
+        cpu=on_cpu(device),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+def on_cpu(device: str) -> bool:
+    """Whether to train on the processor: several processes there must say so."""
+    return device == "cpu" or not torch.accelerator.is_available()
