@@ -2,7 +2,7 @@
 
     python bench/decoder.py [--threads 1] [--rounds 7] [--prompt 640] [--new 32] [--dtype float32] [--batch 1]
 
-The shape is SmolLM2-135M's with random weights. Prefill is one pass over the prompt with the last token's logits, decode
+The shape is SmolLM2-135M with random weights. Prefill is one pass over the prompt with the last token's logits, decode
 is one token after it; `packed` is the same model after `foveal.layers.packed.pack`. Prints the median time of each, the
 median of the paired ratios to transformers (below 1 is faster), and the ratio of the fastest of each, which other work
 on the machine disturbs less.
