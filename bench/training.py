@@ -42,7 +42,9 @@ class Transformers:
 
     def __init__(self, folder: Path, trained: tuple[str, ...], given: dict[str, torch.Tensor]) -> None:
         from transformers import LlavaForConditionalGeneration
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         self.model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
         self.model.model.vision_tower.requires_grad_(False)
         if "language" not in trained:

@@ -1,5 +1,6 @@
 """Cached features: the loss of pixels without the pixels."""
 
+import errno
 import os
 import pickle
 import shutil
@@ -111,6 +112,16 @@ def test_a_disk_without_room_is_told_before_the_work(world, tmp_path, images, mo
         filled(world, model, tmp_path, images, say=said.append)
     assert "12 images take 2 kB" in said[0]
     assert Store(tmp_path, "fp32").places == {}
+
+
+def test_a_disk_that_fills_up_is_told_and_leaves_what_is_whole(world, tmp_path, images, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(features.os, "fsync", full)
+    with pytest.raises(InputError, match=r"no space left in .* for cached features"):
+        filled(world, world.model().eval(), tmp_path, images)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_store_belongs_to_weights_and_settings(world):

@@ -122,7 +122,7 @@ def stopping(world, model, signum, at):
 STAGES = (
     stage(name="first", steps=6, train=("connector",)),
     stage(name="second", steps=6, train=("connector",), lora=Lora(rank=2, dropout=0.5), group=True, batch_size=2),
-    stage(name="third", steps=None, epochs=1.0, kinds={"long": 0.5}, batch_size=8),
+    stage(name="third", steps=None, epochs=1.0, kinds={"long": 0.5}, batch_size=8, optimizer="muon"),
 )
 
 

@@ -4,6 +4,7 @@ A store belongs to one encoder and one way of preparing images (its name is thei
 path, size and time of change. Shards appear whole or not at all, so an interrupted encoding goes on where it stopped.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -128,6 +129,7 @@ def image_key(image: Any) -> str:
 
 
 def _put(path: Path, data: bytes | memoryview) -> None:
+    """Write a file whole or not at all; raises InputError where the disk is full."""
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
     try:
         with open(handle, "wb") as file:
@@ -135,8 +137,10 @@ def _put(path: Path, data: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(partial)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise InputError(f"no space left in {path.parent} for cached features; free some and train again") from None
         raise
 
 
