@@ -101,7 +101,9 @@ def _figure(number: str, words: str, kind: str = "") -> str:
 def _learned(report: Report) -> str:
     if not report.losses:
         return ""
-    note = "Loss on the answers' tokens; a stage's own objectives add to it while they last."
+    note = "The mean loss of the stage's own objective, in nats."
+    if len(report.losses) > 1:
+        note += " Stages with different objectives do not compare."
     return curve(report.losses) + f'<p class="quiet">{note}</p>'
 
 
