@@ -166,7 +166,9 @@ class _Run:
             self.learned |= checkpoint.names_of(self.model, chosen)
             if snapshot is not None and snapshot.progress.stage_step:
                 self._restore(snapshot, adam)
+            ready = time.monotonic()
             feed = self._feed(stage)
+            self.began += time.monotonic() - ready  # a stage's minutes are for learning, not for computing features
             work = _Work(
                 stage=stage,
                 scored=scored,
