@@ -55,7 +55,8 @@ class _Demo:
         self._make(recipe)
         own = [f"training.features.folder={self.out / 'features'}"]  # kept beside the rest, and removed with it
         seeing = _recipe.read("demo", own, data=self.data)
-        self._say(f"training on {recipe.data.count:,} pictures for about {_minutes(recipe):g} minutes")
+        minutes = sum(stage.minutes or 0 for stage in recipe.training.stages)
+        self._say(f"encoding the pictures, then training for {minutes:g} minutes")
         self._train(seeing, self.run)
         self._say("training the same without images, for the baseline")
         self._train(self._twin(seeing), self.run / "text_only")
@@ -111,10 +112,10 @@ class _Demo:
         self._say("asking about pictures that it never saw")
         found = evaluate(Wanted(run=self.run, data=self.data, split=split, limit=limit), progress=self._bar)
         title = "A vision-language model, trained here from scratch"
-        seen, minutes = found.compared.scenes, _minutes(recipe)
         summary = (
-            f"It learned for {minutes:g} minutes to see and to answer; its encoder had seen ImageNet before. "
-            f"Then it was asked {len(found.asked):,} questions about {seen:,} pictures that it had never seen."
+            f"It learned for {found.about['seconds'] / 60:.1f} minutes to see and to answer; its encoder had seen "
+            f"ImageNet before. Then it was asked {len(found.asked):,} questions about {found.compared.scenes:,} "
+            "pictures that it had never seen."
         )
         _report.write(self.page, found, run=self.run, data=self.data, split=split, title=title, summary=summary)
         shutil.rmtree(self.out / "features", ignore_errors=True)
@@ -124,10 +125,6 @@ class _Demo:
         from foveal.cli import _show
 
         return _show.bar(self.console, what, total)
-
-
-def _minutes(recipe: "Recipe") -> float:
-    return sum(stage.minutes or 0 for stage in recipe.training.stages)
 
 
 def _tell(console: "Console", demo: _Demo, found: "Evaluation") -> None:
