@@ -66,12 +66,7 @@ class Attention(nn.Module):
 
         Without a mask all tokens are seen, or the earlier ones (`causal`), or what the `fan` says.
         """
-        split = (*hidden.shape[:2], -1, self.head_width)
-        query = self.query_norm(self.query(hidden).view(split)).transpose(1, 2)
-        key = self.key_norm(self.key(hidden).view(split)).transpose(1, 2)
-        value = self.value(hidden).view(split).transpose(1, 2)
-        if rotary is not None:
-            query, key = rotate(query, *rotary), rotate(key, *rotary)
+        query, key, value = self.project(hidden, rotary)
         if cache is not None:
             key, value = cache.update(layer, key, value)
         if fan is not None:
@@ -80,3 +75,15 @@ class Attention(nn.Module):
             causal = self.causal and mask is None and hidden.shape[1] > 1
             mixed = attend(query, key, value, mask=mask, causal=causal)
         return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def project(
+        self, hidden: Float[Tensor, "B L D"], rotary: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Float[Tensor, "B H L d"], Float[Tensor, "B G L d"], Float[Tensor, "B G L d"]]:
+        """Queries, keys and values of each head, normed and turned to their positions."""
+        split = (*hidden.shape[:2], -1, self.head_width)
+        query = self.query_norm(self.query(hidden).view(split)).transpose(1, 2)
+        key = self.key_norm(self.key(hidden).view(split)).transpose(1, 2)
+        value = self.value(hidden).view(split).transpose(1, 2)
+        if rotary is not None:
+            query, key = rotate(query, *rotary), rotate(key, *rotary)
+        return query, key, value
