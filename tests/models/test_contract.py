@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
-from foveal.core.lookup import names, spec
+from foveal.core.lookup import class_name, module, names, spec
 from foveal.core.types import IGNORE, Batch, Pixels
-from foveal.models.causal import assemble
+from foveal.models import causal, masked
 from foveal.models.config import ModelConfig
 
 SMALL = {  # settings that make a component small; one that needs none is not listed
@@ -25,9 +25,12 @@ def model_of(vision, connector, fusion):
 
     torch.manual_seed(0)
     width = build("vision", spec("vision", small(vision))).width  # so that the identity connector fits too
-    language = {"name": "decoder", "vocabulary": 20, "width": width, "depth": 2, "heads": 2, "inner": 24, "context": 64}
-    parts = {"vision": small(vision), "connector": small(connector), "fusion": small(fusion), "language": language}
-    return assemble(ModelConfig.parse(parts)).eval()
+    sizes = {"vocabulary": 20, "width": width, "depth": 2, "heads": 2, "inner": 24, "context": 64}
+    parts = {"vision": small(vision), "connector": small(connector), "fusion": small(fusion)}
+    if getattr(module("fusion", fusion), class_name(fusion)).causal:
+        return causal.assemble(ModelConfig.parse({**parts, "language": {"name": "decoder", **sizes}})).eval()
+    two = {"words": "masked_language", "pair": "classification"}
+    return masked.assemble(ModelConfig.parse({**parts, "language": {"name": "encoder", **sizes}, "heads": two})).eval()
 
 
 def batch_of(model, rows=2):
@@ -56,10 +59,10 @@ def test_every_combination(vision, connector, fusion):
     for part, interface in (*parts, (model.language, LanguageModel)):
         assert isinstance(part, interface)
     batch, layout = batch_of(model)
-    output = model(batch, keep="labelled")
+    output = model(batch, keep="labelled") if model.fusion.causal else model(batch)
     assert output.visual.layout == layout and output.visual.features.shape[0] == layout.total
     assert output.visual.boxes.min() >= 0 and output.visual.boxes.max() <= 1
-    output.logits.logsumexp(-1).sum().backward()
+    sum(said.logsumexp(-1).sum() for said in (output.logits, *output.heads.values())).backward()
     still = [
         name
         for name, weight in model.named_parameters()

@@ -54,12 +54,21 @@ class LanguageModel(Protocol):
         """Embed the batch's tokens and prepare positions and mask: the stream before layer 0."""
         ...
 
-    def cache(self, batch: int, length: int) -> Cache:
-        """Room for the keys and values of `batch` rows of `length` tokens."""
+    def enter(self, stream: Stream) -> Stream:
+        """What stands between the fused input and layer 0 (BERT's norm over words and sight together)."""
         ...
 
     def norm(self, hidden: Tensor) -> Tensor:
         """What stands between the last layer and a head, `[B L D]` to `[B L D]`."""
+        ...
+
+
+@runtime_checkable
+class GenerativeModel(LanguageModel, Protocol):
+    """A language model that writes: it sees no later token and can keep what it has read."""
+
+    def cache(self, batch: int, length: int) -> Cache:
+        """Room for the keys and values of `batch` rows of `length` tokens."""
         ...
 
 

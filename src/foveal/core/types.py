@@ -166,6 +166,8 @@ class Batch(_Movable):
     `positions` restart in each segment and continue from the trunk in each branch; None means counted from `valid`.
     A token sees those of its own or a lower `order`: None means their place, so that the earlier ones are seen; the
     tokens of an image may share one, so that they see each other.
+    `types` are token types (BERT's segments; of visual tokens too); None means 0 for text and 1 for visual tokens.
+    `alignment` names, for each visual token, the places in its row of the words that it shows (-1: no more).
     `full` promises that every token (cached ones too) is valid and that each row is one segment and one branch.
     """
 
@@ -180,6 +182,8 @@ class Batch(_Movable):
     segment: Int[Tensor, "B L"] | None = None
     branch: Int[Tensor, "B L"] | None = None
     order: Int[Tensor, "B L"] | None = None
+    types: Int[Tensor, "B L"] | None = None
+    alignment: Int[Tensor, "S A"] | None = None
     targets: Mapping[str, Tensor] = field(default_factory=dict)  # what auxiliary objectives read
     full: bool = False
     fan: Fan | None = None
@@ -203,7 +207,7 @@ class Stream(_Movable):
     """What flows through the language layers.
 
     `mask` is True where a query may look at a key; None means plain causal attention. `rotary` holds the cosines
-    and sines of `positions`. `memory` is what cross-attention reads.
+    and sines of `positions`. `types` are those of the batch, `memory` is what cross-attention reads.
     """
 
     hidden: Float[Tensor, "B L D"]
@@ -211,6 +215,7 @@ class Stream(_Movable):
     slots: Int[Tensor, "B L"]
     mask: Bool[Tensor, "B 1 L K"] | None = None
     rotary: tuple[Tensor, Tensor] | None = None
+    types: Int[Tensor, "B L"] | None = None
     memory: Tensor | None = None
     cache: Cache | None = None
     fan: Fan | None = None  # set where `mask` is what the fan says
@@ -222,12 +227,16 @@ class Stream(_Movable):
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What a model returns: `logits` (of fewer tokens when so asked), and what else was wanted."""
+    """What a model returns: `logits` (of fewer tokens when so asked), and what else was wanted.
+
+    `heads` holds what each head says, by its name, where a model has several.
+    """
 
     logits: Float[Tensor, "*batch V"]
     loss: Float[Tensor, ""] | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     visual: VisualTokens | None = None
+    heads: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def image_hidden_states(self) -> Tensor | None:

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.core.interfaces import LanguageModel
+from foveal.core.interfaces import GenerativeModel
 from foveal.core.types import Batch, Cache, Output
 from foveal.decode.sampling import Sampling, greedy
 
@@ -19,7 +19,7 @@ class Writer(Protocol):
     """A model that scores the next token: any causal assembly."""
 
     @property
-    def language(self) -> LanguageModel:
+    def language(self) -> GenerativeModel:
         """The language model, which knows its context and makes its cache."""
         ...
 

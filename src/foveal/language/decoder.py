@@ -141,6 +141,10 @@ class Decoder(nn.Module):
             fan=batch.fan,
         )
 
+    def enter(self, stream: Stream) -> Stream:
+        """Nothing stands before layer 0."""
+        return stream
+
     def cache(self, batch: int, length: int) -> KVCache:
         """Room for the keys and values of `batch` rows of `length` tokens, where the weights are."""
         table = self.embedding.weight

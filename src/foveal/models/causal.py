@@ -1,31 +1,29 @@
 """Where the rooms meet: a model that writes the next token, with sight fused in wherever its fusion says."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from foveal.core.errors import InputError
-from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
+from foveal.core.interfaces import Connector, Fusion, GenerativeModel, VisionEncoder
 from foveal.core.labels import next_labels
 from foveal.core.lookup import build
-from foveal.core.types import IGNORE, Batch, Cache, Grid, Layout, Output, VisualTokens
+from foveal.core.types import IGNORE, Batch, Cache, Output
 from foveal.models.config import ModelConfig
+from foveal.models.parts import Sight, flow, sight, unfilled
 
 Keep = Literal["all", "last", "labelled"]  # where logits are wanted
 
 
-class Causal(nn.Module):
+class Causal(Sight):
     """Vision encoder, connector, fusion, language model and head, in that order."""
 
     def __init__(
         self,
         *,
         config: ModelConfig,
-        language: LanguageModel,
+        language: GenerativeModel,
         fusion: Fusion,
         head: nn.Module,
         vision: VisionEncoder | None = None,
@@ -50,33 +48,13 @@ class Causal(nn.Module):
         """
         visual = self.see(batch)
         stream = self.fusion.at_input(self.language.open(batch, cache), visual)
-        states = []
-        for i, layer in enumerate(self.language.layers):
-            stream = self.fusion.at_layer(i, stream)
-            states += [stream.hidden] if keep_hidden else []
-            stream = layer(stream)
-        stream = self.fusion.at_layer(self.language.depth, stream)
+        stream, states = flow(stream, language=self.language, fusion=self.fusion, keep_hidden=keep_hidden)
         hidden = self.language.norm(_kept(stream.hidden, batch, keep))
         return Output(
             logits=self.head(hidden),
             hidden_states=(*states, hidden) if keep_hidden else None,
             visual=visual,
         )
-
-    def see(self, batch: Batch) -> VisualTokens | None:
-        """The batch's visual tokens in language width; precomputed encoder features skip the encoder."""
-        if batch.visual is None:
-            return None
-        if self.vision is None or self.connector is None:
-            raise InputError("the batch holds images but the model has no vision encoder; load one that has")
-        encoded = batch.visual if isinstance(batch.visual, VisualTokens) else self.vision(batch.visual)
-        return self.connector(encoded)
-
-    def plan(self, sizes: Sequence[Grid]) -> Layout:
-        """The visual tokens that images of these sizes (height, width) will bring."""
-        if self.vision is None or self.connector is None:
-            raise InputError(f"{len(sizes)} images for a model without a vision encoder; ask in text alone")
-        return self.connector.plan(self.vision.plan(sizes))
 
 
 def _kept(hidden: Float[Tensor, "B L D"], batch: Batch, keep: Keep) -> Float[Tensor, "*batch D"]:
@@ -96,25 +74,10 @@ def assemble(config: ModelConfig) -> Causal:
     head = build(
         "heads", config.head, width=language.width, vocabulary=language.vocabulary, table=language.embedding.weight
     )
-    vision = connector = None
-    if config.vision is not None and config.connector is not None:
-        vision = build("vision", config.vision)
-        connector = build("connectors", config.connector, width_in=vision.width, width_out=language.width)
+    vision, connector = sight(config, width=language.width)
     return Causal(config=config, language=language, fusion=fusion, head=head, vision=vision, connector=connector)
 
 
 def empty(config: ModelConfig) -> Causal:
     """A model whose weights take no memory yet, for loading a checkpoint into."""
-    with torch.device("meta"), _Undrawn():
-        return assemble(config)
-
-
-class _Undrawn(TorchFunctionMode):
-    """Draws no weights: for those that have no memory, torch would first load its compiler."""
-
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if getattr(function, "__module__", None) == "torch.nn.init" or function in (Tensor.normal_, Tensor.uniform_):
-            return args[0] if args else kwargs["tensor"]
-        return function(*args, **(kwargs or {}))
+    return unfilled(assemble, config)

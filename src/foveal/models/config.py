@@ -1,7 +1,7 @@
 """What a model is made of, as data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from foveal.core.config import dump
@@ -9,31 +9,50 @@ from foveal.core.errors import unknown
 from foveal.core.lookup import Spec, spec
 
 _ROOMS = {"vision": "vision", "connector": "connectors", "fusion": "fusion", "language": "language", "head": "heads"}
+_OTHERS = ("heads", "features", "assembly")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """One component of each room; without `vision` it is a language model alone."""
+    """One component of each room; without `vision` it is a language model alone.
+
+    `assembly` names the file of this room that puts them together. `features` is the width of region features that
+    are made elsewhere, in the place of a vision encoder. An assembly with several outputs has `heads` by name.
+    """
 
     language: Spec
     head: Spec
     fusion: Spec
     vision: Spec | None = None
     connector: Spec | None = None
+    heads: Mapping[str, Spec] = field(default_factory=dict)
+    features: int | None = None
+    assembly: str = "causal"
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> "ModelConfig":
         """A config out of plain mappings; raises InputError for an unknown key or component."""
         for key in given:
-            if key not in _ROOMS:
-                raise unknown("key in model:", str(key), _ROOMS)
+            if key not in (*_ROOMS, *_OTHERS):
+                raise unknown("key in model:", str(key), (*_ROOMS, *_OTHERS))
+        others = {key: given[key] for key in ("features", "assembly") if given.get(key) is not None}
+        heads = {name: spec("heads", head) for name, head in (given.get("heads") or {}).items()}
+        given = {key: value for key, value in given.items() if key in _ROOMS}
         filled = {"fusion": "prefix", "head": "language_model", **{k: v for k, v in given.items() if v is not None}}
-        if "vision" in filled:
+        if "vision" in filled or "features" in others:
             filled.setdefault("connector", "linear")
         filled.setdefault("language", {})
-        return cls(**{key: spec(_ROOMS[key], value) for key, value in filled.items()})
+        return cls(**{key: spec(_ROOMS[key], value) for key, value in filled.items()}, heads=heads, **others)
 
     def dump(self) -> dict[str, Any]:
         """Plain mappings that `parse` reads back."""
-        parts = {key: getattr(self, key) for key in _ROOMS}
-        return {key: {"name": part.name, **dump(part.settings)} for key, part in parts.items() if part is not None}
+        parts = {key: part for key in _ROOMS if (part := getattr(self, key)) is not None}
+        told: dict[str, Any] = {key: _described(part) for key, part in parts.items()}
+        if self.heads:
+            told["heads"] = {name: _described(head) for name, head in self.heads.items()}
+        told |= {"features": self.features} if self.features is not None else {}
+        return told | ({"assembly": self.assembly} if self.assembly != "causal" else {})
+
+
+def _described(part: Spec) -> dict[str, Any]:
+    return {"name": part.name, **dump(part.settings)}

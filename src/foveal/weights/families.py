@@ -7,10 +7,10 @@ from typing import Any
 from foveal.core.errors import InputError
 from foveal.models.causal import Causal
 from foveal.preprocess.processor import Processor
-from foveal.weights import decoder, llava, vision_towers
+from foveal.weights import decoder, llava, vision_towers, visualbert
 from foveal.weights.huggingface import HuggingFaceCausal
 
-_FAMILIES = (llava, decoder, vision_towers)
+_FAMILIES = (llava, decoder, vision_towers, visualbert)
 
 
 def family(config: Mapping[str, Any], where: str) -> ModuleType:

@@ -1,0 +1,131 @@
+"""The bidirectional language encoder: BERT (1810.04805), which reads words and sight in one stack."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from foveal.core.errors import InputError
+from foveal.core.types import Batch, Cache, Stream
+from foveal.layers.attention import Attention
+from foveal.layers.initial import small_normal
+from foveal.layers.masks import attention_mask
+from foveal.layers.mlp import FeedForward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the encoder; the defaults are a small one to train from scratch, `types` its token types."""
+
+    vocabulary: int
+    width: int = 256
+    depth: int = 4
+    heads: int = 4
+    inner: int | None = None
+    context: int = 512
+    types: int = 2
+    activation: str = "gelu"
+    eps: float = 1e-12
+
+
+class Layer(nn.Module):
+    """Attend, add, norm; feed, add, norm: a stream to a stream."""
+
+    def __init__(self, *, width: int, heads: int, inner: int, activation: str, eps: float) -> None:
+        super().__init__()
+        self.attention = Attention(width=width, heads=heads)
+        self.attention_norm = nn.LayerNorm(width, eps=eps)
+        self.feed = FeedForward(width=width, inner=inner, activation=activation)
+        self.feed_norm = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, stream: Stream) -> Stream:
+        """One layer."""
+        hidden = self.attention_norm(stream.hidden + self.attention(stream.hidden, mask=stream.mask))
+        return stream.with_hidden(self.feed_norm(hidden + self.feed(hidden)))
+
+
+class Encoder(nn.Module):
+    """Tokens to a stream, and layers over it in which all see all; the heads are apart.
+
+    Raises InputError where heads do not divide the width, and for a text longer than the context.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary: int,
+        width: int = 256,
+        depth: int = 4,
+        heads: int = 4,
+        inner: int | None = None,
+        context: int = 512,
+        types: int = 2,
+        activation: str = "gelu",
+        eps: float = 1e-12,
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise InputError(f"{heads} heads do not divide a width of {width}; give a divisor of the width")
+        self.vocabulary, self.width, self.depth, self.context = vocabulary, width, depth, context
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.positions = nn.Embedding(context, width)
+        self.types = nn.Embedding(types, width)
+        self.input_norm = nn.LayerNorm(width, eps=eps)
+        layer = partial(
+            Layer, width=width, heads=heads, inner=inner or 4 * width, activation=activation, eps=eps
+        )  # fmt: skip
+        self.layers = nn.ModuleList(layer() for _ in range(depth))
+        self.apply(small_normal)
+
+    def open(self, batch: Batch, cache: Cache | None = None) -> Stream:
+        """Words with their types and positions `[B L]`; a visual token's place holds what its words' places say.
+
+        Raises InputError for a cache: what sees all cannot go on from a part.
+        """
+        if cache is not None:
+            raise InputError("an encoder reads a text at once and takes no cache; leave it out")
+        seen = batch.image_slot >= 0
+        positions = batch.positions
+        if positions is None:
+            positions = ((batch.valid & ~seen).cumsum(1) - 1).clamp(min=0)
+        self._check(positions)
+        types = seen.long() if batch.types is None else batch.types
+        words = self.embedding(batch.input_ids) + self.types(types) + self.positions(positions)
+        shown = torch.zeros((), dtype=words.dtype, device=words.device)
+        if batch.alignment is not None:
+            shown = aligned(batch.alignment, self.positions.weight)[batch.image_slot.clamp(min=0)]
+        flat = torch.zeros_like(batch.input_ids)
+        mask = None
+        if not batch.full:
+            mask = attention_mask(batch.valid, queries=flat.shape[1], order=flat, segment=batch.segment)
+        return Stream(
+            hidden=torch.where(seen[..., None], shown, words),
+            positions=positions,
+            slots=batch.image_slot,
+            mask=mask,
+            types=types,
+        )
+
+    def enter(self, stream: Stream) -> Stream:
+        """One norm over words and sight together."""
+        return stream.with_hidden(self.input_norm(stream.hidden))
+
+    def norm(self, hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """The last layer has normed it already."""
+        return hidden
+
+    def _check(self, positions: Tensor) -> None:
+        if torch.compiler.is_compiling() or positions.shape[1] <= self.context:
+            return
+        if (longest := int(positions.max()) + 1) > self.context:
+            raise InputError(f"{longest} tokens for an encoder of {self.context} positions; shorten the text")
+
+
+def aligned(places: Int[Tensor, "S A"], table: Float[Tensor, "P D"]) -> Float[Tensor, "S D"]:
+    """The mean of the places' rows in a position `table`; -1 names no place, and none at all gives zeros."""
+    named = (places >= 0).to(table.dtype)
+    rows = F.embedding(places.clamp(min=0), table) * named[..., None]
+    return rows.sum(1) / named.sum(1, keepdim=True).clamp(min=1)

@@ -1,0 +1,79 @@
+"""What every assembly has in common: how it sees, and how a stream flows through the layers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from foveal.core.errors import InputError
+from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
+from foveal.core.lookup import build
+from foveal.core.types import Batch, Grid, Layout, Stream, VisualTokens
+from foveal.models.config import ModelConfig
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Sight(nn.Module):
+    """An assembly's vision encoder and connector; both may be missing."""
+
+    vision: VisionEncoder | None
+    connector: Connector | None
+
+    def see(self, batch: Batch) -> VisualTokens | None:
+        """The batch's visual tokens in language width; precomputed encoder features skip the encoder."""
+        if batch.visual is None:
+            return None
+        if self.connector is None:
+            raise InputError("the batch holds images but the model has no vision encoder; load one that has")
+        if isinstance(batch.visual, VisualTokens):
+            return self.connector(batch.visual)
+        if self.vision is None:
+            raise InputError("the batch holds pixels but the model reads features made elsewhere; give VisualTokens")
+        return self.connector(self.vision(batch.visual))
+
+    def plan(self, sizes: Sequence[Grid]) -> Layout:
+        """The visual tokens that images of these sizes (height, width) will bring."""
+        if self.vision is None or self.connector is None:
+            raise InputError(f"{len(sizes)} images for a model without a vision encoder; ask in text alone")
+        return self.connector.plan(self.vision.plan(sizes))
+
+
+def flow(
+    stream: Stream, *, language: LanguageModel, fusion: Fusion, keep_hidden: bool = False
+) -> tuple[Stream, list[Tensor]]:
+    """The stream after the last layer, and the input of every layer where these are kept."""
+    stream, states = language.enter(stream), []
+    for i, layer in enumerate(language.layers):
+        stream = fusion.at_layer(i, stream)
+        states += [stream.hidden] if keep_hidden else []
+        stream = layer(stream)
+    return fusion.at_layer(language.depth, stream), states
+
+
+def sight(config: ModelConfig, *, width: int) -> tuple[VisionEncoder | None, Connector | None]:
+    """The vision encoder and the connector to a language `width`, or nothing, as the config says."""
+    if config.connector is None:
+        return None, None
+    vision = build("vision", config.vision) if config.vision is not None else None
+    width_in = vision.width if vision is not None else config.features
+    return vision, build("connectors", config.connector, width_in=width_in, width_out=width)
+
+
+def unfilled(assemble: Callable[[ModelConfig], M], config: ModelConfig) -> M:
+    """An assembly whose weights take no memory yet, for loading a checkpoint into."""
+    with torch.device("meta"), _Undrawn():
+        return assemble(config)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Draws no weights: for those that have no memory, torch would first load its compiler."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(function, "__module__", None) == "torch.nn.init" or function in (Tensor.normal_, Tensor.uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))

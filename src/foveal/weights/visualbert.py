@@ -1,0 +1,220 @@
+"""VisualBERT checkpoints of Hugging Face (1908.03557): region features beside words in one BERT."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from foveal.core.errors import InputError
+from foveal.core.types import IGNORE, Batch, Layout, VisualTokens
+from foveal.models.config import ModelConfig
+from foveal.models.masked import Masked, empty
+from foveal.weights.files import read_checkpoint, write_checkpoint, write_json
+from foveal.weights.names import Renaming, Rule, load_strict
+
+KINDS = ("visual_bert",)
+
+_LAYER: list[Rule] = [
+    ("language.layers.*.attention.query.*", "visual_bert.encoder.layer.*.attention.self.query.*"),
+    ("language.layers.*.attention.key.*", "visual_bert.encoder.layer.*.attention.self.key.*"),
+    ("language.layers.*.attention.value.*", "visual_bert.encoder.layer.*.attention.self.value.*"),
+    ("language.layers.*.attention.out.*", "visual_bert.encoder.layer.*.attention.output.dense.*"),
+    ("language.layers.*.attention_norm.*", "visual_bert.encoder.layer.*.attention.output.LayerNorm.*"),
+    ("language.layers.*.feed.up.*", "visual_bert.encoder.layer.*.intermediate.dense.*"),
+    ("language.layers.*.feed.down.*", "visual_bert.encoder.layer.*.output.dense.*"),
+    ("language.layers.*.feed_norm.*", "visual_bert.encoder.layer.*.output.LayerNorm.*"),
+]
+_EMBEDDINGS: list[Rule] = [
+    ("language.embedding.weight", "visual_bert.embeddings.word_embeddings.weight"),
+    ("language.positions.weight", "visual_bert.embeddings.position_embeddings.weight"),
+    ("language.types.weight", "visual_bert.embeddings.token_type_embeddings.weight"),
+    ("language.input_norm.*", "visual_bert.embeddings.LayerNorm.*"),
+    ("connector.map.*", "visual_bert.embeddings.visual_projection.*"),
+    ("fusion.types.weight", "visual_bert.embeddings.visual_token_type_embeddings.weight"),
+    ("fusion.positions.weight", "visual_bert.embeddings.visual_position_embeddings.weight"),
+    (None, ("visual_bert.embeddings.position_ids", "visual_bert.embeddings.visual_position_ids")),
+]
+_HEADS: list[Rule] = [
+    ("heads.prediction.transform.*", "cls.predictions.transform.dense.*"),
+    ("heads.prediction.norm.*", "cls.predictions.transform.LayerNorm.*"),
+    ("heads.prediction.bias", ("cls.predictions.bias", "cls.predictions.decoder.bias")),
+    ("heads.prediction.table", "cls.predictions.decoder.weight"),
+    ("heads.matching.pool.*", "visual_bert.pooler.dense.*"),
+    ("heads.matching.classes.*", "cls.seq_relationship.*"),
+]
+RENAMING = Renaming([*_LAYER, *_EMBEDDINGS, *_HEADS])
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualBertOutput:
+    """The reference's fields; `hidden_states` are None where they were not asked for."""
+
+    prediction_logits: Float[Tensor, "B L V"]
+    seq_relationship_logits: Float[Tensor, "B 2"]
+    loss: Float[Tensor, ""] | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+def matches(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is that of a VisualBERT."""
+    return config.get("model_type") in KINDS
+
+
+def renaming(config: Mapping[str, Any]) -> Renaming:
+    """Between the reference's weight names and ours."""
+    return RENAMING
+
+
+def model_config(config: Mapping[str, Any]) -> ModelConfig:
+    """The rooms' components for a VisualBERT config.json, with the reference's defaults."""
+    if config.get("bypass_transformer"):
+        raise InputError("bypass_transformer is not supported (the reference fails on it too); set it to false")
+    eps, act = config.get("layer_norm_eps", 1e-12), config.get("hidden_act", "gelu")
+    context, types = config.get("max_position_embeddings", 512), config.get("type_vocab_size", 2)
+    language = {
+        "name": "encoder",
+        "vocabulary": config.get("vocab_size", 30522),
+        "width": config.get("hidden_size", 768),
+        "depth": config.get("num_hidden_layers", 12),
+        "heads": config.get("num_attention_heads", 12),
+        "inner": config.get("intermediate_size", 3072),
+        "context": context,
+        "types": types,
+        "activation": act,
+        "eps": eps,
+    }
+    return ModelConfig.parse(
+        {
+            "assembly": "masked",
+            "features": config.get("visual_embedding_dim", 512),
+            "connector": "linear",
+            "fusion": {"name": "single_stream", "types": types, "positions": context},
+            "language": language,
+            "heads": {
+                "prediction": {"name": "masked_language", "activation": act, "eps": eps},
+                "matching": {"name": "classification", "labels": 2},
+            },
+        }
+    )
+
+
+class VisualBert(nn.Module):
+    """A masked model called with the argument names of VisualBertForPreTraining."""
+
+    def __init__(self, model: Masked, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.model, self.config = model, dict(config)
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B L"],
+        visual_embeds: Float[Tensor, "rows R E"] | None = None,
+        *,
+        labels: Int[Tensor, "B M"] | None = None,
+        sentence_image_labels: Int[Tensor, " B"] | None = None,
+        output_hidden_states: bool = False,
+        **places: Tensor | None,
+    ) -> VisualBertOutput:
+        """Words, then regions: the scores of every word at every place, and whether text and image belong together.
+
+        With `labels` (of words and regions, IGNORE where none is wanted) comes the loss; `sentence_image_labels` add
+        theirs. `places` are attention_mask, token_type_ids, visual_attention_mask, visual_token_type_ids,
+        image_text_alignment and position_ids. Raises InputError for features of another width or count.
+        """
+        batch = to_batch(input_ids, visual_embeds, width=self.model.config.features or 0, **places)
+        output = self.model(batch, keep_hidden=output_hidden_states)
+        words, pairs = output.heads["prediction"], output.heads["matching"]
+        loss = None
+        if labels is not None:
+            _same("labels", labels.shape[1], "words and regions", words.shape[1])
+            loss = F.cross_entropy(words.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
+            if sentence_image_labels is not None:
+                loss = loss + F.cross_entropy(pairs, sentence_image_labels.flatten())
+        return VisualBertOutput(
+            prediction_logits=words,
+            seq_relationship_logits=pairs,
+            loss=loss,
+            hidden_states=output.hidden_states,
+        )
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write a checkpoint that `transformers` loads: config.json and the weights."""
+        folder = Path(directory)
+        write_checkpoint(folder, RENAMING.to_theirs(self.model.state_dict()))
+        write_json(folder / "config.json", self.config)
+
+
+def to_batch(
+    input_ids: Int[Tensor, "B L"],
+    visual_embeds: Float[Tensor, "rows R E"] | None,
+    *,
+    width: int,
+    attention_mask: Int[Tensor, "B L"] | None = None,
+    token_type_ids: Int[Tensor, "B L"] | None = None,
+    position_ids: Int[Tensor, "B L"] | None = None,
+    visual_attention_mask: Int[Tensor, "B count"] | None = None,
+    visual_token_type_ids: Int[Tensor, "B count"] | None = None,
+    image_text_alignment: Int[Tensor, "B count A"] | None = None,
+) -> Batch:
+    """The batch of the reference's arguments: every row's words, then its regions, padding and all."""
+    rows, length = input_ids.shape
+    if visual_embeds is None:
+        visual_embeds = torch.zeros(rows, 0, width, device=input_ids.device)
+    count = visual_embeds.shape[1]
+    _same("visual_embeds rows", visual_embeds.shape[0], "input_ids rows", rows)
+    _same("visual_embeds width", visual_embeds.shape[2], "the checkpoint's visual_embedding_dim", width)
+    regions = torch.arange(rows * count, device=input_ids.device).view(rows, count)
+    words = torch.ones_like(input_ids)
+    texts = torch.arange(length, device=input_ids.device).expand_as(input_ids)
+
+    def beside(of_words: Tensor | None, of_regions: Tensor | None, word: Tensor, region: Tensor) -> Tensor:
+        mine = word if of_words is None else of_words
+        sight = region if of_regions is None else of_regions
+        _same("region entries", sight.shape[1], "visual_embeds", count)
+        return torch.cat([mine, sight], dim=1)
+
+    valid = beside(attention_mask, visual_attention_mask, words, torch.ones_like(regions)).bool()
+    alignment = image_text_alignment
+    if alignment is not None:
+        _same("image_text_alignment regions", alignment.shape[1], "visual_embeds", count)
+    return Batch(
+        input_ids=beside(input_ids, None, words, torch.zeros_like(regions)),
+        valid=valid,
+        prompt=valid,
+        image_slot=torch.cat([torch.full_like(input_ids, -1), regions], dim=1),
+        positions=beside(position_ids, None, texts, torch.zeros_like(regions)),
+        types=beside(token_type_ids, visual_token_type_ids, torch.zeros_like(words), torch.ones_like(regions)),
+        alignment=None if alignment is None else alignment.flatten(0, 1),
+        visual=VisualTokens.on_layout(
+            visual_embeds.flatten(0, 1), Layout(counts=(count,) * rows, grids=(None,) * rows)
+        ),
+        owner=torch.arange(rows, device=input_ids.device),
+        full=bool(valid.all()),
+    )
+
+
+def _same(what: str, mine: int, other: str, theirs: int) -> None:
+    if mine != theirs:
+        raise InputError(f"{mine} {what} but {theirs} for {other}; give both as the checkpoint was made")
+
+
+def load(
+    directory: str | Path,
+    config: Mapping[str, Any],
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> VisualBert:
+    """The model of a checkpoint directory, called as the reference is; `config` is its config.json.
+
+    Raises InputError for a missing, unexpected or mis-shaped weight.
+    """
+    model = empty(model_config(config))
+    state = read_checkpoint(Path(directory))
+    load_strict(model, state, str(directory), renaming=RENAMING, dtype=dtype, device=device)
+    return VisualBert(model, config).eval()

@@ -1,0 +1,126 @@
+"""VisualBERT against its reference: known answers, and freshly made random tiny models."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from foveal.core.errors import InputError
+from foveal.front import load
+from foveal.weights.files import read_checkpoint
+
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    def write(config, state):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        save_file({name: tensor.clone() for name, tensor in state.items()}, tmp_path / "model.safetensors")
+        return tmp_path
+
+    return write
+
+
+@pytest.mark.parametrize("case", ["align", "noalign"])
+def test_known_answers(known_answers, checkpoint, case):
+    known = known_answers("visualbert_pretraining")
+    model = load(checkpoint(known.config, known.weights))
+    given = dict(known.inputs)
+    if case == "align":
+        given = {name: value for name, value in given.items() if name not in ("labels", "sentence_image_labels")}
+    else:
+        del given["image_text_alignment"]
+    output = model(**given, output_hidden_states=True)
+    valid = torch.cat([known.inputs["attention_mask"], known.inputs["visual_attention_mask"]], 1).bool()
+    expected = {name.removeprefix(f"{case}."): of for name, of in known.outputs.items() if name.startswith(f"{case}.")}
+    torch.testing.assert_close(output.prediction_logits[valid], expected["prediction_logits"][valid], **TOLERANCE)
+    torch.testing.assert_close(output.seq_relationship_logits, expected["seq_relationship_logits"], **TOLERANCE)
+    for i, state in enumerate(output.hidden_states):
+        torch.testing.assert_close(state[valid], expected[f"hidden_states.{i}"][valid], **TOLERANCE)
+    if case == "noalign":
+        torch.testing.assert_close(output.loss, expected["loss"][0], **TOLERANCE)
+
+
+def reference(seed):
+    """A random tiny VisualBERT of transformers."""
+    import transformers as hf
+
+    torch.manual_seed(seed)
+    config = hf.VisualBertConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40,
+        visual_embedding_dim=12, max_position_embeddings=32, type_vocab_size=3, hidden_act="relu",
+    )  # fmt: skip
+    model = hf.VisualBertForPreTraining(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.3)
+    return model
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_equal_to_the_reference_and_written_back_to_it(tmp_path, seed):
+    import transformers as hf
+
+    theirs = reference(seed)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = load(tmp_path / "theirs")
+    given = {
+        "input_ids": torch.randint(0, 50, (3, 7)),
+        "visual_embeds": torch.randn(3, 4, 12),
+        "attention_mask": torch.ones(3, 7, dtype=torch.long),
+        "visual_attention_mask": torch.ones(3, 4, dtype=torch.long),
+        "visual_token_type_ids": torch.full((3, 4), 2),
+        "labels": torch.randint(0, 50, (3, 11)),
+        "sentence_image_labels": torch.tensor([0, 1, 1]),
+    }
+    with torch.no_grad():
+        expected, mine = theirs(**given), ours(**given)
+    for name in ("loss", "prediction_logits", "seq_relationship_logits"):
+        torch.testing.assert_close(getattr(mine, name), getattr(expected, name), **TOLERANCE)
+    ours.save_pretrained(tmp_path / "back")
+    back = hf.VisualBertForPreTraining.from_pretrained(tmp_path / "back").state_dict()
+    for name, weight in theirs.state_dict().items():
+        assert torch.equal(back[name], weight), name
+
+
+def test_a_row_alone_equals_itself_beside_others(tmp_path):
+    reference(2).save_pretrained(tmp_path)
+    model = load(tmp_path)
+    ids, sight = torch.randint(0, 50, (2, 6)), torch.randn(2, 3, 12)
+    some = torch.tensor([[1] * 6, [1, 1, 1, 1, 0, 0]])
+    seen = torch.tensor([[1, 1, 1], [1, 0, 0]])
+    with torch.no_grad():
+        both = model(ids, sight, attention_mask=some, visual_attention_mask=seen).prediction_logits[1]
+        alone = model(ids[1:, :4], sight[1:, :1]).prediction_logits[0]
+        blind = model(ids[1:, :4]).prediction_logits[0]
+    torch.testing.assert_close(both[[0, 1, 2, 3, 6]], alone, **TOLERANCE)
+    assert not torch.allclose(alone[:4], blind, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"visual_embeds": torch.zeros(2, 3, 9)}, "9 visual_embeds width but 12"),
+        ({"visual_embeds": torch.zeros(1, 3, 12)}, "1 visual_embeds rows but 2"),
+        ({"visual_attention_mask": torch.ones(2, 4, dtype=torch.long)}, "4 region entries but 3"),
+        ({"image_text_alignment": torch.zeros(2, 2, 1, dtype=torch.long)}, "2 image_text_alignment regions but 3"),
+        ({"labels": torch.zeros(2, 5, dtype=torch.long)}, "5 labels but 9"),
+        ({"input_ids": torch.zeros(2, 40, dtype=torch.long)}, "40 tokens for an encoder of 32"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path, changed, said):
+    reference(3).save_pretrained(tmp_path)
+    given = {"input_ids": torch.zeros(2, 6, dtype=torch.long), "visual_embeds": torch.zeros(2, 3, 12), **changed}
+    with pytest.raises(InputError, match=said):
+        load(tmp_path)(**given)
+
+
+def test_a_missing_weight_is_named(tmp_path):
+    reference(4).save_pretrained(tmp_path)
+    state = read_checkpoint(tmp_path)
+    save_file({name: weight for name, weight in state.items() if "visual_projection.bias" not in name},
+              tmp_path / "model.safetensors")  # fmt: skip
+    with pytest.raises(InputError, match=r"missing: visual_bert\.embeddings\.visual_projection\.bias"):
+        load(tmp_path)
