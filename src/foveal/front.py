@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from foveal.core.errors import InputError, unknown
-from foveal.models.causal import assemble
+from foveal.models.assembly import assemble
 from foveal.models.config import ModelConfig
 from foveal.preprocess.processor import Processor
 from foveal.weights import run, smollm2

@@ -85,6 +85,7 @@ def sizes(model: Any) -> str:
 
 def ask(loaded: Any, asked: Sequence[Question], wanted: Wanted, progress: Told, what: str) -> list[str]:
     """A loaded model's answers; a model without sight is asked without pictures."""
+    from foveal.decode.choose import Chooser, choose
     from foveal.decode.shared import generate_shared
 
     if loaded.model.vision is None:
@@ -94,7 +95,7 @@ def ask(loaded: Any, asked: Sequence[Question], wanted: Wanted, progress: Told, 
             asked,
             model=loaded.model,
             processor=loaded.processor,
-            generate=generate_shared,
+            generate=choose if isinstance(loaded.model, Chooser) else generate_shared,
             batch_size=wanted.batch,
             max_new_tokens=wanted.max_new_tokens,
             progress=advance,

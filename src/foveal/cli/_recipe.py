@@ -6,7 +6,7 @@ paper: "2304.08485"
 seed: 0
 model: {vision: {...}, connector: {...}, language: {...}, head: {...}}    # a component of each room
 init: {vision: imagenet}      # weights to start from, by part; or {from: RUN}, which brings model and processor
-processor: {tokenizer: words, template: plain, image: {size: 256}}
+processor: {tokenizer: words, template: plain, image: {size: 256}}       # answers: 500 for one that chooses answers
 data: {scenes: {size: 256}, count: 9000}                                  # or {path: DIRECTORY}
 training: {stages: [{name: align, train: [connector], epochs: 1}, ...]}
 evaluation: {split: test}
@@ -15,6 +15,7 @@ text_only: false              # true: the same run without images
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -134,7 +135,8 @@ def of(given: Mapping[str, Any], *, name: str) -> Recipe:
     else:
         language = {"vocabulary": 1, **_component(recipe.model.get("language"), "language")}
         ModelConfig.parse({**recipe.model, "language": language})
-        settings = {key: value for key, value in recipe.processor.items() if key != "tokenizer"}
+        made = ("tokenizer", "answers") if isinstance(recipe.processor.get("answers"), int) else ("tokenizer",)
+        settings = {key: value for key, value in recipe.processor.items() if key not in made}
         parse(ProcessorConfig, settings, where="recipe.processor")
     return blind(recipe) if recipe.text_only else recipe
 
@@ -233,6 +235,8 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
         kept = () if recipe.text_only else ("external", "origin")
         return Run(started.model, started.processor, **{name: getattr(started, name, {}) for name in kept})
     settings = dict(recipe.processor)
+    if isinstance(settings.get("answers"), int):
+        settings["answers"] = _answers(data, settings["answers"])
     tokenizer = _tokenizer(settings.pop("tokenizer", "words"), data)
     processor = Processor(tokenizer=tokenizer, config=parse(ProcessorConfig, settings, where="recipe.processor"))
     language = {"vocabulary": len(tokenizer), **_component(recipe.model.get("language"), "language")}
@@ -241,10 +245,26 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
             f"the tokenizer has {len(tokenizer)} words, the model's vocabulary {language['vocabulary']}; "
             "leave model.language.vocabulary out, or raise it"
         )
+    heads = _heads(recipe.model, processor)
     torch.manual_seed(recipe.seed)
-    built = foveal.build({"model": {**recipe.model, "language": language}, "init": recipe.init})
+    built = foveal.build({"model": {**recipe.model, **heads, "language": language}, "init": recipe.init})
     built.processor = processor
     return built
+
+
+def _answers(data: Sequence[Example], most: int) -> list[str]:
+    """The most frequent answers of the data, as VQA has its vocabulary; captions are none."""
+    found = Counter(example.answer for example in data if example.meta.get("kind") != "caption")
+    return [answer for answer, _ in sorted(found.items(), key=lambda one: (-one[1], one[0]))[:most] if answer]
+
+
+def _heads(model: Mapping[str, Any], processor: Any) -> dict[str, Any]:
+    """The heads, that for answers as wide as the answer vocabulary."""
+    heads, answers = dict(model.get("heads") or {}), processor.config.answers
+    if "answer" not in heads or answers is None:
+        return {}
+    heads["answer"] = {**_component(heads["answer"], "answer head"), "labels": len(answers)}
+    return {"heads": heads}
 
 
 def _tokenizer(source: str, data: Sequence[Example]) -> Any:

@@ -64,7 +64,7 @@ def row(recipe: Any) -> dict[str, Any]:
 
 def parameters(model: Mapping[str, Any], vocabulary: int) -> dict[str, int]:
     """How many parameters each part of a model has, each weight once; counted on a model that takes no memory."""
-    from foveal.models.causal import empty
+    from foveal.models.assembly import empty
     from foveal.models.config import ModelConfig
 
     given = model["language"]

@@ -26,3 +26,11 @@ class Example:
     images: tuple[Any, ...] = ()
     boxes: tuple[Box, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def answer(self) -> str:
+        """The words of the last assistant message; nothing where there is none."""
+        given = [message["content"] for message in self.messages if message.get("role") == "assistant"]
+        if not given or isinstance(given[-1], str):
+            return str(given[-1]).strip() if given else ""
+        return " ".join(part["text"].strip() for part in given[-1] if part["type"] == "text")

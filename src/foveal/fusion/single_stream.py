@@ -7,14 +7,19 @@ from torch import nn
 
 from foveal.core.types import Stream, VisualTokens
 from foveal.layers.initial import small_normal
+from foveal.layers.places import Places
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """`types` and `positions` are the sizes of sight's own tables, beside those of the words."""
+    """`types` and `positions` are the sizes of sight's own tables, beside those of the words.
+
+    `places` octaves tell each token where its box lies (0: features alone tell, as in VisualBERT).
+    """
 
     types: int = 2
     positions: int = 512
+    places: int = 0
 
 
 class SingleStream(nn.Module):
@@ -22,11 +27,12 @@ class SingleStream(nn.Module):
 
     causal = False
 
-    def __init__(self, *, width: int, depth: int, types: int = 2, positions: int = 512) -> None:
+    def __init__(self, *, width: int, depth: int, types: int = 2, positions: int = 512, places: int = 0) -> None:
         super().__init__()
         self.types = nn.Embedding(types, width)
         self.positions = nn.Embedding(positions, width)
         self.apply(small_normal)
+        self.place = Places(width=width, octaves=places) if places else None
 
     def at_input(self, stream: Stream, visual: VisualTokens | None) -> Stream:
         """Fill the slots `[B L D]`; every visual token has position 0 of its own table."""
@@ -34,7 +40,8 @@ class SingleStream(nn.Module):
             return stream
         seen = stream.slots >= 0
         types = seen.long() if stream.types is None else stream.types
-        sight = visual.features[stream.slots.clamp(min=0)] + (self.types(types) + self.positions.weight[0])
+        features = visual.features if self.place is None else visual.features + self.place(visual)
+        sight = features[stream.slots.clamp(min=0)] + (self.types(types) + self.positions.weight[0])
         return stream.with_hidden(stream.hidden + torch.where(seen[..., None], sight, 0.0).to(stream.hidden.dtype))
 
     def at_layer(self, index: int, stream: Stream) -> Stream:

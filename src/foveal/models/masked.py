@@ -1,6 +1,7 @@
 """Where the rooms meet: a model that reads words and sight in both directions, under one or several heads."""
 
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
@@ -44,6 +45,13 @@ class Masked(Sight):
             hidden_states=(*states, hidden) if keep_hidden else None,
             visual=visual,
         )
+
+    def choose(self, batch: Batch) -> Int[Tensor, " B"]:
+        """The best class of the head `answer` for each row; raises InputError where there is no such head."""
+        told = self(batch).heads
+        if "answer" not in told:
+            raise InputError(f"this model has the heads {', '.join(told)} and none for answers; train one as 'answer'")
+        return told["answer"].argmax(-1)
 
 
 def assemble(config: ModelConfig) -> Masked:

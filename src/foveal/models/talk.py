@@ -8,13 +8,14 @@ import torch
 from foveal.core.types import Answer
 from foveal.decode.generate import stream
 from foveal.models.causal import Causal
+from foveal.models.masked import Masked
 from foveal.preprocess.chat import question
 from foveal.preprocess.processor import Processor
 
 
 @torch.inference_mode()
 def stream_answer(
-    model: Causal, processor: Processor, images: Any, text: str, *, max_new_tokens: int = 64, **sampling: Any
+    model: Causal | Masked, processor: Processor, images: Any, text: str, *, max_new_tokens: int = 64, **sampling: Any
 ) -> Iterator[Answer]:
     """The answer so far, after every new token; the last one is the whole answer.
 
@@ -25,7 +26,11 @@ def stream_answer(
     batch = processor.prompt([example], plan=model.plan, room=max_new_tokens).to(device)
     seen = int((batch.image_slot >= 0).sum())
     ids: list[int] = []
-    steps = stream(model, batch, max_new_tokens=max_new_tokens, stop_ids=processor.stop_ids, **sampling)
+    steps = (
+        iter([model.choose(batch)])
+        if isinstance(model, Masked)
+        else stream(model, batch, max_new_tokens=max_new_tokens, stop_ids=processor.stop_ids, **sampling)
+    )
     for step in steps:
         ids.append(int(step[0]))
         yield Answer(text=processor.text(_spoken(ids, processor.stop_ids)), visual_tokens=seen, token_ids=tuple(ids))
@@ -33,7 +38,7 @@ def stream_answer(
         yield Answer(text="", visual_tokens=seen)
 
 
-def answer(model: Causal, processor: Processor, images: Any, text: str, **settings: Any) -> Answer:
+def answer(model: Causal | Masked, processor: Processor, images: Any, text: str, **settings: Any) -> Answer:
     """The whole answer."""
     *_, last = stream_answer(model, processor, images, text, **settings)
     return last

@@ -35,7 +35,9 @@ class ProcessorConfig:
     `template` is one of plain, qa, vicuna, chatml, `tokenizer` (the tokenizer's own), or a template's fields.
     `context` is the most tokens of a conversation; with `truncate`, longer training examples lose text from the end.
     `mutual` lets the tokens of an image see each other, not only the earlier ones (PaliGemma, 2407.07726).
-    `background` is the word that stands for cells without a box; without it they carry no label.
+    `answers` is the vocabulary of a model that chooses its answers: batches hold questions alone, and the tokens of
+    an answer are its place in the vocabulary. `background` is the word that stands for cells without a box; without
+    it they carry no label.
     """
 
     image: ImageTransform = field(default_factory=ImageTransform)
@@ -46,6 +48,7 @@ class ProcessorConfig:
     marker: str = "<image>"
     mutual: bool = False
     background: str | None = None
+    answers: tuple[str, ...] | None = None
 
 
 class Processor:
@@ -58,10 +61,15 @@ class Processor:
         self.truncated = 0
         self._coder = Coder(tokenizer, self.config.marker)
         self._labels: dict[str, int] = {}
+        if self.config.answers is not None and not self.config.answers:
+            raise InputError("an empty answer vocabulary; give the processor at least one answer, or none at all")
+        self._classes = {answer: place for place, answer in enumerate(self.config.answers or ())}
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
         """The tokens that end an answer."""
+        if self._classes:
+            return ()
         example = [chat.Turn(role="user", parts=("a",)), chat.Turn(role="assistant", parts=("b",))]
         ids, loss = self._coder(self.render(example, marker=self.config.marker, reply=False))
         ends = {self._coder.eos_id, *(int(i) for i in ids[loss][-1:] if int(i) in self._coder.special)}
@@ -69,11 +77,15 @@ class Processor:
 
     def text(self, ids: Sequence[int] | Tensor) -> str:
         """Words of tokens, without special tokens and outer space."""
+        if self.config.answers is not None:
+            return " ".join(self.config.answers[place] for place in torch.as_tensor(ids).tolist())
         return str(self.tokenizer.decode(torch.as_tensor(ids).tolist(), skip_special_tokens=True)).strip()
 
     def encode(self, example: Example, *, where: str = "") -> Encoded:
         """The conversation's tokens with its answers marked: pure, so keep it instead of doing it again."""
         where = where or f"example {example.id!r}"
+        if self._classes:
+            return replace(self._asked(example, 0), example=example)
         turns = chat.turns(example, marker=self.config.marker, order=self.config.order, where=where)
         return encoded(example, self.render(turns, marker=self.config.marker, reply=False), self._coder, where)
 
@@ -121,8 +133,11 @@ class Processor:
         A sequence among the examples is a group about the same images: one trunk and a branch each, in one row.
         With `length`, rows of that many tokens hold several conversations. `visual` gives pixels or ready features
         for the images of the batch in order (as the examples hold them); without it they are opened. `cells` adds
-        `targets["cells"]`, the token of what stands at each visual token.
+        `targets["cells"]`, the token of what stands at each visual token. With an answer vocabulary a group is a row
+        for each question, and `targets["answer"]` says which answer is right (IGNORE: none of the vocabulary).
         """
+        if self._classes:
+            return self._chosen([one for entry in examples for one in self._group(entry)], plan, visual, padding)
         groups = [self._group(entry) for entry in examples]
         counts = self._counts(plan, groups)
         limit = min(self.config.context, length or self.config.context)
@@ -143,6 +158,18 @@ class Processor:
         )
         targets = {"cells": self._cells(ordered, layout)} if cells else {}
         return replace(batch, visual=self._seen(images, visual), targets=targets)
+
+    def _chosen(self, asked: Sequence[Encoded], plan: Plan, visual: See | None, padding: Padding) -> Batch:
+        """Questions in rows that share their images, and the classes of their answers."""
+        rows = [[[one]] for one in asked]
+        images, places = pictures([[one] for one in asked], shared=True)
+        layout, coder = self._layout(plan, images), self._coder
+        for one, mine in zip(asked, places, strict=True):
+            self._check_room(one, [layout.counts[i] for i in mine], 0)
+        batch = collate(rows, layout, places, padding=padding, pad=coder.pad_id, fill=coder.fill_id)
+        right = [self._classes.get(one.example.answer, IGNORE) for one in asked]
+        targets = {"answer": torch.tensor(right)}
+        return replace(batch, labels=None, visual=self._seen(images, visual), targets=targets)
 
     def settings(self) -> dict[str, Any]:
         """The configuration as plain data; `from_settings` reads it back."""
@@ -185,7 +212,7 @@ class Processor:
         return [[layout.counts[i] for i in mine] for mine in places]
 
     def _check_room(self, one: Encoded, counts: Sequence[int], room: int) -> None:
-        total = int(lengths(one, counts).sum())
+        total, room = int(lengths(one, counts).sum()), 0 if self._classes else room  # what is chosen takes no room
         if total + room > self.config.context:
             extra = f" and {room} for the answer" if room else ""
             raise InputError(

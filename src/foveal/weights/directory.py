@@ -11,6 +11,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError, unknown
 from foveal.models.causal import Causal
+from foveal.models.masked import Masked
 from foveal.preprocess.processor import Processor
 from foveal.weights.files import write_checkpoint
 
@@ -20,7 +21,7 @@ _KEYS = ("foveal", "model", "processor", "external", "origin", "about")
 
 def write_run(
     path: str | os.PathLike[str],
-    model: Causal,
+    model: Causal | Masked,
     processor: Processor | None,
     *,
     external: Mapping[str, str] | None = None,

@@ -19,6 +19,7 @@ from foveal.core.errors import InputError
 Rule = tuple[str | tuple[str, ...] | None, str | tuple[str, ...]]
 
 _WILDCARD = re.compile(r"\*\*|\*")
+_ALIGNED = 64  # bytes, as torch allocates
 _NAMED = 8  # an error names so many weights of a kind
 
 
@@ -210,6 +211,8 @@ def _assign(
     for names in tied:
         value = next(given[name] for name in names if name in given)
         value = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+        if value.device.type == "cpu" and value.data_ptr() % _ALIGNED:
+            value = value.clone()  # a file's weights lie anywhere, and other places give other last bits
         like = wanted[names[0]]
         if isinstance(like, nn.Parameter):
             value = nn.Parameter(value.detach(), requires_grad=like.requires_grad)

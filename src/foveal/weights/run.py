@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Answer, Batch, Output
+from foveal.decode.choose import choose
 from foveal.decode.generate import generate
-from foveal.models.causal import Causal, empty
+from foveal.models.assembly import empty
+from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
+from foveal.models.masked import Masked
 from foveal.models.talk import answer, stream_answer
 from foveal.preprocess.processor import Processor
 from foveal.weights import families
@@ -29,7 +32,7 @@ class Run(nn.Module):
 
     def __init__(
         self,
-        model: Causal,
+        model: Causal | Masked,
         processor: Processor | None = None,
         *,
         external: Mapping[str, str] | None = None,
@@ -45,7 +48,9 @@ class Run(nn.Module):
         return self.model(batch, **wanted)
 
     def generate(self, batch: Batch, *, max_new_tokens: int, **settings: Any) -> Int[Tensor, "B M"]:
-        """New tokens alone; stops at the processor's stop tokens."""
+        """New tokens alone, stopping at the processor's stop tokens; or the places of the answers that it chooses."""
+        if isinstance(self.model, Masked):
+            return choose(self.model, batch)
         stops = self.processor.stop_ids if self.processor is not None else ()
         return generate(self.model, batch, **{"stop_ids": stops, **settings, "max_new_tokens": max_new_tokens})
 

@@ -1,0 +1,26 @@
+"""Which file of this room puts a config together."""
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+from foveal.core.errors import unknown
+from foveal.models.config import ModelConfig
+
+_ASSEMBLIES = ("causal", "masked")
+
+
+def assemble(config: ModelConfig) -> Any:
+    """A model with fresh weights. Raises InputError for an unknown assembly and for parts that do not fit."""
+    return _file(config).assemble(config)
+
+
+def empty(config: ModelConfig) -> Any:
+    """A model whose weights take no memory yet, for loading a checkpoint into."""
+    return _file(config).empty(config)
+
+
+def _file(config: ModelConfig) -> ModuleType:
+    if config.assembly not in _ASSEMBLIES:
+        raise unknown("assembly", config.assembly, _ASSEMBLIES)
+    return importlib.import_module(f"foveal.models.{config.assembly}")

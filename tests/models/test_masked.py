@@ -1,0 +1,93 @@
+"""A model that chooses its answers: assembled, saved, asked."""
+
+import pytest
+import torch
+
+import foveal
+from foveal.core.errors import InputError
+from foveal.core.example import Example
+from foveal.core.types import Batch
+from foveal.models.config import ModelConfig
+from foveal.models.masked import assemble
+from foveal.preprocess.processor import Processor, ProcessorConfig
+from foveal.preprocess.transform import ImageTransform
+from foveal.preprocess.words import word_tokenizer
+
+ANSWERS = ("red", "blue", "two")
+VISION = {"name": "vit", "image_size": 16, "patch": 8, "width": 8, "depth": 1, "heads": 2, "inner": 8, "layers": [-1],
+          "class_token": False, "select": "full"}  # fmt: skip
+
+
+def config(**more):
+    language = {"name": "encoder", "vocabulary": 20, "width": 16, "depth": 2, "heads": 2, "context": 40}
+    parts = {"assembly": "masked", "vision": VISION, "fusion": "single_stream", "language": language}
+    return {**parts, "heads": {"answer": {"name": "classification", "labels": len(ANSWERS)}}, **more}
+
+
+def processor():
+    settings = ProcessorConfig(image=ImageTransform(size=16), order="suffix", answers=ANSWERS, context=40)
+    return Processor(tokenizer=word_tokenizer(["what colour is it", "how many"]), config=settings)
+
+
+def example(text, answer, image):
+    content = [{"type": "image"}, {"type": "text", "text": text}]
+    return Example(
+        id=text,
+        images=(image,),
+        messages=({"role": "user", "content": content}, {"role": "assistant", "content": answer}),
+    )
+
+
+@pytest.fixture
+def picture():
+    from PIL import Image
+
+    return Image.new("RGB", (16, 16), (200, 30, 30))
+
+
+def test_it_answers_from_its_vocabulary_and_is_read_back(tmp_path, picture):
+    torch.manual_seed(0)
+    run = foveal.build(config()).eval()
+    run.processor = processor()
+    first = run.answer(picture, "what colour is it")
+    assert first.text in ANSWERS and first.visual_tokens == 4
+    run.save(tmp_path)
+    again = foveal.load(tmp_path)
+    assert again.answer(picture, "what colour is it") == first
+    batch = run.processor.prompt([(picture, "how many")], plan=run.model.plan)
+    assert torch.equal(again.model(batch).logits, run.model(batch).logits)
+    assert again.processor.text(run.generate(batch, max_new_tokens=1)[0]) in ANSWERS
+
+
+def test_a_batch_names_the_right_answers_and_shares_pictures(picture):
+    run = foveal.build(config())
+    asked = [example("what colour is it", "red", picture), example("how many", "seven", picture)]
+    batch = processor().training([asked], plan=run.model.plan)
+    assert batch.targets["answer"].tolist() == [0, -100]
+    assert batch.visual.values.shape[0] == 1 and (batch.image_slot >= 0).sum(1).tolist() == [4, 4]
+    assert batch.labels is None
+
+
+def test_the_question_and_the_picture_both_matter(picture):
+    torch.manual_seed(0)
+    model = foveal.build(config()).eval().model
+    reader = processor()
+    other = picture.transpose(0).point(lambda value: 255 - value)
+    scores = [
+        model(reader.prompt([(image, text)], plan=model.plan)).logits
+        for image, text in ((picture, "how many"), (other, "how many"), (picture, "what colour is it"))
+    ]
+    assert not torch.allclose(scores[0], scores[1]) and not torch.allclose(scores[0], scores[2])
+
+
+def test_what_it_lacks_is_named(picture):
+    with pytest.raises(InputError, match="no heads"):
+        assemble(ModelConfig.parse(config(heads={})))
+    with pytest.raises(InputError, match="empty answer vocabulary"):
+        Processor(tokenizer=word_tokenizer(["a"]), config=ProcessorConfig(answers=()))
+    with pytest.raises(InputError, match="unknown assembly 'maskd'"):
+        foveal.build(config(assembly="maskd"))
+    mute = foveal.build(config(heads={"pair": "classification"}))
+    ids = torch.ones(1, 2, dtype=torch.long)
+    with pytest.raises(InputError, match="the heads pair and none for answers"):
+        mute.model.choose(Batch(input_ids=ids, valid=ids > 0, prompt=ids > 0, image_slot=ids - 2))
