@@ -1,6 +1,7 @@
 """A tiny saved run and a data set that it answers as it does: the truth is what it said when asked one by one."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests.tiny import tiny_run
 QUESTIONS = {"where": "Where is the fox", "count": "How many", "present": "Is there an owl"}  # "?" would be an answer
 WORDS = [*QUESTIONS.values(), "top left bottom right one two three four yes no maybe"]
 LONGEST = 5
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
 
 def row(scene, kind, answer):
@@ -49,3 +51,29 @@ def tiny(tmp_path_factory):
     run.save(folder / "run")
     tiny_run(WORDS, sight=False, seed=1).save(folder / "run" / "text_only")
     return SimpleNamespace(run=folder / "run", data=data, picture=data / "s0.png", questions=len(rows))
+
+
+@pytest.fixture
+def painted(tmp_path, monkeypatch):
+    """The working directory: `data` of six pictures of one colour each, two questions to each; caches of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    lines = []
+    for number in range(6):
+        colour = list(COLOURS)[number % 3]
+        Image.fromarray(np.full((16, 16, 3), COLOURS[colour], dtype=np.uint8)).save(f"data/{number}.png")
+        for kind, question, answer in (("colour", "what colour is it", colour), ("size", "how large", "very large")):
+            messages = [
+                {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]},
+                {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+            ]
+            entry = {
+                "id": f"{number}-{kind}",
+                "images": [f"{number}.png"],
+                "messages": messages,
+                "meta": {"kind": kind},
+            }
+            lines.append(json.dumps({**entry, "boxes": [{"label": colour, "xyxy": [0, 0, 16, 16]}]}))
+    Path("data/train.jsonl").write_text("\n".join(lines))
+    return tmp_path

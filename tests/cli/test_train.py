@@ -7,11 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
 
 import foveal
 from foveal.cli import _recipe
@@ -19,7 +17,6 @@ from foveal.cli._training import Batches, merged
 from foveal.cli.main import run
 from foveal.core.errors import InputError
 
-COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 TINY = {
     "system": "llava",
     "model": {
@@ -50,25 +47,10 @@ TINY["model"]["vision"]["layers"] = [-1]
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
+def home(painted):
     """A directory with data, a recipe, and caches of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    (tmp_path / "data").mkdir()
-    lines = []
-    for number in range(6):
-        colour = list(COLOURS)[number % 3]
-        Image.fromarray(np.full((16, 16, 3), COLOURS[colour], dtype=np.uint8)).save(f"data/{number}.png")
-        for kind, question, answer in (("colour", "what colour is it", colour), ("size", "how large", "very large")):
-            messages = [
-                {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]},
-                {"role": "assistant", "content": [{"type": "text", "text": answer}]},
-            ]
-            row = {"id": f"{number}-{kind}", "images": [f"{number}.png"], "messages": messages, "meta": {"kind": kind}}
-            lines.append(json.dumps({**row, "boxes": [{"label": colour, "xyxy": [0, 0, 16, 16]}]}))
-    Path("data/train.jsonl").write_text("\n".join(lines))
-    write({**TINY, "data": {"path": str(tmp_path / "data")}})
-    return tmp_path
+    write({**TINY, "data": {"path": str(painted / "data")}})
+    return painted
 
 
 def write(recipe):
@@ -114,11 +96,11 @@ def test_the_same_command_goes_on_after_ctrl_c_to_the_same_weights(home, capsys,
     def interrupted(self, stage):
         collate = make(self, stage)
 
-        def once(groups):
+        def once(groups, place):
             made.append(groups)
             if len(made) == 2:
                 os.kill(os.getpid(), signal.SIGINT)
-            return collate(groups)
+            return collate(groups, place)
 
         return once
 

@@ -45,7 +45,7 @@ class World:
         """What `train` wants: for a stage, what makes a batch of groups."""
 
         def of(stage):
-            def make(groups):
+            def make(groups, place=0):
                 entries = [group if len(group) > 1 else group[0] for group in groups]
                 return self.processor.training(entries, plan=model.plan, cells=cells, visual=visual, length=stage.pack)
 

@@ -19,7 +19,7 @@ def feed(collate=None, **settings):
     return Feed(data=data, order=order, collate=collate or plain, batch_size=2, **settings)
 
 
-def plain(groups):
+def plain(groups, place):
     ids = torch.tensor([[int(example.id) for example in group] for group in groups])
     yes = torch.ones_like(ids).bool()
     return Batch(input_ids=ids, valid=yes, prompt=yes, image_slot=-torch.ones_like(ids))
@@ -42,7 +42,7 @@ def test_what_comes_ahead_is_what_would_be_made_now(workers):
 
 
 def test_an_error_is_raised_where_the_batch_is_wanted():
-    def failing(groups):
+    def failing(groups, place):
         raise ValueError(groups[0][0].id)
 
     with ahead(feed(failing), count=None, workers=0) as micros, pytest.raises(ValueError, match=feed()[0].ids[0]):

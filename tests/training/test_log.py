@@ -19,7 +19,7 @@ ENTRY = Entry(
     examples=7.0,
     done=0.25,
     left=3700.0,
-    parts={"cells": 0.75},
+    parts={"cells": 0.75, "prior_regions": 2.5},
 )
 
 
@@ -36,6 +36,7 @@ def test_entries_are_lines_of_json(tmp_path):
             "stage": "align",
             "loss": 1.25,
             "loss_cells": 0.75,
+            "prior_regions": 2.5,
             "learning_rate": 1e-3,
             "gradient_norm": 0.5,
             "seconds": 2.0,

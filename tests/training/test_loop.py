@@ -108,11 +108,11 @@ def stopping(world, model, signum, at):
     def of(stage):
         make = world.collate(model)(stage)
 
-        def interrupted(groups):
+        def interrupted(groups, place):
             made.append(groups)
             if len(made) == at:
                 os.kill(os.getpid(), signum)
-            return make(groups)
+            return make(groups, place)
 
         return interrupted
 
@@ -153,10 +153,10 @@ def test_a_crash_costs_the_steps_since_the_last_checkpoint_alone(world, tmp_path
         def of(stage):
             make = world.collate(model)(stage)
 
-            def make_or_crash(groups):
+            def make_or_crash(groups, place):
                 if len(losses(tmp_path / "parts")) >= 9:
                     raise Crash
-                return make(groups)
+                return make(groups, place)
 
             return make_or_crash
 
@@ -278,7 +278,7 @@ def test_adapters_leave_the_base_bit_equal_until_they_are_merged(world, tmp_path
     make = world.collate(model)
 
     def watched(stage):
-        return lambda groups: seen.update(checkpoint.parameters_of(model)) or make(stage)(groups)
+        return lambda groups, place: seen.update(checkpoint.parameters_of(model)) or make(stage)(groups)
 
     lora = stage(train=(), lora=Lora(rank=2, targets=("query", "value", "mlp.up")), steps=6)
     run(world, tmp_path, lora, model=model, collate=watched)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foveal.cli import _objectives
 from foveal.core.config import dump, override, parse
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
@@ -155,9 +156,9 @@ def blind(recipe: Recipe) -> Recipe:
     for stage in recipe.training.stages:
         train = tuple(part for part in stage.train if part.split(".")[0] not in _SIGHT)
         rates = {part: rate for part, rate in stage.rates.items() if part.split(".")[0] not in _SIGHT}
-        objective = stage.objective if isinstance(stage.objective, str) else stage.objective.get("name")
-        if objective != "cells" and (train or stage.lora is not None):
-            stages.append(replace(stage, train=train, rates=rates))
+        objective = _objectives.blind(stage)
+        if objective is not None and (train or stage.lora is not None):
+            stages.append(replace(stage, train=train, rates=rates, objective=objective))
     if not stages:
         raise InputError("without images nothing is left to train; a stage must train the language model")
     return replace(
@@ -237,7 +238,8 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
     settings = dict(recipe.processor)
     if isinstance(settings.get("answers"), int):
         settings["answers"] = _answers(data, settings["answers"])
-    tokenizer = _tokenizer(settings.pop("tokenizer", "words"), data)
+    mask = any(_objectives.masking(stage) is not None for stage in recipe.training.stages)
+    tokenizer = _tokenizer(settings.pop("tokenizer", "words"), data, mask=mask)
     processor = Processor(tokenizer=tokenizer, config=parse(ProcessorConfig, settings, where="recipe.processor"))
     language = {"vocabulary": len(tokenizer), **_component(recipe.model.get("language"), "language")}
     if len(tokenizer) > language["vocabulary"]:
@@ -267,7 +269,7 @@ def _heads(model: Mapping[str, Any], processor: Any) -> dict[str, Any]:
     return {"heads": heads}
 
 
-def _tokenizer(source: str, data: Sequence[Example]) -> Any:
+def _tokenizer(source: str, data: Sequence[Example], *, mask: bool) -> Any:
     from foveal.preprocess import store
     from foveal.preprocess.words import word_tokenizer
     from foveal.weights.smollm2 import smollm2
@@ -278,7 +280,7 @@ def _tokenizer(source: str, data: Sequence[Example]) -> Any:
         return store.tokenizer(Path(source))
     texts = {part["text"] for example in data for part in _texts(example)}
     labels = {box.label for example in data for box in example.boxes}
-    return word_tokenizer(sorted(texts), phrases=sorted(labels))
+    return word_tokenizer(sorted(texts), phrases=sorted(labels), mask=mask)
 
 
 def _texts(example: Example) -> Iterator[Mapping[str, Any]]:

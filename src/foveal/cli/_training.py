@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
+from foveal.cli._objectives import masking, objective_of
 from foveal.cli._recipe import Recipe, data_folder, examples, model_of
 from foveal.core.config import dump, parse
 from foveal.core.errors import InputError
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from foveal.core.types import Batch
     from foveal.preprocess.processor import Processor
     from foveal.training.features import Store
+    from foveal.training.feed import Collate
     from foveal.weights.run import Run
 
 _CELLS = ("cells", "joint")  # objectives that read what stands in each cell
@@ -80,17 +83,17 @@ class Batches:
 
         own = self.run.processor
         assert own is not None
-        settings = merged(own.settings(), stage.processor)
+        settings = merged({**own.settings(), "masking": masking(stage)}, stage.processor)
         return Processor(
             tokenizer=own.tokenizer, config=parse(ProcessorConfig, settings, where=f"stage {stage.name}.processor")
         )
 
-    def __call__(self, stage: Stage) -> Callable[[Sequence[Sequence[Example]]], "Batch"]:
+    def __call__(self, stage: Stage) -> "Collate":
         """The collate of a stage; features of a frozen encoder are computed now, those that are not there yet."""
         from foveal.evaluation.questions import without_images
 
         processor, plan = self.processor(stage), self.run.model.plan
-        name = stage.objective if isinstance(stage.objective, str) else stage.objective.get("name")
+        name, _ = objective_of(stage)
         blind, known = self.recipe.text_only, {}
         visual = None if blind else self._features(stage, processor)
 
@@ -99,7 +102,7 @@ class Batches:
                 known[id(example)] = processor.encode(without_images(example) if blind else example)
             return known[id(example)]
 
-        def collate(groups: Sequence[Sequence[Example]]) -> "Batch":
+        def collate(groups: Sequence[Sequence[Example]], place: int) -> "Batch":
             entries = [[encoded(example) for example in group] for group in groups]
             return processor.training(
                 [entry if len(entry) > 1 else entry[0] for entry in entries],
@@ -107,6 +110,7 @@ class Batches:
                 visual=visual,
                 length=stage.pack,
                 cells=name in _CELLS and not blind,
+                seed=(self.recipe.training.seed, crc32(stage.name.encode()), place),
             )
 
         return collate

@@ -105,7 +105,8 @@ class VisualTokens(_Movable):
     """Visual tokens of all images, packed end to end in image order.
 
     `boxes` say where in its image a token lies (x0 y0 x1 y1 as fractions of width and height), `mass` how many
-    patches it stands for, `levels` hold the same tokens at other encoder depths.
+    patches it stands for, `levels` hold the same tokens at other encoder depths, `classes` what each
+    shows, as the distribution that a detector or classifier gives.
     """
 
     features: Float[Tensor, "S E"]
@@ -114,6 +115,7 @@ class VisualTokens(_Movable):
     boxes: Float[Tensor, "S 4"]
     mass: Float[Tensor, " S"]
     levels: tuple[Tensor, ...] = ()
+    classes: Float[Tensor, "S N"] | None = None
 
     @classmethod
     def on_layout(

@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foveal.layers.initial import small_normal
-from foveal.layers.linear import Linear, linear
-from foveal.layers.mlp import activation as named
+from foveal.layers.linear import linear
+from foveal.layers.transformed import Transformed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,19 +18,16 @@ class Config:
     eps: float = 1e-12
 
 
-class MaskedLanguage(nn.Module):
+class MaskedLanguage(Transformed):
     """`hidden[... D]` to `logits[... V]`; the table is the language model's."""
 
     def __init__(
         self, *, width: int, vocabulary: int, table: nn.Parameter, activation: str = "gelu", eps: float = 1e-12
     ) -> None:
-        super().__init__()
-        self.transform = Linear(width, width)
-        small_normal(self.transform)
-        self.activation, self.norm = named(activation), nn.LayerNorm(width, eps=eps)
+        super().__init__(width=width, activation=activation, eps=eps)
         self.table = table
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch V"]:
         """Transform, norm, score every word."""
-        return linear(self.norm(self.activation(self.transform(hidden))), self.table, self.bias)
+        return linear(self.transformed(hidden), self.table, self.bias)

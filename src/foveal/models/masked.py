@@ -1,11 +1,14 @@
 """Where the rooms meet: a model that reads words and sight in both directions, under one or several heads."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
-from foveal.core.lookup import build
+from foveal.core.lookup import Spec, build
 from foveal.core.types import Batch, Output
 from foveal.models.config import ModelConfig
 from foveal.models.parts import Sight, flow, sight, unfilled
@@ -29,16 +32,26 @@ class Masked(Sight):
         self.vision, self.connector = vision, connector
         self.language, self.fusion, self.heads = language, fusion, nn.ModuleDict(heads)
 
-    def forward(self, batch: Batch, *, keep_hidden: bool = False) -> Output:
+    def forward(
+        self, batch: Batch, *, at: Mapping[str, Tensor | None] | None = None, keep_hidden: bool = False
+    ) -> Output:
         """What every head says, by its name; `logits` are those of the first.
 
-        `keep_hidden` also returns the input of every layer and the final state.
+        `at` names the heads that are wanted, and the places `[B L]` where (None: all of them): `[N ...]` row after
+        row. `keep_hidden` also returns the input of every layer and the final state. Raises InputError for a head
+        that is not there.
         """
         visual = self.see(batch)
         stream = self.fusion.at_input(self.language.open(batch), visual)
         stream, states = flow(stream, language=self.language, fusion=self.fusion, keep_hidden=keep_hidden)
         hidden = self.language.norm(stream.hidden)
-        told = {name: head(hidden) for name, head in self.heads.items()}
+        wanted = dict.fromkeys(self.heads) if at is None else at
+        for name in wanted:
+            if name not in self.heads:
+                raise InputError(
+                    f"no head {name!r} but {', '.join(self.heads)}; name it, or give the model one so named"
+                )
+        told = {name: self.heads[name](hidden if where is None else hidden[where]) for name, where in wanted.items()}
         return Output(
             logits=next(iter(told.values())),
             heads=told,
@@ -61,12 +74,19 @@ def assemble(config: ModelConfig) -> Masked:
     language = build("language", config.language)
     fusion = build("fusion", config.fusion, width=language.width, depth=language.depth)
     table = language.embedding.weight
+    vision, connector = sight(config, width=language.width)
+    seen = vision.width if vision is not None else config.features or language.width
     heads = {
-        name: build("heads", head, width=language.width, vocabulary=language.vocabulary, table=table)
+        name: build("heads", filled(head, seen), width=language.width, vocabulary=language.vocabulary, table=table)
         for name, head in config.heads.items()
     }
-    vision, connector = sight(config, width=language.width)
     return Masked(config=config, language=language, fusion=fusion, heads=heads, vision=vision, connector=connector)
+
+
+def filled(head: Spec, width: int) -> Spec:
+    """A head whose number of labels is left to the assembly gets one for each of the `width` features of a region."""
+    open_ended = getattr(head.settings, "labels", width) is None
+    return replace(head, settings=replace(head.settings, labels=width)) if open_ended else head
 
 
 def empty(config: ModelConfig) -> Masked:

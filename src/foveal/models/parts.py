@@ -23,16 +23,21 @@ class Sight(nn.Module):
     connector: Connector | None
 
     def see(self, batch: Batch) -> VisualTokens | None:
-        """The batch's visual tokens in language width; precomputed encoder features skip the encoder."""
+        """The batch's visual tokens in language width."""
+        seen = self.look(batch)
+        return None if seen is None or self.connector is None else self.connector(seen)
+
+    def look(self, batch: Batch) -> VisualTokens | None:
+        """The same before the connector: what the encoder says, or the features that the batch brings."""
         if batch.visual is None:
             return None
         if self.connector is None:
             raise InputError("the batch holds images but the model has no vision encoder; load one that has")
         if isinstance(batch.visual, VisualTokens):
-            return self.connector(batch.visual)
+            return batch.visual
         if self.vision is None:
             raise InputError("the batch holds pixels but the model reads features made elsewhere; give VisualTokens")
-        return self.connector(self.vision(batch.visual))
+        return self.vision(batch.visual)
 
     def plan(self, sizes: Sequence[Grid]) -> Layout:
         """The visual tokens that images of these sizes (height, width) will bring."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from foveal.preprocess import chat
 from foveal.preprocess.cells import cells as cell_labels
 from foveal.preprocess.collate import Group, Padding, collate, lengths, pack, pictures, same_images, size, split
 from foveal.preprocess.image import image_size
+from foveal.preprocess.masking import Masking, Words, exchanged, mask_regions, mask_words
 from foveal.preprocess.tokens import Coder, Encoded, encoded
 from foveal.preprocess.transform import ImageTransform
 
@@ -37,7 +39,7 @@ class ProcessorConfig:
     `mutual` lets the tokens of an image see each other, not only the earlier ones (PaliGemma, 2407.07726).
     `answers` is the vocabulary of a model that chooses its answers: batches hold questions alone, and the tokens of
     an answer are its place in the vocabulary. `background` is the word that stands for cells without a box; without
-    it they carry no label.
+    it they carry no label. With `masking`, training batches hold whole conversations with parts of them hidden.
     """
 
     image: ImageTransform = field(default_factory=ImageTransform)
@@ -49,6 +51,7 @@ class ProcessorConfig:
     mutual: bool = False
     background: str | None = None
     answers: tuple[str, ...] | None = None
+    masking: Masking | None = None
 
 
 class Processor:
@@ -84,7 +87,7 @@ class Processor:
     def encode(self, example: Example, *, where: str = "") -> Encoded:
         """The conversation's tokens with its answers marked: pure, so keep it instead of doing it again."""
         where = where or f"example {example.id!r}"
-        if self._classes:
+        if self._classes and self.config.masking is None:
             return replace(self._asked(example, 0), example=example)
         turns = chat.turns(example, marker=self.config.marker, order=self.config.order, where=where)
         return encoded(example, self.render(turns, marker=self.config.marker, reply=False), self._coder, where)
@@ -127,6 +130,7 @@ class Processor:
         padding: Padding = "right",
         length: int | None = None,
         cells: bool = False,
+        seed: Sequence[int] = (0,),
     ) -> Batch:
         """A batch with labels on the answers.
 
@@ -135,7 +139,12 @@ class Processor:
         for the images of the batch in order (as the examples hold them); without it they are opened. `cells` adds
         `targets["cells"]`, the token of what stands at each visual token. With an answer vocabulary a group is a row
         for each question, and `targets["answer"]` says which answer is right (IGNORE: none of the vocabulary).
+        With `masking` a group is a row for each conversation; what is hidden is drawn from the `seed`: words as
+        `labels` say, visual tokens as `targets["regions"]` does; `targets["matching"]` is 1 for a foreign text.
         """
+        if self.config.masking is not None:
+            rows = [one for entry in examples for one in self._group(entry)]
+            return self._masked(rows, plan, visual, padding, self.config.masking, np.random.default_rng(list(seed)))
         if self._classes:
             return self._chosen([one for entry in examples for one in self._group(entry)], plan, visual, padding)
         groups = [self._group(entry) for entry in examples]
@@ -161,15 +170,40 @@ class Processor:
 
     def _chosen(self, asked: Sequence[Encoded], plan: Plan, visual: See | None, padding: Padding) -> Batch:
         """Questions in rows that share their images, and the classes of their answers."""
-        rows = [[[one]] for one in asked]
-        images, places = pictures([[one] for one in asked], shared=True)
-        layout, coder = self._layout(plan, images), self._coder
-        for one, mine in zip(asked, places, strict=True):
-            self._check_room(one, [layout.counts[i] for i in mine], 0)
-        batch = collate(rows, layout, places, padding=padding, pad=coder.pad_id, fill=coder.fill_id)
         right = [self._classes.get(one.example.answer, IGNORE) for one in asked]
-        targets = {"answer": torch.tensor(right)}
-        return replace(batch, labels=None, visual=self._seen(images, visual), targets=targets)
+        batch, _ = self._apart(asked, plan, visual, padding)
+        return replace(batch, labels=None, targets={"answer": torch.tensor(right)})
+
+    def _masked(
+        self,
+        rows: Sequence[Encoded],
+        plan: Plan,
+        visual: See | None,
+        padding: Padding,
+        masking: Masking,
+        chance: np.random.Generator,
+    ) -> Batch:
+        """Whole conversations in rows that share their images, with parts hidden and texts exchanged."""
+        rows, classes = exchanged(rows, masking.foreign, chance)
+        batch, layout = self._apart(rows, plan, visual, padding)
+        targets = {"matching": torch.tensor(classes)} if masking.foreign else {}
+        if masking.regions:
+            targets["regions"] = mask_regions(layout.total, masking.regions, chance)
+        return mask_words(replace(batch, targets=targets), masking.words, self._words, chance)
+
+    def _words(self) -> Words:
+        return Words.of(len(self.tokenizer), self._coder.special, self._coder.mask_id)
+
+    def _apart(self, rows: Sequence[Encoded], plan: Plan, visual: See | None, padding: Padding) -> tuple[Batch, Layout]:
+        """A row for each conversation; an image is seen once for all of them."""
+        images, places = pictures([[one] for one in rows], shared=True)
+        layout, coder = self._layout(plan, images), self._coder
+        for one, mine in zip(rows, places, strict=True):
+            self._check_room(one, [layout.counts[i] for i in mine], 0)
+        batch = collate(
+            [[[one]] for one in rows], layout, places, padding=padding, pad=coder.pad_id, fill=coder.fill_id
+        )
+        return replace(batch, visual=self._seen(images, visual)), layout
 
     def settings(self) -> dict[str, Any]:
         """The configuration as plain data; `from_settings` reads it back."""

@@ -49,6 +49,7 @@ class Coder:
         self.opening, self.eos = str(tokenizer.bos_token or ""), str(tokenizer.eos_token or "")
         self.special: tuple[int, ...] = tuple(tokenizer.all_special_ids)
         self.eos_id = _index(tokenizer.eos_token_id)
+        self.mask_id = _index(tokenizer.mask_token_id)
         pad = _index(tokenizer.pad_token_id)
         self.pad_id: int = pad if pad is not None else self.eos_id or 0
         self.fill_id: int = self.marker if self.known else self.pad_id

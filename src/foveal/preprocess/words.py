@@ -9,13 +9,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 SPECIAL = ("<pad>", "<unk>", "<eos>", "<image>", "<system>", "<user>", "<assistant>")
+MASK = "<mask>"
 
 
-def word_tokenizer(texts: Iterable[str], *, phrases: Iterable[str] = (), least: int = 1) -> "PreTrainedTokenizerFast":
+def word_tokenizer(
+    texts: Iterable[str], *, phrases: Iterable[str] = (), least: int = 1, mask: bool = False
+) -> "PreTrainedTokenizerFast":
     """A tokenizer of the words of `texts` seen `least` times or more, lower-cased, punctuation apart.
 
     Each of `phrases` ("red apple") is one token wherever it stands as whole words. A word it does not know is
-    `<unk>`. Saves and loads as any tokenizer of transformers does.
+    `<unk>`; with `mask` it has a `<mask>` too. Saves and loads as any tokenizer of transformers does.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -25,17 +28,21 @@ def word_tokenizer(texts: Iterable[str], *, phrases: Iterable[str] = (), least: 
     for text in (*names, *texts):
         for word in _words(tokenizer, text):
             counts[word] = counts.get(word, 0) + 1
+    special = (*SPECIAL, MASK) if mask else SPECIAL
     known = {name for name in names if len(_words(tokenizer, name)) > 1}
-    kept = sorted(word for word, count in counts.items() if (count >= least or word in names) and word not in SPECIAL)
-    vocabulary = {token: index for index, token in enumerate((*SPECIAL, *kept, *sorted(known)))}
+    kept = sorted(
+        word for word, count in counts.items() if (count >= least or word in names) and word not in (*SPECIAL, MASK)
+    )
+    vocabulary = {token: index for index, token in enumerate((*special, *kept, *sorted(known)))}
     tokenizer.model = models.WordLevel(vocabulary, unk_token="<unk>")
-    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.add_special_tokens(list(special))
     tokenizer.add_tokens([AddedToken(name, single_word=True, normalized=True) for name in sorted(known)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         unk_token="<unk>",
         eos_token="<eos>",
+        mask_token=MASK if mask else None,
         additional_special_tokens=["<image>", "<system>", "<user>", "<assistant>"],
         clean_up_tokenization_spaces=False,  # the decoder has done it
     )

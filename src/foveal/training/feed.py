@@ -13,7 +13,8 @@ from foveal.core.example import Example
 from foveal.core.types import Batch
 from foveal.training.order import Order
 
-Collate = Callable[[Sequence[Sequence[Example]]], Batch]  # groups of examples; a group shares its images
+# Groups of examples (a group shares its images), and the place of the first in the order: what chance is seeded from.
+Collate = Callable[[Sequence[Sequence[Example]], int], Batch]
 AHEAD = 3  # micro-batches that wait
 
 
@@ -43,7 +44,7 @@ class Feed:
         start = self.first + (number * self.world + self.rank) * self.batch_size
         chosen = [[self.data[i] for i in self.order.at(start + k)] for k in range(self.batch_size)]
         examples = [example for group in chosen for example in group]
-        batch = self.collate(chosen)
+        batch = self.collate(chosen, start)
         ids = tuple(str(example.id) for example in examples)
         return Micro(batch=batch, examples=len(examples), tokens=int(batch.valid.sum()), ids=ids)
 

@@ -40,7 +40,7 @@ class Entry:
         """Plain JSON."""
         numbers = {
             "loss": self.loss,
-            **{f"loss_{name}": value for name, value in self.parts.items()},
+            **{_field(name): value for name, value in self.parts.items()},
             "learning_rate": self.rate,
             "gradient_norm": self.gradient,
             "seconds": round(self.seconds, 3),
@@ -48,6 +48,11 @@ class Entry:
             "examples_per_second": round(self.examples, 1),
         }
         return {"step": self.step, "stage": self.stage, **numbers}
+
+
+def _field(part: str) -> str:
+    """`loss_NAME` for the part of a loss; what is none says so by its beginning."""
+    return part if part.startswith(("prior_", "accuracy_")) else f"loss_{part}"
 
 
 class Log:

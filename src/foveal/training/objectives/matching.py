@@ -1,0 +1,39 @@
+"""Whether a text belongs to its images: half of the rows say what is said of others (VisualBERT, 1908.03557)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from foveal.core.errors import InputError
+from foveal.core.types import Batch
+from foveal.training.objectives.next_token import exact
+
+Parts = Mapping[str, tuple[Tensor, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """`head` is the one with the classes 0 (belongs) and 1 (foreign)."""
+
+    head: str = "matching"
+
+
+def matching(model: nn.Module, batch: Batch, *, head: str = "matching") -> tuple[Tensor, int, Parts]:
+    """The summed cross-entropy of all rows, their number, and how many are told right.
+
+    Raises InputError for a batch whose texts all belong.
+    """
+    return score(model(batch, at={head: None}).heads[head], batch)
+
+
+def score(told: Float[Tensor, "B 2"], batch: Batch) -> tuple[Tensor, int, Parts]:
+    """The same of what the head says of each row."""
+    wanted = batch.targets.get("matching")
+    if wanted is None:
+        raise InputError("the batch has no foreign texts; give the stage's processor 'masking' with a share of them")
+    loss = F.cross_entropy(exact(told), wanted, reduction="sum")
+    right = (told.argmax(-1) == wanted).sum()
+    return loss, wanted.numel(), {"matching": (loss, wanted.numel()), "accuracy_matching": (right, wanted.numel())}

@@ -1,0 +1,59 @@
+"""Hidden words, hidden regions and foreign texts, all on one pass through the model (VisualBERT, ViLBERT)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from foveal.core.types import Batch
+from foveal.training.objectives import masked_regions as by_region
+from foveal.training.objectives import masked_words as by_word
+from foveal.training.objectives import matching as by_pair
+from foveal.training.objectives.masked_regions import Parts, Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The weight of one hidden word, of one hidden region and of one row; 0 leaves a part out.
+
+    The heads are called `words`, `regions` and `matching`; `target` is that of the masked regions.
+    """
+
+    words: float = 1.0
+    regions: float = 1.0
+    matching: float = 1.0
+    target: Target = "feature"
+
+
+def pretrain(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    words: float = 1.0,
+    regions: float = 1.0,
+    matching: float = 1.0,
+    target: Target = "feature",
+) -> tuple[Tensor, float, Parts]:
+    """The weighted mean of the losses: (words * word losses + ...) / (words * hidden words + ...).
+
+    Sums and counts are additive, so accumulation stays exact. A batch without images has no regions.
+    """
+    at: dict[str, Tensor | None] = {"words": by_word.places(batch)} if words else {}
+    seen = None
+    if regions and batch.visual is not None:
+        batch, seen = by_region.hidden(model, batch)
+        at["regions"] = by_region.places(batch)
+    told = model(batch, at={**at, **({"matching": None} if matching else {})}).heads
+    losses: dict[str, tuple[Tensor, int]] = {}
+    parts: Parts = {}
+    if words:
+        losses["words"] = by_word.score(told["words"], batch)
+        parts = {"words": losses["words"]}
+    if seen is not None:
+        total, number, more = by_region.score(told["regions"], batch, seen, target=target)
+        losses["regions"], parts = (total, number), {**parts, **more}
+    if matching:
+        total, number, more = by_pair.score(told["matching"], batch)
+        losses["matching"], parts = (total, number), {**parts, **more}
+    weights = {"words": words, "regions": regions, "matching": matching}
+    loss = sum(weights[name] * part for name, (part, _) in losses.items())
+    return loss, float(sum(weights[name] * count for name, (_, count) in losses.items())), parts  # type: ignore[return-value]

@@ -1,0 +1,83 @@
+"""What stages want hidden, and a run that is pretrained before it answers."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+import foveal
+from foveal.cli import _objectives
+from foveal.cli.main import run
+from foveal.training.config import Stage
+
+VIT = {"name": "vit", "width": 8, "depth": 1, "heads": 2, "inner": 16, "patch": 8, "image_size": 16, "layers": [-1]}
+HEADS = {
+    "answer": "classification", "words": "masked_language", "regions": "region_prediction", "matching": "classification"
+}  # fmt: skip
+PARTS = ["connector", "fusion", "language", "heads"]
+TINY = {
+    "system": "visualbert",
+    "model": {
+        "assembly": "masked",
+        "vision": VIT,
+        "connector": "linear",
+        "fusion": "single_stream",
+        "language": {"name": "encoder", "width": 16, "depth": 1, "heads": 2, "inner": 32},
+        "heads": HEADS,
+    },
+    "processor": {"image": {"size": 16, "mode": "square"}, "answers": 5},
+    "data": {"path": "data"},
+    "training": {
+        "device": "cpu",
+        "log_every": 1,
+        "features": {"dtype": "fp32"},
+        "stages": [
+            {"name": "pretrain", "steps": 3, "train": PARTS, "batch_size": 4, "objective": "pretrain", "group": True},
+            {"name": "answer", "steps": 2, "train": PARTS, "batch_size": 4, "objective": "choose", "group": True},
+        ],
+    },
+}
+
+
+def stage(objective):
+    return Stage(steps=1, objective=objective)
+
+
+@pytest.mark.parametrize(
+    ("objective", "hidden", "blind"),
+    [
+        ("choose", None, "choose"),
+        ("cells", None, None),
+        ("masked_words", {"regions": 0.0, "foreign": 0.0}, "masked_words"),
+        ("masked_regions", {"words": 0.0, "foreign": 0.0}, None),
+        ({"name": "matching", "head": "pair"}, {"words": 0.0, "regions": 0.0}, None),
+        ("pretrain", {}, {"name": "pretrain", "regions": 0.0, "matching": 0.0}),
+        ({"name": "pretrain", "words": 0.0, "matching": 0.0}, {"words": 0.0, "foreign": 0.0}, None),
+    ],
+)
+def test_what_an_objective_wants_hidden_and_what_is_left_without_images(objective, hidden, blind):
+    assert _objectives.masking(stage(objective)) == hidden
+    assert _objectives.blind(stage(objective)) == blind
+
+
+@pytest.mark.parametrize("options", [[], ["text_only=true"]])
+def test_a_run_is_pretrained_and_then_answers(painted, options):
+    Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
+    assert run(["train", "tiny.yaml", *options]) == 0
+    rows = [json.loads(line) for line in Path("runs/tiny/log.jsonl").read_text().splitlines()]
+    assert [row["stage"] for row in rows] == ["pretrain"] * 3 + ["answer"] * 2
+    parts = {"loss_words"} if options else {"loss_words", "loss_regions", "prior_regions", "loss_matching"}
+    assert parts <= rows[0].keys()
+    asked = None if options else "data/0.png"
+    assert foveal.load("runs/tiny").answer(asked, "what colour is it").text in ("red", "green", "blue", "very large")
+
+
+def test_the_same_is_hidden_each_time(painted):
+    from safetensors.torch import load_file
+
+    Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
+    assert run(["train", "tiny.yaml", "--out", "whole"]) == 0
+    assert run(["train", "tiny.yaml", "--out", "again"]) == 0
+    whole, again = (load_file(f"{name}/model.safetensors") for name in ("whole", "again"))
+    assert all((whole[name] == again[name]).all() for name in whole)
