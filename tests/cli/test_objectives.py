@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 import foveal
 from foveal.cli import _objectives
 from foveal.cli.main import run
+from foveal.data.format import read
 from foveal.training.config import Stage
 
 VIT = {"name": "vit", "width": 8, "depth": 1, "heads": 2, "inner": 16, "patch": 8, "image_size": 16, "layers": [-1]}
@@ -81,3 +83,51 @@ def test_the_same_is_hidden_each_time(painted):
     assert run(["train", "tiny.yaml", "--out", "again"]) == 0
     whole, again = (load_file(f"{name}/model.safetensors") for name in ("whole", "again"))
     assert all((whole[name] == again[name]).all() for name in whole)
+
+
+@pytest.fixture
+def detected(painted):
+    """The data again, with a file of two regions beside each picture."""
+    rows = [json.loads(line) for line in Path("data/train.jsonl").read_text().splitlines()]
+    for number in range(6):
+        features = np.random.default_rng(number).normal(size=(2, 12)).astype(np.float32)
+        np.savez(f"data/{number}.npz", features=features, boxes=[[0, 0, 8, 16], [8, 0, 16, 16]], size=[16, 16])
+    rows = [{**row, "features": [row["images"][0].replace("png", "npz")]} for row in rows]
+    for split in ("train", "test"):
+        Path(f"data/{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return painted
+
+
+def test_a_run_reads_features_made_elsewhere(detected, capsys):
+    model = {key: part for key, part in TINY["model"].items() if key != "vision"}
+    recipe = {**TINY, "model": {**model, "features": 12}}
+    Path("tiny.yaml").write_text(yaml.safe_dump(recipe))
+    assert run(["train", "tiny.yaml", "--text-only"]) == 0
+    assert foveal.load("runs/tiny/text_only").model.connector is None
+    trained = foveal.load("runs/tiny")
+    assert trained.processor.config.region_files.width == 12
+    assert trained.answer("data/0.npz", "what colour is it").visual_tokens == 2
+    capsys.readouterr()
+    assert run(["ask", "data/0.npz", "what colour is it", "--run", "runs/tiny", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["visual_tokens"] == 2
+    assert run(["eval", "--run", "runs/tiny", "--data", "data", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["questions"] == 12
+    assert run(["ask", "data/0.png", "what colour is it", "--run", "runs/tiny"]) == 2
+    assert "an opened picture is no file of regions" in capsys.readouterr().err
+    np.savez("data/0.npz", features=np.ones((2, 9)), boxes=[[0, 0, 8, 16]] * 2, size=[16, 16])
+    assert run(["ask", "data/0.npz", "what colour is it", "--run", "runs/tiny"]) == 2
+    assert "9 numbers to a region, but the model reads 12" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("source", "count"), [("oracle", 2), ("proposals", 30)])
+def test_regions_are_pooled_from_the_encoders_map(painted, capsys, source, count):
+    Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
+    assert run(["train", "tiny.yaml", f"processor.regions={source}"]) == 0
+    trained = foveal.load("runs/tiny")
+    example = read("data")[0]
+    batch = trained.processor.prompt([example], plan=trained.model.plan)
+    assert (batch.image_slot >= 0).sum() == count == trained.model.see(batch).features.shape[0]
+    Path("data/train.jsonl").rename("data/test.jsonl")
+    capsys.readouterr()
+    assert run(["eval", "--run", "runs/tiny", "--data", "data", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["questions"] == 12

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from PIL import Image
 from foveal.core.errors import InputError
 from foveal.core.example import Box, Example
 from foveal.data.format import Checker, chat, encode, grouped, iterate, locate, read, said, splits, write
+from foveal.data.shards import write_shard
 
 LINE = {
     "id": "7",
@@ -166,3 +168,24 @@ def test_a_file_appears_whole_or_not_at_all(folder):
         id=example.id, images=(folder / "sub" / ".." / "a.png",), messages=example.messages, boxes=example.boxes,
         meta=example.meta,
     )  # fmt: skip
+
+
+def test_features_stand_beside_or_instead_of_images(folder):
+    np.savez(folder / "a.npz", features=np.ones((1, 2)), boxes=[[0, 0, 5, 5]], size=[20, 16])
+    instead = {**{key: value for key, value in LINE.items() if key != "images"}, "features": ["a.npz"]}
+    alone, beside = read(put(folder, instead, {**LINE, "features": ["a.npz"]}))
+    assert (alone.images, alone.features, alone.boxes) == ((folder / "a.npz",), (), beside.boxes)
+    assert (beside.images, beside.features) == ((folder / "a.png",), (folder / "a.npz",))
+    assert write(folder / "again.jsonl", [alone, beside]) == 2
+    assert read(folder / "again.jsonl")[1] == beside
+    with pytest.raises(InputError, match="a shard holds no files of region features"):
+        write_shard(folder / "a.tar", [beside])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [(["a.png", "b.png"], "2 features but 1 images"), ("a", "'features' is a str"), (["c.npz"], "the feature 'c.npz'")],
+)
+def test_features_that_do_not_fit_are_told(folder, given, told):
+    with pytest.raises(InputError, match=told):
+        read(put(folder, {**LINE, "features": given}))

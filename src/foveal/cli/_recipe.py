@@ -31,7 +31,7 @@ from foveal.training.config import TrainingConfig
 if TYPE_CHECKING:
     from foveal.weights.run import Run
 
-_SIGHT = ("vision", "connector")  # the parts that a model without images lacks
+_SIGHT = ("vision", "connector", "features")  # what a model without images lacks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +239,8 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
     if isinstance(settings.get("answers"), int):
         settings["answers"] = _answers(data, settings["answers"])
     mask = any(_objectives.masking(stage) is not None for stage in recipe.training.stages)
+    if (width := recipe.model.get("features")) is not None:
+        settings["region_files"] = {**(settings.get("region_files") or {}), "width": width}
     tokenizer = _tokenizer(settings.pop("tokenizer", "words"), data, mask=mask)
     processor = Processor(tokenizer=tokenizer, config=parse(ProcessorConfig, settings, where="recipe.processor"))
     language = {"vocabulary": len(tokenizer), **_component(recipe.model.get("language"), "language")}

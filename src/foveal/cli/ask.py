@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from foveal.core.errors import InputError
+from foveal.core.example import FEATURES
 
 
 def command(
@@ -58,14 +59,14 @@ def split(words: list[str]) -> tuple[list[str], str]:
 
 
 def picture(name: str) -> Any:
-    """An opened image file, or the one on standard input; InputError for what is none."""
+    """An opened image file, or the one on standard input, or a file of regions; InputError for what is none."""
     import sys
 
     from foveal.preprocess.image import open_image
 
     if name == "-":
         return open_image(sys.stdin.buffer.read(), name="standard input")
-    return open_image(Path(name))
+    return Path(name) if name.endswith(FEATURES) else open_image(Path(name))
 
 
 def pieces(texts: Iterable[str]) -> Iterator[str]:

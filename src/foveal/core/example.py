@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+FEATURES = (".npz", ".safetensors")  # how files of region features end
+
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
@@ -18,12 +20,16 @@ class Box:
 class Example:
     """Messages with their images (paths or opened pictures, in the order of their markers).
 
+    `features` are files of region features of the same images, for models that read these; where there are no
+    pictures at all, `images` names those files.
+
     A message is `{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "..."}]}`.
     """
 
     id: str
     messages: tuple[Mapping[str, Any], ...]
     images: tuple[Any, ...] = ()
+    features: tuple[Any, ...] = ()
     boxes: tuple[Box, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
 

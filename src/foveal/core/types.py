@@ -150,6 +150,14 @@ def _cells(count: int, grid: Grid | None) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Regions(_Movable):
+    """Parts of images that are to be its visual tokens: `boxes` as in `VisualTokens`, end to end in image order."""
+
+    boxes: Float[Tensor, "R 4"]
+    layout: Layout
+
+
+@dataclass(frozen=True, kw_only=True)
 class Query(_Movable):
     """What the question says, for whoever steers vision by it; an image finds its row by `Batch.owner`."""
 
@@ -170,6 +178,7 @@ class Batch(_Movable):
     tokens of an image may share one, so that they see each other.
     `types` are token types (BERT's segments; of visual tokens too); None means 0 for text and 1 for visual tokens.
     `alignment` names, for each visual token, the places in its row of the words that it shows (-1: no more).
+    With `regions`, what the encoder sees is pooled to these before the connector.
     `full` promises that every token (cached ones too) is valid and that each row is one segment and one branch.
     """
 
@@ -178,6 +187,7 @@ class Batch(_Movable):
     prompt: Bool[Tensor, "B L"]
     image_slot: Int[Tensor, "B L"]
     visual: Pixels | VisualTokens | None = None
+    regions: Regions | None = None
     owner: Int[Tensor, " I"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     labels: Int[Tensor, "B L"] | None = None
     positions: Int[Tensor, "B L"] | None = None
@@ -255,5 +265,5 @@ class Answer:
     token_ids: tuple[int, ...] = ()
 
 
-for _type in (Pixels, VisualTokens, Query, Batch, Output):
+for _type in (Pixels, VisualTokens, Regions, Query, Batch, Output):
     torch.export.register_dataclass(_type)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from foveal.core.errors import InputError, unknown
-from foveal.core.example import Box, Example
+from foveal.core.example import FEATURES, Box, Example
 
 ROLES = ("system", "user", "assistant")
 PARTS = ("image", "text")
@@ -91,7 +91,11 @@ def _cached(function: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """Width and height of an image in pixels, from its head; InputError where it is not one."""
+    """Width and height of an image in pixels, from its head or its file of regions; InputError where it is not one."""
+    if path.endswith(FEATURES):
+        from foveal.preprocess import region_files
+
+        return region_files.size(path)
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -122,6 +126,8 @@ class Checker:
         """The Example of a parsed line."""
         if not isinstance(row, dict):
             raise InputError(f"{where}: a {type(row).__name__}, not an object; one line is one example")
+        if row.get("features"):
+            row = {"images": row["features"], **row}
         for name, kind in (("id", str), ("images", list), ("messages", list)):
             if name not in row:
                 raise InputError(f"{where}: lacks the field {name!r}; an example has id, images and messages")
@@ -130,25 +136,35 @@ class Checker:
         meta = row.get("meta") or {}
         if not isinstance(meta, dict):
             raise InputError(f"{where}: 'meta' is a {type(meta).__name__}; it must be an object")
-        images = self.images(row["images"], where)
+        images, features = self.images(row["images"], where), self.features(row.get("features") or [], where)
+        if features and len(features) != len(images):
+            raise InputError(f"{where}: {len(features)} features but {len(images)} images; give each image its own")
         messages = self.messages(row["messages"], len(images), where)
         boxes = self.boxes(row.get("boxes") or [], images, meta, where)
-        return Example(id=row["id"], images=images, messages=tuple(messages), boxes=boxes, meta=meta)
+        return Example(id=row["id"], images=images, features=features, messages=tuple(messages), boxes=boxes, meta=meta)
 
     def images(self, names: list[Any], where: str) -> tuple[Path, ...]:
         """The paths of the images, all of which exist."""
-        if names == self.last[0]:
-            return self.last[1]
+        if names != self.last[0]:
+            self.last = (names, self.paths(names, "image", where), None, ())
+        return self.last[1]
+
+    def features(self, names: Any, where: str) -> tuple[Path, ...]:
+        """The paths of the files of region features, all of which exist; none where the images are such files."""
+        if not isinstance(names, list):
+            raise InputError(f"{where}: 'features' is a {type(names).__name__}; it must be a list")
+        return () if names == self.last[0] else self.paths(names, "feature", where)
+
+    def paths(self, names: list[Any], what: str, where: str) -> tuple[Path, ...]:
+        """File names as paths."""
         for name in names:
             if not isinstance(name, str):
-                raise InputError(f"{where}: 'images' holds a {type(name).__name__}; give file names")
+                raise InputError(f"{where}: '{what}s' holds a {type(name).__name__}; give file names")
             if not self.exists(str(self.root / name)):
                 raise InputError(
-                    f"{where}: names the image {name!r}, which is not in {self.root}; add it or mend the name"
+                    f"{where}: names the {what} {name!r}, which is not in {self.root}; add it or mend the name"
                 )
-        paths = tuple(self.root / name for name in names)
-        self.last = (names, paths, None, ())
-        return paths
+        return tuple(self.root / name for name in names)
 
     @staticmethod
     def messages(messages: list[Any], images: int, where: str) -> list[dict[str, Any]]:
@@ -216,6 +232,8 @@ def encode(example: Example, root: Path) -> str:
         "images": [Path(os.path.relpath(image, root)).as_posix() for image in example.images],
         "messages": example.messages,
     }
+    if example.features:
+        row["features"] = [Path(os.path.relpath(file, root)).as_posix() for file in example.features]
     if example.boxes:
         row["boxes"] = [encode_box(box.label, box.xyxy, box.image) for box in example.boxes]
     if example.meta:

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from foveal.core.errors import InputError
-from foveal.core.example import Example
+from foveal.core.example import FEATURES, Example
 from foveal.data.format import Checker, encode
 
 
@@ -61,6 +61,7 @@ def example(key: str, members: dict[str, bytes], where: str) -> Example:
         row.setdefault("images", [name for name in members if name != heads[0]])
     check = Checker(root=Path(), exists=members.__contains__, size=lambda name: opened(members[name], where).size)
     found = check.example(row, where)
+    _check_pictures(found, where)
     return replace(found, images=tuple(opened(members[str(name)], where) for name in found.images))
 
 
@@ -79,6 +80,7 @@ def write_shard(path: str | os.PathLike[str], examples: Iterable[Example]) -> in
     try:
         with tarfile.open(partial, "w") as tar:
             for number, one in enumerate(examples, start=1):
+                _check_pictures(one, f"example {one.id!r}")
                 names = [f"{number:08d}.{i}{Path(image).suffix}" for i, image in enumerate(one.images)]
                 line = encode(replace(one, images=tuple(map(Path, names))), Path()).encode()
                 for name, data in [(f"{number:08d}.json", line), *zip(names, map(_bytes, one.images), strict=True)]:
@@ -89,6 +91,11 @@ def write_shard(path: str | os.PathLike[str], examples: Iterable[Example]) -> in
     finally:
         partial.unlink(missing_ok=True)
     return number
+
+
+def _check_pictures(one: Example, where: str) -> None:
+    if one.features or any(str(name).endswith(FEATURES) for name in one.images):
+        raise InputError(f"{where}: a shard holds no files of region features; keep these beside a .jsonl file")
 
 
 def _bytes(image: Path) -> bytes:

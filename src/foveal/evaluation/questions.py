@@ -74,6 +74,7 @@ def without_images(example: Example) -> Example:
     return replace(
         example,
         images=(),
+        features=(),
         messages=tuple(
             {**message, "content": [{"type": "text", "text": said(message)}]} for message in example.messages
         ),

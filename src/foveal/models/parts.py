@@ -11,6 +11,7 @@ from foveal.core.errors import InputError
 from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
 from foveal.core.lookup import build
 from foveal.core.types import Batch, Grid, Layout, Stream, VisualTokens
+from foveal.layers.regions import pooled
 from foveal.models.config import ModelConfig
 
 M = TypeVar("M", bound=nn.Module)
@@ -33,16 +34,22 @@ class Sight(nn.Module):
             return None
         if self.connector is None:
             raise InputError("the batch holds images but the model has no vision encoder; load one that has")
-        if isinstance(batch.visual, VisualTokens):
-            return batch.visual
-        if self.vision is None:
-            raise InputError("the batch holds pixels but the model reads features made elsewhere; give VisualTokens")
-        return self.vision(batch.visual)
+        seen = batch.visual
+        if not isinstance(seen, VisualTokens):
+            if self.vision is None:
+                raise InputError("the batch holds pixels but the model reads features made elsewhere; give these")
+            seen = self.vision(seen)
+        return seen if batch.regions is None else pooled(seen, batch.regions)
 
-    def plan(self, sizes: Sequence[Grid]) -> Layout:
-        """The visual tokens that images of these sizes (height, width) will bring."""
-        if self.vision is None or self.connector is None:
-            raise InputError(f"{len(sizes)} images for a model without a vision encoder; ask in text alone")
+    def plan(self, sizes: Sequence[Grid] | Layout) -> Layout:
+        """The visual tokens that images of these sizes (height, width) will bring, or regions of this layout."""
+        if self.connector is None or (self.vision is None and not isinstance(sizes, Layout)):
+            given = len(sizes.counts) if isinstance(sizes, Layout) else len(sizes)
+            way = "ask in text alone" if self.connector is None else "it reads features made elsewhere"
+            raise InputError(f"{given} images for a model without a vision encoder; {way}")
+        if isinstance(sizes, Layout):
+            return self.connector.plan(sizes)
+        assert self.vision is not None
         return self.connector.plan(self.vision.plan(sizes))
 
 

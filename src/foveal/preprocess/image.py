@@ -11,6 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from foveal.core.errors import InputError
+from foveal.core.example import FEATURES
 from foveal.core.types import Grid
 
 LIMIT = 200_000_000  # pixels; more in one picture is taken for a decompression bomb
@@ -87,6 +88,8 @@ def _open(source: Any, name: str) -> Image.Image:
 
 
 def _read(path: Path, name: str) -> bytes:
+    if path.suffix in FEATURES:
+        raise InputError(f"{name} holds region features, and this model reads pictures; give it the picture")
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -12,19 +12,20 @@ from torch import Tensor
 from foveal.core.config import dump, parse
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
-from foveal.core.types import IGNORE, Batch, Grid, Layout, Pixels, VisualTokens
+from foveal.core.types import IGNORE, Batch, Layout, Pixels, VisualTokens
 from foveal.preprocess import chat
 from foveal.preprocess.cells import cells as cell_labels
-from foveal.preprocess.collate import Group, Padding, collate, lengths, pack, pictures, same_images, size, split
+from foveal.preprocess.collate import Group, Padding, collate, lengths, pack, same_images, size, split
 from foveal.preprocess.image import image_size
 from foveal.preprocess.masking import Masking, Words, exchanged, mask_regions, mask_words
+from foveal.preprocess.region_files import Reader, RegionFiles
+from foveal.preprocess.regions import Plan, Sights, Source, sights
 from foveal.preprocess.tokens import Coder, Encoded, encoded
 from foveal.preprocess.transform import ImageTransform
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Plan = Callable[[Sequence[Grid]], Layout]
 See = Callable[[Sequence[Any]], Pixels | VisualTokens]
 Asked = Example | tuple[Any, str]
 Learned = Example | Encoded
@@ -39,7 +40,10 @@ class ProcessorConfig:
     `mutual` lets the tokens of an image see each other, not only the earlier ones (PaliGemma, 2407.07726).
     `answers` is the vocabulary of a model that chooses its answers: batches hold questions alone, and the tokens of
     an answer are its place in the vocabulary. `background` is the word that stands for cells without a box; without
-    it they carry no label. With `masking`, training batches hold whole conversations with parts of them hidden.
+    it they carry no label. `regions` says what is a visual token: a cell of the encoder's `grid`, what lies in the
+    data's true boxes (`oracle`: a bound, no system, for it leaks how many things there are and where), or in fixed
+    windows (`proposals`). With `region_files` images are files of features that a detector has made. With `masking`,
+    training batches hold whole conversations with parts of them hidden.
     """
 
     image: ImageTransform = field(default_factory=ImageTransform)
@@ -52,6 +56,8 @@ class ProcessorConfig:
     background: str | None = None
     answers: tuple[str, ...] | None = None
     masking: Masking | None = None
+    regions: Source = "grid"
+    region_files: RegionFiles | None = None
 
 
 class Processor:
@@ -64,6 +70,7 @@ class Processor:
         self.truncated = 0
         self._coder = Coder(tokenizer, self.config.marker)
         self._labels: dict[str, int] = {}
+        self._files = None if self.config.region_files is None else Reader(self.config.region_files)
         if self.config.answers is not None and not self.config.answers:
             raise InputError("an empty answer vocabulary; give the processor at least one answer, or none at all")
         self._classes = {answer: place for place, answer in enumerate(self.config.answers or ())}
@@ -86,7 +93,7 @@ class Processor:
 
     def encode(self, example: Example, *, where: str = "") -> Encoded:
         """The conversation's tokens with its answers marked: pure, so keep it instead of doing it again."""
-        where = where or f"example {example.id!r}"
+        where, example = where or f"example {example.id!r}", self._read(example)
         if self._classes and self.config.masking is None:
             return replace(self._asked(example, 0), example=example)
         turns = chat.turns(example, marker=self.config.marker, order=self.config.order, where=where)
@@ -109,17 +116,9 @@ class Processor:
         that ask about it (only where no question steers vision). Raises InputError where `room` more tokens would
         pass the context.
         """
-        groups = [[self._asked(one, row)] for row, one in enumerate(conversations, 1)]
-        images, places = pictures(groups, shared=shared)
-        layout = self._layout(plan, images)
-        for (one,), mine in zip(groups, places, strict=True):
-            self._check_room(one, [layout.counts[i] for i in mine], room)
-        coder = self._coder
-        rows = [[group] for group in groups]
-        batch = collate(
-            rows, layout, places, padding=padding, pad=coder.pad_id, fill=coder.fill_id, mutual=self.config.mutual
-        )
-        return replace(batch, labels=None, visual=self._seen(images, visual))
+        asked = [self._asked(one, row) for row, one in enumerate(conversations, 1)]
+        batch, _ = self._apart(asked, plan, visual, padding, room=room, shared=shared)
+        return replace(batch, labels=None)
 
     def training(
         self,
@@ -153,20 +152,19 @@ class Processor:
         groups = [[self._fitting(one, c, limit) for one in group] for group, c in zip(groups, counts, strict=True)]
         rows = [[group] for group in groups] if length is None else _packed(groups, counts, length)
         ordered = [group for row in rows for group in row]
-        images, places = pictures(ordered)
-        layout, coder = self._layout(plan, images), self._coder
+        shown, coder = self._sights(ordered, plan), self._coder
         batch = collate(
             rows,
-            layout,
-            places,
+            shown.layout,
+            shown.places,
             padding=padding,
             pad=coder.pad_id,
             fill=coder.fill_id,
             length=length,
             mutual=self.config.mutual,
         )
-        targets = {"cells": self._cells(ordered, layout)} if cells else {}
-        return replace(batch, visual=self._seen(images, visual), targets=targets)
+        targets = {"cells": self._cells(ordered, shown.layout)} if cells else {}
+        return replace(batch, visual=self._seen(shown.images, visual), regions=shown.regions, targets=targets)
 
     def _chosen(self, asked: Sequence[Encoded], plan: Plan, visual: See | None, padding: Padding) -> Batch:
         """Questions in rows that share their images, and the classes of their answers."""
@@ -194,16 +192,26 @@ class Processor:
     def _words(self) -> Words:
         return Words.of(len(self.tokenizer), self._coder.special, self._coder.mask_id)
 
-    def _apart(self, rows: Sequence[Encoded], plan: Plan, visual: See | None, padding: Padding) -> tuple[Batch, Layout]:
-        """A row for each conversation; an image is seen once for all of them."""
-        images, places = pictures([[one] for one in rows], shared=True)
-        layout, coder = self._layout(plan, images), self._coder
-        for one, mine in zip(rows, places, strict=True):
-            self._check_room(one, [layout.counts[i] for i in mine], 0)
+    def _apart(
+        self,
+        asked: Sequence[Encoded],
+        plan: Plan,
+        visual: See | None,
+        padding: Padding,
+        *,
+        room: int = 0,
+        shared: bool = True,
+    ) -> tuple[Batch, Layout]:
+        """A row for each conversation; `shared` sees an image once for all of them."""
+        rows = [[[one]] for one in asked]
+        shown, coder = self._sights([[one] for one in asked], plan, shared=shared), self._coder
+        for one, mine in zip(asked, shown.places, strict=True):
+            self._check_room(one, [shown.layout.counts[i] for i in mine], room)
+        mutual = self.config.mutual
         batch = collate(
-            [[[one]] for one in rows], layout, places, padding=padding, pad=coder.pad_id, fill=coder.fill_id
+            rows, shown.layout, shown.places, padding=padding, pad=coder.pad_id, fill=coder.fill_id, mutual=mutual
         )
-        return replace(batch, visual=self._seen(images, visual)), layout
+        return replace(batch, visual=self._seen(shown.images, visual), regions=shown.regions), shown.layout
 
     def settings(self) -> dict[str, Any]:
         """The configuration as plain data; `from_settings` reads it back."""
@@ -220,6 +228,7 @@ class Processor:
         where = f"row {row}" if isinstance(one, tuple) else f"example {one.id!r}"
         if isinstance(one, tuple):
             one = chat.question(*one, marker=self.config.marker)
+        one = self._read(one)
         messages = one.messages
         while messages and messages[-1].get("role") == "assistant":
             messages = messages[:-1]
@@ -237,13 +246,17 @@ class Processor:
             raise InputError(f"a group of conversations must be about the same images; this one holds: {names}")
         return group
 
-    def _layout(self, plan: Plan, images: Sequence[Any]) -> Layout:
-        return plan([self.transform.grid] * len(images)) if images else Layout(counts=(), grids=())
+    def _sights(self, groups: Sequence[Group], plan: Plan, *, shared: bool = False) -> Sights:
+        source, files = self.config.regions, self._files
+        return sights(groups, plan, transform=self.transform, source=source, files=files, shared=shared)
+
+    def _read(self, example: Example) -> Example:
+        """The example with what this model looks at as its images."""
+        return replace(example, images=example.features) if self._files and example.features else example
 
     def _counts(self, plan: Plan, groups: Sequence[Group]) -> list[list[int]]:
-        images, places = pictures(groups)
-        layout = self._layout(plan, images)
-        return [[layout.counts[i] for i in mine] for mine in places]
+        shown = self._sights(groups, plan)
+        return [[shown.layout.counts[i] for i in mine] for mine in shown.places]
 
     def _check_room(self, one: Encoded, counts: Sequence[int], room: int) -> None:
         total, room = int(lengths(one, counts).sum()), 0 if self._classes else room  # what is chosen takes no room
@@ -277,7 +290,7 @@ class Processor:
     def _seen(self, images: Sequence[Any], visual: See | None) -> Pixels | VisualTokens | None:
         if not images:
             return None
-        seen = visual(images) if visual is not None else self.transform.pixels(images)
+        seen = (visual or self._files or self.transform.pixels)(images)
         if isinstance(seen, VisualTokens) and len(seen.layout.counts) != len(images):
             raise InputError(
                 f"features of {len(seen.layout.counts)} images for a batch of {len(images)}; give one set an image"

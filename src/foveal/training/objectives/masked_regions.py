@@ -52,7 +52,7 @@ def hidden(model: nn.Module, batch: Batch) -> tuple[Batch, VisualTokens]:
         raise InputError(f"{what}; masked regions want images, and 'masking' with a share of regions")
     keep = ~chosen[:, None]
     levels = tuple(level * keep for level in seen.levels)
-    return replace(batch, visual=replace(seen, features=seen.features * keep, levels=levels)), seen
+    return replace(batch, visual=replace(seen, features=seen.features * keep, levels=levels), regions=None), seen
 
 
 def places(batch: Batch) -> Bool[Tensor, "B L"]:

@@ -1,0 +1,59 @@
+"""What stands for a token: true boxes, windows, or files."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from foveal.core.errors import InputError
+from foveal.core.types import Layout
+from foveal.preprocess.region_files import RegionFiles
+from foveal.preprocess.regions import windows
+
+
+def plan(of):
+    return of if isinstance(of, Layout) else Layout.of_grids([(2, 2)] * len(of))
+
+
+def test_true_boxes_follow_the_image_as_it_is_resized(processor, example):
+    wide = Image.new("RGB", (16, 8))
+    boxes = [("cat", (0.0, 0.0, 8.0, 8.0)), ("dog", (8.0, 0.0, 16.0, 8.0))]
+    one = example("what", "red apple", pictures=[wide], boxes=boxes)
+    made = processor(regions="oracle")
+    batch = made.training([one], plan=plan)
+    whole, *rest = batch.regions.boxes.tolist()
+    assert whole == [0, 0, 1, 1] and batch.regions.layout.counts == (3,)
+    assert sum(right - left for left, _, right, _ in rest) == pytest.approx(1.0)
+    assert (batch.image_slot >= 0).sum() == 3
+    none = made.prompt([replace(one, boxes=())], plan=plan)
+    assert none.regions.boxes.tolist() == [[0, 0, 1, 1]]
+
+
+def test_windows_are_the_same_for_each_image(processor, example):
+    batch = processor(regions="proposals").training([example("what", "red apple")], plan=plan)
+    assert torch.equal(batch.regions.boxes, windows()) and len(windows()) == 1 + 4 + 9 + 16
+    area = (windows()[:, 2:] - windows()[:, :2]).prod(-1)
+    assert area.sum().item() == pytest.approx(4.0)
+
+
+def test_the_grid_needs_no_regions(processor, example):
+    assert processor().training([example("what", "red apple")], plan=plan).regions is None
+
+
+def test_files_stand_in_for_pictures(processor, example, tmp_path):
+    for number in range(2):
+        boxes = [[0, 0, 5, 5]] * (2 + number)
+        np.savez(tmp_path / f"{number}.npz", features=np.ones((2 + number, 3)), boxes=boxes, size=[10, 10])
+    files = [tmp_path / f"{number}.npz" for number in range(2)]
+    made = processor(region_files=RegionFiles(width=3))
+    alone = [example("what", "red apple", pictures=[file]) for file in files]
+    beside = [replace(example("what", "red apple"), features=(file,)) for file in files]
+    for asked in (alone, beside):
+        batch = made.training(asked, plan=plan)
+        assert batch.visual.layout.counts == (2, 3) and batch.visual.features.shape == (5, 3)
+        assert (batch.image_slot >= 0).sum(1).tolist() == [2, 3]
+        assert made.prompt(asked, plan=plan).visual.layout.counts == (2, 3)
+    with pytest.raises(InputError, match=r"holds region features, and this model reads pictures"):
+        processor().training(alone, plan=plan)
