@@ -85,6 +85,24 @@ def test_the_same_is_hidden_each_time(painted):
     assert all((whole[name] == again[name]).all() for name in whole)
 
 
+def test_pretraining_is_scored_on_its_own_tasks(painted, capsys):
+    Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
+    assert run(["train", "tiny.yaml"]) == 0
+    Path("data/train.jsonl").rename("data/test.jsonl")
+    capsys.readouterr()
+    command = ["eval", "--run", "runs/tiny", "--data", "data", "--pretraining", "--batch", "12"]
+    assert run([*command, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {task: set(told[task]) for task in ("words", "regions", "matching")} == {
+        "words": {"loss", "prior", "accuracy", "majority", "count"},
+        "regions": {"loss", "prior", "count"},
+        "matching": {"loss", "prior", "accuracy", "majority", "count"},
+    }
+    assert told["matching"]["count"] == 12 and 0 < told["regions"]["prior"] <= 1
+    assert run(command) == 0
+    assert "matching" in capsys.readouterr().out
+
+
 @pytest.fixture
 def detected(painted):
     """The data again, with a file of two regions beside each picture."""

@@ -24,6 +24,9 @@ def command(
     batch: int = typer.Option(64, "--batch", help="Questions answered together."),
     max_new_tokens: int = typer.Option(32, "--max-new-tokens", help="The longest answer, in tokens."),
     report: Path | None = typer.Option(None, "--report", help="Also write a report: one HTML file."),
+    pretraining: bool = typer.Option(
+        False, "--pretraining", help="Score hidden words, hidden regions and foreign texts instead of answers."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object instead of a table."),
 ) -> None:
     """Score a run: exact match by kind of question, beside a model without images and the most frequent answers."""
@@ -33,11 +36,22 @@ def command(
     from foveal.cli._evaluate import Wanted, evaluate
 
     console = _show.console(quiet=as_json)
+    where = {"run": str(run or "starter"), "data": str(data), "split": split}
+    if pretraining:
+        from foveal.cli import _pretraining
+
+        told = _pretraining.pretraining(
+            run, data, split=split, limit=limit, batch=batch, progress=partial(_show.bar, console)
+        )
+        if as_json:
+            _show.print_json({**where, **told})
+        else:
+            console.print(_tasks(told))
+        return
     wanted = Wanted(
         run=run, data=data, split=split, limit=limit, text_only=text_only, batch=batch, max_new_tokens=max_new_tokens
     )
     found = evaluate(wanted, progress=partial(_show.bar, console))
-    where = {"run": str(run or "starter"), "data": str(data), "split": split}
     if report is not None:
         from foveal.cli._report import write
 
@@ -48,6 +62,21 @@ def command(
     show(console, found)
     if report is not None:
         console.print(f"report: {report}")
+
+
+def _tasks(told: dict[str, dict[str, float]]) -> Any:
+    """The table of the pretraining tasks."""
+    from foveal.cli import _show
+
+    def share(value: float | None) -> str:
+        return "" if value is None else f"{100 * value:.1f}%"
+
+    lines = [
+        [task, f"{row['loss']:.3f}", f"{row['prior']:.3f}", share(row.get("accuracy")), share(row.get("majority")),
+         f"{row['count']:,}"]
+        for task, row in told.items()
+    ]  # fmt: skip
+    return _show.table(["task", "loss", "prior", "accuracy", "majority", "count"], lines)
 
 
 def show(console: "Console", found: "Evaluation") -> None:

@@ -1,0 +1,140 @@
+"""How well a pretrained encoder does what it was pretrained for, on examples that it has not seen."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foveal.core.errors import InputError
+from foveal.core.example import Example
+
+if TYPE_CHECKING:
+    from foveal.core.types import Batch
+
+TASKS = {"words": "words", "regions": "regions", "matching": "foreign"}  # heads, and the masking that each wants
+Told = Callable[[str, int], Any]
+
+
+def pretraining(
+    run: Path | None, data: Path, *, split: str, limit: int | None, batch: int, progress: Told
+) -> dict[str, dict[str, float]]:
+    """For each task that the run has a head for: the mean loss and what needs no look at the example.
+
+    `prior` is the loss of the frequencies of words, or of the mean of the regions, in these very examples; of pairs it
+    is the share of the more frequent class. Raises InputError for a run that was not pretrained.
+    """
+    from foveal.cli._runs import open_run
+    from foveal.data.format import read
+
+    loaded = open_run(run)
+    heads = getattr(loaded.model, "heads", {})
+    tasks = [task for task in TASKS if task in heads]
+    if not tasks:
+        raise InputError(f"{run or 'starter'} has no head for {', '.join(TASKS)}; it was not pretrained for these")
+    examples = _mixed(read(data, split=split), limit)
+    found = _Found()
+    with progress("hidden", len(examples)) as advance:
+        for made, count in _batches(loaded, examples, tasks, batch):
+            _add(found, loaded.model, made, tasks)
+            advance(count)
+    return found.told()
+
+
+def _mixed(examples: Sequence[Example], limit: int | None) -> list[Example]:
+    """In an order that puts different images beside each other; the same each time."""
+    import numpy as np
+
+    order = np.random.default_rng(0).permutation(len(examples))[:limit]
+    return [examples[place] for place in order]
+
+
+def _batches(
+    loaded: Any, examples: Sequence[Example], tasks: Sequence[str], size: int
+) -> Iterator[tuple["Batch", int]]:
+    from foveal.preprocess.masking import Masking
+    from foveal.preprocess.processor import Processor
+
+    shares = {share: 0.0 for task, share in TASKS.items() if task not in tasks}
+    masking = Masking(**shares)
+    own = loaded.processor
+    processor = Processor(tokenizer=own.tokenizer, config=replace(own.config, masking=masking))
+    device = next(loaded.model.parameters()).device
+    for start in range(0, len(examples), size):
+        some = examples[start : start + size]
+        yield processor.training(some, plan=loaded.model.plan, seed=(start,)).to(device), len(some)
+
+
+class _Found:
+    """Sums over batches."""
+
+    def __init__(self) -> None:
+        self.loss: dict[str, float] = defaultdict(float)
+        self.right: dict[str, int] = defaultdict(int)
+        self.count: dict[str, int] = defaultdict(int)
+        self.classes: dict[str, Counter[int]] = defaultdict(Counter)
+        self.regions: list[Any] = []
+        self.target: Any = "feature"
+
+    def told(self) -> dict[str, dict[str, float]]:
+        """Means, and their priors."""
+        return {task: self._task(task) for task in TASKS if self.count[task]}
+
+    def _task(self, task: str) -> dict[str, float]:
+        count, loss = self.count[task], self.loss[task] / self.count[task]
+        if task == "regions":
+            return {"loss": loss, "prior": self._region_prior(), "count": count}
+        accuracy, counts = self.right[task] / count, self.classes[task]
+        most = max(counts.values()) / count
+        return {"loss": loss, "prior": _entropy(counts), "accuracy": accuracy, "majority": most, "count": count}
+
+    def _region_prior(self) -> float:
+        import torch
+
+        from foveal.training.objectives import masked_regions as by_region
+
+        every = torch.cat(self.regions)
+        told = by_region.constant(every, self.target).expand_as(every)
+        return float(by_region.apart(told, every, self.target).mean())
+
+
+def _entropy(counts: Counter[int]) -> float:
+    from math import log
+
+    total = counts.total()
+    return -sum(count / total * log(count / total) for count in counts.values())
+
+
+def _add(found: _Found, model: Any, batch: "Batch", tasks: Sequence[str]) -> None:
+    """Count what the model says of one batch."""
+    import torch
+
+    from foveal.core.types import IGNORE
+    from foveal.training.objectives import masked_regions, masked_words, matching
+
+    with torch.inference_mode():
+        at: dict[str, Any] = {"words": masked_words.places(batch)} if "words" in tasks else {}
+        seen = None
+        if "regions" in tasks and batch.visual is not None:
+            found.target = "feature" if model.config.heads["regions"].settings.labels is None else "classes"
+            batch, seen = masked_regions.hidden(model, batch)
+            at["regions"] = masked_regions.places(batch)
+        told = model(batch, at={**at, **({"matching": None} if "matching" in tasks else {})}).heads
+        scored: dict[str, tuple[Any, Any, Any]] = {}
+        if "words" in tasks and batch.labels is not None:
+            loss, _ = masked_words.score(told["words"], batch)
+            scored["words"] = loss, told["words"], batch.labels[batch.labels != IGNORE]
+        if "matching" in tasks:
+            loss, *_ = matching.score(told["matching"], batch)
+            scored["matching"] = loss, told["matching"], batch.targets["matching"]
+        for task, (loss, said, right) in scored.items():
+            found.loss[task] += float(loss)
+            found.right[task] += int((said.argmax(-1) == right).sum())
+            found.count[task] += len(right)
+            found.classes[task].update(right.tolist())
+        if seen is not None:
+            loss, count, _ = masked_regions.score(told["regions"], batch, seen, target=found.target)
+            found.loss["regions"] += float(loss)
+            found.count["regions"] += count
+            every = masked_regions.wanted(seen, found.target)
+            found.regions.append(every[batch.image_slot[masked_regions.places(batch)]].cpu())
