@@ -43,16 +43,16 @@ def test_known_answers(known_answers, checkpoint, case):
         torch.testing.assert_close(output.loss, expected["loss"][0], **TOLERANCE)
 
 
-def reference(seed):
+def reference(seed, kind="PreTraining", **more):
     """A random tiny VisualBERT of transformers."""
     import transformers as hf
 
     torch.manual_seed(seed)
     config = hf.VisualBertConfig(
         vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40,
-        visual_embedding_dim=12, max_position_embeddings=32, type_vocab_size=3, hidden_act="relu",
+        visual_embedding_dim=12, max_position_embeddings=32, type_vocab_size=3, hidden_act="relu", **more,
     )  # fmt: skip
-    model = hf.VisualBertForPreTraining(config).eval()
+    model = getattr(hf, f"VisualBertFor{kind}")(config).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.normal_(std=0.3)
@@ -123,4 +123,55 @@ def test_a_missing_weight_is_named(tmp_path):
     save_file({name: weight for name, weight in state.items() if "visual_projection.bias" not in name},
               tmp_path / "model.safetensors")  # fmt: skip
     with pytest.raises(InputError, match=r"missing: visual_bert\.embeddings\.visual_projection\.bias"):
+        load(tmp_path)
+
+
+def asked(*rows, length=7, regions=4):
+    """Two regions of padding, and one word."""
+    words, seen = torch.ones(*rows, length, dtype=torch.long), torch.ones(*rows, regions, dtype=torch.long)
+    words[..., -1], seen[..., 0, -2:] = 0, 0
+    return {
+        "input_ids": torch.randint(0, 50, (*rows, length)),
+        "visual_embeds": torch.randn(*rows, regions, 12),
+        "attention_mask": words,
+        "visual_attention_mask": seen,
+        "visual_token_type_ids": torch.randint(0, 3, (*rows, regions)),
+    }
+
+
+LABELS = {
+    "MultipleChoice": ((2, 4), torch.tensor([3, 0])),
+    "VisualReasoning": ((3,), torch.tensor([1, 0, 4])),
+    "QuestionAnswering": ((3,), torch.softmax(torch.arange(15.0).view(3, 5).sin(), -1)),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_answers_equal_those_of_the_reference(tmp_path, kind):
+    import transformers as hf
+
+    theirs = reference(5, kind, num_labels=5)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = load(tmp_path / "theirs")
+    rows, labels = LABELS[kind]
+    for given in (asked(*rows), {**asked(*rows), "labels": labels}):
+        with torch.no_grad():
+            expected, mine = theirs(**given, output_hidden_states=True), ours(**given, output_hidden_states=True)
+        torch.testing.assert_close(mine.logits, expected.logits, **TOLERANCE)
+        torch.testing.assert_close(mine.hidden_states[0], expected.hidden_states[0], **TOLERANCE)
+        if "labels" in given:
+            torch.testing.assert_close(mine.loss, expected.loss, **TOLERANCE)
+    ours.save_pretrained(tmp_path / "back")
+    again = getattr(hf, f"VisualBertFor{kind}").from_pretrained(tmp_path / "back").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(**given).logits, expected.logits, **TOLERANCE)
+
+
+def test_a_text_without_a_word_to_answer_at_and_another_architecture_are_told(tmp_path):
+    reference(6, "QuestionAnswering").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="fewer than 2 tokens"):
+        load(tmp_path)(torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 2, 12))
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["VisualBertForSleeping"]}))
+    with pytest.raises(InputError, match="unknown architecture 'VisualBertForSleeping'"):
         load(tmp_path)

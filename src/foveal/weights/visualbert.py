@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from foveal.core.errors import InputError
+from foveal.core.errors import InputError, unknown
 from foveal.core.types import IGNORE, Batch, Layout, VisualTokens
 from foveal.models.config import ModelConfig
 from foveal.models.masked import Masked, empty
@@ -39,7 +39,7 @@ _EMBEDDINGS: list[Rule] = [
     ("fusion.positions.weight", "visual_bert.embeddings.visual_position_embeddings.weight"),
     (None, ("visual_bert.embeddings.position_ids", "visual_bert.embeddings.visual_position_ids")),
 ]
-_HEADS: list[Rule] = [
+_PRETRAINING: list[Rule] = [
     ("heads.prediction.transform.*", "cls.predictions.transform.dense.*"),
     ("heads.prediction.norm.*", "cls.predictions.transform.LayerNorm.*"),
     ("heads.prediction.bias", ("cls.predictions.bias", "cls.predictions.decoder.bias")),
@@ -47,7 +47,35 @@ _HEADS: list[Rule] = [
     ("heads.matching.pool.*", "visual_bert.pooler.dense.*"),
     ("heads.matching.classes.*", "cls.seq_relationship.*"),
 ]
-RENAMING = Renaming([*_LAYER, *_EMBEDDINGS, *_HEADS])
+_POOLED: list[Rule] = [
+    ("heads.answer.pool.*", "visual_bert.pooler.dense.*"),
+    ("heads.answer.classes.*", "cls.*"),
+]
+_UNPOOLED: list[Rule] = [
+    ("heads.answer.classes.*", "cls.*"),
+    (None, ("visual_bert.pooler.dense.weight", "visual_bert.pooler.dense.bias")),  # there, but never asked
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """An architecture: its heads (`num_labels` is filled in where None stands for labels) and their names."""
+
+    heads: Mapping[str, Mapping[str, Any]]
+    rules: list[Rule]
+
+
+_KINDS = {
+    "VisualBertForPreTraining": _Kind(
+        heads={"prediction": {"name": "masked_language"}, "matching": {"name": "classification", "labels": 2}},
+        rules=_PRETRAINING,
+    ),
+    "VisualBertForMultipleChoice": _Kind(heads={"answer": {"name": "classification", "labels": 1}}, rules=_POOLED),
+    "VisualBertForVisualReasoning": _Kind(heads={"answer": {"name": "classification", "labels": None}}, rules=_POOLED),
+    "VisualBertForQuestionAnswering": _Kind(
+        heads={"answer": {"name": "token_classification", "labels": None}}, rules=_UNPOOLED
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +93,28 @@ def matches(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") in KINDS
 
 
+def architecture(config: Mapping[str, Any]) -> str:
+    """The reference's class; raises InputError for one that is not there."""
+    name = (config.get("architectures") or ["VisualBertForPreTraining"])[0]
+    if name not in _KINDS:
+        raise unknown("architecture", name, _KINDS)
+    return name
+
+
 def renaming(config: Mapping[str, Any]) -> Renaming:
     """Between the reference's weight names and ours."""
-    return RENAMING
+    return Renaming([*_LAYER, *_EMBEDDINGS, *_KINDS[architecture(config)].rules])
+
+
+def _heads(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    labels = len(config.get("id2label") or {}) or config.get("num_labels", 2)
+    heads = {name: dict(head) for name, head in _KINDS[architecture(config)].heads.items()}
+    for head in heads.values():
+        if head["name"] == "masked_language":
+            head |= {"activation": config.get("hidden_act", "gelu"), "eps": config.get("layer_norm_eps", 1e-12)}
+        elif head["labels"] is None:
+            head["labels"] = labels
+    return heads
 
 
 def model_config(config: Mapping[str, Any]) -> ModelConfig:
@@ -95,20 +142,45 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
             "connector": "linear",
             "fusion": {"name": "single_stream", "types": types, "positions": context},
             "language": language,
-            "heads": {
-                "prediction": {"name": "masked_language", "activation": act, "eps": eps},
-                "matching": {"name": "classification", "labels": 2},
-            },
+            "heads": _heads(config),
         }
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class VisualBertAnswer:
+    """The reference's fields; `hidden_states` are None where they were not asked for."""
+
+    logits: Float[Tensor, "B K"]
+    loss: Float[Tensor, ""] | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
 class VisualBert(nn.Module):
-    """A masked model called with the argument names of VisualBertForPreTraining."""
+    """A masked model called with the argument names of its reference; what it says is of the architecture's kind.
+
+    Arguments: input_ids, visual_embeds, attention_mask, token_type_ids, position_ids, visual_attention_mask,
+    visual_token_type_ids, image_text_alignment, labels, output_hidden_states. Raises InputError for features of
+    another width or count.
+    """
 
     def __init__(self, model: Masked, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.model, self.config = model, dict(config)
+
+    def batch(self, input_ids: Tensor, visual_embeds: Tensor | None, **places: Tensor | None) -> Batch:
+        """What the model reads, out of the reference's arguments."""
+        return to_batch(input_ids, visual_embeds, width=self.model.config.features or 0, **places)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write a checkpoint that `transformers` loads: config.json and the weights."""
+        folder = Path(directory)
+        write_checkpoint(folder, renaming(self.config).to_theirs(self.model.state_dict()))
+        write_json(folder / "config.json", self.config)
+
+
+class PreTraining(VisualBert):
+    """VisualBertForPreTraining."""
 
     def forward(
         self,
@@ -123,10 +195,9 @@ class VisualBert(nn.Module):
         """Words, then regions: the scores of every word at every place, and whether text and image belong together.
 
         With `labels` (of words and regions, IGNORE where none is wanted) comes the loss; `sentence_image_labels` add
-        theirs. `places` are attention_mask, token_type_ids, visual_attention_mask, visual_token_type_ids,
-        image_text_alignment and position_ids. Raises InputError for features of another width or count.
+        theirs.
         """
-        batch = to_batch(input_ids, visual_embeds, width=self.model.config.features or 0, **places)
+        batch = self.batch(input_ids, visual_embeds, **places)
         output = self.model(batch, keep_hidden=output_hidden_states)
         words, pairs = output.heads["prediction"], output.heads["matching"]
         loss = None
@@ -142,11 +213,84 @@ class VisualBert(nn.Module):
             hidden_states=output.hidden_states,
         )
 
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write a checkpoint that `transformers` loads: config.json and the weights."""
-        folder = Path(directory)
-        write_checkpoint(folder, RENAMING.to_theirs(self.model.state_dict()))
-        write_json(folder / "config.json", self.config)
+
+class VisualReasoning(VisualBert):
+    """VisualBertForVisualReasoning (NLVR2): one text about the regions of two images, which their types tell apart."""
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B L"],
+        visual_embeds: Float[Tensor, "rows R E"] | None = None,
+        *,
+        labels: Int[Tensor, " B"] | None = None,
+        output_hidden_states: bool = False,
+        **places: Tensor | None,
+    ) -> VisualBertAnswer:
+        """Scores of the labels, and the cross-entropy of the right ones where these are given."""
+        output = self.model(self.batch(input_ids, visual_embeds, **places), keep_hidden=output_hidden_states)
+        loss = None if labels is None else F.cross_entropy(output.logits, labels.flatten())
+        return VisualBertAnswer(logits=output.logits, loss=loss, hidden_states=output.hidden_states)
+
+
+class MultipleChoice(VisualBert):
+    """VisualBertForMultipleChoice (VCR): several texts about the regions of one image, of which one is right."""
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B C L"],
+        visual_embeds: Float[Tensor, "rows C R E"] | None = None,
+        *,
+        labels: Int[Tensor, " B"] | None = None,
+        output_hidden_states: bool = False,
+        **places: Tensor | None,
+    ) -> VisualBertAnswer:
+        """A score `[B C]` of each text; every argument has a place for each choice, as the reference's has."""
+        flat = {name: given if given is None else given.flatten(0, 1) for name, given in places.items()}
+        seen = None if visual_embeds is None else visual_embeds.flatten(0, 1)
+        batch = self.batch(input_ids.flatten(0, 1), seen, **flat)
+        output = self.model(batch, keep_hidden=output_hidden_states)
+        logits = output.logits.view(input_ids.shape[:2])
+        loss = None if labels is None else F.cross_entropy(logits, labels.flatten())
+        return VisualBertAnswer(logits=logits, loss=loss, hidden_states=output.hidden_states)
+
+
+class QuestionAnswering(VisualBert):
+    """VisualBertForQuestionAnswering: answers are scored off the word before the last one of the text."""
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B L"],
+        visual_embeds: Float[Tensor, "rows R E"] | None = None,
+        *,
+        attention_mask: Int[Tensor, "B L"] | None = None,
+        labels: Float[Tensor, "B K"] | None = None,
+        output_hidden_states: bool = False,
+        **places: Tensor | None,
+    ) -> VisualBertAnswer:
+        """Scores of the answers; with `labels`, their distribution, the logarithms of the chances and the divergence.
+
+        Raises InputError for a text of a single word.
+        """
+        known = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        last = known.sum(1) - 2  # as the reference counts
+        if (last < 0).any():
+            raise InputError("a text of fewer than 2 tokens has none to score answers at; give the question whole")
+        batch = self.batch(input_ids, visual_embeds, attention_mask=attention_mask, **places)
+        where = torch.arange(batch.valid.shape[1], device=last.device) == last[:, None]
+        output = self.model(batch, at={"answer": where}, keep_hidden=output_hidden_states)
+        logits, loss = output.logits, None
+        if labels is not None:
+            logits = logits.log_softmax(-1)
+            loss = F.kl_div(logits, labels, reduction="batchmean")
+        return VisualBertAnswer(logits=logits, loss=loss, hidden_states=output.hidden_states)
+
+
+_WRAPPERS = {
+    "VisualBertForPreTraining": PreTraining,
+    "VisualBertForVisualReasoning": VisualReasoning,
+    "VisualBertForMultipleChoice": MultipleChoice,
+    "VisualBertForQuestionAnswering": QuestionAnswering,
+}
 
 
 def to_batch(
@@ -216,5 +360,5 @@ def load(
     """
     model = empty(model_config(config))
     state = read_checkpoint(Path(directory))
-    load_strict(model, state, str(directory), renaming=RENAMING, dtype=dtype, device=device)
-    return VisualBert(model, config).eval()
+    load_strict(model, state, str(directory), renaming=renaming(config), dtype=dtype, device=device)
+    return _WRAPPERS[architecture(config)](model, config).eval()
