@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from foveal.core.errors import InputError
+from foveal.core.types import Batch
 from foveal.training.config import Stage
 from foveal.training.objectives.joint import joint
-from foveal.training.objectives.match import match
+from foveal.training.objectives.match import match, visible
 
 WEIGHTS = {"answers": 1.0, "cells": 0.5, "match": 0.25}
 
@@ -44,6 +45,28 @@ def test_a_word_that_no_cell_shows_and_an_answer_count_nothing(batch):
     assert match(model, replace(given, targets=elsewhere))[1] == 0
     answers = replace(given, labels=given.input_ids)
     assert match(model, given)[1] > match(model, answers)[1] == 0
+
+
+def test_an_answer_looks_at_the_word_it_is_about(batch):
+    model, given = batch
+    end = int(given.valid.sum(1).min()) - 1
+    words = given.valid & (given.image_slot < 0)
+    shown = words & (given.input_ids[..., None] == given.targets["cells"].view(len(words), 1, -1)).any(-1)
+    labels = torch.full_like(given.input_ids, -100)
+    labels[:, end] = given.input_ids[:, end]
+    counted = match(model, replace(given, labels=labels))[1]
+    asked_about = shown[:, :end].any(1)
+    assert asked_about.any()
+    assert counted == int(shown.sum() - shown[:, end].sum() + asked_about.sum())
+
+
+def test_a_token_sees_the_trunk_its_branch_and_itself():
+    ids = torch.arange(1, 7)[None]
+    branch = torch.tensor([[0, 0, 1, 1, 2, 2]])
+    valid = torch.tensor([[True, True, True, True, True, False]])
+    one = Batch(input_ids=ids, valid=valid, prompt=valid, image_slot=torch.full_like(ids, -1), branch=branch)
+    seen = visible(one, torch.tensor([0, 0]), torch.tensor([3, 4]))
+    assert seen.int().tolist() == [[1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 1, 0]]
 
 
 def test_rows_apart_lose_what_they_lose_together(world):

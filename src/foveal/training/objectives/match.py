@@ -1,13 +1,14 @@
-"""A word of the question looks at the cells that show what it names: one attention head, told so.
+"""A word of the question looks at the cells that show what it names, and the answer looks at that word.
 
-The truth is that of the cells objective (`Batch.targets["cells"]`). Left alone, a small decoder finds this match last
-of all, and every question that starts from a named thing waits for it. Comparisons leave it off unless every system
-has it.
+Two attention heads, told so; the truth is that of the cells objective (`Batch.targets["cells"]`). Left alone, a small
+decoder finds these two steps last of all, for a few words are lost among hundreds of cells, and every question that
+starts from a named thing waits for them. Comparisons leave it off unless every system has it.
 """
 
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
@@ -17,61 +18,72 @@ from foveal.training.objectives.next_token import exact
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """`layer` and `head` name the attention that learns to match."""
+    """`layer` and `head` name the attention from word to cells; that from answer to word is the same of the next."""
 
     layer: int = 0
     head: int = 0
 
 
 def match(model: nn.Module, batch: Batch, *, layer: int = 0, head: int = 0) -> tuple[Tensor, int]:
-    """The summed loss of all words that some cell shows, in nats, and their number."""
+    """The summed loss, in nats, of all words that some cell shows and of the answers about them, and their number."""
     return score(model, model(batch, keep="last", keep_hidden=True), batch, layer=layer, head=head)
 
 
 def score(model: nn.Module, output: Output, batch: Batch, *, layer: int = 0, head: int = 0) -> tuple[Tensor, int]:
-    """The same of an output with its hidden states; answers are no words of the question.
+    """The same of an output with its hidden states.
 
-    For each word: minus the log of the attention that falls on cells that show it, out of what falls on all cells of
-    its row before it and on the word itself.
+    For each word: minus the log of the attention that falls on the cells that show it. For each answer, where it is
+    begun: of that on such words of its question.
     """
-    attention = _attention(model, layer, head)
-    wanted = batch.targets.get("cells")
-    if wanted is None or output.hidden_states is None:
+    cells = batch.targets.get("cells")
+    if cells is None or output.hidden_states is None:
         raise InputError("the batch names no cells; the match objective wants images with boxes in the data")
-    block = model.language.layers[layer]  # type: ignore[union-attr]
-    rotary = model.language.open(batch).rotary  # type: ignore[union-attr]
-    query, key, _ = attention.project(block.attention_norm(output.hidden_states[layer]), rotary)  # type: ignore[union-attr,operator]
-    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    total, count = query.new_zeros((), dtype=torch.float32), 0
-    for row in range(batch.input_ids.shape[0]):
-        loss, words = _row(query[row, head], key[row, head], wanted, batch, row)
-        total, count = total + loss, count + words
-    return total, count
+    seen = batch.image_slot >= 0
+    shown = torch.where(seen, cells[batch.image_slot.clamp(min=0)] if len(cells) else IGNORE, IGNORE)
+    ends = torch.zeros_like(seen) if batch.labels is None else batch.labels != IGNORE
+    row, place = (batch.valid & ~seen & ~ends).nonzero().unbind(-1)
+    right = visible(batch, row, place) & (shown[row] == batch.input_ids[row, place][:, None])
+    named = torch.zeros_like(seen)
+    named[row, place] = right.any(-1)
+    start, begun = (ends[:, 1:] & ~ends[:, :-1]).nonzero().unbind(-1)
+    losses = [
+        _missed(model, output, batch, (layer, head), (row, place), right),
+        _missed(model, output, batch, (layer + 1, head), (start, begun), visible(batch, start, begun) & named[start]),
+    ]
+    return sum((loss for loss, _ in losses), start=torch.zeros(())), sum(count for _, count in losses)
 
 
-def _row(query: Tensor, key: Tensor, wanted: Tensor, batch: Batch, row: int) -> tuple[Tensor, int]:
-    ids, slots = batch.input_ids[row], batch.image_slot[row]
-    cells = (slots >= 0).nonzero()[:, 0]
-    shown = wanted[slots[cells]]
-    asked = batch.valid[row] & (slots < 0)
-    if batch.labels is not None:
-        asked = asked & (batch.labels[row] == IGNORE)
-    words = (asked & torch.isin(ids, shown[shown != IGNORE])).nonzero()[:, 0]
-    logits = exact(query[words] @ key[cells].T) * query.shape[-1] ** -0.5
-    itself = exact((query[words] * key[words]).sum(-1, keepdim=True)) * query.shape[-1] ** -0.5
-    seen = cells < words[:, None]
+def visible(batch: Batch, row: Int[Tensor, " N"], place: Int[Tensor, " N"]) -> Bool[Tensor, "N L"]:
+    """The earlier tokens of its conversation, and itself, that the token at each place of these rows sees."""
+    seen = batch.valid[row] & (torch.arange(batch.valid.shape[1], device=row.device) <= place[:, None])
     if batch.segment is not None:
-        seen = seen & (batch.segment[row][cells] == batch.segment[row][words][:, None])
-    right = seen & (shown == ids[words][:, None])
+        seen = seen & (batch.segment[row] == batch.segment[row, place][:, None])
+    if batch.branch is not None:
+        seen = seen & ((batch.branch[row] == 0) | (batch.branch[row] == batch.branch[row, place][:, None]))
+    return seen
+
+
+def _missed(
+    model: nn.Module,
+    output: Output,
+    batch: Batch,
+    where: tuple[int, int],
+    seekers: tuple[Tensor, Tensor],
+    right: Bool[Tensor, "N L"],
+) -> tuple[Tensor, int]:
+    """Minus the summed log of the attention of a layer and head that falls where it is right, and of how many."""
+    layer, head = where
     kept = right.any(-1)
-    logits, right, itself = logits.masked_fill(~seen, -torch.inf)[kept], right[kept], itself[kept]
-    everywhere = torch.cat([logits, itself], -1).logsumexp(-1)
-    return (everywhere - logits.masked_fill(~right, -torch.inf).logsumexp(-1)).sum(), int(kept.sum())
-
-
-def _attention(model: nn.Module, layer: int, head: int) -> nn.Module:
-    layers = getattr(model.language, "layers", ())  # type: ignore[arg-type]
+    (row, place), right = (part[kept] for part in seekers), right[kept]
+    language, states = model.language, output.hidden_states
+    layers = getattr(language, "layers", ())
     attention = getattr(layers[layer], "attention", None) if layer < len(layers) else None
-    if attention is None or head >= attention.heads:
+    if attention is None or head >= attention.heads or states is None:
         raise InputError(f"no head {head} in layer {layer} to match with; the model has {len(layers)} layers")
-    return attention
+    rotary = language.open(batch).rotary  # type: ignore[union-attr,operator]
+    query, key, _ = attention.project(layers[layer].attention_norm(states[layer]), rotary)
+    group = attention.heads // attention.kv_heads
+    logits = torch.einsum("nd,nkd->nk", query[row, head, place], key[row, head // group])
+    logits = exact(logits) * query.shape[-1] ** -0.5
+    everywhere = logits.masked_fill(~visible(batch, row, place), -torch.inf).logsumexp(-1)
+    return (everywhere - logits.masked_fill(~right, -torch.inf).logsumexp(-1)).sum(), int(kept.sum())
