@@ -1,5 +1,9 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
+from foveal.core.errors import InputError
 from foveal.core.types import Layout, Stream, VisualTokens
 from foveal.fusion.prefix import Prefix
 
@@ -36,3 +40,19 @@ def test_places_tell_equal_tokens_apart_and_depend_on_the_box_alone():
     placed = fusion.at_input(stream, visual).hidden[0]
     assert torch.equal(placed[:4], placed[4:])
     assert torch.cdist(placed[:4], placed[:4])[~torch.eye(4, dtype=torch.bool)].min() > 1e-3
+
+
+def test_each_image_counts_its_own_tokens_and_hidden_ones_look_alike():
+    torch.manual_seed(0)
+    fusion = Prefix(width=4, depth=1, positions=2, mask=True)
+    features = torch.randn(3, 4)
+    visual = VisualTokens.on_layout(features, Layout(counts=(1, 2), grids=(None, None)))
+    visual = replace(visual, masked=torch.tensor([False, False, True]))
+    slots = torch.tensor([[0, 1, 2]])
+    given = Stream(hidden=torch.zeros(1, 3, 4), positions=slots, slots=slots)
+    fused, rows = fusion.at_input(given, visual).hidden[0], fusion.positions.weight[2:]
+    torch.testing.assert_close(fused, torch.stack([features[0], features[1], fusion.mask[0, 0]]) + rows[[0, 0, 1]])
+    with pytest.raises(InputError, match="2 visual tokens for 1 positions"):
+        Prefix(width=4, depth=1, positions=1, mask=True).at_input(given, visual)
+    with pytest.raises(InputError, match="the fusion has no token for them"):
+        Prefix(width=4, depth=1).at_input(given, visual)

@@ -106,7 +106,7 @@ class VisualTokens(_Movable):
 
     `boxes` say where in its image a token lies (x0 y0 x1 y1 as fractions of width and height), `mass` how many
     patches it stands for, `levels` hold the same tokens at other encoder depths, `classes` what each
-    shows, as the distribution that a detector or classifier gives.
+    shows, as the distribution that a detector or classifier gives. The fusion hides those that are `masked`.
     """
 
     features: Float[Tensor, "S E"]
@@ -116,6 +116,7 @@ class VisualTokens(_Movable):
     mass: Float[Tensor, " S"]
     levels: tuple[Tensor, ...] = ()
     classes: Float[Tensor, "S N"] | None = None
+    masked: Bool[Tensor, " S"] | None = None
 
     @classmethod
     def on_layout(
@@ -215,6 +216,15 @@ class Cache(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Apart:
+    """Which tokens of a flattened batch are words and which are sight; `back` puts these, end to end, in order."""
+
+    words: Int[Tensor, " N"]
+    sight: Int[Tensor, " M"]
+    back: Int[Tensor, " N+M"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stream(_Movable):
     """What flows through the language layers.
 
@@ -228,6 +238,7 @@ class Stream(_Movable):
     mask: Bool[Tensor, "B 1 L K"] | None = None
     rotary: tuple[Tensor, Tensor] | None = None
     types: Int[Tensor, "B L"] | None = None
+    apart: Apart | None = None  # set where the layers treat words and sight apart
     memory: Tensor | None = None
     cache: Cache | None = None
     fan: Fan | None = None  # set where `mask` is what the fan says

@@ -3,38 +3,69 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from foveal.core.errors import InputError
 from foveal.core.types import Stream, VisualTokens
 from foveal.layers.places import Places
+from foveal.layers.positions import Positions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """`places` octaves tell each token where its box lies in the image (0: order alone tells, as in LLaVA)."""
+    """`places` octaves tell each token where its box lies in the image (0: order alone tells, as in LLaVA).
+
+    `positions` learned ones number the tokens of each image, and `mask` is a learned token in the place of those that
+    are hidden (BEiT-3, 2208.10442).
+    """
 
     places: int = 0
+    positions: int = 0
+    mask: bool = False
 
 
 class Prefix(nn.Module):
-    """One gather puts `features[S D]` into the stream's slots; the layers stay as they are."""
+    """One gather puts `features[S D]` into the stream's slots; the layers stay as they are.
+
+    Raises InputError for an image of more tokens than `positions`, and for hidden tokens where there is no `mask`.
+    """
 
     causal = True
 
-    def __init__(self, *, width: int, depth: int, places: int = 0) -> None:
+    def __init__(self, *, width: int, depth: int, places: int = 0, positions: int = 0, mask: bool = False) -> None:
         super().__init__()
         self.place = Places(width=width, octaves=places) if places else None
+        self.positions = Positions(positions, width) if positions else None
+        self.mask = nn.Parameter(torch.randn(1, 1, width) * 0.02) if mask else None
 
     def at_input(self, stream: Stream, visual: VisualTokens | None) -> Stream:
         """Replace the embedding of every slot by its visual token."""
         if visual is None or visual.features.shape[0] == 0:
             return stream
-        features = visual.features
+        features = self._hidden(visual)
         if self.place is not None:
             features = features + self.place(visual)
+        if self.positions is not None:
+            features = features + self._numbered(visual, self.positions)
         chosen = features[stream.slots.clamp(min=0)].to(stream.hidden.dtype)
         return stream.with_hidden(torch.where(stream.slots[..., None] >= 0, chosen, stream.hidden))
 
     def at_layer(self, index: int, stream: Stream) -> Stream:
         """Nothing happens between the layers."""
         return stream
+
+    def _hidden(self, visual: VisualTokens) -> Float[Tensor, "S D"]:
+        if visual.masked is None:
+            return visual.features
+        if self.mask is None:
+            raise InputError("visual tokens are hidden, but the fusion has no token for them; set fusion.mask to true")
+        return torch.where(visual.masked[:, None], self.mask[0], visual.features)
+
+    def _numbered(self, visual: VisualTokens, table: Positions) -> Float[Tensor, "S D"]:
+        if (most := max(visual.layout.counts)) > table.count:
+            raise InputError(
+                f"an image of {most} visual tokens for {table.count} positions; raise fusion.positions, or plan fewer"
+            )
+        begins = torch.tensor(visual.layout.offsets[:-1], device=visual.image.device)
+        return table(torch.arange(len(visual.image), device=visual.image.device) - begins[visual.image])
