@@ -13,11 +13,11 @@ from foveal.models.assembly import assemble
 from foveal.models.config import ModelConfig
 from foveal.preprocess.processor import Processor
 from foveal.weights import run, smollm2
-from foveal.weights.families import family
+from foveal.weights.families import FORMATS, family
 from foveal.weights.files import read_config
 from foveal.weights.pretrained import initialise
 
-_FORMATS = ("foveal", "huggingface")
+_FORMATS = ("foveal", "huggingface", *FORMATS)
 
 
 def load(
@@ -27,7 +27,7 @@ def load(
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
 ) -> Any:
-    """A model ready to use, from a run directory of ours or a Hugging Face checkpoint directory.
+    """A model ready to use, from a run directory of ours or a checkpoint directory of Hugging Face or another origin.
 
     `format` is found out where it is not given. "starter" names the starter model, "smollm2-135m" the packaged
     language model; a directory of that name goes first. Raises InputError for a directory of neither kind, an
@@ -44,7 +44,8 @@ def load(
     if format == "foveal" or (format is None and run.matches(directory)):
         return run.load(directory, **wanted)
     config = read_config(directory)
-    return family(config, str(directory)).load(directory, config, **wanted)
+    found = FORMATS[format] if format in FORMATS else family(config, str(directory))
+    return found.load(directory, config, **wanted)
 
 
 def starter() -> Path:

@@ -6,11 +6,12 @@ import torch
 from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
 from foveal.core.lookup import class_name, module, names, spec
 from foveal.core.types import IGNORE, Batch, Pixels
-from foveal.models import causal, masked
+from foveal.models import causal, masked, seq2seq
 from foveal.models.config import ModelConfig
 
 SMALL = {  # settings that make a component small; one that needs none is not listed
     "vit": {"image_size": 32, "patch": 16, "width": 16, "depth": 2, "heads": 2, "inner": 24},
+    "plain_vit": {"image_size": [32, 32], "width": 16, "depth": 2, "heads": 2, "inner": 24},
     "efficientnet_lite": {"variant": 0, "taps": [16], "stride": 16},
     "patches": {"image_size": 32, "patch": 16, "width": 16, "class_token": False},
     "conv_mlp": {"kernel": 3, "width": 8},
@@ -28,7 +29,10 @@ def model_of(vision, connector, fusion):
     width = build("vision", spec("vision", small(vision))).width  # so that the identity connector fits too
     sizes = {"vocabulary": 20, "width": width, "depth": 2, "heads": 2, "inner": 24, "context": 64}
     parts = {"vision": small(vision), "connector": small(connector), "fusion": small(fusion)}
-    if getattr(module("fusion", fusion), class_name(fusion)).causal:
+    of = getattr(module("fusion", fusion), class_name(fusion))
+    if getattr(of, "fills_memory", False):
+        return seq2seq.assemble(ModelConfig.parse({**parts, "language": {"name": "sequence_decoder", **sizes}})).eval()
+    if of.causal:
         return causal.assemble(ModelConfig.parse({**parts, "language": {"name": "decoder", **sizes}})).eval()
     two = {"words": "masked_language", "pair": "classification"}
     return masked.assemble(ModelConfig.parse({**parts, "language": {"name": "encoder", **sizes}, "heads": two})).eval()

@@ -204,7 +204,12 @@ class Batch(_Movable):
 
 @runtime_checkable
 class Cache(Protocol):
-    """Keys and values of earlier tokens, one store a layer."""
+    """Keys and values of earlier tokens, one store a layer.
+
+    `memory` keeps, by layer, the keys and values of what cross-attention reads and the mask over them.
+    """
+
+    memory: dict[int, tuple[Tensor, Tensor, Tensor | None]]
 
     def extend(self, valid: Tensor) -> Tensor:
         """Make room for new tokens `valid[B L]`, once before the first layer; the validity of all `[B K]`."""
@@ -229,7 +234,8 @@ class Stream(_Movable):
     """What flows through the language layers.
 
     `mask` is True where a query may look at a key; None means plain causal attention. `rotary` holds the cosines
-    and sines of `positions`. `types` are those of the batch, `memory` is what cross-attention reads.
+    and sines of `positions`. `types` and `owner` are those of the batch, `memory` is what cross-attention reads where
+    `memory_mask` lets it (None: everywhere).
     """
 
     hidden: Float[Tensor, "B L D"]
@@ -240,6 +246,8 @@ class Stream(_Movable):
     types: Int[Tensor, "B L"] | None = None
     apart: Apart | None = None  # set where the layers treat words and sight apart
     memory: Tensor | None = None
+    memory_mask: Bool[Tensor, "B 1 1 M"] | None = None
+    owner: Int[Tensor, " I"] | None = None
     cache: Cache | None = None
     fan: Fan | None = None  # set where `mask` is what the fan says
 

@@ -16,7 +16,7 @@ def attend(
     key: Float[Tensor, "B G K d"],
     value: Float[Tensor, "B G K d"],
     *,
-    mask: Bool[Tensor, "B 1 L K"] | None = None,
+    mask: Bool[Tensor, "B 1 #L K"] | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "B H L d"]:
     """Scaled dot-product attention; G key heads serve H query heads in order (grouped-query attention, 2305.13245)."""

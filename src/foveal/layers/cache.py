@@ -10,7 +10,8 @@ from foveal.core.errors import InputError
 class KVCache:
     """Room for `length` tokens in every layer: `[layers B H length d]`, of which the first `filled` are in use.
 
-    A forward pass calls `extend` once, before the first layer, and then `update` in each layer.
+    A forward pass calls `extend` once, before the first layer, and then `update` in each layer. `memory` is filled
+    once by layers that read a memory, which a later pass need not bring again.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class KVCache:
         self.values = torch.empty(shape, dtype=dtype, device=device)
         self.valid = torch.zeros(batch, length, dtype=torch.bool, device=device)
         self.length, self.filled, self._start = length, 0, 0
+        self.memory: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
 
     def extend(self, valid: Bool[Tensor, "B L"]) -> Bool[Tensor, "B K"]:
         """Make room for new tokens and return the validity of all; raises InputError when there is none left."""
@@ -66,4 +68,6 @@ class KVCache:
         for layer in range(layers):  # one at a time: indexing copies
             forked.keys[layer, :, :, : self.filled] = self.keys[layer, rows, :, : self.filled]
             forked.values[layer, :, :, : self.filled] = self.values[layer, rows, :, : self.filled]
+        for layer, (key, value, mask) in self.memory.items():
+            forked.memory[layer] = key[rows], value[rows], None if mask is None else mask[rows]
         return forked

@@ -7,7 +7,7 @@ from typing import Any
 from foveal.core.errors import unknown
 from foveal.models.config import ModelConfig
 
-_ASSEMBLIES = ("causal", "masked")
+_ASSEMBLIES = ("causal", "masked", "seq2seq")
 
 
 def assemble(config: ModelConfig) -> Any:

@@ -71,6 +71,11 @@ def assemble(config: ModelConfig) -> Causal:
     fusion = build("fusion", config.fusion, width=language.width, depth=language.depth)
     if not fusion.causal:
         raise InputError(f"fusion {config.fusion.name!r} lets text see later text, and a causal model must not")
+    if getattr(fusion, "fills_memory", False) != getattr(language, "reads_memory", False):
+        raise InputError(
+            f"fusion {config.fusion.name!r} and language {config.language.name!r} differ on who looks at the images; "
+            "take 'memory' with 'sequence_decoder', or neither"
+        )
     head = build(
         "heads", config.head, width=language.width, vocabulary=language.vocabulary, table=language.embedding.weight
     )

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Pixels, VisualTokens
-from foveal.layers.attention import Attention, attend
+from foveal.layers.attention import attend
+from foveal.layers.blocks import Block
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
 from foveal.layers.mlp import FeedForward
@@ -45,22 +46,6 @@ class Config:
     layers: tuple[int, ...] = (-2,)
     select: Select = "default"
     levels: tuple[int, ...] = ()
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block, `[T S E]` to `[T S E]`."""
-
-    def __init__(self, *, width: int, heads: int, inner: int, activation: str, eps: float) -> None:
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(width, eps=eps)
-        self.attention = Attention(width=width, heads=heads)
-        self.feed_norm = nn.LayerNorm(width, eps=eps)
-        self.feed = FeedForward(width=width, inner=inner, activation=activation)
-
-    def forward(self, hidden: Float[Tensor, "T S E"]) -> Float[Tensor, "T S E"]:
-        """Attend, then feed, each beside a residual."""
-        hidden = hidden + self.attention(self.attention_norm(hidden))
-        return hidden + self.feed(self.feed_norm(hidden))
 
 
 class AttentionPool(nn.Module):

@@ -1,0 +1,23 @@
+"""The pre-norm transformer block, once for every room."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from foveal.layers.attention import Attention
+from foveal.layers.mlp import FeedForward
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block, `[T S E]` to `[T S E]`."""
+
+    def __init__(self, *, width: int, heads: int, inner: int, activation: str, eps: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width, eps=eps)
+        self.attention = Attention(width=width, heads=heads)
+        self.feed_norm = nn.LayerNorm(width, eps=eps)
+        self.feed = FeedForward(width=width, inner=inner, activation=activation)
+
+    def forward(self, hidden: Float[Tensor, "T S E"]) -> Float[Tensor, "T S E"]:
+        """Attend, then feed, each beside a residual."""
+        hidden = hidden + self.attention(self.attention_norm(hidden))
+        return hidden + self.feed(self.feed_norm(hidden))

@@ -1,0 +1,112 @@
+"""A vision transformer that norms its patches before it places them, and its last state: Pix2Seq's (2109.10852)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from foveal.core.errors import InputError
+from foveal.core.types import Grid, Layout, Pixels, VisualTokens
+from foveal.layers.blocks import Block
+from foveal.layers.initial import small_normal
+from foveal.layers.sines import grid
+from foveal.vision.vit import resized_positions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the encoder; the defaults are the reference's ViT-B at 640 pixels.
+
+    `image_size` (height, width) is that of the learned positions; fixed ones are made for any. A class token has no
+    place and comes first among the tokens of its image.
+    """
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    inner: int = 3072
+    patch: int = 16
+    image_size: Grid = (640, 640)
+    channels: int = 3
+    class_token: bool = False
+    positions: Literal["learned", "sin_cos"] = "sin_cos"
+    activation: str = "gelu"
+    eps: float = 1e-6
+
+
+class PlainVit(nn.Module):
+    """Pixels to the normed last state of every patch, and of the class token where there is one.
+
+    Raises InputError for a width that the heads do not divide, and for pixels whose sides are no multiples of `patch`.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        inner: int = 3072,
+        patch: int = 16,
+        image_size: Grid = (640, 640),
+        channels: int = 3,
+        class_token: bool = False,
+        positions: Literal["learned", "sin_cos"] = "sin_cos",
+        activation: str = "gelu",
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise InputError(f"a vit of width {width} cannot split it over {heads} heads; give a divisor of the width")
+        self.width, self.patch = width, patch
+        self.grid = (image_size[0] // patch, image_size[1] // patch)
+        self.patches = nn.Conv2d(channels, width, patch, stride=patch)
+        self.patch_norm = nn.LayerNorm(width, eps=eps)
+        self.class_token = nn.Parameter(torch.randn(1, width) * 0.02) if class_token else None
+        learned = positions == "learned"
+        self.positions = nn.Parameter(torch.randn(self.grid[0] * self.grid[1], width) * 0.02) if learned else None
+        self.blocks = nn.ModuleList(
+            Block(width=width, heads=heads, inner=inner, activation=activation, eps=eps) for _ in range(depth)
+        )
+        self.last_norm = nn.LayerNorm(width, eps=eps)
+        self.apply(small_normal)
+
+    def plan(self, sizes: Sequence[Grid]) -> Layout:
+        """One token a patch, and one more with a class token: then the tokens lie on no grid."""
+        grids = [self._grid(size) for size in sizes]
+        if self.class_token is None:
+            return Layout.of_grids(grids)
+        return Layout(counts=tuple(rows * columns + 1 for rows, columns in grids), grids=(None,) * len(grids))
+
+    def forward(self, pixels: Pixels) -> VisualTokens:
+        """Embed the patches, norm and place them, run all blocks, norm."""
+        tiles, _, *size = pixels.values.shape
+        layout = self.plan([(size[0], size[1])] * tiles)
+        hidden = self.embed(pixels.values)
+        for block in self.blocks:
+            hidden = block(hidden)
+        return VisualTokens.on_layout(self.last_norm(hidden).flatten(0, 1), layout)
+
+    def embed(self, values: Float[Tensor, "T C H W"]) -> Float[Tensor, "T S E"]:
+        """What the first block reads."""
+        new = self._grid((values.shape[-2], values.shape[-1]))
+        hidden = self.patches(values.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2)
+        hidden = self.patch_norm(hidden)
+        if self.positions is None:
+            hidden = hidden + grid(*new, self.width, device=hidden.device).to(hidden.dtype)
+        else:
+            hidden = hidden + resized_positions(self.positions, old=self.grid, new=new, extra=0)
+        if self.class_token is None:
+            return hidden
+        return torch.cat([self.class_token.expand(len(hidden), 1, -1), hidden], dim=1)
+
+    def _grid(self, size: Grid) -> Grid:
+        if any(side < self.patch or side % self.patch for side in size):
+            raise InputError(
+                f"an image of {size[0]} x {size[1]} pixels (height x width) for a vit with patches of {self.patch}; "
+                f"resize it to multiples of {self.patch}"
+            )
+        return size[0] // self.patch, size[1] // self.patch

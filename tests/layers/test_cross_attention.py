@@ -1,0 +1,23 @@
+import torch
+
+from foveal.layers.cross_attention import CrossAttention
+
+
+def test_equal_to_the_formula_and_to_a_memory_kept():
+    torch.manual_seed(0)
+    cross = CrossAttention(width=8, heads=2, memory_width=6)
+    hidden, memory = torch.randn(2, 3, 8), torch.randn(2, 5, 6)
+    key, value = cross.read(memory)
+    heads = cross.query(hidden).unflatten(-1, (2, 4)).transpose(1, 2)
+    mixed = (heads @ key.transpose(-1, -2) / 2).softmax(-1) @ value
+    expected = cross.out(mixed.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(cross(hidden, (key, value)), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_what_is_masked_is_not_seen():
+    torch.manual_seed(0)
+    cross = CrossAttention(width=8, heads=2)
+    hidden, memory = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+    mask = torch.tensor([[True] * 5, [True, True, False, False, False]])[:, None, None]
+    alone = cross(hidden[1:], cross.read(memory[1:, :2]))
+    torch.testing.assert_close(cross(hidden, cross.read(memory), mask=mask)[1:], alone, atol=1e-6, rtol=1e-5)
