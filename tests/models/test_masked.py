@@ -91,3 +91,25 @@ def test_what_it_lacks_is_named(picture):
     ids = torch.ones(1, 2, dtype=torch.long)
     with pytest.raises(InputError, match="the heads pair and none for answers"):
         mute.model.choose(Batch(input_ids=ids, valid=ids > 0, prompt=ids > 0, image_slot=ids - 2))
+
+
+def test_the_last_layer_speaks_only_where_a_head_listens(picture):
+    torch.manual_seed(0)
+    heads = {"answer": {"name": "classification"}, "words": "masked_language", "regions": "region_prediction"}
+    model = foveal.build(config(heads=heads)).model.eval()
+    asked = [(picture, "what colour is it"), (None, "how many"), (picture, "how")]
+    batch = processor().prompt(asked, plan=model.plan, padding="right")
+    some = torch.rand(batch.valid.shape, generator=torch.Generator().manual_seed(0)) < 0.3
+    few = some & batch.valid & (batch.image_slot < 0)
+    every = model(batch, keep_hidden=True)
+    lengths = []
+    model.language.layers[-1].feed.register_forward_hook(lambda *seen: lengths.append(seen[-1].shape[1]))
+    for at in ({"answer": None}, {"words": few, "answer": None}, {"regions": some, "words": few}):
+        told = model(batch, at=at)
+        assert set(told.heads) == set(at)
+        for name, where in at.items():
+            whole = every.heads[name] if where is None else every.heads[name][where]
+            torch.testing.assert_close(told.heads[name], whole, atol=1e-5, rtol=1e-5)
+    assert lengths[0] == 1 and max(lengths) < batch.valid.shape[1]
+    model(batch, at={"words": None})
+    assert lengths[-1] == batch.valid.shape[1]

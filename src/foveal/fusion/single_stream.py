@@ -26,6 +26,7 @@ class SingleStream(nn.Module):
     """Adds features, a visual type and a visual position to what the language says of each visual token's place."""
 
     causal = False
+    early = True  # sight enters before the first layer and nowhere else
 
     def __init__(self, *, width: int, depth: int, types: int = 2, positions: int = 512, places: int = 0) -> None:
         super().__init__()

@@ -20,6 +20,8 @@ class Config:
 class Classification(nn.Module):
     """`hidden[B L D]` to `logits[B labels]`."""
 
+    first = True  # it reads no other token
+
     def __init__(self, *, width: int, vocabulary: int, table: nn.Parameter, labels: int = 2) -> None:
         super().__init__()
         self.pool = Linear(width, width)

@@ -1,6 +1,6 @@
 """The bidirectional language encoder: BERT (1810.04805), which reads words and sight in one stack."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Cache, Stream
-from foveal.layers.attention import Attention
+from foveal.layers.attention import Attention, attend
 from foveal.layers.initial import small_normal
 from foveal.layers.masks import attention_mask
 from foveal.layers.mlp import FeedForward
@@ -45,6 +45,22 @@ class Layer(nn.Module):
         """One layer."""
         hidden = self.attention_norm(stream.hidden + self.attention(stream.hidden, mask=stream.mask))
         return stream.with_hidden(self.feed_norm(hidden + self.feed(hidden)))
+
+    def only(self, stream: Stream, at: Int[Tensor, "B Q"]) -> Stream:
+        """What the layer says at these places of each row alone, `[B Q D]`: all that a last layer need say."""
+        query, key, value = self.attention.project(stream.hidden)
+        mask = None if stream.mask is None else stream.mask.take_along_dim(at[:, None, :, None], 2)
+        mixed = attend(query.take_along_dim(at[:, None, :, None], 2), key, value, mask=mask)
+        mixed = self.attention.out(mixed.transpose(1, 2).flatten(2))
+        hidden = self.attention_norm(stream.hidden.take_along_dim(at[..., None], 1) + mixed)
+        return replace(
+            stream,
+            hidden=self.feed_norm(hidden + self.feed(hidden)),
+            positions=stream.positions.gather(1, at),
+            slots=stream.slots.gather(1, at),
+            types=None if stream.types is None else stream.types.gather(1, at),
+            mask=mask,
+        )
 
 
 class Encoder(nn.Module):

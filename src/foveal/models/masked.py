@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
@@ -41,17 +42,21 @@ class Masked(Sight):
         row. `keep_hidden` also returns the input of every layer and the final state. Raises InputError for a head
         that is not there.
         """
-        visual = self.see(batch)
-        stream = self.fusion.at_input(self.language.open(batch), visual)
-        stream, states = flow(stream, language=self.language, fusion=self.fusion, keep_hidden=keep_hidden)
-        hidden = self.language.norm(stream.hidden)
         wanted = dict.fromkeys(self.heads) if at is None else at
         for name in wanted:
             if name not in self.heads:
                 raise InputError(
                     f"no head {name!r} but {', '.join(self.heads)}; name it, or give the model one so named"
                 )
-        told = {name: self.heads[name](hidden if where is None else hidden[where]) for name, where in wanted.items()}
+        only = None if keep_hidden else self._only(wanted, batch)
+        visual = self.see(batch)
+        stream = self.fusion.at_input(self.language.open(batch), visual)
+        stream, states = flow(stream, language=self.language, fusion=self.fusion, keep_hidden=keep_hidden, only=only)
+        hidden = self.language.norm(stream.hidden)
+        told = {}
+        for name, where in wanted.items():
+            here = where if where is None or only is None else where.gather(1, only)
+            told[name] = self.heads[name](hidden if here is None else hidden[here])
         return Output(
             logits=next(iter(told.values())),
             heads=told,
@@ -59,12 +64,28 @@ class Masked(Sight):
             visual=visual,
         )
 
+    def _only(self, wanted: Mapping[str, Tensor | None], batch: Batch) -> Int[Tensor, "B Q"] | None:
+        """The places of each row that some head reads, the first of all before them; None: the last layer says all."""
+        if torch.compiler.is_compiling() or not wanted or not getattr(self.fusion, "early", False):
+            return None
+        if not all(hasattr(layer, "only") for layer in self.language.layers):
+            return None
+        places = torch.zeros_like(batch.valid)
+        places[:, 0] = True
+        for name, where in wanted.items():
+            if where is None and not getattr(self.heads[name], "first", False):
+                return None
+            places = places if where is None else places | where
+        alone = all(where is None for where in wanted.values())
+        most = 1 if alone else int(places.sum(1).max())
+        return places.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+
     def choose(self, batch: Batch) -> Int[Tensor, " B"]:
         """The best class of the head `answer` for each row; raises InputError where there is no such head."""
-        told = self(batch).heads
-        if "answer" not in told:
-            raise InputError(f"this model has the heads {', '.join(told)} and none for answers; train one as 'answer'")
-        return told["answer"].argmax(-1)
+        if "answer" not in self.heads:
+            heads = ", ".join(self.heads)
+            raise InputError(f"this model has the heads {heads} and none for answers; train one as 'answer'")
+        return self(batch, at={"answer": None}).heads["answer"].argmax(-1)
 
 
 def assemble(config: ModelConfig) -> Masked:

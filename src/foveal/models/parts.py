@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -54,14 +55,23 @@ class Sight(nn.Module):
 
 
 def flow(
-    stream: Stream, *, language: LanguageModel, fusion: Fusion, keep_hidden: bool = False
+    stream: Stream,
+    *,
+    language: LanguageModel,
+    fusion: Fusion,
+    keep_hidden: bool = False,
+    only: Int[Tensor, "B Q"] | None = None,
 ) -> tuple[Stream, list[Tensor]]:
-    """The stream after the last layer, and the input of every layer where these are kept."""
+    """The stream after the last layer, and the input of every layer where these are kept.
+
+    With `only`, the last layer speaks at these places alone.
+    """
     stream, states = language.enter(stream), []
     for i, layer in enumerate(language.layers):
         stream = fusion.at_layer(i, stream)
         states += [stream.hidden] if keep_hidden else []
-        stream = layer(stream)
+        last = only is not None and i + 1 == language.depth
+        stream = layer.only(stream, only) if last else layer(stream)  # type: ignore[operator]
     return fusion.at_layer(language.depth, stream), states
 
 

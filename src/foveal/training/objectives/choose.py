@@ -22,8 +22,6 @@ def choose(model: nn.Module, batch: Batch, *, head: str = "answer") -> tuple[Ten
     wanted = batch.targets.get("answer")
     if wanted is None:
         raise InputError("the batch names no answers; give the processor an answer vocabulary ('answers')")
-    told = model(batch).heads
-    if head not in told:
-        raise InputError(f"no head {head!r} but {', '.join(told) or 'none'}; name the one that scores answers")
-    loss = F.cross_entropy(exact(told[head]), wanted, reduction="sum", ignore_index=IGNORE)
+    told = exact(model(batch, at={head: None}).heads[head])
+    loss = F.cross_entropy(told, wanted, reduction="sum", ignore_index=IGNORE)
     return loss, int((wanted != IGNORE).sum())
