@@ -149,3 +149,15 @@ def test_regions_are_pooled_from_the_encoders_map(painted, capsys, source, count
     capsys.readouterr()
     assert run(["eval", "--run", "runs/tiny", "--data", "data", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["questions"] == 12
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind", "said"),
+    [("0", "colour", "processor.answers is 0"), ("5", "caption", "the data hold no answers"), ("[]", "size", "empty")],
+)
+def test_an_empty_answer_vocabulary_is_told(painted, capsys, answers, kind, said):
+    rows = [{**json.loads(line), "meta": {"kind": kind}} for line in Path("data/train.jsonl").read_text().splitlines()]
+    Path("data/train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
+    assert run(["train", "tiny.yaml", f"processor.answers={answers}"]) == 2
+    assert said in capsys.readouterr().err

@@ -257,9 +257,17 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
 
 
 def _answers(data: Sequence[Example], most: int) -> list[str]:
-    """The most frequent answers of the data, as VQA has its vocabulary; captions are none."""
+    """The most frequent answers of the data, as VQA has its vocabulary; captions are none.
+
+    Raises InputError where there is no answer to take, or none is wanted.
+    """
+    if most < 1:
+        raise InputError(f"processor.answers is {most}; give how many of the data's answers to choose among, 1 or more")
     found = Counter(example.answer for example in data if example.meta.get("kind") != "caption")
-    return [answer for answer, _ in sorted(found.items(), key=lambda one: (-one[1], one[0]))[:most] if answer]
+    del found[""]
+    if not found:
+        raise InputError("the data hold no answers to choose among; give examples an assistant message, not captions")
+    return [answer for answer, _ in sorted(found.items(), key=lambda one: (-one[1], one[0]))[:most]]
 
 
 def _heads(model: Mapping[str, Any], processor: Any) -> dict[str, Any]:
