@@ -41,6 +41,14 @@ def test_what_comes_ahead_is_what_would_be_made_now(workers):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_chance_goes_by_the_place_in_the_order_wherever_a_run_resumes():
+    places = []
+    whole = feed(lambda groups, place: places.append(place) or plain(groups, place))
+    assert [whole[number].ids for number in (3, 4)] == [feed(first=6)[number].ids for number in (0, 1)]
+    resumed = feed(whole.collate, first=6)
+    assert [resumed[number].ids for number in (0, 1)] and places == [6, 8, 6, 8]
+
+
 def test_an_error_is_raised_where_the_batch_is_wanted():
     def failing(groups, place):
         raise ValueError(groups[0][0].id)

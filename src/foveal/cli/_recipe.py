@@ -232,7 +232,7 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
         started = foveal.load(recipe.init["from"])
         if recipe.text_only:
             started.model.vision = started.model.connector = None
-            started.model.config = replace(started.model.config, vision=None, connector=None)
+            started.model.config = replace(started.model.config, vision=None, connector=None, features=None)
         kept = () if recipe.text_only else ("external", "origin")
         return Run(started.model, started.processor, **{name: getattr(started, name, {}) for name in kept})
     settings = dict(recipe.processor)
