@@ -4,9 +4,12 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from foveal.core.errors import InputError
+from foveal.front import load
+from foveal.heads.states import States
 from foveal.models.masked import assemble
 from foveal.weights import beit3
 from foveal.weights.files import read_checkpoint, read_config
@@ -51,8 +54,7 @@ def tiny(tmp_path):
 @pytest.mark.parametrize("case", CASES)
 def test_known_answers(known_answers, checkpoint, case):
     known = known_answers("beit3")
-    folder = checkpoint(known.config, known.weights)
-    model = beit3.load(folder, read_config(folder))
+    model = load(checkpoint(known.config, known.weights), format="beit3")
     given = {**known.inputs, "attn_mask": known.inputs["caption_attn_mask"]}
     with torch.no_grad():
         output = model(**{name: given[name] for name in CASES[case]})
@@ -79,6 +81,74 @@ def test_it_is_written_back_whole(tmp_path, tiny):
     assert "encoder.layers.1.self_attn.inner_attn_ln.B.weight" in read_checkpoint(tmp_path)
     for name, weight in tiny.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight), name
+
+
+TUNED = {
+    "answer": {"name": "mlp_classification", "labels": 7, "pre_norm": True},
+    "words": {"name": "language_model", "bias": True},
+    "pair": "contrastive",
+}
+
+
+@pytest.fixture
+def tuned(tmp_path):
+    """A random tiny checkpoint of unilm with one of its heads, read back."""
+
+    def write(head):
+        torch.manual_seed(0)
+        model = assemble(beit3.model_config(CONFIG, {head: TUNED[head]})).eval()
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.normal_(std=0.5)
+        beit3._WRAPPERS[head](model, CONFIG).save_pretrained(tmp_path)
+        assert "beit3.text_embed.weight" in read_checkpoint(tmp_path)
+        return load(tmp_path)
+
+    return write
+
+
+def states_of(model, *names, **more):
+    """What the encoder alone says, by the plain wrapper around the same parts."""
+    inner = model.model
+    inner.heads["states"] = States(width=16, vocabulary=20, table=inner.language.embedding.weight)
+    told = inner(beit3.to_batch(inner, *names, **more)).heads["states"]
+    del inner.heads["states"]
+    return told
+
+
+def test_answers_are_read_off_the_class_token(tuned):
+    model, asked = tuned("answer"), given()
+    parts = (asked["textual_tokens"], asked["visual_tokens"], asked["text_padding_position"])
+    first, head = states_of(model, *parts)[:, 0], model.model.heads["answer"]
+    pooled = head.pool(F.layer_norm(first, (16,), head.norm.weight, head.norm.bias)).tanh()
+    wide = F.gelu(F.layer_norm(head.up(pooled), (32,), head.inner_norm.weight, head.inner_norm.bias))
+    told = model(image=parts[1], question=parts[0], padding_mask=parts[2]).logits
+    torch.testing.assert_close(told, head.classes(wide), **TOLERANCE)
+
+
+def test_images_and_texts_are_encoded_alone(tuned):
+    model, asked = tuned("pair"), given()
+    words, pixels, padding = asked["textual_tokens"], asked["visual_tokens"], asked["text_padding_position"]
+    head, told = model.model.heads["pair"], model(image=pixels, text_description=words, padding_mask=padding)
+    sight = F.normalize(states_of(model, None, pixels)[:, 0] @ head.sight.weight.T, dim=-1)
+    text = F.normalize(states_of(model, words, None, padding)[:, 0] @ head.words.weight.T, dim=-1)
+    torch.testing.assert_close(told.vision_cls, sight, **TOLERANCE)
+    torch.testing.assert_close(told.language_cls, text, **TOLERANCE)
+    logits = head.scale.exp() * sight @ text.T
+    expected = sum(F.cross_entropy(some, torch.arange(2)) for some in (logits, logits.T)) / 2
+    torch.testing.assert_close(told.loss, expected, **TOLERANCE)
+    assert model(image=pixels).language_cls is None and model(pixels, words, only_infer=True).loss is None
+
+
+def test_a_caption_sees_no_later_word(tuned):
+    model, asked = tuned("words"), given()
+    words, pixels = asked["textual_tokens"], asked["visual_tokens"]
+    told, other = model(pixels, words).logits, words.clone()
+    other[:, 3] = (other[:, 3] + 1) % 20
+    changed = (model(pixels, other).logits - told).abs().amax((0, 2)) > 1e-4
+    assert told.shape == (2, 5, 20) and changed.tolist() == [False] * 3 + [True] * 2
+    where = torch.tensor([[0, 1, 0, 0, 0], [0, 0, 1, 0, 1]])
+    torch.testing.assert_close(model(pixels, words, None, where).logits, told[where.bool()], **TOLERANCE)
 
 
 @pytest.mark.parametrize("part", ["layernorm_embedding", "normalize_output", "subln"])

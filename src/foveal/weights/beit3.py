@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from foveal.core.types import Batch, Pixels, VisualTokens
 from foveal.models.config import ModelConfig
 from foveal.models.masked import Masked, empty
 from foveal.weights.files import read_checkpoint, write_checkpoint, write_json
-from foveal.weights.names import Renaming, Rule, load_strict
+from foveal.weights.names import Renaming, Rule, load_strict, prefixed
 
 KINDS = ("beit3",)
 
@@ -39,6 +40,17 @@ _EMBEDDINGS: list[Rule] = [
     ("fusion.positions.weight", "encoder.embed_positions.A.weight"),
     ("language.positions.weight", "encoder.embed_positions.B.weight"),
 ]
+_HEADS: list[Rule] = [
+    ("heads.answer.norm.*", "pooler.norm.*"),
+    ("heads.answer.pool.*", "pooler.dense.*"),
+    ("heads.answer.up.*", "head.0.*"),
+    ("heads.answer.inner_norm.*", "head.1.*"),
+    ("heads.answer.classes.*", "head.3.*"),
+    ("heads.pair.sight.weight", "vision_head.weight"),
+    ("heads.pair.words.weight", "language_head.weight"),
+    ("heads.pair.scale", "logit_scale"),
+    ("heads.words.map.*", "mlm_head.*"),
+]
 # Parts of torchscale's encoder that no published BEiT-3 has, with the value that leaves each out.
 _ABSENT = {
     "deepnorm": False,
@@ -56,8 +68,8 @@ def matches(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") in KINDS or bool(config.get("multiway") and "encoder_embed_dim" in config)
 
 
-def renaming(config: Mapping[str, Any]) -> Renaming:
-    """Between the reference's weight names and ours."""
+def renaming(config: Mapping[str, Any], *, tuned: bool = False) -> Renaming:
+    """Between the reference's weight names and ours; both spellings, of torchscale and of a `tuned` model, are read."""
     last = config.get("encoder_layers", 12) - 1
     rules = list(_EMBEDDINGS)
     for ours, theirs in _EXPERTS.items():
@@ -65,10 +77,21 @@ def renaming(config: Mapping[str, Any]) -> Renaming:
             rules.append((f"language.layers.*.{ours}.{mine}.*", f"encoder.layers.*.{yours.format(theirs)}.*"))
         rules.append((f"language.{ours}_norm.*", f"encoder.layernorm_embedding.{theirs}.*"))
         rules.append((f"language.layers.{last}.{ours}.last_norm.*", f"encoder.layer_norm.{theirs}.*"))
-    return Renaming(rules)
+    return Renaming([*prefixed(rules, theirs=("beit3.", "") if tuned else ("", "beit3.")), *_HEADS])
 
 
-def model_config(config: Mapping[str, Any]) -> ModelConfig:
+def heads_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The head that a checkpoint of unilm was tuned with, told by its weights; the states alone for one of none."""
+    if "language_head.weight" in state:
+        return {"pair": "contrastive"}
+    if "head.3.weight" in state:
+        return {"answer": {"name": "mlp_classification", "labels": len(state["head.3.weight"]), "pre_norm": True}}
+    if "mlm_head.weight" in state:
+        return {"words": {"name": "language_model", "bias": True}}
+    return {"states": "states"}
+
+
+def model_config(config: Mapping[str, Any], heads: Mapping[str, Any] | None = None) -> ModelConfig:
     """The rooms' components for a config of the reference, with its defaults. Raises InputError for other parts."""
     for key, value in _ABSENT.items():
         if config.get(key, value) != value:
@@ -96,7 +119,7 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
             "connector": "identity",
             "fusion": {"name": "prefix", "positions": (side // patch) ** 2 + 1, "mask": True},
             "language": language,
-            "heads": {"states": "states"},
+            "heads": dict(heads or heads_of({})),
         }
     )
 
@@ -115,12 +138,42 @@ class Beit3Output:
         return getattr(self, name)
 
 
-class Beit3(nn.Module):
-    """A masked model called with the argument names of torchscale's BEiT3."""
+@dataclass(frozen=True, kw_only=True)
+class Beit3Logits:
+    """What a tuned head says."""
+
+    logits: Float[Tensor, "*batch K"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beit3Pairs:
+    """Vectors for retrieval, under the reference's names; None where there was no image or no text."""
+
+    vision_cls: Float[Tensor, "I K"] | None
+    language_cls: Float[Tensor, "B K"] | None
+    loss: Float[Tensor, ""] | None = None
+
+
+class Wrapped(nn.Module):
+    """A masked model and the config that it came with."""
+
+    tuned = True
 
     def __init__(self, model: Masked, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.model, self.config = model, dict(config)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write the checkpoint as the reference names its weights, with its config.json."""
+        folder = Path(directory)
+        write_checkpoint(folder, renaming(self.config, tuned=self.tuned).to_theirs(self.model.state_dict()))
+        write_json(folder / "config.json", self.config)
+
+
+class Beit3(Wrapped):
+    """Called with the argument names of torchscale's BEiT3."""
+
+    tuned = False
 
     def forward(
         self,
@@ -151,11 +204,74 @@ class Beit3(nn.Module):
             hidden_states=output.hidden_states,
         )
 
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write the checkpoint as the reference names its weights, with its config.json."""
-        folder = Path(directory)
-        write_checkpoint(folder, renaming(self.config).to_theirs(self.model.state_dict()))
-        write_json(folder / "config.json", self.config)
+
+class QuestionAnswering(Wrapped):
+    """Called with the argument names of unilm's BEiT3ForVisualQuestionAnswering."""
+
+    def forward(
+        self,
+        image: Float[Tensor, "I C H W"],
+        question: Int[Tensor, "B L"],
+        padding_mask: Shaped[Tensor, "rows count"] | None = None,
+    ) -> Beit3Logits:
+        """A score `[B K]` of each answer, read off the class token."""
+        return Beit3Logits(logits=self.model(to_batch(self.model, question, image, padding_mask)).logits)
+
+
+class Captioning(Wrapped):
+    """Called with the argument names of unilm's BEiT3ForCaptioning."""
+
+    def forward(
+        self,
+        image: Float[Tensor, "I C H W"],
+        text_ids: Int[Tensor, "B L"],
+        padding_mask: Shaped[Tensor, "rows count"] | None = None,
+        language_masked_pos: Shaped[Tensor, "places words"] | None = None,
+    ) -> Beit3Logits:
+        """Scores of the words, `[B L V]` or `[N V]` where `language_masked_pos` marks them; none sees a later one."""
+        batch = to_batch(self.model, text_ids, image, padding_mask)
+        order = ((batch.image_slot < 0).cumsum(1)).to(batch.input_ids.dtype)
+        where = batch.image_slot < 0
+        if language_masked_pos is not None:
+            _same("language_masked_pos entries", language_masked_pos.shape[1], "text_ids", text_ids.shape[1])
+            where[:, -text_ids.shape[1] :] &= language_masked_pos.bool()
+        logits = self.model(replace(batch, order=order), at={"words": where}).logits
+        return Beit3Logits(logits=logits if language_masked_pos is not None else logits.view(*text_ids.shape, -1))
+
+
+class Retrieval(Wrapped):
+    """Called with the argument names of unilm's BEiT3ForRetrieval: two towers of one encoder."""
+
+    def forward(
+        self,
+        image: Float[Tensor, "I C H W"] | None = None,
+        text_description: Int[Tensor, "B L"] | None = None,
+        padding_mask: Shaped[Tensor, "rows count"] | None = None,
+        only_infer: bool = False,
+    ) -> Beit3Pairs:
+        """Vectors of length 1 of the images and of the texts; where both are given (`only_infer` unset) their loss."""
+        sight = None if image is None else self._vectors(to_batch(self.model, None, image))[:, 0]
+        words = None
+        if text_description is not None:
+            words = self._vectors(to_batch(self.model, text_description, None, padding_mask))[:, 1]
+        loss = None
+        if not only_infer and sight is not None and words is not None:
+            _same("text_description rows", len(words), "image rows", len(sight))
+            logits, right = sight @ words.T, torch.arange(len(sight), device=sight.device)
+            loss = (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
+        return Beit3Pairs(
+            vision_cls=None if sight is None else F.normalize(sight, dim=-1),
+            language_cls=None if words is None else F.normalize(words, dim=-1),
+            loss=loss,
+        )
+
+    def _vectors(self, batch: Batch) -> Float[Tensor, "B 2 K"]:
+        first = torch.zeros_like(batch.valid)
+        first[:, 0] = True
+        return self.model(batch, at={"pair": first}).logits
+
+
+_WRAPPERS = {"states": Beit3, "answer": QuestionAnswering, "words": Captioning, "pair": Retrieval}
 
 
 def to_batch(
@@ -216,7 +332,7 @@ def _hidden(model: Masked, batch: Batch, masked: Tensor) -> VisualTokens:
     patches = seen.layout.counts[0] - 1
     if tuple(masked.shape) != (rows, patches):
         raise InputError(f"vision_masked_position {list(masked.shape)} for {rows} images of {patches} patches")
-    return replace(seen, masked=nn.functional.pad(masked.bool(), (1, 0)).flatten())
+    return replace(seen, masked=F.pad(masked.bool(), (1, 0)).flatten())
 
 
 def load(
@@ -225,12 +341,13 @@ def load(
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
-) -> Beit3:
+) -> Wrapped:
     """The model of a checkpoint directory, called as the reference is; `config` is its config.json.
 
     Raises InputError for a missing, unexpected or mis-shaped weight.
     """
-    model = empty(model_config(config))
     state = read_checkpoint(Path(directory))
+    heads = heads_of(state)
+    model = empty(model_config(config, heads))
     load_strict(model, state, str(directory), renaming=renaming(config), dtype=dtype, device=device)
-    return Beit3(model, config).eval()
+    return _WRAPPERS[next(iter(heads))](model, config).eval()
