@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -80,6 +82,14 @@ def test_an_order_hides_what_comes_later():
     other = read(model, batch([[0, 0, 0, 5, 6, 8]], SIGHT_FIRST["slots"], order=order))
     torch.testing.assert_close(one[:, :5], other[:, :5], **TOLERANCE)
     assert not torch.allclose(one[:, 5], other[:, 5], atol=1e-3)
+
+
+def test_the_last_layer_may_speak_at_some_places_alone():
+    model, at = encoder(), torch.tensor([[4, 0]])
+    stream = model.open(batch(**WORDS_FIRST, valid=[[1, 1, 1, 1, 1, 0]]))
+    stream = replace(stream, hidden=torch.randn_like(stream.hidden))
+    whole, some = model.layers[1](stream).hidden, model.layers[1].only(stream, at).hidden
+    torch.testing.assert_close(some, whole[:, [4, 0]], **TOLERANCE)
 
 
 def test_words_alone_a_long_text_a_cache_and_uneven_heads():

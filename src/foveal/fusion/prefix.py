@@ -32,6 +32,7 @@ class Prefix(nn.Module):
     """
 
     causal = True
+    early = True  # sight enters before the first layer and nowhere else
 
     def __init__(self, *, width: int, depth: int, places: int = 0, positions: int = 0, mask: bool = False) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
 """The multiway encoder: words and sight attend together, and each has weights of its own (BEiT-3, 2208.10442)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
@@ -79,14 +79,36 @@ class Layer(nn.Module):
 
     def forward(self, stream: Stream) -> Stream:
         """One layer."""
-        rows, length, _ = stream.hidden.shape
-        flat = stream.hidden.flatten(0, 1)
-        projected = each(self.words.project, self.sight.project, stream, flat)
-        query, key, value = projected.view(rows, length, 3, *projected.shape[2:]).permute(2, 0, 3, 1, 4)
-        mixed = attend(query, key, value, mask=stream.mask).transpose(1, 2).reshape(flat.shape)
-        return stream.with_hidden(
-            each(self.words.finish, self.sight.finish, stream, flat, mixed).view(rows, length, -1)
+        query, key, value = self._projected(stream)
+        return self._finished(stream, attend(query, key, value, mask=stream.mask))
+
+    def only(self, stream: Stream, at: Int[Tensor, "B Q"]) -> Stream:
+        """What the layer says at these places of each row alone, `[B Q D]`: all that a last layer need say."""
+        query, key, value = self._projected(stream)
+        mask = stream.mask
+        if mask is not None:
+            mask = mask.take_along_dim(at[:, None, :, None], 2)
+        mixed = attend(query.take_along_dim(at[:, None, :, None], 2), key, value, mask=mask)
+        slots = stream.slots.gather(1, at)
+        some = replace(
+            stream,
+            hidden=stream.hidden.take_along_dim(at[..., None], 1),
+            positions=stream.positions.gather(1, at),
+            slots=slots,
+            mask=mask,
+            apart=apart(slots >= 0),
         )
+        return self._finished(some, mixed)
+
+    def _projected(self, stream: Stream) -> Float[Tensor, "3 B H L d"]:
+        rows, length, _ = stream.hidden.shape
+        projected = each(self.words.project, self.sight.project, stream, stream.hidden.flatten(0, 1))
+        return projected.view(rows, length, 3, *projected.shape[2:]).permute(2, 0, 3, 1, 4)
+
+    def _finished(self, stream: Stream, mixed: Float[Tensor, "B H Q d"]) -> Stream:
+        flat = stream.hidden.flatten(0, 1)
+        states = each(self.words.finish, self.sight.finish, stream, flat, mixed.transpose(1, 2).reshape(flat.shape))
+        return stream.with_hidden(states.view_as(stream.hidden))
 
 
 class Multiway(nn.Module):
