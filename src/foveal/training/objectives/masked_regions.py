@@ -26,7 +26,8 @@ class Config:
     """`head` tells regions at single places.
 
     The target `feature` is what the encoder says of the region, normed to mean 0 and deviation 1: mean squared error.
-    `classes` is the distribution that comes with the region (`VisualTokens.classes`): KL divergence in nats.
+    `classes` is the distribution that comes with the region (`VisualTokens.classes`, or `Batch.targets["classes"]`:
+    the codes of an image tokenizer, as in BEiT-3, 2208.10442): KL divergence in nats.
     """
 
     head: str = "regions"
@@ -42,14 +43,19 @@ def masked_regions(
 
 
 def hidden(model: nn.Module, batch: Batch) -> tuple[Batch, VisualTokens]:
-    """The batch with features of zero where a region is hidden, and the regions as the encoder sees them.
+    """The batch with regions hidden, and the regions as the encoder sees them, with their classes.
 
+    What stands for a hidden region is the fusion's mask token, or features of zero where it has none.
     Raises InputError for a batch without images or that hides none.
     """
     chosen, seen = batch.targets.get("regions"), model.look(batch)  # type: ignore[operator]
     if chosen is None or seen is None:
         what = "no images" if seen is None else "the batch hides no regions"
         raise InputError(f"{what}; masked regions want images, and 'masking' with a share of regions")
+    if (classes := batch.targets.get("classes")) is not None:
+        seen = replace(seen, classes=classes.float())
+    if getattr(model.fusion, "mask", None) is not None:
+        return replace(batch, visual=replace(seen, masked=chosen), regions=None), seen
     keep = ~chosen[:, None]
     levels = tuple(level * keep for level in seen.levels)
     return replace(batch, visual=replace(seen, features=seen.features * keep, levels=levels), regions=None), seen
