@@ -11,7 +11,8 @@ _HIDDEN = {
     "regions": ("masked_regions", "regions"),
     "foreign": ("matching", "matching"),
 }
-_SIGHTED = ("cells", "masked_regions", "matching")  # nothing is left of these without images
+_WHOLE = ("contrastive",)  # these want whole conversations with nothing hidden
+_SIGHTED = ("cells", "masked_regions", "matching", *_WHOLE)  # nothing is left of these without images
 
 
 def objective_of(stage: Stage) -> tuple[str, Mapping[str, Any]]:
@@ -28,7 +29,7 @@ def masking(stage: Stage) -> dict[str, float] | None:
         for share, (alone, part) in _HIDDEN.items()
         if name == alone or (name == "pretrain" and settings.get(part, 1.0))
     }
-    return {share: 0.0 for share in _HIDDEN if share not in wanted} if wanted else None
+    return {share: 0.0 for share in _HIDDEN if share not in wanted} if wanted or name in _WHOLE else None
 
 
 def blind(stage: Stage) -> str | Mapping[str, Any] | None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from foveal.core.types import Batch
+from foveal.training.across import Across, pulls
 
 Objective = Callable[[nn.Module, Batch], tuple[Any, ...]]  # sum of loss, count, perhaps named parts of them
 
@@ -22,10 +24,29 @@ class Scored(nn.Module):
         super().__init__()
         self.model, self.objective, self.precision = model, objective, precision
 
-    def forward(self, batch: Batch) -> tuple[Any, ...]:
-        """The objective's sum and count for one micro-batch."""
-        with torch.autocast(batch.input_ids.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.objective(self.model, batch)
+    @property
+    def across(self) -> Across | None:
+        """The objective, where it compares the rows of a whole step."""
+        whole = self.objective.func if isinstance(self.objective, partial) else self.objective
+        return whole if isinstance(whole, Across) else None
+
+    def forward(self, batch: Batch, pull: Tensor | None = None) -> tuple[Any, ...]:
+        """The objective's sum and count for one micro-batch; of one across batches what has the gradient `pull`."""
+        with self._precise(batch):
+            if pull is None:
+                return self.objective(self.model, batch)
+            vectors, _ = self.embed(batch)
+            return ((vectors * pull).sum(),)
+
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What an objective across batches is told of one of them."""
+        assert self.across is not None
+        settings = self.objective.keywords if isinstance(self.objective, partial) else {}
+        with self._precise(batch):
+            return self.across.embed(self.model, batch, **settings)
+
+    def _precise(self, batch: Batch) -> torch.autocast:
+        return torch.autocast(batch.input_ids.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +67,9 @@ def backward(
     accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batch]
 ) -> tuple[Tensor, Tensor, dict[str, tuple[Tensor, Tensor]]]:
     """Gradients of the summed loss of all micro-batches, added up in place; sum, count and named parts of them."""
+    whole = accelerator.unwrap_model(scored)
+    if whole.across is not None and (len(batches) > 1 or accelerator.num_processes > 1):
+        return _backward_across(accelerator, scored, batches)
     loss = count = torch.zeros((), device=accelerator.device)
     parts: dict[str, tuple[Tensor, Tensor]] = {}
     for i, batch in enumerate(batches):
@@ -57,6 +81,26 @@ def backward(
             before = parts.get(name, (0.0, 0.0))
             parts[name] = (before[0] + part.detach(), torch.as_tensor(before[1] + of))
     return loss, count, parts
+
+
+def _backward_across(
+    accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batch]
+) -> tuple[Tensor, Tensor, dict[str, tuple[Tensor, Tensor]]]:
+    """The same where rows of different micro-batches and processes are compared: each batch goes through twice.
+
+    Every process finds the loss of all, and tells its share of it.
+    """
+    whole = accelerator.unwrap_model(scored)
+    with torch.no_grad():
+        told = [whole.embed(batch) for batch in batches]
+    found, (loss, count, parts) = pulls(whole.across, told, accelerator)
+    for i, (batch, pull) in enumerate(zip(batches, found, strict=True)):
+        with accelerator.no_sync(scored) if i < len(batches) - 1 else nullcontext():
+            (total,) = scored(batch, pull)
+            accelerator.backward(total)
+    world = float(accelerator.num_processes)
+    shared = {name: (part.detach() / world, torch.as_tensor(of / world)) for name, (part, of) in parts.items()}
+    return loss / world, torch.as_tensor(count / world, device=loss.device), shared
 
 
 def rescale(parameters: Sequence[nn.Parameter], *, divisor: Tensor, clip: float) -> Tensor:

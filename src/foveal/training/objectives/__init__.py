@@ -2,5 +2,5 @@
 
 An objective is a function `(model, batch) -> (sum of loss, count)`; the loop divides a step's sums by its counts
 once, so that any split of a step into batches and processes gives the same gradient. A third entry may name the
-parts of the sum for the log: `{"cells": (sum, count)}`.
+parts of the sum for the log: `{"cells": (sum, count)}`. One that compares the rows of a whole step is an `Across`.
 """
