@@ -35,7 +35,7 @@ def test_rows_hold_their_own_images_and_nothing_else():
 def test_positions_restart_with_each_image():
     fusion, seen = Memory(width=4, depth=1, positions=3), tokens(3, 2)
     out = fusion.at_input(stream(1, [0, 0]), seen)
-    assert torch.equal(out.memory[0], seen.features + fusion.positions[[0, 1, 2, 0, 1]])
+    assert torch.equal(out.memory[0], seen.features + fusion.positions.weight[[0, 1, 2, 0, 1]])
     with pytest.raises(InputError, match="4 visual tokens for a memory of 3"):
         fusion.at_input(stream(1, [0]), tokens(4))
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveal.cli import _objectives
+from foveal.cli import _detection, _objectives
 from foveal.core.config import dump, override, parse
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
@@ -138,7 +138,7 @@ def of(given: Mapping[str, Any], *, name: str) -> Recipe:
         ModelConfig.parse({**recipe.model, "language": language})
         made = ("tokenizer", "answers") if isinstance(recipe.processor.get("answers"), int) else ("tokenizer",)
         settings = {key: value for key, value in recipe.processor.items() if key not in made}
-        parse(ProcessorConfig, settings, where="recipe.processor")
+        parse(ProcessorConfig, _detection.named(settings), where="recipe.processor")
     return blind(recipe) if recipe.text_only else recipe
 
 
@@ -235,7 +235,7 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
             started.model.config = replace(started.model.config, vision=None, connector=None, features=None)
         kept = () if recipe.text_only else ("external", "origin")
         return Run(started.model, started.processor, **{name: getattr(started, name, {}) for name in kept})
-    settings = dict(recipe.processor)
+    settings = _detection.named(recipe.processor, data)
     if isinstance(settings.get("answers"), int):
         settings["answers"] = _answers(data, settings["answers"])
     mask = any(_objectives.masking(stage) is not None for stage in recipe.training.stages)
@@ -243,10 +243,11 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
         settings["region_files"] = {**(settings.get("region_files") or {}), "width": width}
     tokenizer = _tokenizer(settings.pop("tokenizer", "words"), data, mask=mask)
     processor = Processor(tokenizer=tokenizer, config=parse(ProcessorConfig, settings, where="recipe.processor"))
-    language = {"vocabulary": len(tokenizer), **_component(recipe.model.get("language"), "language")}
-    if len(tokenizer) > language["vocabulary"]:
+    words = len(tokenizer) if processor.speller is None else processor.speller.codec.vocabulary
+    language = {"vocabulary": words, **_component(recipe.model.get("language"), "language")}
+    if words > language["vocabulary"]:
         raise InputError(
-            f"the tokenizer has {len(tokenizer)} words, the model's vocabulary {language['vocabulary']}; "
+            f"the tokenizer has {words} words, the model's vocabulary {language['vocabulary']}; "
             "leave model.language.vocabulary out, or raise it"
         )
     heads = _heads(recipe.model, processor)

@@ -14,6 +14,7 @@ PACKAGES = {
     "emoji": "starter",
     "gguf": "starter",
     "peft": "lora",
+    "pycocotools": "detection",
 }
 
 

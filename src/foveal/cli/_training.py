@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+from foveal.cli import _detection
 from foveal.cli._objectives import masking, objective_of
 from foveal.cli._recipe import Recipe, data_folder, examples, model_of
 from foveal.core.config import dump, parse
@@ -94,6 +95,7 @@ class Batches:
 
         processor, plan = self.processor(stage), self.run.model.plan
         name, _ = objective_of(stage)
+        _detection.check(processor, self.data, self.say)
         blind, known = self.recipe.text_only, {}
         visual = None if blind else self._features(stage, processor)
 

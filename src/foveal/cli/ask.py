@@ -17,10 +17,12 @@ def command(
     run: Path | None = typer.Option(None, "--run", help="A run or checkpoint directory.", show_default="starter model"),
     max_new_tokens: int = typer.Option(32, "--max-new-tokens", help="The longest answer, in tokens."),
     stream: bool = typer.Option(True, "--stream/--no-stream", help="Print words as they come."),
+    drawn: Path | None = typer.Option(None, "--map", help="Write the picture with the boxes that a run has found."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Ask a question about one or more pictures."""
     import time
+    from dataclasses import asdict
 
     from foveal.cli import _show
     from foveal.cli._runs import open_run
@@ -30,12 +32,18 @@ def command(
     model = open_run(run)
     started = time.perf_counter()
     steps = model.stream_answer(images, prompt, max_new_tokens=max_new_tokens)
+    if drawn is not None:
+        from foveal.cli._detection import draw
+
+        steps = iter(kept := [*steps])
+        draw(model, images, kept[-1].boxes, drawn)
     if as_json:
         *_, last = steps
         cost = {"visual_tokens": last.visual_tokens, "tokens": len(last.token_ids)}
         seconds = round(time.perf_counter() - started, 3)
         asked = {"run": str(run or "starter"), "images": names, "prompt": prompt}
-        _show.print_json({**asked, "answer": last.text, **cost, "seconds": seconds})
+        boxes = {"boxes": [asdict(box) for box in last.boxes]} if last.boxes else {}
+        _show.print_json({**asked, "answer": last.text, **boxes, **cost, "seconds": seconds})
         return
     if not stream:
         steps = iter([*steps][-1:])

@@ -27,31 +27,35 @@ def command(
     pretraining: bool = typer.Option(
         False, "--pretraining", help="Score hidden words, hidden regions and foreign texts instead of answers."
     ),
+    results: Path | None = typer.Option(None, "--results", help="Write found boxes, as a COCO results file."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object instead of a table."),
 ) -> None:
-    """Score a run: exact match by kind of question, beside a model without images and the most frequent answers."""
+    """Score a run: exact match by kind of question, beside a model without images and the most frequent answers.
+
+    A run that finds boxes is scored by COCO's average precision; --data may then be a COCO annotation file.
+    """
     from functools import partial
 
-    from foveal.cli import _show
+    from foveal.cli import _detection, _show
     from foveal.cli._evaluate import Wanted, evaluate
 
     console = _show.console(quiet=as_json)
     where = {"run": str(run or "starter"), "data": str(data), "split": split}
+    bar = partial(_show.bar, console)
+    if _detection.detects(run):
+        told = _detection.detection(run, data, split=split, limit=limit, batch=batch, results=results, progress=bar)
+        _show.print_json({**where, **told}) if as_json else _detection.show(console, told)
+        return
     if pretraining:
         from foveal.cli import _pretraining
 
-        told = _pretraining.pretraining(
-            run, data, split=split, limit=limit, batch=batch, progress=partial(_show.bar, console)
-        )
-        if as_json:
-            _show.print_json({**where, **told})
-        else:
-            console.print(_tasks(told))
+        told = _pretraining.pretraining(run, data, split=split, limit=limit, batch=batch, progress=bar)
+        _show.print_json({**where, **told}) if as_json else console.print(_tasks(told))
         return
     wanted = Wanted(
         run=run, data=data, split=split, limit=limit, text_only=text_only, batch=batch, max_new_tokens=max_new_tokens
     )
-    found = evaluate(wanted, progress=partial(_show.bar, console))
+    found = evaluate(wanted, progress=bar)
     if report is not None:
         from foveal.cli._report import write
 

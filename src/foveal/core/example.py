@@ -9,11 +9,12 @@ FEATURES = (".npz", ".safetensors")  # how files of region features end
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """A named rectangle, `xyxy` in pixels of image number `image`."""
+    """A named rectangle, `xyxy` in pixels of image number `image`; where a model has found it, how sure it is."""
 
     label: str
     xyxy: tuple[float, float, float, float]
     image: int = 0
+    score: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

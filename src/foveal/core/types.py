@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from foveal.core.example import Box
+
 IGNORE = -100  # a label that carries no loss
 
 T = TypeVar("T")
@@ -277,11 +279,15 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """An answer in words, and what it cost to see: visual tokens that entered the language model."""
+    """An answer in words, and what it cost to see: visual tokens that entered the language model.
+
+    `boxes` are the objects that it names, where the model says where they are.
+    """
 
     text: str
     visual_tokens: int
     token_ids: tuple[int, ...] = ()
+    boxes: tuple[Box, ...] = ()
 
 
 for _type in (Pixels, VisualTokens, Regions, Query, Batch, Output):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Layout, Stream, VisualTokens
+from foveal.layers.initial import small_normal
 from foveal.layers.places import Places
 
 
@@ -29,7 +30,8 @@ class Memory(nn.Module):
     def __init__(self, *, width: int, depth: int, places: int = 0, positions: int = 0) -> None:
         super().__init__()
         self.place = Places(width=width, octaves=places) if places else None
-        self.positions = nn.Parameter(torch.randn(positions, width) * 0.02) if positions else None
+        self.positions = nn.Embedding(positions, width) if positions else None
+        self.apply(small_normal)
 
     def at_input(self, stream: Stream, visual: VisualTokens | None) -> Stream:
         """Hand the layers their memory; raises InputError for an image with more tokens than positions."""
@@ -39,7 +41,7 @@ class Memory(nn.Module):
         if self.place is not None:
             features = features + self.place(visual)
         if self.positions is not None:
-            features = features + self.positions[self._within(visual.layout, features.device)]
+            features = features + self.positions(self._within(visual.layout, features.device))
         index, mask = rows_of(visual.layout, stream.owner, len(stream.hidden))
         memory = features.unflatten(0, (len(stream.hidden), -1)) if index is None else features[index]
         return replace(stream, memory=memory.to(stream.hidden.dtype), memory_mask=mask)
@@ -50,11 +52,9 @@ class Memory(nn.Module):
 
     def _within(self, layout: Layout, device: torch.device) -> Int[Tensor, " S"]:
         assert self.positions is not None
-        most = max(layout.counts, default=0)
-        if most > len(self.positions):
-            raise InputError(
-                f"an image of {most} visual tokens for a memory of {len(self.positions)} positions; give smaller images"
-            )
+        most, room = max(layout.counts, default=0), self.positions.num_embeddings
+        if most > room:
+            raise InputError(f"an image of {most} visual tokens for a memory of {room} positions; give smaller images")
         return torch.cat([torch.arange(count, device=device) for count in layout.counts])
 
 

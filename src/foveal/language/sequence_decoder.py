@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -84,6 +83,7 @@ class SequenceDecoder(nn.Module):
     """
 
     reads_memory = True
+    codes: Tensor
 
     def __init__(
         self,
@@ -105,10 +105,9 @@ class SequenceDecoder(nn.Module):
         self.vocabulary, self.width, self.depth, self.context = vocabulary, width, depth, context
         self.heads = heads
         self.embedding = nn.Embedding(vocabulary, width)
-        if positions == "learned":
-            self.positions = nn.Parameter(torch.randn(context, width) * 0.02)
-        else:
-            self.register_buffer("positions", line(context, width, device="cpu"), persistent=False)
+        self.positions = nn.Embedding(context, width) if positions == "learned" else None
+        codes = line(context, width, device="cpu") if positions == "sin_cos" else None
+        self.register_buffer("codes", codes, persistent=False)
         layer = partial(
             Layer, width=width, heads=heads, inner=inner or 4 * width, activation=activation, eps=eps,
             norm_first=norm_first,
@@ -133,8 +132,9 @@ class SequenceDecoder(nn.Module):
             mask = attention_mask(valid, queries=length, order=batch.order, segment=batch.segment, branch=batch.branch)
             ended = ~valid & (valid.cumsum(1) > 0)  # has its start to look at, and need not see itself
             mask = mask & ~ended[:, None, None]
+        placed = self.codes[places] if self.positions is None else self.positions(places)
         return Stream(
-            hidden=self.embedding(batch.input_ids) + self.positions[places],
+            hidden=self.embedding(batch.input_ids) + placed,
             positions=places,
             slots=batch.image_slot,
             mask=mask,

@@ -16,6 +16,7 @@ from foveal.core.types import IGNORE, Batch, Layout, Pixels, VisualTokens
 from foveal.preprocess import chat
 from foveal.preprocess.cells import cells as cell_labels
 from foveal.preprocess.collate import Group, Padding, collate, lengths, pack, same_images, size, split
+from foveal.preprocess.detection import Detection, Speller
 from foveal.preprocess.image import image_size
 from foveal.preprocess.masking import Masking, Words, exchanged, mask_regions, mask_words
 from foveal.preprocess.region_files import Reader, RegionFiles
@@ -43,7 +44,8 @@ class ProcessorConfig:
     it they carry no label. `regions` says what is a visual token: a cell of the encoder's `grid`, what lies in the
     data's true boxes (`oracle`: a bound, no system, for it leaks how many things there are and where), or in fixed
     windows (`proposals`). With `region_files` images are files of features that a detector has made. With `masking`,
-    training batches hold whole conversations with parts of them hidden.
+    training batches hold whole conversations with parts of them hidden. With `detection` nothing is said in words:
+    batches hold the objects of one picture a row.
     """
 
     image: ImageTransform = field(default_factory=ImageTransform)
@@ -58,6 +60,7 @@ class ProcessorConfig:
     masking: Masking | None = None
     regions: Source = "grid"
     region_files: RegionFiles | None = None
+    detection: Detection | None = None
 
 
 class Processor:
@@ -73,11 +76,15 @@ class Processor:
         self._files = None if self.config.region_files is None else Reader(self.config.region_files)
         if self.config.answers is not None and not self.config.answers:
             raise InputError("an empty answer vocabulary; give the processor at least one answer, or none at all")
+        detection = self.config.detection
+        self.speller = None if detection is None else Speller(detection, self.config.image)
         self._classes = {answer: place for place, answer in enumerate(self.config.answers or ())}
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
         """The tokens that end an answer."""
+        if self.speller is not None:
+            return () if self.speller.codec.end is None else (self.speller.codec.end,)
         if self._classes:
             return ()
         example = [chat.Turn(role="user", parts=("a",)), chat.Turn(role="assistant", parts=("b",))]
@@ -94,6 +101,9 @@ class Processor:
     def encode(self, example: Example, *, where: str = "") -> Encoded:
         """The conversation's tokens with its answers marked: pure, so keep it instead of doing it again."""
         where, example = where or f"example {example.id!r}", self._read(example)
+        if self.speller is not None:
+            nothing = np.zeros(0, np.int64)
+            return Encoded(example=example, ids=nothing, loss=nothing.astype(bool), prompt=0, where=where)
         if self._classes and self.config.masking is None:
             return replace(self._asked(example, 0), example=example)
         turns = chat.turns(example, marker=self.config.marker, order=self.config.order, where=where)
@@ -116,6 +126,9 @@ class Processor:
         that ask about it (only where no question steers vision). Raises InputError where `room` more tokens would
         pass the context.
         """
+        if self.speller is not None:
+            shown = [self.encode(_example(one, self.config.marker)) for one in conversations]
+            return self.speller.prompt([one.example for one in shown], self._shown(shown, plan, visual))
         asked = [self._asked(one, row) for row, one in enumerate(conversations, 1)]
         batch, _ = self._apart(asked, plan, visual, padding, room=room, shared=shared)
         return replace(batch, labels=None)
@@ -140,7 +153,12 @@ class Processor:
         for each question, and `targets["answer"]` says which answer is right (IGNORE: none of the vocabulary).
         With `masking` a group is a row for each conversation; what is hidden is drawn from the `seed`: words as
         `labels` say, visual tokens as `targets["regions"]` does; `targets["matching"]` is 1 for a foreign text.
+        With `detection` a group is a row for each of its pictures' spellings, and noise is drawn from the `seed`.
         """
+        if self.speller is not None:
+            rows = [one for entry in examples for one in self._group(entry)]
+            seen, chance = self._shown(rows, plan, visual), np.random.default_rng(list(seed))
+            return self.speller.training([one.example for one in rows], seen, chance)
         if self.config.masking is not None:
             rows = [one for entry in examples for one in self._group(entry)]
             return self._masked(rows, plan, visual, padding, self.config.masking, np.random.default_rng(list(seed)))
@@ -189,6 +207,10 @@ class Processor:
             targets["regions"] = mask_regions(layout.total, masking.regions, chance)
         return mask_words(replace(batch, targets=targets), masking.words, self._words, chance)
 
+    def _shown(self, rows: Sequence[Encoded], plan: Plan, visual: See | None) -> Pixels | VisualTokens | None:
+        """The pictures of the rows, one after the other."""
+        return self._seen(self._sights([[one] for one in rows], plan).images, visual)
+
     def _words(self) -> Words:
         return Words.of(len(self.tokenizer), self._coder.special, self._coder.mask_id)
 
@@ -226,9 +248,7 @@ class Processor:
 
     def _asked(self, one: Asked, row: int) -> Encoded:
         where = f"row {row}" if isinstance(one, tuple) else f"example {one.id!r}"
-        if isinstance(one, tuple):
-            one = chat.question(*one, marker=self.config.marker)
-        one = self._read(one)
+        one = self._read(_example(one, self.config.marker))
         messages = one.messages
         while messages and messages[-1].get("role") == "assistant":
             messages = messages[:-1]
@@ -347,6 +367,10 @@ class Processor:
         from foveal.preprocess import store
 
         return store.from_huggingface(Path(directory))
+
+
+def _example(one: Asked, marker: str) -> Example:
+    return chat.question(*one, marker=marker) if isinstance(one, tuple) else one
 
 
 def _packed(groups: Sequence[Group], counts: Sequence[Sequence[int]], length: int) -> Sequence[Sequence[Group]]:

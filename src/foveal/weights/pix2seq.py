@@ -54,7 +54,7 @@ _OFFICIAL = Renaming(
         ("language.embedding.weight", ("language.token_embedding", "language.inp_token_embedding")),
         ("head.map.weight", "language.outp_token_embedding"),
         ("head.map.bias", "language.outp_bias"),
-        ("language.positions", "language.seq_pos_embedding"),
+        ("language.positions.weight", "language.seq_pos_embedding"),
         ("language.last_norm.*", "language.ouput_ln.*"),
         ("language.layers.*.attention_norm.*", "language.layer.*.self_mha.ln.*"),
         *_attention("language.layers.*.attention", "language.layer.*.self_mha"),
@@ -76,8 +76,8 @@ def _fused(ours: str, theirs: str) -> list[Rule]:
 _PORTED = Renaming(
     [
         ("language.embedding.weight", "embedding.weight"),
-        ("language.positions", "decoder_pos_embed"),
-        ("fusion.positions", "encoder_pos_embed"),
+        ("language.positions.weight", "decoder_pos_embed"),
+        ("fusion.positions.weight", "encoder_pos_embed"),
         *_fused("language.layers.*.attention", "decoder.layers.*.self_attn"),
         *_fused("language.layers.*.cross", "decoder.layers.*.multihead_attn"),
         ("language.layers.*.feed.up.*", "decoder.layers.*.linear1.*"),

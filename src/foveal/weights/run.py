@@ -1,7 +1,7 @@
 """Foveal's own format: a run directory holds config.yaml, model.safetensors and the processor's files."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,16 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
+from foveal.core.example import Box
 from foveal.core.types import Answer, Batch, Output
 from foveal.decode.choose import choose
 from foveal.decode.generate import generate
 from foveal.models.assembly import empty
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
+from foveal.models.detect import detect, shown
 from foveal.models.masked import Masked
-from foveal.models.talk import answer, stream_answer
+from foveal.models.talk import stream_answer
 from foveal.preprocess.processor import Processor
 from foveal.weights import families
 from foveal.weights.directory import fingerprint, read_config, write_run
@@ -56,11 +58,19 @@ class Run(nn.Module):
 
     def answer(self, images: Any, text: str, **settings: Any) -> Answer:
         """Answer a question about images (one or several: paths or opened pictures; None or [] for text alone)."""
-        return answer(self.model, self._talker(), images, text, **settings)
+        *_, last = self.stream_answer(images, text, **settings)
+        return last
 
     def stream_answer(self, images: Any, text: str, **settings: Any) -> Iterator[Answer]:
-        """The answer so far, after every token."""
-        return stream_answer(self.model, self._talker(), images, text, **settings)
+        """The answer so far, after every token; a run that detects names the objects of one picture at once."""
+        talker = self._talker()
+        if talker.speller is not None:
+            return iter([shown(self.model, talker, images)])
+        return stream_answer(self.model, talker, images, text, **settings)
+
+    def detect(self, images: Sequence[Any], **settings: Any) -> list[tuple[Box, ...]]:
+        """The objects in each picture, the surest first; raises InputError for a run that finds none."""
+        return detect(self.model, self._talker(), images, **settings)
 
     def _talker(self) -> Processor:
         if self.processor is None:

@@ -1,0 +1,176 @@
+"""What recipes and runs that spell objects need of the command line."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foveal.cli._runs import missing, open_run
+from foveal.core.errors import InputError
+from foveal.core.example import Box, Example
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from foveal.preprocess.processor import Processor
+
+Told = Callable[[str, int], Any]  # a context manager that yields what counts finished pictures
+
+
+def named(settings: Mapping[str, Any], data: Sequence[Example] | None = None) -> dict[str, Any]:
+    """Processor settings with the classes of the data, where a recipe detects and names none (no data: any name).
+
+    Raises InputError where the data hold no box.
+    """
+    from foveal.preprocess.detection import things
+
+    given = settings.get("detection")
+    if not isinstance(given, Mapping) or given.get("classes"):
+        return dict(settings)
+    labels = ["thing"] if data is None else sorted({box.label for example in data for box in things(example)})
+    if not labels:
+        raise InputError("the data hold no boxes to learn from; give examples boxes")
+    return {**settings, "detection": {**given, "classes": labels}}
+
+
+def check(processor: "Processor", data: Sequence[Example], say: Callable[[str], None]) -> None:
+    """Look at all boxes of every picture once, and tell what will be clipped or dropped.
+
+    Raises InputError for a class that is not known and a coordinate that is no number.
+    """
+    from foveal.preprocess.sequence import Faults
+
+    if processor.speller is None:
+        return
+    faults, boxes = Faults(), 0
+    for example in {(example.images, example.boxes): example for example in data}.values():
+        objects, wrong = processor.speller.objects(example)
+        faults, boxes = faults + wrong, boxes + len(objects.boxes) + wrong.dropped
+    if faults != Faults():
+        say(f"of {boxes:,} boxes: {faults}")
+
+
+def detects(run: Path | None) -> bool:
+    """Whether a run directory is that of a model that finds boxes."""
+    from foveal.weights.directory import read_config
+
+    path = None if run is None else run / "config.yaml"
+    return path is not None and path.is_file() and bool((read_config(path).get("processor") or {}).get("detection"))
+
+
+def detection(
+    run: Path | None, data: Path, *, split: str, limit: int | None, batch: int, results: Path | None, progress: Told
+) -> dict[str, Any]:
+    """Average precision of a run over every picture of a data set, or of a COCO annotation file (`.json`).
+
+    Writes what was found to `results` in COCO's layout where that is wanted. Raises InputError for data without boxes,
+    a file of another layout, and where pycocotools is not installed.
+    """
+    import importlib
+    import time
+
+    from foveal.evaluation import detection as scoring
+    from foveal.models.detect import detect
+
+    try:
+        importlib.import_module("pycocotools")
+    except ModuleNotFoundError as error:
+        raise missing(error) from None
+    loaded = open_run(run)
+    pictures, there = _annotated(data, limit) if data.suffix == ".json" else _examples(loaded, data, split, limit)
+    found: list[tuple[Box, ...]] = []
+    started = time.perf_counter()
+    with progress("pictures", len(pictures)) as advance:
+        for start in range(0, len(pictures), batch):
+            some = [path for _, path in pictures[start : start + batch]]
+            found += detect(loaded.model, loaded.processor, some)
+            advance(len(some))
+    seconds = round(time.perf_counter() - started, 3)
+    numbers = {row["name"]: row["id"] for row in there["categories"]}
+    rows = scoring.results([number for number, _ in pictures], found, numbers)
+    if results is not None:
+        _write(results, rows)
+    scored = scoring.precision(there, rows)
+    told = {"pictures": len(pictures), "boxes": len(there["annotations"]), "seconds": seconds}
+    return {**told, **scored.summary, "classes": dict(scored.classes)}
+
+
+def _write(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    import json
+
+    try:
+        out.write_text(json.dumps(rows) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {out} ({error.strerror}); name a .json file in a directory") from None
+
+
+def show(console: "Console", told: Mapping[str, Any]) -> None:
+    """The table of a detection run's scores: all classes, and each of them."""
+    from foveal.cli import _show
+
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    summary = [[name.replace("_", " "), share(told[name])] for name in told if name.startswith("A")]
+    console.print(_show.table(["of all classes", "%"], summary))
+    each = sorted(told["classes"].items(), key=lambda one: -(one[1] or 0.0))
+    console.print(_show.table(["AP of the class", "%"], [[name, share(value)] for name, value in each]))
+    console.print(f"\n{told['boxes']:,} boxes in {told['pictures']:,} pictures, found in {told['seconds']:.1f} s")
+
+
+def _examples(loaded: Any, data: Path, split: str, limit: int | None) -> tuple[list[tuple[int, Any]], dict[str, Any]]:
+    """Numbered pictures of a data set, and what is on them."""
+    from foveal.data.format import read
+    from foveal.evaluation.detection import truth
+    from foveal.preprocess.detection import things
+    from foveal.preprocess.image import image_size
+
+    shown = list({example.images: example for example in read(data, split=split) if example.images}.values())[:limit]
+    if not shown:
+        raise InputError(f"{data} holds no pictures in its split {split!r}; name data with pictures and boxes")
+    pictures = [(number, example.images[0]) for number, example in enumerate(shown, 1)]
+    sizes = [(number, (wide, tall)) for number, path in pictures for tall, wide in [image_size(path)]]
+    known = set(loaded.processor.speller.config.classes)
+    boxes = [things(example) for example in shown]
+    strange = sorted({box.label for some in boxes for box in some} - known)
+    return pictures, truth(sizes, boxes, [*loaded.processor.speller.config.classes, *strange])
+
+
+def _annotated(data: Path, limit: int | None) -> tuple[list[tuple[int, Any]], dict[str, Any]]:
+    """Pictures of a COCO annotation file by their ids, and the file itself."""
+    from foveal.data.convert import coco_folder, coco_images, load
+
+    there, folder = load(data), coco_folder(data)
+    pictures = [(number, folder / name) for number, (name, _) in coco_images(there, data).items()][:limit]
+    kept = {number for number, _ in pictures}
+    for part, key in (("images", "id"), ("annotations", "image_id")):
+        there[part] = [row for row in there[part] if row[key] in kept]
+    return pictures, there
+
+
+def draw(loaded: Any, images: Sequence[Any], boxes: Sequence[Box], out: Path) -> None:
+    """Write the one picture with the boxes that are likely.
+
+    Raises InputError for a run that finds none, and where the picture cannot be written.
+    """
+    from PIL import ImageDraw, ImageFont
+
+    from foveal.data.preview import HUES
+    from foveal.models.detect import LIKELY
+    from foveal.preprocess.image import open_image
+
+    if loaded.processor.speller is None:
+        raise InputError("--map draws the boxes that a run finds, and this one answers in words; leave it out")
+    picture = open_image(images[0]).copy()
+    pen, letters = ImageDraw.Draw(picture), ImageFont.load_default(max(10, min(picture.size) // 24))
+    line = max(1, min(picture.size) // 200)
+    for place, box in enumerate(box for box in boxes if (box.score or 0.0) >= LIKELY):
+        ink = HUES[place % len(HUES)]
+        left, top, right, bottom = box.xyxy
+        pen.rectangle((left, top, max(right, left + 1), max(bottom, top + 1)), outline=ink, width=line)
+        words, corner = f"{box.label} {box.score:.2f}", (left + line, top + line)
+        pen.rectangle(pen.textbbox(corner, words, font=letters), fill=ink)
+        pen.text(corner, words, fill="white", font=letters)
+    try:
+        picture.save(out)
+    except (OSError, ValueError) as error:
+        raise InputError(f"the picture cannot be written to {out} ({error}); name a .png file in a directory") from None

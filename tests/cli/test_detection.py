@@ -1,0 +1,102 @@
+"""A run that finds boxes: trained, scored by COCO's measure, asked and drawn."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+import foveal
+from foveal.cli.main import run
+
+VIT = {"name": "vit", "width": 8, "depth": 1, "heads": 2, "inner": 16, "patch": 8, "image_size": 16, "layers": [-1]}
+TINY = {
+    "system": "pix2seq",
+    "model": {
+        "assembly": "seq2seq",
+        "vision": VIT,
+        "connector": "linear",
+        "fusion": {"name": "memory", "places": 2},
+        "language": {"name": "sequence_decoder", "width": 32, "depth": 1, "heads": 2, "inner": 32, "context": 16},
+        "head": {"name": "language_model", "tied": True, "bias": True},
+    },
+    "processor": {"image": {"size": 16, "mode": "square"}, "detection": {"bins": 17, "max_objects": 2}},
+    "data": {"path": "data"},
+    "training": {
+        "device": "cpu",
+        "features": {"dtype": "fp32"},
+        "stages": [
+            {"steps": 50, "train": ["connector", "fusion", "language", "head"], "batch_size": 6, "rate": 2e-2,
+             "objective": "sequence", "group": True, "group_limit": 1},
+        ],
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def trained(painted, capsys):
+    """The recipe carried out on pictures of one colour, each a whole box; and how to call a command."""
+    Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
+
+    def call(*arguments, expected=0):
+        assert run([str(argument) for argument in arguments]) == expected
+        told = capsys.readouterr()
+        return told.err if expected else told.out
+
+    call("train", "tiny.yaml", "--json")
+    return call
+
+
+def test_trained_scored_asked_and_drawn(trained):
+    told = json.loads(
+        trained("eval", "--run", "runs/tiny", "--data", "data", "--split", "train", "--json", "--results", "r.json")
+    )
+    assert (told["pictures"], told["boxes"]) == (6, 6) and told["AP50"] > 0.9 and set(told["classes"]) == {
+        "red", "green", "blue"
+    }  # fmt: skip
+    rows = json.loads(Path("r.json").read_text())
+    assert len(rows) >= 6 and set(rows[0]) == {"image_id", "category_id", "bbox", "score"}
+    table = trained("eval", "--run", "runs/tiny", "--data", "data", "--split", "train", "--limit", "2")
+    assert "AP50" in table and "2 boxes in 2 pictures" in table
+    asked = json.loads(trained("ask", "data/0.png", "detect", "--run", "runs/tiny", "--map", "out.png", "--json"))
+    best = asked["boxes"][0]
+    assert best["label"] == "red" and best["score"] > 0.3 and asked["answer"].startswith("red ")
+    with Image.open("out.png") as drawn:
+        assert drawn.size == (16, 16)
+    assert foveal.load("runs/tiny").detect(["data/0.png"])[0][0].label == "red"
+    assert "0 pictures" not in trained("ask", "data/0.png", "detect", "--run", "runs/tiny")
+    assert "named twice" not in trained("ask", "data/0.png", "data/1.png", "x", "--run", "runs/tiny", expected=2)
+
+
+def test_a_coco_file_is_scored_by_its_own_ids(trained):
+    Path("annotations").mkdir()
+    there = {
+        "images": [{"id": 7, "file_name": "0.png", "width": 16, "height": 16}],
+        "annotations": [{"id": 1, "image_id": 7, "category_id": 90, "bbox": [0, 0, 16, 16], "area": 256, "iscrowd": 0}],
+        "categories": [{"id": 90, "name": "red"}, {"id": 3, "name": "owl"}],
+    }
+    Path("annotations/instances_data.json").write_text(json.dumps(there))
+    told = json.loads(
+        trained("eval", "--run", "runs/tiny", "--data", "annotations/instances_data.json", "--json", "--results", "r")
+    )
+    assert told["AP50"] > 0.9 and told["classes"] == {"owl": None, "red": told["AP"]}
+    assert {(row["image_id"], row["category_id"]) for row in json.loads(Path("r").read_text())} == {(7, 90)}
+    said = trained("eval", "--run", "runs/tiny", "--data", "data", "--split", "train", "--results", "no/r", expected=2)
+    assert "cannot write no/r" in said
+
+
+def test_bad_boxes_are_told_and_unknown_classes_refused(painted, capsys):
+    lines = [json.loads(line) for line in Path("data/train.jsonl").read_text().splitlines()]
+    for line in lines[:2]:  # both are about one picture
+        line["boxes"][0]["xyxy"] = [0, 0, 16.5, 16]
+    Path("data/train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    stage = {**TINY["training"]["stages"][0], "steps": 1}
+    recipe = {**TINY, "training": {**TINY["training"], "stages": [stage]}}
+    Path("tiny.yaml").write_text(yaml.safe_dump(recipe))
+    assert run(["train", "tiny.yaml"]) == 0
+    assert "of 6 boxes: 1 clipped to the image" in capsys.readouterr().err
+    recipe["processor"]["detection"]["classes"] = ["red", "green"]
+    Path("tiny.yaml").write_text(yaml.safe_dump(recipe))
+    assert run(["train", "tiny.yaml", "--fresh"]) == 2
+    assert "unknown class in example" in capsys.readouterr().err
