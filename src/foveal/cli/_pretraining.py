@@ -3,9 +3,11 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foveal.cli import _codes
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 
@@ -59,10 +61,13 @@ def _batches(
     masking = Masking(**shares)
     own = loaded.processor
     processor = Processor(tokenizer=own.tokenizer, config=replace(own.config, masking=masking))
-    device = next(loaded.model.parameters()).device
+    device, make = next(loaded.model.parameters()).device, partial(processor.training, plan=loaded.model.plan)
+    codes = _codes.of(loaded.about.get("codes"), processor, loaded.model.plan)
     for start in range(0, len(examples), size):
         some = examples[start : start + size]
-        yield processor.training(some, plan=loaded.model.plan, seed=(start,)).to(device), len(some)
+        made = partial(make, some, seed=(start,))
+        batch = made() if codes is None else _codes.told(made, processor.transform.pixels, codes)
+        yield batch.to(device), len(some)
 
 
 class _Found:

@@ -1,11 +1,12 @@
 """A recipe carried out: data, model and batches handed to the training loop, and the run saved."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from foveal.cli import _detection
+from foveal.cli import _codes, _detection
 from foveal.cli._objectives import masking, objective_of
 from foveal.cli._recipe import Recipe, data_folder, examples, model_of
 from foveal.core.config import dump, parse
@@ -16,6 +17,7 @@ from foveal.training.config import Stage
 if TYPE_CHECKING:
     from foveal.core.types import Batch
     from foveal.preprocess.processor import Processor
+    from foveal.training.config import Features
     from foveal.training.features import Store
     from foveal.training.feed import Collate
     from foveal.weights.run import Run
@@ -60,6 +62,7 @@ def about(recipe: Recipe, count: int) -> dict[str, Any]:
 
     stages = [{"name": stage.name, "train": list(stage.train)} for stage in recipe.training.stages]
     made = {"system": recipe.system, "seed": recipe.seed, "text_only": recipe.text_only, "init": dict(recipe.init)}
+    made |= {"codes": recipe.training.codes} if recipe.training.codes else {}
     return {**made, "data": dump(recipe.data), "examples": count, "stages": stages, "foveal": foveal.__version__}
 
 
@@ -98,6 +101,8 @@ class Batches:
         _detection.check(processor, self.data, self.say)
         blind, known = self.recipe.text_only, {}
         visual = None if blind else self._features(stage, processor)
+        path = self.recipe.training.codes if _codes.wanted(stage) and not blind else None
+        codes = _codes.of(path, processor, plan, see=self._coded)
 
         def encoded(example: Example) -> Any:
             if id(example) not in known:  # tokens are the same at every visit
@@ -106,23 +111,23 @@ class Batches:
 
         def collate(groups: Sequence[Sequence[Example]], place: int) -> "Batch":
             entries = [[encoded(example) for example in group] for group in groups]
-            return processor.training(
+            make = partial(
+                processor.training,
                 [entry if len(entry) > 1 else entry[0] for entry in entries],
                 plan=plan,
-                visual=visual,
                 length=stage.pack,
                 cells=name in _CELLS and not blind,
                 seed=(self.recipe.training.seed, crc32(stage.name.encode()), place),
             )
+            if codes is None:
+                return make(visual=visual)
+            return _codes.told(make, visual or processor.transform.pixels, codes)
 
         return collate
 
     def _features(self, stage: Stage, processor: "Processor") -> "Store | None":
         """The store of cached features, filled; None where they are not wanted or the encoder learns."""
         from foveal.core.lookup import module
-        from foveal.training.features import Store, fill, identity
-        from foveal.training.processes import processes
-        from foveal.weights.smollm2 import user_cache
 
         wanted, model = self.recipe.training.features, self.run.model
         learns = any(part.split(".")[0] == "vision" for part in stage.train)
@@ -131,17 +136,38 @@ class Batches:
         spec: Any = model.config.vision
         encoder: Any = model.vision
         described = {"vision": [spec.name, dump(spec.settings)], "image": dump(processor.transform)}
+        fold = getattr(module("vision", spec.name), "fold", None)
+        call = encoder if fold is None else fold(encoder).eval()
+        return self._stored(encoder, call, wanted, described, look=processor.transform.pixels)
+
+    def _coded(self, tokenizer: Any) -> "Store":
+        """The store of what a tokenizer says of every image."""
+        from foveal.training.config import Features
+
+        cached = self.recipe.training.features or Features()
+        own = Features(folder=cached.folder, dtype="fp32", batch_size=cached.batch_size)
+        described, look = {"image": dump(tokenizer.transform)}, tokenizer.transform.pixels
+        return self._stored(tokenizer.part, tokenizer, own, described, look=look)
+
+    def _stored(
+        self, encoder: Any, call: Any, wanted: "Features", described: Mapping[str, Any], *, look: Any
+    ) -> "Store":
+        """A store of what an encoder says of every image of the data when it is called so, filled."""
+        from foveal.training.features import Store, fill, identity
+        from foveal.training.processes import processes
+        from foveal.weights.smollm2 import user_cache
+
         name = identity(encoder, dtype=wanted.dtype, precision=wanted.precision, **described)
         store = Store(Path(wanted.folder or user_cache() / "features") / name, wanted.dtype)
         images = list(dict.fromkeys(image for example in self.data for image in example.images))
-        state, fold = processes(self.recipe.training.device), getattr(module("vision", spec.name), "fold", None)
+        state = processes(self.recipe.training.device)
         mine = store.missing(images)[state.process_index :: state.num_processes]
         with self.bar("features", len(mine)) as advance:
             fill(
                 store,
                 mine,
-                encoder=fold(encoder).eval() if fold is not None else encoder,
-                look=processor.transform.pixels,
+                encoder=call,
+                look=look,
                 device=str(state.device),
                 precision=wanted.precision,
                 batch_size=wanted.batch_size,
