@@ -38,7 +38,7 @@ class Prefix(nn.Module):
         super().__init__()
         self.place = Places(width=width, octaves=places) if places else None
         self.positions = Positions(positions, width) if positions else None
-        self.mask = nn.Parameter(torch.randn(1, 1, width) * 0.02) if mask else None
+        self.mask = nn.Parameter(torch.zeros(1, 1, width)) if mask else None
 
     def at_input(self, stream: Stream, visual: VisualTokens | None) -> Stream:
         """Replace the embedding of every slot by its visual token."""

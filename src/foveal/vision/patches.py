@@ -37,7 +37,7 @@ class Patches(nn.Module):
         self.width, self.image_size, self.grid = width, image_size, (image_size // patch, image_size // patch)
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
         self.apply(small_normal)
-        self.class_token = nn.Parameter(torch.randn(1, 1, width) * 0.02) if class_token else None
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if class_token else None
 
     def plan(self, sizes: Sequence[Grid]) -> Layout:
         """One token a patch, and the class token: then the tokens lie on no grid."""
