@@ -53,7 +53,6 @@ TINY = {
 
 def tokenizer(path, **image):
     """A run with a random image tokenizer of 7 codes on 2 x 2 cells, beside a language model that nobody asks."""
-    pytest.importorskip("foveal.vision.vq")
     torch.manual_seed(0)
     vq = {"name": "vq", "codes": 7, "width": 4, "latent": 4, "base": 32, "multiples": [1, 1, 1, 1], "blocks": 1,
           "resolution": 16, "middle": False, "decoder": False}  # fmt: skip

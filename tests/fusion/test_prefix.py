@@ -56,3 +56,14 @@ def test_each_image_counts_its_own_tokens_and_hidden_ones_look_alike():
         Prefix(width=4, depth=1, positions=1, mask=True).at_input(given, visual)
     with pytest.raises(InputError, match="the fusion has no token for them"):
         Prefix(width=4, depth=1).at_input(given, visual)
+
+
+def test_words_and_sight_are_of_their_modalities():
+    torch.manual_seed(0)
+    fusion, slots = Prefix(width=4, depth=1, modalities=3), torch.tensor([[-1, 0]])
+    given = Stream(hidden=torch.zeros(1, 2, 4), positions=slots, slots=slots)
+    visual = VisualTokens.on_layout(torch.zeros(1, 4), Layout(counts=(1,), grids=(None,)))
+    assert torch.equal(fusion.at_input(given, visual).hidden[0], fusion.modalities.weight[:2])
+    second = replace(given, types=torch.tensor([[1, 2]]))
+    assert torch.equal(fusion.at_input(second, visual).hidden[0], fusion.modalities.weight[[0, 2]])
+    assert torch.equal(fusion.at_input(given, None).hidden[0, 0], fusion.modalities.weight[0])

@@ -76,3 +76,15 @@ def test_a_long_text_a_cache_and_uneven_heads_are_refused():
         encoder().open(text(torch.ones(1, 2, dtype=torch.long)), cache)
     with pytest.raises(InputError, match="3 heads do not divide a width of 16"):
         encoder(heads=3)
+
+
+def test_norms_may_stand_first():
+    model, ids = encoder(pre_norm=True), torch.tensor([[3, 4, 0]])
+    given = text(ids, ids > 0)
+    stream = model.open(given)
+    torch.testing.assert_close(stream.hidden[0].mean(-1), torch.zeros(3), atol=1e-5, rtol=0)
+    layer = model.layers[0]
+    hidden = stream.hidden + layer.attention(layer.attention_norm(stream.hidden), mask=stream.mask)
+    expected = hidden + layer.feed(layer.feed_norm(hidden))
+    torch.testing.assert_close(layer(model.enter(stream)).hidden, expected)
+    torch.testing.assert_close(model.norm(expected), torch.nn.functional.layer_norm(expected, (16,), eps=1e-12))

@@ -32,3 +32,19 @@ def test_other_sizes_are_refused():
         patches().plan([(8, 12)])
     with pytest.raises(InputError, match="images of 10 pixels with patches of 4"):
         patches(image_size=10)
+
+
+def test_learned_positions_are_resized_to_the_image():
+    model = patches(positions=True)
+    with torch.no_grad():
+        model.patches.weight.zero_()
+        model.patches.bias.zero_()
+        seen = [model(Pixels.whole(torch.zeros(1, 3, *size))) for size in ((8, 8), (8, 12))]
+    torch.testing.assert_close(seen[0].features[1:], model.positions[0, 1:])
+    assert seen[1].layout == model.plan([(8, 12)]) and seen[1].layout.counts == (7,)
+    left, middle, right = seen[1].features[1:4]
+    torch.testing.assert_close((left + right) / 2, middle)
+    torch.testing.assert_close(torch.stack([left, right]), model.positions[0, 1:3])
+    assert torch.equal(seen[1].features[0], seen[0].features[0])
+    with pytest.raises(InputError, match=r"8 x 10 pixels .* for patches of 4"):
+        model.plan([(8, 10)])

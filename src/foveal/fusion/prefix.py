@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Stream, VisualTokens
+from foveal.layers.initial import small_normal
 from foveal.layers.places import Places
 from foveal.layers.positions import Positions
 
@@ -17,12 +18,14 @@ class Config:
     """`places` octaves tell each token where its box lies in the image (0: order alone tells, as in LLaVA).
 
     `positions` learned ones number the tokens of each image, and `mask` is a learned token in the place of those that
-    are hidden (BEiT-3, 2208.10442).
+    are hidden (BEiT-3, 2208.10442). Of `modalities` learned kinds words are the first, visual tokens the second or what
+    their types say (ViLT, 2102.03334).
     """
 
     places: int = 0
     positions: int = 0
     mask: bool = False
+    modalities: int = 0
 
 
 class Prefix(nn.Module):
@@ -34,14 +37,33 @@ class Prefix(nn.Module):
     causal = True
     early = True  # sight enters before the first layer and nowhere else
 
-    def __init__(self, *, width: int, depth: int, places: int = 0, positions: int = 0, mask: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        places: int = 0,
+        positions: int = 0,
+        mask: bool = False,
+        modalities: int = 0,
+    ) -> None:
         super().__init__()
         self.place = Places(width=width, octaves=places) if places else None
         self.positions = Positions(positions, width) if positions else None
         self.mask = nn.Parameter(torch.zeros(1, 1, width)) if mask else None
+        self.modalities = nn.Embedding(modalities, width) if modalities else None
+        if self.modalities is not None:
+            small_normal(self.modalities)
 
     def at_input(self, stream: Stream, visual: VisualTokens | None) -> Stream:
         """Replace the embedding of every slot by its visual token."""
+        return self._kinds(self._filled(stream, visual))
+
+    def at_layer(self, index: int, stream: Stream) -> Stream:
+        """Nothing happens between the layers."""
+        return stream
+
+    def _filled(self, stream: Stream, visual: VisualTokens | None) -> Stream:
         if visual is None or visual.features.shape[0] == 0:
             return stream
         features = self._hidden(visual)
@@ -52,9 +74,12 @@ class Prefix(nn.Module):
         chosen = features[stream.slots.clamp(min=0)].to(stream.hidden.dtype)
         return stream.with_hidden(torch.where(stream.slots[..., None] >= 0, chosen, stream.hidden))
 
-    def at_layer(self, index: int, stream: Stream) -> Stream:
-        """Nothing happens between the layers."""
-        return stream
+    def _kinds(self, stream: Stream) -> Stream:
+        if self.modalities is None:
+            return stream
+        seen = stream.slots >= 0
+        kinds = seen.long() if stream.types is None else torch.where(seen, stream.types, 0)
+        return stream.with_hidden(stream.hidden + self.modalities(kinds))
 
     def _hidden(self, visual: VisualTokens) -> Float[Tensor, "S D"]:
         if visual.masked is None:

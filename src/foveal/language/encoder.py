@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Cache, Stream
 from foveal.layers.attention import Attention, attend
+from foveal.layers.blocks import Block
 from foveal.layers.initial import small_normal
 from foveal.layers.masks import attention_mask
 from foveal.layers.mlp import FeedForward
@@ -18,7 +19,11 @@ from foveal.layers.mlp import FeedForward
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Settings of the encoder; the defaults are a small one to train from scratch, `types` its token types."""
+    """Settings of the encoder; the defaults are a small one to train from scratch, `types` its token types.
+
+    With `pre_norm` layers norm before they attend and feed, words are normed without sight, and a norm stands at the
+    end (ViLT, 2102.03334).
+    """
 
     vocabulary: int
     width: int = 256
@@ -29,6 +34,7 @@ class Config:
     types: int = 2
     activation: str = "gelu"
     eps: float = 1e-12
+    pre_norm: bool = False
 
 
 class Layer(nn.Module):
@@ -63,6 +69,14 @@ class Layer(nn.Module):
         )
 
 
+class PreNormLayer(Block):
+    """The same with its norms first: a stream to a stream."""
+
+    def forward(self, stream: Stream) -> Stream:  # type: ignore[override]
+        """One layer."""
+        return stream.with_hidden(super().forward(stream.hidden, mask=stream.mask))
+
+
 class Encoder(nn.Module):
     """Tokens to a stream, and layers over it in which all see all; the heads are apart.
 
@@ -81,6 +95,7 @@ class Encoder(nn.Module):
         types: int = 2,
         activation: str = "gelu",
         eps: float = 1e-12,
+        pre_norm: bool = False,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -89,9 +104,11 @@ class Encoder(nn.Module):
         self.embedding = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(context, width)
         self.types = nn.Embedding(types, width)
-        self.input_norm = nn.LayerNorm(width, eps=eps)
+        self.pre_norm, self.input_norm = pre_norm, nn.LayerNorm(width, eps=eps)
+        self.last_norm = nn.LayerNorm(width, eps=eps) if pre_norm else nn.Identity()
         layer = partial(
-            Layer, width=width, heads=heads, inner=inner or 4 * width, activation=activation, eps=eps
+            PreNormLayer if pre_norm else Layer, width=width, heads=heads, inner=inner or 4 * width,
+            activation=activation, eps=eps,
         )  # fmt: skip
         self.layers = nn.ModuleList(layer() for _ in range(depth))
         self.apply(small_normal)
@@ -109,7 +126,8 @@ class Encoder(nn.Module):
             positions = ((batch.valid & ~seen).cumsum(1) - 1).clamp(min=0)
         self._check(positions)
         types = seen.long() if batch.types is None else batch.types
-        words = self.embedding(batch.input_ids) + self.types(types) + self.positions(positions)
+        words = self.embedding(batch.input_ids) + self.types(types.masked_fill(seen, 0)) + self.positions(positions)
+        words = self.input_norm(words) if self.pre_norm else words
         shown = torch.zeros((), dtype=words.dtype, device=words.device)
         if batch.alignment is not None:
             shown = aligned(batch.alignment, self.positions.weight)[batch.image_slot.clamp(min=0)]
@@ -126,12 +144,12 @@ class Encoder(nn.Module):
         )
 
     def enter(self, stream: Stream) -> Stream:
-        """One norm over words and sight together."""
-        return stream.with_hidden(self.input_norm(stream.hidden))
+        """One norm over words and sight together, where words are not normed yet."""
+        return stream if self.pre_norm else stream.with_hidden(self.input_norm(stream.hidden))
 
     def norm(self, hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        """The last layer has normed it already."""
-        return hidden
+        """The last norm, where the last layer has not normed already."""
+        return self.last_norm(hidden)
 
     def _check(self, positions: Tensor) -> None:
         if torch.compiler.is_compiling() or positions.shape[1] <= self.context:

@@ -1,6 +1,6 @@
 """The pre-norm transformer block, once for every room."""
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from foveal.layers.attention import Attention
@@ -17,7 +17,9 @@ class Block(nn.Module):
         self.feed_norm = nn.LayerNorm(width, eps=eps)
         self.feed = FeedForward(width=width, inner=inner, activation=activation)
 
-    def forward(self, hidden: Float[Tensor, "T S E"]) -> Float[Tensor, "T S E"]:
+    def forward(
+        self, hidden: Float[Tensor, "T S E"], *, mask: Bool[Tensor, "T 1 S S"] | None = None
+    ) -> Float[Tensor, "T S E"]:
         """Attend, then feed, each beside a residual."""
-        hidden = hidden + self.attention(self.attention_norm(hidden))
+        hidden = hidden + self.attention(self.attention_norm(hidden), mask=mask)
         return hidden + self.feed(self.feed_norm(hidden))

@@ -1,10 +1,12 @@
-"""Patches of pixels as they are: one linear map, and no encoder before the language layers (BEiT-3, 2208.10442)."""
+"""Patches of pixels as they are: one linear map, and no encoder before the language layers (ViLT, 2102.03334)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Pixels, VisualTokens
@@ -13,41 +15,49 @@ from foveal.layers.initial import small_normal
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Patches of `patch` x `patch` pixels of square images; a learned token of the class goes before them."""
+    """Patches of `patch` x `patch` pixels of square images; a learned token of the class goes before them.
+
+    With `positions` each has a learned one, resized to images of another size; else the fusion numbers them (BEiT-3).
+    """
 
     width: int = 768
     patch: int = 16
     image_size: int = 224
     channels: int = 3
     class_token: bool = True
+    positions: bool = False
 
 
 class Patches(nn.Module):
-    """Pixels to one token a patch, in raster order; positions are left to the fusion.
+    """Pixels to one token a patch, in raster order.
 
-    Raises InputError for a size that patches do not fill, and for images of another size.
+    Raises InputError for a size that patches do not fill, and without `positions` for images of another size.
     """
 
     def __init__(
-        self, *, width: int = 768, patch: int = 16, image_size: int = 224, channels: int = 3, class_token: bool = True
+        self,
+        *,
+        width: int = 768,
+        patch: int = 16,
+        image_size: int = 224,
+        channels: int = 3,
+        class_token: bool = True,
+        positions: bool = False,
     ) -> None:
         super().__init__()
         if image_size % patch:
             raise InputError(f"images of {image_size} pixels with patches of {patch}; give a multiple of {patch}")
-        self.width, self.image_size, self.grid = width, image_size, (image_size // patch, image_size // patch)
+        self.width, self.patch, self.image_size = width, patch, image_size
+        self.grid = (image_size // patch, image_size // patch)
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
         self.apply(small_normal)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if class_token else None
+        table = torch.zeros(1, self.grid[0] * self.grid[1] + class_token, width)
+        self.positions = nn.init.normal_(nn.Parameter(table), std=0.02) if positions else None
 
     def plan(self, sizes: Sequence[Grid]) -> Layout:
         """One token a patch, and the class token: then the tokens lie on no grid."""
-        for height, width in sizes:
-            if (height, width) != (self.image_size, self.image_size):
-                raise InputError(
-                    f"an image of {height} x {width} pixels (height x width) for patches of images of "
-                    f"{self.image_size} x {self.image_size}; resize it to that"
-                )
-        layout = Layout.of_grids([self.grid] * len(sizes))
+        layout = Layout.of_grids([self._grid(size) for size in sizes])
         if self.class_token is None:
             return layout
         return Layout(counts=tuple(count + 1 for count in layout.counts), grids=(None,) * len(sizes))
@@ -59,4 +69,29 @@ class Patches(nn.Module):
         features = self.patches(pixels.values.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2)
         if self.class_token is not None:
             features = torch.cat([self.class_token.expand(tiles, 1, -1), features], dim=1)
+        if self.positions is not None:
+            features = features + self._resized(self.positions, self._grid((height, width)))
         return VisualTokens.on_layout(features.flatten(0, 1), layout)
+
+    def _grid(self, size: Grid) -> Grid:
+        height, width = size
+        if self.positions is None and (height, width) != (self.image_size, self.image_size):
+            raise InputError(
+                f"an image of {height} x {width} pixels (height x width) for patches of images of "
+                f"{self.image_size} x {self.image_size}; resize it to that"
+            )
+        if any(side < self.patch or side % self.patch for side in size):
+            raise InputError(
+                f"an image of {height} x {width} pixels (height x width) for patches of {self.patch}; "
+                f"resize it to multiples of {self.patch}"
+            )
+        return height // self.patch, width // self.patch
+
+    def _resized(self, positions: Float[Tensor, "1 P E"], new: Grid) -> Float[Tensor, "1 S E"]:
+        """The learned grid brought to another, bilinear from corner to corner; the class keeps its own."""
+        if new == self.grid:
+            return positions
+        first, table = positions[:, : -self.grid[0] * self.grid[1]], positions[:, -self.grid[0] * self.grid[1] :]
+        table = table.transpose(1, 2).unflatten(2, self.grid)
+        table = F.interpolate(table, size=new, mode="bilinear", align_corners=True)
+        return torch.cat([first, table.flatten(2).transpose(1, 2)], dim=1)
