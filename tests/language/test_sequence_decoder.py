@@ -59,3 +59,12 @@ def test_what_does_not_fit_is_refused():
         run(model, batch(torch.zeros(1, 2, dtype=torch.long)))
     with pytest.raises(InputError, match="3 heads do not divide"):
         SequenceDecoder(**{**SMALL, "heads": 3})
+
+
+def test_tokens_in_order_begin_like_their_neighbours():
+    torch.manual_seed(0)
+    table = SequenceDecoder(**{**SMALL, "vocabulary": 40, "width": 32}, ordered=(8, 40)).embedding.weight
+    near = torch.nn.functional.cosine_similarity(table[:-1], table[1:])
+    assert near[8:].mean() > 0.5 > near[:8].mean()
+    with pytest.raises(InputError, match="from 8 to 12 of 11 words"):
+        SequenceDecoder(**SMALL, ordered=(8, 12))

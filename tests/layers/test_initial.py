@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from foveal.layers.attention import Attention
-from foveal.layers.initial import liken, scale_residual, small_normal
+from foveal.layers.initial import in_order, liken, scale_residual, small_normal
 from foveal.layers.mlp import FeedForward
 
 
@@ -32,3 +32,15 @@ def test_like_attends_to_like():
     assert torch.equal(query[0], key[0]) and torch.equal(query[2], key[1])
     assert not torch.equal(query[1], key[0])
     assert 0.08 < query.std() < 0.12
+
+
+@pytest.mark.parametrize("count", [1, 2, 64])
+def test_rows_in_order_begin_like_their_neighbours(count):
+    torch.manual_seed(0)
+    table = torch.zeros(count, 33)
+    in_order(table)
+    assert table.isfinite().all() and table.std().item() == pytest.approx(0.02, rel=0.2)
+    if count == 64:
+        alike = torch.nn.functional.cosine_similarity(table[:-1], table[1:])
+        far = torch.nn.functional.cosine_similarity(table[:32], table[32:])
+        assert alike.mean() > 0.6 > 0.3 > far.abs().mean()

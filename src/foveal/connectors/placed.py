@@ -48,7 +48,7 @@ class Placed(nn.Module):
         self.placed, self.grid, self.class_token = positions != "none", grid, class_token
         self.map, self.norm = Linear(width_in, width_out), nn.LayerNorm(width_out, eps=eps)
         cells = grid[0] * grid[1] if grid is not None and positions == "learned" else 0
-        self.positions = nn.Parameter(torch.randn(cells, width_out) * 0.02) if cells else None
+        self.positions = nn.Parameter(nn.init.normal_(torch.empty(cells, width_out), std=0.02)) if cells else None
         self.feed_norm = nn.LayerNorm(width_out, eps=eps) if inner else None
         self.feed = FeedForward(width=width_out, inner=inner, activation=activation) if inner else None
 

@@ -16,7 +16,7 @@ from foveal.core.types import Batch, Cache, Stream
 from foveal.layers.attention import Attention
 from foveal.layers.cache import KVCache
 from foveal.layers.cross_attention import CrossAttention
-from foveal.layers.initial import small_normal
+from foveal.layers.initial import in_order, small_normal
 from foveal.layers.masks import attention_mask
 from foveal.layers.mlp import FeedForward
 from foveal.layers.sines import line
@@ -27,6 +27,7 @@ class Config:
     """Settings of the decoder; the defaults are a small one to train from scratch.
 
     `norm_first` norms what a part reads, and the last state once more; otherwise what a part writes is normed.
+    Tokens from the first of `ordered` up to before the last stand for numbers in order, and begin as such.
     """
 
     vocabulary: int
@@ -39,6 +40,7 @@ class Config:
     eps: float = 1e-6
     positions: Literal["learned", "sin_cos"] = "learned"
     norm_first: bool = True
+    ordered: tuple[int, int] | None = None
 
 
 class Layer(nn.Module):
@@ -98,10 +100,14 @@ class SequenceDecoder(nn.Module):
         eps: float = 1e-6,
         positions: Literal["learned", "sin_cos"] = "learned",
         norm_first: bool = True,
+        ordered: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         if width % heads:
             raise InputError(f"{heads} heads do not divide a width of {width}; give a divisor of the width")
+        first, last = ordered or (0, 1)
+        if not 0 <= first < last <= vocabulary:
+            raise InputError(f"ordered tokens from {first} to {last} of {vocabulary} words; give a range within these")
         self.vocabulary, self.width, self.depth, self.context = vocabulary, width, depth, context
         self.heads = heads
         self.embedding = nn.Embedding(vocabulary, width)
@@ -115,6 +121,8 @@ class SequenceDecoder(nn.Module):
         self.layers = nn.ModuleList(layer(index=index) for index in range(depth))
         self.last_norm = nn.LayerNorm(width, eps=eps) if norm_first else nn.Identity()
         self.apply(small_normal)
+        if ordered:
+            in_order(self.embedding.weight[first:last])
 
     def open(self, batch: Batch, cache: Cache | None = None) -> Stream:
         """Embed the tokens `[B L]` at their places; places continue, and the mask covers, what the cache holds."""

@@ -3,7 +3,8 @@
 import math
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from foveal.layers.attention import Attention
 
@@ -32,3 +33,20 @@ def liken(module: nn.Module, *, deviation: float) -> None:
             nn.init.normal_(child.query.weight, std=deviation)
             heads = child.query.weight.unflatten(0, (child.kv_heads, -1, child.head_width))
             child.key.weight.copy_(heads[:, 0].flatten(0, 1))
+
+
+@torch.no_grad()
+def in_order(table: Float[Tensor, "N D"], *, deviation: float = 0.02) -> None:
+    """Let the rows of an embedding begin as waves over their number, so that neighbours begin alike (2006.10739).
+
+    Frequencies rise evenly in their logarithm from half a wave to one in two rows; phases are drawn.
+    """
+    if table.is_meta:
+        return
+    count, width = table.shape
+    half = (width + 1) // 2
+    rates = torch.pi * (max(count, 2) / 2) ** torch.linspace(0, 1, half, device=table.device)
+    phases = 2 * torch.pi * torch.rand(half, device=table.device)
+    angles = torch.linspace(0, 1, count, device=table.device)[:, None] * rates + phases
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)[:, :width]
+    table.copy_(waves * (deviation * math.sqrt(2)))

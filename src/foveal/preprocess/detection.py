@@ -18,7 +18,7 @@ from foveal.preprocess.noise import Augmentation, lesson
 from foveal.preprocess.sequence import Faults, Objects, SequenceCodec, class_led, decode, tidy, torch_port
 from foveal.preprocess.transform import ImageTransform
 
-Layout = Literal["official", "port", "class_led"]
+Spelling = Literal["official", "port", "class_led"]
 _LAYOUTS = MappingProxyType({"official": SequenceCodec, "port": torch_port, "class_led": class_led})
 
 
@@ -33,7 +33,7 @@ class Detection:
     classes: tuple[str, ...]
     bins: int = 1000
     max_objects: int = 100
-    layout: Layout = "official"
+    layout: Spelling = "official"
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:

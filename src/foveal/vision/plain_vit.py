@@ -65,9 +65,10 @@ class PlainVit(nn.Module):
         self.grid = (image_size[0] // patch, image_size[1] // patch)
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
         self.patch_norm = nn.LayerNorm(width, eps=eps)
-        self.class_token = nn.Parameter(torch.randn(1, width) * 0.02) if class_token else None
+        self.class_token = nn.Parameter(torch.zeros(1, width)) if class_token else None
         learned = positions == "learned"
-        self.positions = nn.Parameter(torch.randn(self.grid[0] * self.grid[1], width) * 0.02) if learned else None
+        cells = torch.empty(self.grid[0] * self.grid[1] if learned else 0, width)
+        self.positions = nn.Parameter(nn.init.normal_(cells, std=0.02)) if learned else None
         self.blocks = nn.ModuleList(
             Block(width=width, heads=heads, inner=inner, activation=activation, eps=eps) for _ in range(depth)
         )
