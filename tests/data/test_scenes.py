@@ -107,3 +107,10 @@ def test_scenes_are_counted_from_zero():
     with pytest.raises(IndexError, match="scene -1"):
         Scenes(SMALL)[-1]
     assert next(iter(Scenes(SMALL))).id == "s4-000000"
+
+
+def test_the_fewest_drawings_make_pairs_too():
+    scenes = Scenes(SceneConfig(drawings=20, max_drawings=2, words=1), pairs=True)
+    for index in range(40):
+        layout = scenes.layout(index)
+        assert layout.absent[0] not in {item.name for item in layout.drawings} and layout.absent[0] != layout.hero

@@ -233,6 +233,9 @@ def compose(
     rng = np.random.default_rng((seed, int(pairs), index))
     width, height = canvas(rng, size)
     hero, absent = scheduled(2 * seed + pairs, index, len(drawings))
+    partners = [k for k in range(len(drawings)) if held_out(hero, k)]
+    if pairs and partners == [absent]:  # of few drawings the only one that makes a pair may not be the absent one
+        absent = (absent + 1) % len(drawings)
     count = int(rng.integers(1 + pairs, max_drawings + 1))
     copies = plan_copies(rng, count - pairs, max_drawings - pairs)
     heroes = max(1, copies or 1)
