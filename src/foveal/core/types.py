@@ -246,6 +246,7 @@ class Stream(_Movable):
     mask: Bool[Tensor, "B 1 L K"] | None = None
     rotary: tuple[Tensor, Tensor] | None = None
     types: Int[Tensor, "B L"] | None = None
+    valid: Bool[Tensor, "B L"] | None = None  # set where a fusion may need it
     apart: Apart | None = None  # set where the layers treat words and sight apart
     memory: Tensor | None = None
     memory_mask: Bool[Tensor, "B 1 1 M"] | None = None

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Cache, Stream
-from foveal.layers.attention import Attention, attend
-from foveal.layers.blocks import Block
+from foveal.layers.attention import attend
+from foveal.layers.blocks import Block, PostNormBlock
 from foveal.layers.initial import small_normal
 from foveal.layers.masks import attention_mask
-from foveal.layers.mlp import FeedForward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +36,12 @@ class Config:
     pre_norm: bool = False
 
 
-class Layer(nn.Module):
+class Layer(PostNormBlock):
     """Attend, add, norm; feed, add, norm: a stream to a stream."""
 
-    def __init__(self, *, width: int, heads: int, inner: int, activation: str, eps: float) -> None:
-        super().__init__()
-        self.attention = Attention(width=width, heads=heads)
-        self.attention_norm = nn.LayerNorm(width, eps=eps)
-        self.feed = FeedForward(width=width, inner=inner, activation=activation)
-        self.feed_norm = nn.LayerNorm(width, eps=eps)
-
-    def forward(self, stream: Stream) -> Stream:
+    def forward(self, stream: Stream) -> Stream:  # type: ignore[override]
         """One layer."""
-        hidden = self.attention_norm(stream.hidden + self.attention(stream.hidden, mask=stream.mask))
-        return stream.with_hidden(self.feed_norm(hidden + self.feed(hidden)))
+        return stream.with_hidden(super().forward(stream.hidden, mask=stream.mask))
 
     def only(self, stream: Stream, at: Int[Tensor, "B Q"]) -> Stream:
         """What the layer says at these places of each row alone, `[B Q D]`: all that a last layer need say."""
@@ -65,6 +56,7 @@ class Layer(nn.Module):
             positions=stream.positions.gather(1, at),
             slots=stream.slots.gather(1, at),
             types=None if stream.types is None else stream.types.gather(1, at),
+            valid=None if stream.valid is None else stream.valid.gather(1, at),
             mask=mask,
         )
 
@@ -141,6 +133,7 @@ class Encoder(nn.Module):
             slots=batch.image_slot,
             mask=mask,
             types=types,
+            valid=batch.valid,
         )
 
     def enter(self, stream: Stream) -> Stream:

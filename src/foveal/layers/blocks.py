@@ -1,4 +1,4 @@
-"""The pre-norm transformer block, once for every room."""
+"""Transformer blocks, once for every room."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -23,3 +23,21 @@ class Block(nn.Module):
         """Attend, then feed, each beside a residual."""
         hidden = hidden + self.attention(self.attention_norm(hidden), mask=mask)
         return hidden + self.feed(self.feed_norm(hidden))
+
+
+class PostNormBlock(nn.Module):
+    """A transformer block that norms each sum (BERT, 1810.04805), `[T S E]` to `[T S E]`."""
+
+    def __init__(self, *, width: int, heads: int, inner: int, activation: str, eps: float) -> None:
+        super().__init__()
+        self.attention = Attention(width=width, heads=heads)
+        self.attention_norm = nn.LayerNorm(width, eps=eps)
+        self.feed = FeedForward(width=width, inner=inner, activation=activation)
+        self.feed_norm = nn.LayerNorm(width, eps=eps)
+
+    def forward(
+        self, hidden: Float[Tensor, "T S E"], *, mask: Bool[Tensor, "T 1 #S S"] | None = None
+    ) -> Float[Tensor, "T S E"]:
+        """Attend, add, norm; feed, add, norm."""
+        hidden = self.attention_norm(hidden + self.attention(hidden, mask=mask))
+        return self.feed_norm(hidden + self.feed(hidden))
