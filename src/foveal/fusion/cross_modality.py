@@ -84,7 +84,7 @@ class CrossModality(nn.Module):
             return stream
         places = places_of(stream.slots)
         slots = stream.slots.gather(1, places)
-        mask = (slots >= 0)[:, None, None]
+        mask = (self._valid(stream).gather(1, places) & (slots >= 0))[:, None, None]
         sight = visual.features[slots.clamp(min=0)].to(stream.hidden.dtype)
         for block in self.alone:
             sight = block(sight, mask=_itself(mask, sight))
@@ -106,9 +106,12 @@ class CrossModality(nn.Module):
         return replace(stream, hidden=words, memory=sight)
 
     def _words(self, stream: Stream) -> Bool[Tensor, "B 1 1 L"]:
+        return (self._valid(stream) & (stream.slots < 0))[:, None, None]
+
+    def _valid(self, stream: Stream) -> Bool[Tensor, "B L"]:
         if stream.valid is None:
             raise InputError("the language model does not say which tokens are valid; take 'encoder' with this fusion")
-        return (stream.valid & (stream.slots < 0))[:, None, None]
+        return stream.valid
 
     def _placed(self, stream: Stream) -> Stream:
         if stream.memory is None or stream.memory_mask is None:
