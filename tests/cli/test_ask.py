@@ -27,6 +27,15 @@ def test_the_answer_is_the_same_in_every_form(tiny, capsys):
     assert 1 <= row["tokens"] <= 5
 
 
+def test_words_may_be_drawn(tiny, capsys):
+    hot = [asked(capsys, tiny.picture, "x", "--run", tiny.run, "--temperature", "9", "--seed", s) for s in (0, 0, 1)]
+    assert hot[0] == hot[1] != hot[2]
+    best = asked(capsys, tiny.picture, "x", "--run", tiny.run)
+    assert asked(capsys, tiny.picture, "x", "--run", tiny.run, "--top-k", "1") == best
+    assert run(["ask", str(tiny.picture), "x", "--run", str(tiny.run), "--temperature", "0"]) == 2
+    assert "give a positive number" in capsys.readouterr().err
+
+
 def test_several_pictures(tiny, capsys):
     row = json.loads(asked(capsys, tiny.picture, tiny.picture, "How many?", "--run", tiny.run, "--json"))
     assert row["visual_tokens"] == 32

@@ -86,6 +86,20 @@ def test_a_coco_file_is_scored_by_its_own_ids(trained):
     assert "cannot write no/r" in said
 
 
+def test_tokens_may_be_drawn(trained):
+    where = ["--run", "runs/tiny", "--data", "data", "--split", "train", "--json"]
+
+    def found(*options):
+        trained("eval", *where, "--results", "r", *options)
+        return Path("r").read_bytes()
+
+    hot = [found("--temperature", 50, "--seed", seed) for seed in (0, 0, 1)]
+    assert hot[0] == hot[1] != hot[2] and found("--top-p", 0.1) == found() != hot[0]
+    asked = [trained("ask", "data/0.png", "detect", "--run", "runs/tiny", "--temperature", "50") for _ in range(2)]
+    assert asked[0] == asked[1] != trained("ask", "data/0.png", "detect", "--run", "runs/tiny")
+    assert "give 0 < top_p <= 1" in trained("eval", *where, "--top-p", "0", expected=2)
+
+
 def test_bad_boxes_are_told_and_unknown_classes_refused(painted, capsys):
     lines = [json.loads(line) for line in Path("data/train.jsonl").read_text().splitlines()]
     for line in lines[:2]:  # both are about one picture

@@ -106,3 +106,8 @@ def test_bad_input_is_one_line_and_2(tiny, options, said, capsys):
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == 1
+
+
+def test_answers_are_not_drawn(tiny, capsys):
+    assert run(["eval", "--run", str(tiny.run), "--data", str(tiny.data), "--top-p", "0.5"]) == 2
+    assert "answers are scored as the best tokens say" in capsys.readouterr().err

@@ -58,11 +58,20 @@ def detects(run: Path | None) -> bool:
 
 
 def detection(
-    run: Path | None, data: Path, *, split: str, limit: int | None, batch: int, results: Path | None, progress: Told
+    run: Path | None,
+    data: Path,
+    *,
+    split: str,
+    limit: int | None,
+    batch: int,
+    results: Path | None,
+    sampling: Any,
+    progress: Told,
 ) -> dict[str, Any]:
     """Average precision of a run over every picture of a data set, or of a COCO annotation file (`.json`).
 
-    Writes what was found to `results` in COCO's layout where that is wanted. Raises InputError for data without boxes,
+    Writes what was found to `results` in COCO's layout where that is wanted. Without `sampling` places are those of the
+    best tokens; classes always are. Raises InputError for data without boxes,
     a file of another layout, and where pycocotools is not installed.
     """
     import importlib
@@ -78,11 +87,12 @@ def detection(
     loaded = open_run(run)
     pictures, there = _annotated(data, limit) if data.suffix == ".json" else _examples(loaded, data, split, limit)
     found: list[tuple[Box, ...]] = []
+    settings = {} if sampling is None else {"sampling": sampling}
     started = time.perf_counter()
     with progress("pictures", len(pictures)) as advance:
         for start in range(0, len(pictures), batch):
             some = [path for _, path in pictures[start : start + batch]]
-            found += detect(loaded.model, loaded.processor, some)
+            found += detect(loaded.model, loaded.processor, some, **settings)
             advance(len(some))
     seconds = round(time.perf_counter() - started, 3)
     numbers = {row["name"]: row["id"] for row in there["categories"]}

@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from foveal.cli import _sampling
 from foveal.core.errors import InputError
 from foveal.core.example import FEATURES
 
@@ -18,25 +19,31 @@ def command(
     max_new_tokens: int = typer.Option(32, "--max-new-tokens", help="The longest answer, in tokens."),
     stream: bool = typer.Option(True, "--stream/--no-stream", help="Print words as they come."),
     drawn: Path | None = typer.Option(None, "--map", help="Write the picture with the boxes that a run has found."),
+    temperature: float | None = _sampling.TEMPERATURE,
+    top_p: float | None = _sampling.TOP_P,
+    top_k: int | None = _sampling.TOP_K,
+    seed: int = _sampling.SEED,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Ask a question about one or more pictures."""
     import time
     from dataclasses import asdict
 
-    from foveal.cli import _show
+    from foveal.cli import _detection, _show
     from foveal.cli._runs import open_run
 
     names, prompt = split(words)
     images = [picture(name) for name in names]
     model = open_run(run)
+    drawing = _sampling.sampling(
+        temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, spelled=_detection.detects(run)
+    )  # fmt: skip
+    settings = {} if drawing is None else {"sampling": drawing}
     started = time.perf_counter()
-    steps = model.stream_answer(images, prompt, max_new_tokens=max_new_tokens)
+    steps = model.stream_answer(images, prompt, max_new_tokens=max_new_tokens, **settings)
     if drawn is not None:
-        from foveal.cli._detection import draw
-
         steps = iter(kept := [*steps])
-        draw(model, images, kept[-1].boxes, drawn)
+        _detection.draw(model, images, kept[-1].boxes, drawn)
     if as_json:
         *_, last = steps
         cost = {"visual_tokens": last.visual_tokens, "tokens": len(last.token_ids)}

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from foveal.cli import _sampling
+from foveal.core.errors import InputError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -28,11 +31,16 @@ def command(
         False, "--pretraining", help="Score hidden words, hidden regions and foreign texts instead of answers."
     ),
     results: Path | None = typer.Option(None, "--results", help="Write found boxes, as a COCO results file."),
+    temperature: float | None = _sampling.TEMPERATURE,
+    top_p: float | None = _sampling.TOP_P,
+    top_k: int | None = _sampling.TOP_K,
+    seed: int = _sampling.SEED,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object instead of a table."),
 ) -> None:
     """Score a run: exact match by kind of question, beside a model without images and the most frequent answers.
 
-    A run that finds boxes is scored by COCO's average precision; --data may then be a COCO annotation file.
+    A run that finds boxes is scored by COCO's average precision; --data may then be a COCO annotation file, and tokens
+    may be drawn instead of the best taken.
     """
     from functools import partial
 
@@ -42,10 +50,15 @@ def command(
     console = _show.console(quiet=as_json)
     where = {"run": str(run or "starter"), "data": str(data), "split": split}
     bar = partial(_show.bar, console)
+    drawing = _sampling.sampling(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, spelled=True)
     if _detection.detects(run):
-        told = _detection.detection(run, data, split=split, limit=limit, batch=batch, results=results, progress=bar)
+        told = _detection.detection(
+            run, data, split=split, limit=limit, batch=batch, results=results, sampling=drawing, progress=bar
+        )
         _show.print_json({**where, **told}) if as_json else _detection.show(console, told)
         return
+    if drawing is not None:
+        raise InputError("answers are scored as the best tokens say; leave --temperature, --top-p and --top-k out")
     if pretraining:
         from foveal.cli import _pretraining
 
@@ -60,11 +73,8 @@ def command(
         from foveal.cli._report import write
 
         where["report"] = str(write(report, found, run=run, data=data, split=split))
-    if as_json:
-        _show.print_json({**where, **found.plain()})
-        return
-    show(console, found)
-    if report is not None:
+    _show.print_json({**where, **found.plain()}) if as_json else show(console, found)
+    if report is not None and not as_json:
         console.print(f"report: {report}")
 
 

@@ -48,7 +48,7 @@ def detect(
     return [speller.found(image, tokens, chances) for image, tokens, chances in rows]
 
 
-def shown(model: Causal | Masked, processor: Processor, images: Any) -> Answer:
+def shown(model: Causal | Masked, processor: Processor, images: Any, *, sampling: Sampling = greedy) -> Answer:
     """The objects in one picture in words, those likely enough, one a line: name, score, left, top, right, bottom.
 
     Raises InputError for more or fewer pictures than one.
@@ -56,7 +56,7 @@ def shown(model: Causal | Masked, processor: Processor, images: Any) -> Answer:
     pictures = images if isinstance(images, list | tuple) else [] if images is None else [images]
     if len(pictures) != 1:
         raise InputError(f"{len(pictures)} pictures to find objects in; give one")
-    (boxes,) = detect(model, processor, pictures)
+    (boxes,) = detect(model, processor, pictures, sampling=sampling)
     lines = [
         f"{box.label} {box.score:.2f} at {' '.join(f'{place:.0f}' for place in box.xyxy)}"
         for box in boxes

@@ -65,7 +65,8 @@ class Run(nn.Module):
         """The answer so far, after every token; a run that detects names the objects of one picture at once."""
         talker = self._talker()
         if talker.speller is not None:
-            return iter([shown(self.model, talker, images)])
+            drawn = {name: settings[name] for name in ("sampling",) if name in settings}
+            return iter([shown(self.model, talker, images, **drawn)])
         return stream_answer(self.model, talker, images, text, **settings)
 
     def detect(self, images: Sequence[Any], **settings: Any) -> list[tuple[Box, ...]]:

@@ -1,0 +1,31 @@
+"""How a command is told to choose tokens: the best by default, or drawn."""
+
+from typing import Any
+
+import typer
+
+TEMPERATURE = typer.Option(None, "--temperature", help="Draw tokens at this temperature.", show_default="the best")
+TOP_P = typer.Option(None, "--top-p", help="Draw from the best tokens that hold this probability together.")
+TOP_K = typer.Option(None, "--top-k", help="Draw from this many best tokens.")
+SEED = typer.Option(0, "--seed", help="Where drawing begins.")
+
+
+def sampling(*, temperature: float | None, top_p: float | None, top_k: int | None, seed: int, spelled: bool) -> Any:
+    """The choice that these options make: None for the best token, where neither of the first three is given.
+
+    What is `spelled` (objects, places) is drawn as Pix2Seq does, within `top_p`; words are drawn up to it and over.
+    Raises InputError for a setting out of its range.
+    """
+    if temperature is None and top_p is None and top_k is None:
+        return None
+    import torch
+
+    from foveal.decode.constrained import nucleus
+    from foveal.decode.sampling import sampler
+
+    torch.manual_seed(seed)
+    heat = 1.0 if temperature is None else temperature
+    if spelled:
+        most = 1.0 if top_p is None else top_p
+        return nucleus(top_p=most, top_k=top_k or 0, temperature=heat)
+    return sampler(temperature=heat, top_k=top_k, top_p=top_p)
