@@ -19,6 +19,8 @@ SHAPES = {
     "grouped": {"kv_heads": 2},
     "qwen2": {"kv_heads": 1, "qkv_bias": True},
     "qwen3": {"kv_heads": 2, "head_width": 12, "qk_norm": True},
+    "chameleon": {"kv_heads": 2, "qk_norm": "own"},
+    "swin": {"qk_norm": "own", "norm_after": True},
     "llama3": {"rope": {"scaling": "llama3", "factor": 8.0, "original": 16}},
 }
 WORDS = 50
@@ -133,6 +135,16 @@ def test_same_seed_same_weights_of_the_wanted_deviation():
     assert ratio.item() == pytest.approx(6**-0.5, rel=0.1)
 
 
+def test_norms_may_stand_before_or_after():
+    before, after = fresh(), fresh(norm_after=True)
+    layer = next(iter(after.language.layers))
+    stream = after.language.open(texts(ROW))
+    written = layer.attention_norm(layer.attention(stream.hidden, mask=stream.mask, rotary=stream.rotary))
+    hidden = stream.hidden + written
+    same(layer(stream).hidden, hidden + layer.mlp_norm(layer.mlp(hidden)))
+    assert (logits(before, texts(ROW)) - logits(after, texts(ROW))).abs().max() > 1e-2
+
+
 def test_every_weight_receives_a_gradient(model):
     model(texts(ROW, OTHER)).logits.square().sum().backward()
     assert all(weight.grad is not None and weight.grad.any() for weight in model.parameters())
@@ -179,6 +191,7 @@ def test_settings_survive_writing_and_reading():
         ({"heads": 4, "head_width": 7}, "head width of 7"),
         ({"activation": "sillu"}, "did you mean 'silu'"),
         ({"rope": {"scaling": "yarn"}}, "yarn"),
+        ({"qk_norm": "owm"}, "did you mean 'own'"),
         ({"widht": 4}, "did you mean 'width'"),
     ],
 )

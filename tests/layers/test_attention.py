@@ -4,6 +4,7 @@ import torch
 from foveal.layers.attention import Attention, attend
 from foveal.layers.cache import KVCache
 from foveal.layers.masks import attention_mask
+from foveal.layers.norms import HeadNorm
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
@@ -25,9 +26,9 @@ def test_causal_without_a_mask_equals_the_causal_mask():
 
 
 def test_a_head_width_of_its_own():
-    attention = Attention(width=16, heads=4, head_width=6, qk_norm=1e-6)
+    attention = Attention(width=16, heads=4, head_width=6, qk_norm=lambda heads: HeadNorm(heads, 6))
     assert attention.query.weight.shape == (24, 16)
-    assert attention.query_norm.weight.shape == (6,)
+    assert attention.query_norm.weight.shape == attention.key_norm.weight.shape == (4, 6)
     assert attention(torch.randn(1, 3, 16)).shape == (1, 3, 16)
 
 

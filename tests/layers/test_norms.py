@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from foveal.layers.norms import RMSNorm
+from foveal.layers.norms import HeadNorm, RMSNorm
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -27,3 +27,13 @@ def test_both_ways_to_compute_give_the_same_bits():
 
 def test_epsilon_keeps_a_zero_vector_finite():
     assert torch.equal(RMSNorm(8, eps=1e-5)(torch.zeros(1, 8)), torch.zeros(1, 8))
+
+
+def test_each_head_has_a_gain_and_a_shift_of_its_own():
+    torch.manual_seed(0)
+    norm, states = HeadNorm(3, 8), torch.randn(2, 5, 3, 8)
+    norm.weight.data.uniform_(0.5, 2)
+    norm.bias.data.normal_()
+    for head in range(3):
+        expected = torch.nn.functional.layer_norm(states[..., head, :], (8,), norm.weight[head], norm.bias[head])
+        torch.testing.assert_close(norm(states)[..., head, :], expected)

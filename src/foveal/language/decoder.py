@@ -1,9 +1,11 @@
-"""The decoder-only language model: Llama (2302.13971), SmolLM2, Qwen2 (2407.10671), Qwen3 (2505.09388), by settings."""
+"""A decoder-only language model, by settings: Llama (2302.13971), Qwen3 (2505.09388), Chameleon (2405.09818)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Cache, Stream
@@ -12,15 +14,19 @@ from foveal.layers.cache import KVCache
 from foveal.layers.initial import liken, scale_residual, small_normal
 from foveal.layers.masks import attention_mask
 from foveal.layers.mlp import GatedFeedForward
-from foveal.layers.norms import RMSNorm
+from foveal.layers.norms import HeadNorm, RMSNorm
 from foveal.layers.rotary import STANDARD, Rope, inverse_frequencies, tables
+
+QkNorm = bool | Literal["own"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Settings of the decoder; the defaults are a small model to train from scratch.
 
-    `kv_heads` and `head_width` default to `heads` and `width / heads`. `qk_norm` norms each query and key head.
+    `kv_heads` and `head_width` default to `heads` and `width / heads`. `qk_norm` norms each query and key head, all
+    by one gain (Qwen3) or each by its "own" (Chameleon). With `norm_after`, layers norm what attention and
+    feed-forward write, not what they read (Chameleon's larger model).
     `deviation` is that of the fresh weights; `scaled` divides it by the root of twice the depth in the maps that
     write to the residual stream (GPT-2).
     With `alike`, queries and keys begin as one map of that deviation.
@@ -39,7 +45,8 @@ class Config:
     qkv_bias: bool = False
     out_bias: bool = False
     mlp_bias: bool = False
-    qk_norm: bool = False
+    qk_norm: QkNorm = False
+    norm_after: bool = False
     rope: Rope = STANDARD
     deviation: float = 0.02
     scaled: bool = False
@@ -47,26 +54,26 @@ class Config:
 
 
 class Layer(nn.Module):
-    """Norm, attention, add; norm, gated feed-forward, add: a stream to a stream."""
+    """Norm, attention, add; norm, gated feed-forward, add: a stream to a stream. The norms may come second."""
 
-    def __init__(self, *, index: int, width: int, eps: float, attention: Attention, mlp: GatedFeedForward) -> None:
+    def __init__(
+        self, *, index: int, width: int, eps: float, attention: Attention, mlp: GatedFeedForward, norm_after: bool
+    ) -> None:
         super().__init__()
-        self.index = index
+        self.index, self.norm_after = index, norm_after
         self.attention_norm, self.attention = RMSNorm(width, eps=eps), attention
         self.mlp_norm, self.mlp = RMSNorm(width, eps=eps), mlp
 
     def forward(self, stream: Stream) -> Stream:
         """One layer."""
-        attended = self.attention(
-            self.attention_norm(stream.hidden),
-            mask=stream.mask,
-            rotary=stream.rotary,
-            cache=stream.cache,
-            layer=self.index,
-            fan=stream.fan,
+        attention = partial(
+            self.attention, mask=stream.mask, rotary=stream.rotary, cache=stream.cache, layer=self.index, fan=stream.fan
         )
-        hidden = stream.hidden + attended
-        return stream.with_hidden(hidden + self.mlp(self.mlp_norm(hidden)))
+        hidden = stream.hidden + self._normed(attention, self.attention_norm, stream.hidden)
+        return stream.with_hidden(hidden + self._normed(self.mlp, self.mlp_norm, hidden))
+
+    def _normed(self, part: Callable[[Tensor], Tensor], norm: RMSNorm, hidden: Tensor) -> Tensor:
+        return norm(part(hidden)) if self.norm_after else part(norm(hidden))
 
 
 class Decoder(nn.Module):
@@ -91,7 +98,8 @@ class Decoder(nn.Module):
         qkv_bias: bool = False,
         out_bias: bool = False,
         mlp_bias: bool = False,
-        qk_norm: bool = False,
+        qk_norm: QkNorm = False,
+        norm_after: bool = False,
         rope: Rope = STANDARD,
         deviation: float = 0.02,
         scaled: bool = False,
@@ -104,11 +112,12 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding(vocabulary, width)
         attention = partial(
             Attention, width=width, heads=heads, kv_heads=self.kv_heads, head_width=self.head_width, bias=qkv_bias,
-            out_bias=out_bias, qk_norm=eps if qk_norm else None, causal=True,
+            out_bias=out_bias, qk_norm=_qk_norm(qk_norm, self.head_width, eps), causal=True,
         )  # fmt: skip
         mlp = partial(GatedFeedForward, width=width, inner=inner or 4 * width, activation=activation, bias=mlp_bias)
         self.layers = nn.ModuleList(
-            Layer(index=index, width=width, eps=eps, attention=attention(), mlp=mlp()) for index in range(depth)
+            Layer(index=index, width=width, eps=eps, attention=attention(), mlp=mlp(), norm_after=norm_after)
+            for index in range(depth)
         )
         self.norm = RMSNorm(width, eps=eps)
         self.apply(partial(small_normal, deviation=deviation))
@@ -157,6 +166,12 @@ class Decoder(nn.Module):
             dtype=table.dtype,
             device=table.device,
         )
+
+
+def _qk_norm(wanted: QkNorm, width: int, eps: float) -> Callable[[int], nn.Module] | None:
+    if wanted == "own":
+        return lambda heads: HeadNorm(heads, width)
+    return (lambda heads: RMSNorm(width, eps=eps)) if wanted else None
 
 
 def _check(width: int, heads: int, kv_heads: int, given: int | None, head_width: int) -> None:

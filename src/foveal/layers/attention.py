@@ -1,5 +1,7 @@
 """Multi-head attention, once for every room: bidirectional or causal, grouped, rotary, cached."""
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -7,7 +9,6 @@ from torch import Tensor, nn
 from foveal.core.types import Cache, Fan
 from foveal.layers.fan import attend_fan
 from foveal.layers.linear import Linear
-from foveal.layers.norms import RMSNorm
 from foveal.layers.rotary import rotate
 
 
@@ -27,7 +28,7 @@ def attend(
 class Attention(nn.Module):
     """Self-attention `[B L D]` to `[B L D]`.
 
-    `qk_norm` is the epsilon of an RMSNorm over each query and key head (None: no norm; Qwen3 2505.09388).
+    `qk_norm` makes the norm of so many query or key heads (None: no norm; 2302.05442).
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Attention(nn.Module):
         head_width: int | None = None,
         bias: bool = True,
         out_bias: bool = True,
-        qk_norm: float | None = None,
+        qk_norm: Callable[[int], nn.Module] | None = None,
         causal: bool = False,
     ) -> None:
         super().__init__()
@@ -49,8 +50,8 @@ class Attention(nn.Module):
         self.key = Linear(width, self.kv_heads * self.head_width, bias=bias)
         self.value = Linear(width, self.kv_heads * self.head_width, bias=bias)
         self.out = Linear(self.heads * self.head_width, width, bias=out_bias)
-        self.query_norm = RMSNorm(self.head_width, eps=qk_norm) if qk_norm is not None else nn.Identity()
-        self.key_norm = RMSNorm(self.head_width, eps=qk_norm) if qk_norm is not None else nn.Identity()
+        self.query_norm = qk_norm(self.heads) if qk_norm is not None else nn.Identity()
+        self.key_norm = qk_norm(self.kv_heads) if qk_norm is not None else nn.Identity()
 
     def forward(
         self,

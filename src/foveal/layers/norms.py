@@ -21,3 +21,17 @@ class RMSNorm(nn.Module):
         exact = hidden.float()
         scale = torch.rsqrt(exact.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * (exact * scale).to(hidden.dtype)
+
+
+class HeadNorm(nn.Module):
+    """A LayerNorm over each head's last axis, with a gain and a shift of each head's own (Chameleon, 2405.09818)."""
+
+    def __init__(self, heads: int, width: int, *, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(heads, width))
+        self.bias = nn.Parameter(torch.zeros(heads, width))
+
+    def forward(self, states: Float[Tensor, "*batch H d"]) -> Float[Tensor, "*batch H d"]:
+        """Norm each head to zero mean and a variance of one, then its gain and shift."""
+        return F.layer_norm(states, states.shape[-1:], eps=self.eps) * self.weight + self.bias
