@@ -51,6 +51,17 @@ def test_the_best_stands_at_its_place_however_the_rest_is_drawn():
     assert (written.tokens[:, 1::2] == 2).all() and len(written.tokens[:, 0::2].unique()) == 2
 
 
+def test_what_may_follow_can_depend_on_what_was_written():
+    def legal(new):
+        """Word 4 once, then word 2 for good."""
+        return torch.nn.functional.one_hot(torch.where((new == 4).any(1), 2, 4), 6).bool()
+
+    written = write(Fixed(torch.zeros(6)), start(2), legal=legal, steps=3, best=0)
+    assert written.tokens.tolist() == [[4, 2, 2]] * 2
+    with pytest.raises(InputError, match="legal tokens for 6 words but the model has 5"):
+        write(Fixed(torch.zeros(5)), start(), legal=legal, steps=1)
+
+
 def test_rows_stop_by_themselves():
     legal = torch.ones(1, 6, dtype=torch.bool)
     draw = sampler(generator=torch.Generator().manual_seed(0))

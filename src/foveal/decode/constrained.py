@@ -1,6 +1,6 @@
 """Sequences in which each place has its own legal tokens, with the probability of what was written."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,9 @@ from foveal.core.errors import InputError
 from foveal.core.types import Batch
 from foveal.decode.generate import Writer, generate
 from foveal.decode.sampling import Sampling, greedy, keep_top_k
+
+Legal = Callable[[Tensor], Tensor]
+"""From the new tokens so far `[B M]` to those that may follow, `[B V]` or `[V]`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,7 @@ def write(
     model: Writer,
     batch: Batch,
     *,
-    legal: Bool[Tensor, "P V"],
+    legal: Bool[Tensor, "P V"] | Legal,
     steps: int,
     best: int | None = None,
     stop_ids: Collection[int] = (),
@@ -34,25 +37,24 @@ def write(
     sampling: Sampling = greedy,
     keep_logits: bool = False,
 ) -> Written:
-    """Continue every row by at most `steps` tokens; the token at place n is one of `legal[n % P]`.
+    """Continue every row by at most `steps` tokens; the token at place n is one of `legal[n % P]`, or of `legal(new)`.
 
-    At the place `best` of each turn the best-scored legal token stands, however the others are drawn: the class of an
-    object, whose chance is its score. After a row's stop its chances are those of the padding. Raises InputError for a
-    table of another vocabulary, and takes the errors of `generate`.
+    At the place `best` of each turn of a table the best-scored legal token stands, however the others are drawn: the
+    class of an object, whose chance is its score. After a row's stop its chances are those of the padding. Raises
+    InputError for legal tokens of another vocabulary, and takes the errors of `generate`.
     """
-    if legal.shape[1] != model.language.vocabulary:
-        raise InputError(
-            f"legal tokens for {legal.shape[1]} words but the model has {model.language.vocabulary}; give both alike"
-        )
-    legal = legal.to(batch.input_ids.device)
+    turn, rule = (len(legal), _by_turns(legal.to(batch.input_ids.device))) if isinstance(legal, Tensor) else (0, legal)
     chances: list[Tensor] = []
     kept: list[Tensor] = []
 
     def choose(logits: Tensor, prompt: Tensor, new: Tensor) -> Tensor:
-        place = new.shape[1] % len(legal)
-        logits = logits.float()
-        scores = logits.masked_fill(~legal[place], -torch.inf)
-        chosen = greedy(scores) if place == best else sampling(scores, prompt, new)
+        logits, allowed = logits.float(), rule(new).to(logits.device)
+        if allowed.shape[-1] != logits.shape[-1]:
+            raise InputError(
+                f"legal tokens for {allowed.shape[-1]} words but the model has {logits.shape[-1]}; give both alike"
+            )
+        scores = logits.masked_fill(~allowed, -torch.inf)
+        chosen = greedy(scores) if turn and new.shape[1] % turn == best else sampling(scores, prompt, new)
         chances.append(logits.softmax(-1).gather(-1, chosen[:, None])[:, 0])
         kept.extend([logits] if keep_logits else [])
         return chosen
@@ -65,6 +67,10 @@ def write(
         chances=torch.stack(chances, dim=1),
         logits=torch.stack(kept, dim=1) if keep_logits else None,
     )
+
+
+def _by_turns(table: Bool[Tensor, "P V"]) -> Legal:
+    return lambda new: table[new.shape[1] % len(table)]
 
 
 def keep_within_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
