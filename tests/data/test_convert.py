@@ -92,6 +92,52 @@ def test_coco_detection(root):
     assert said(example, "assistant") == ["dog, person"]
 
 
+def coco(root, *rows, **changes):
+    rows = [{"id": number, "image_id": 42, "category_id": 1, "bbox": [1, 2, 10, 20], **row} for number, row in rows]
+    return put(root / "annotations" / "instances_val2017.json", {**COCO, **changes, "annotations": rows})
+
+
+def test_coco_boxes_that_are_none_are_left_out_and_counted(root):
+    faults = ({"bbox": [1, 2, -5, 9]}, {"bbox": [70, 2, 5, 5]}, {"bbox": [1, -9, 5, 9]}, {"bbox": [1, 2, 0, 5]},
+              {"image_id": 99}, {"bbox": [0, 0, 9, 9], "segmentation": {"counts": [1], "size": [48, 64]}})  # fmt: skip
+    source = coco(root, (0, {"bbox": [-4, 40, 20, 20]}), *enumerate(faults, 1))
+    told = "1 inverted boxes, 2 boxes outside their image, 1 boxes without area, 1 boxes of images .*, 1 masks that are"
+    with pytest.warns(UserWarning, match=f"left out of .*instances_val2017.json: {told}"):
+        assert convert(source, root / "out", "coco-detection") == 1
+    (example,) = read(root / "out")
+    assert [box.xyxy for box in example.boxes] == [(0, 40, 16, 48), (0, 0, 9, 9)]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"bbox": [1, 2, float("nan"), 4]}, r"annotation 7 has bbox \[1, 2, nan, 4\]; give left, top, width, height"),
+        ({"bbox": [1, 2, 3]}, "annotation 7 has bbox"),
+        ({"category_id": 5}, "annotation 7 is of category 5, which the file does not name"),
+    ],
+)
+def test_coco_mistakes(root, row, said):
+    with pytest.raises(InputError, match=said):
+        convert(coco(root, (7, row)), root / "out", "coco-detection")
+
+
+def test_coco_outlines_and_keypoints_come_along(root):
+    polygon, points = [1, 2, 11, 2, 70, 22], [5, 6, 2, 0, 0, 0, 64.4, 9, 1]
+    person, dog = COCO["categories"]
+    named = [{**person, "keypoints": ["nose", "left eye", "right eye"]}, dog]
+    source = coco(root, (1, {"segmentation": [polygon, [1, 1]], "keypoints": points}), (2, {"keypoints": [0] * 9}),
+                  categories=named)  # fmt: skip
+    convert(source, root / "out", "coco-detection")
+    (example,) = read(root / "out")
+    first, second = example.boxes
+    assert first.segmentation == ((1, 2, 11, 2, 64, 22),)
+    assert first.keypoints == ((5, 6, 2), (0, 0, 0), (64, 9, 1)) and second.keypoints == ()
+    assert example.meta["keypoints"] == ["nose", "left eye", "right eye"]
+    with pytest.raises(InputError, match="categories 'person' and 'dog' have different keypoints"):
+        other = [named[0], {**dog, "keypoints": ["tail"]}]
+        convert(coco(root, (1, {}), categories=other), root / "more", "coco-detection")
+
+
 def vqa(root, answered=(1, 2)):
     questions = [{"question_id": n, "image_id": 44 - n, "question": f"Q{n}?"} for n in (1, 2)]
     rows = [{"question_id": n, "multiple_choice_answer": f"a{n}", "answer_type": "other", "question_type": "what",

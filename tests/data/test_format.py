@@ -84,6 +84,16 @@ def boxed(xyxy, **more):
         (boxed([5, 2, 30, 9]), r"box 'fox' at \[5, 2, 30, 9\] leaves its image of 20 x 16 pixels"),
         (boxed([-3, 2, 3, 9]), "leaves its image"),
         (boxed([1, 2, 3, 9], image=1), "is on image 1 of 1; count from 0"),
+        (boxed([1, 2, float("nan"), 9]), "inverted or empty"),
+        (boxed([1, 2, 3, float("inf")]), "leaves its image"),
+        (boxed([1, 2, 3, 9], segmentation=[1, 2, 3]), "box 'fox' has a segmentation that is no list of polygons"),
+        (boxed([1, 2, 3, 9], segmentation=[[1, 2, 3, 4]]), "a polygon of 4 numbers; give x and y of three points"),
+        (boxed([1, 2, 3, 9], segmentation=[[1, 2, 3, 9, 1]]), "a polygon of 5 numbers"),
+        (boxed([1, 2, 3, 9], segmentation=[[1, 2, 3, 9, 1, float("nan")]]), "a polygon of 6 numbers"),
+        (boxed([1, 2, 3, 9], segmentation=[[1, 2, 3, 9, 1, 30]]), "a polygon that leaves its image of 20 x 16"),
+        (boxed([1, 2, 3, 9], keypoints=[1, 2]), "keypoints that are no list of x, y, v"),
+        (boxed([1, 2, 3, 9], keypoints=[1, 2, 3]), r"a keypoint with v \[3\]; give 0"),
+        (boxed([1, 2, 3, 9], keypoints=[0, 0, 0, -5, 2, 2]), "a keypoint that leaves its image"),
     ],
 )
 def test_each_mistake_has_its_line(folder, row, message):
@@ -139,7 +149,13 @@ side = st.floats(0, 50).map(lambda x: round(x, 3))
 )
 def test_what_is_written_is_read_back(images, corners, texts, meta):
     boxes = tuple(
-        Box(label=texts[3], xyxy=(left, top, left + 1.5, top + high), image=number % len(images))
+        Box(
+            label=texts[3],
+            xyxy=(left, top, left + 1.5, top + high),
+            image=number % len(images),
+            segmentation=((left, top, left + 1.5, top, left, top + high),) * (number % 2),
+            keypoints=((left, top, 2), (0.0, 0.0, 0)) * (number % 2),
+        )
         for number, (left, top, high) in enumerate(corners)
     )
     example = Example(

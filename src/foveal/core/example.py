@@ -4,17 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+Keypoint = tuple[float, float, int]  # x, y, and 0 where it is not known, 1 where it is hidden, 2 where it is seen
 FEATURES = (".npz", ".safetensors")  # how files of region features end
 
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """A named rectangle, `xyxy` in pixels of image number `image`; where a model has found it, how sure it is."""
+    """A named rectangle, `xyxy` in pixels of image number `image`; where a model has found it, how sure it is.
+
+    It may hold the thing's outline, polygons of x y x y ..., and its named points.
+    """
 
     label: str
     xyxy: tuple[float, float, float, float]
     image: int = 0
     score: float | None = None
+    segmentation: tuple[tuple[float, ...], ...] = ()
+    keypoints: tuple[Keypoint, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import FEATURES, Box, Example
+from foveal.data import marks
 
 ROLES = ("system", "user", "assistant")
 PARTS = ("image", "text")
@@ -222,7 +223,14 @@ class Checker:
             raise InputError(
                 f"{where}: box {row['label']!r} at {corners} leaves its image of {size[0]} x {size[1]} pixels; mend it"
             )
-        return Box(label=str(row["label"]), xyxy=(float(left), float(top), float(right), float(bottom)), image=image)
+        named, bounds = f"{where}: box {row['label']!r}", (size[0], size[1]) if size else None
+        return Box(
+            label=str(row["label"]),
+            xyxy=(float(left), float(top), float(right), float(bottom)),
+            image=image,
+            segmentation=marks.polygons(row.get("segmentation") or [], bounds, slack=SLACK, where=named),
+            keypoints=marks.keypoints(row.get("keypoints") or [], bounds, slack=SLACK, where=named),
+        )
 
 
 def encode(example: Example, root: Path) -> str:
@@ -235,7 +243,10 @@ def encode(example: Example, root: Path) -> str:
     if example.features:
         row["features"] = [Path(os.path.relpath(file, root)).as_posix() for file in example.features]
     if example.boxes:
-        row["boxes"] = [encode_box(box.label, box.xyxy, box.image) for box in example.boxes]
+        row["boxes"] = [
+            encode_box(box.label, box.xyxy, box.image) | marks.plain(box.segmentation, box.keypoints)
+            for box in example.boxes
+        ]
     if example.meta:
         row["meta"] = dict(example.meta)
     return json.dumps(row, ensure_ascii=False, separators=(",", ":"))

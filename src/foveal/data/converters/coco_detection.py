@@ -1,32 +1,45 @@
-"""COCO detection: `annotations/instances_val2017.json` beside the folder `val2017` (Lin et al. 2014)."""
+"""COCO detection: `annotations/instances_val2017.json` beside the folder `val2017` (Lin et al. 2014).
 
-from collections.abc import Iterator
+Outlines and keypoints (`person_keypoints_val2017.json`) come along where they are there.
+"""
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from foveal.core.example import Box, Example
+from foveal.core.errors import InputError
+from foveal.core.example import Box, Example, Keypoint
 from foveal.data.convert import coco_folder, coco_images, get, load
 from foveal.data.format import chat
 
 ASK = "Which objects are in the picture?"
+Wide = tuple[int, int]
 
 
 def examples(source: Path, images: Path | None) -> Iterator[Example]:
     """One example an image with its boxes; the answer names its categories, the largest box first.
 
-    Regions of a crowd and boxes without area are left out, as in the usual training sets; so are images without any.
+    Boxes are clipped to the image. Regions of a crowd are left out, as in the usual training sets, and images without a
+    box; so are, with a warning that counts them, boxes outside the image, without area or inverted, and those of images
+    that the file does not hold. Raises InputError for what is no number and an unknown category.
     """
     data, folder, where = load(source), images or coco_folder(source), str(source)
-    names = {get(row, "id", where): str(get(row, "name", where)) for row in get(data, "categories", where)}
-    pictures = coco_images(data, source)
+    categories = {get(row, "id", where): row for row in get(data, "categories", where)}
+    names = {number: str(get(row, "name", where)) for number, row in categories.items()}
+    points, pictures, lost = _point_names(categories.values(), where), coco_images(data, source), Counter()
     boxes: dict[int, list[Box]] = {}
-    for row in get(data, "annotations", where):
-        image, (left, top, width, height) = get(row, "image_id", where), get(row, "bbox", where)
-        if row.get("iscrowd") or image not in pictures or min(width, height) <= 0:
-            continue
-        wide, high = pictures[image][1]
-        right, bottom = min(left + width, wide), min(top + height, high)
-        corners = float(max(left, 0)), float(max(top, 0)), float(right), float(bottom)
-        boxes.setdefault(image, []).append(Box(label=names[get(row, "category_id", where)], xyxy=corners))
+    for number, row in enumerate(get(data, "annotations", where)):
+        at, image = f"{where}: annotation {row.get('id', number)}", get(row, "image_id", where)
+        box = _box(row, names, pictures.get(image), lost, at)
+        if box is not None:
+            boxes.setdefault(image, []).append(box)
+    if lost:
+        told = ", ".join(f"{count} {reason}" for reason, count in lost.items())
+        warnings.warn(f"left out of {source}: {told}", stacklevel=2)
+    named = {"keypoints": points} if points else {}
     for image, (name, size) in pictures.items():
         found = sorted(boxes.get(image, []), key=_area, reverse=True)
         if found:
@@ -35,10 +48,81 @@ def examples(source: Path, images: Path | None) -> Iterator[Example]:
                 images=(folder / name,),
                 messages=tuple(chat(ASK, ", ".join(dict.fromkeys(box.label for box in found)))),
                 boxes=tuple(found),
-                meta={"kind": "detection", "scene": str(image), "size": size},
+                meta={"kind": "detection", "scene": str(image), "size": size, **named},
             )
+
+
+def _box(row: Any, names: Mapping[int, str], picture: Any, lost: Counter[str], where: str) -> Box | None:
+    """The box of an annotation, clipped to its picture; None for a crowd, and for what is none, which is counted."""
+    left, top, width, height = _four(get(row, "bbox", where), where)
+    category = get(row, "category_id", where)
+    if category not in names:
+        raise InputError(f"{where} is of category {category!r}, which the file does not name; add or remove it")
+    if row.get("iscrowd"):
+        return None
+    reason = _reason(picture, left, top, width, height)
+    if reason:
+        lost[reason] += 1
+        return None
+    wide, high = picture[1]
+    return Box(
+        label=names[category],
+        xyxy=(max(left, 0.0), max(top, 0.0), min(left + width, float(wide)), min(top + height, float(high))),
+        segmentation=_polygons(row.get("segmentation"), (wide, high), lost),
+        keypoints=_keypoints(row.get("keypoints"), (wide, high)),
+    )
 
 
 def _area(box: Box) -> float:
     left, top, right, bottom = box.xyxy
     return (right - left) * (bottom - top)
+
+
+def _four(given: Any, where: str) -> tuple[float, float, float, float]:
+    numbers = isinstance(given, list) and len(given) == 4 and all(isinstance(one, int | float) for one in given)
+    if not numbers or not all(map(math.isfinite, given)):
+        raise InputError(f"{where} has bbox {given!r}; give left, top, width, height")
+    left, top, width, height = map(float, given)
+    return left, top, width, height
+
+
+def _reason(picture: Any, left: float, top: float, width: float, height: float) -> str:
+    """Why a box is left out; nothing where it stays."""
+    if picture is None:
+        return "boxes of images that are not there"
+    if min(width, height) <= 0:
+        return "inverted boxes" if min(width, height) < 0 else "boxes without area"
+    wide, high = picture[1]
+    return "boxes outside their image" if left >= wide or top >= high or min(left + width, top + height) <= 0 else ""
+
+
+def _polygons(given: Any, size: Wide, lost: Counter[str]) -> tuple[tuple[float, ...], ...]:
+    """The polygons of three points or more, moved into the image; a mask of runs (RLE) is none, and counted."""
+    if not given:
+        return ()
+    if not isinstance(given, list):
+        lost["masks that are no polygons"] += 1
+        return ()
+    kept = [one for one in given if len(one) >= 6]
+    return tuple(tuple(min(max(float(x), 0.0), float(size[place % 2])) for place, x in enumerate(one)) for one in kept)
+
+
+def _keypoints(given: Any, size: Wide) -> tuple[Keypoint, ...]:
+    """Points moved into the image; none where no point is known."""
+    if not given or not any(given[2::3]):
+        return ()
+    wide, high = map(float, size)
+    three = zip(given[0::3], given[1::3], given[2::3], strict=True)
+    return tuple((min(max(float(x), 0.0), wide), min(max(float(y), 0.0), high), int(v)) for x, y, v in three)
+
+
+def _point_names(categories: Any, where: str) -> list[str]:
+    """The names of the keypoints; InputError where two categories name theirs differently."""
+    known: list[Mapping[str, Any]] = [row for row in categories if row.get("keypoints")]
+    for row in known[1:]:
+        if row["keypoints"] != known[0]["keypoints"]:
+            raise InputError(
+                f"{where}: categories {known[0]['name']!r} and {row['name']!r} have different keypoints; "
+                "convert them one by one"
+            )
+    return [str(name) for name in known[0]["keypoints"]] if known else []

@@ -1,0 +1,53 @@
+"""What a box may hold besides its corners, as COCO has it: the outline of a thing as polygons, and named points."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from foveal.core.errors import InputError
+from foveal.core.example import Keypoint
+
+Size = tuple[int, int]
+
+
+def polygons(given: Any, size: Size | None, *, slack: float, where: str) -> tuple[tuple[float, ...], ...]:
+    """`segmentation`: lists of x y x y ... in pixels. Raises InputError for what is none, or leaves the image."""
+    if not isinstance(given, list) or not all(isinstance(one, list) for one in given):
+        raise InputError(f"{where} has a segmentation that is no list of polygons; give [[x, y, x, y, x, y, ...], ...]")
+    for one in given:
+        if len(one) < 6 or len(one) % 2 or not all(_number(value) for value in one):
+            raise InputError(f"{where} has a polygon of {len(one)} numbers; give x and y of three points or more")
+        _within(one[0::2], one[1::2], size, slack, f"{where} has a polygon that")
+    return tuple(tuple(float(value) for value in one) for one in given)
+
+
+def keypoints(given: Any, size: Size | None, *, slack: float, where: str) -> tuple[Keypoint, ...]:
+    """`keypoints`: x, y and v of each in one list; v is 0 not known, 1 hidden, 2 seen.
+
+    Raises InputError for what is none, and for a known point that leaves the image.
+    """
+    if not isinstance(given, list) or len(given) % 3 or not all(_number(value) for value in given):
+        raise InputError(f"{where} has keypoints that are no list of x, y, v; give three numbers a point")
+    if not set(given[2::3]) <= {0, 1, 2}:
+        raise InputError(f"{where} has a keypoint with v {given[2::3]}; give 0 (not known), 1 (hidden) or 2 (seen)")
+    found = tuple((float(x), float(y), int(v)) for x, y, v in zip(given[0::3], given[1::3], given[2::3], strict=True))
+    known = [(x, y) for x, y, v in found if v]
+    _within([x for x, _ in known], [y for _, y in known], size, slack, f"{where} has a keypoint that")
+    return found
+
+
+def plain(segmentation: Sequence[Sequence[float]], points: Sequence[Keypoint]) -> dict[str, Any]:
+    """Both as a line or a COCO file holds them; what is not there is left out."""
+    row: dict[str, Any] = {"segmentation": [list(one) for one in segmentation]} if segmentation else {}
+    return row | ({"keypoints": [value for point in points for value in point]} if points else {})
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _within(xs: Sequence[float | int], ys: Sequence[float | int], size: Size | None, slack: float, what: str) -> None:
+    if size and xs and not (
+        min(*xs, *ys) >= -slack and max(xs) <= size[0] + slack and max(ys) <= size[1] + slack
+    ):  # fmt: skip
+        raise InputError(f"{what} leaves its image of {size[0]} x {size[1]} pixels; mend it")
