@@ -23,6 +23,12 @@ class Box:
     keypoints: tuple[Keypoint, ...] = ()
 
 
+def marks(box: Box) -> dict[str, Any]:
+    """A box's outline and points as COCO writes them, under its names; what is not there is left out."""
+    row: dict[str, Any] = {"segmentation": [list(one) for one in box.segmentation]} if box.segmentation else {}
+    return row | ({"keypoints": [value for point in box.keypoints for value in point]} if box.keypoints else {})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Example:
     """Messages with their images (paths or opened pictures, in the order of their markers).

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from foveal.core.errors import InputError, unknown
-from foveal.core.example import FEATURES, Box, Example
-from foveal.data import marks
+from foveal.core.example import FEATURES, Box, Example, marks
+from foveal.data.marks import keypoints, polygons
 
 ROLES = ("system", "user", "assistant")
 PARTS = ("image", "text")
@@ -228,8 +228,8 @@ class Checker:
             label=str(row["label"]),
             xyxy=(float(left), float(top), float(right), float(bottom)),
             image=image,
-            segmentation=marks.polygons(row.get("segmentation") or [], bounds, slack=SLACK, where=named),
-            keypoints=marks.keypoints(row.get("keypoints") or [], bounds, slack=SLACK, where=named),
+            segmentation=polygons(row.get("segmentation") or [], bounds, slack=SLACK, where=named),
+            keypoints=keypoints(row.get("keypoints") or [], bounds, slack=SLACK, where=named),
         )
 
 
@@ -243,10 +243,7 @@ def encode(example: Example, root: Path) -> str:
     if example.features:
         row["features"] = [Path(os.path.relpath(file, root)).as_posix() for file in example.features]
     if example.boxes:
-        row["boxes"] = [
-            encode_box(box.label, box.xyxy, box.image) | marks.plain(box.segmentation, box.keypoints)
-            for box in example.boxes
-        ]
+        row["boxes"] = [encode_box(box.label, box.xyxy, box.image) | marks(box) for box in example.boxes]
     if example.meta:
         row["meta"] = dict(example.meta)
     return json.dumps(row, ensure_ascii=False, separators=(",", ":"))

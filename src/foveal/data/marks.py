@@ -36,12 +36,6 @@ def keypoints(given: Any, size: Size | None, *, slack: float, where: str) -> tup
     return found
 
 
-def plain(segmentation: Sequence[Sequence[float]], points: Sequence[Keypoint]) -> dict[str, Any]:
-    """Both as a line or a COCO file holds them; what is not there is left out."""
-    row: dict[str, Any] = {"segmentation": [list(one) for one in segmentation]} if segmentation else {}
-    return row | ({"keypoints": [value for point in points for value in point]} if points else {})
-
-
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
