@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from foveal.cli.main import run
+from foveal.data.format import read
 
 SMALL = ("--size", "96", "--drawings", "40", "--workers", "1")
 
@@ -44,6 +45,23 @@ def test_inspect(made, capsys):
 def test_preview(made, tmp_path, capsys, name):
     assert run(["data", "preview", str(made), str(tmp_path / name), "--count", "2", "--kind", "count"]) == 0
     assert (tmp_path / name).stat().st_size > 1000 and "2 scenes" in capsys.readouterr().out
+
+
+def test_scenes_as_a_coco_file_and_back(made, tmp_path, capsys):
+    out = tmp_path / "instances_test.json"
+    assert run(["data", "coco", str(made), str(out), "--split", "test", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    there = json.loads(out.read_text())
+    assert told["images"] == len(there["images"]) == 2 and told["annotations"] == len(there["annotations"]) > 1
+    assert all(row["segmentation"] and row["num_keypoints"] == 5 for row in there["annotations"])
+    assert there["categories"][0]["keypoints"] == ["left", "top", "right", "bottom", "middle"]
+    assert run(["data", "convert", str(out), str(tmp_path / "back"), "--from", "coco-detection"]) == 0
+    boxes = [box for example in read(tmp_path / "back") for box in example.boxes]
+    rows = sorted(there["annotations"], key=lambda row: (row["image_id"], -row["bbox"][2] * row["bbox"][3]))
+    assert [list(map(list, box.segmentation)) for box in boxes] == [row["segmentation"] for row in rows]
+    assert [box.keypoints[0][:2] for box in boxes] == [tuple(row["keypoints"][:2]) for row in rows]
+    assert run(["data", "coco", str(made), str(tmp_path / "no" / "x.json")]) == 2
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_convert(tmp_path, capsys):

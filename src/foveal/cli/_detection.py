@@ -98,17 +98,18 @@ def detection(
     numbers = {row["name"]: row["id"] for row in there["categories"]}
     rows = scoring.results([number for number, _ in pictures], found, numbers)
     if results is not None:
-        _write(results, rows)
+        write(results, rows)
     scored = scoring.precision(there, rows)
     told = {"pictures": len(pictures), "boxes": len(there["annotations"]), "seconds": seconds}
     return {**told, **scored.summary, "classes": dict(scored.classes)}
 
 
-def _write(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write(out: Path, value: Any) -> None:
+    """A JSON file; InputError where it cannot be written."""
     import json
 
     try:
-        out.write_text(json.dumps(rows) + "\n", encoding="utf-8")
+        out.write_text(json.dumps(value) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {out} ({error.strerror}); name a .json file in a directory") from None
 
@@ -129,27 +130,52 @@ def show(console: "Console", told: Mapping[str, Any]) -> None:
 
 def _examples(loaded: Any, data: Path, split: str, limit: int | None) -> tuple[list[tuple[int, Any]], dict[str, Any]]:
     """Numbered pictures of a data set, and what is on them."""
-    from foveal.data.format import read
+    shown = pictures_of(data, split)[:limit]
+    return [(number, example.images[0]) for number, example in enumerate(shown, 1)], annotations(
+        shown, loaded.processor.speller.config.classes
+    )
+
+
+def pictures_of(data: Path, split: str) -> list[Example]:
+    """One example for each picture of a data set, drawings of starter scenes with their shapes.
+
+    Raises InputError where there is none.
+    """
+    from foveal.data.format import iterate
+    from foveal.data.shapes import drawn, with_shapes
+
+    shown = list({example.images: example for example in iterate(data, split=split) if example.images}.values())
+    if not shown:
+        raise InputError(f"{data} holds no pictures in its split {split!r}; name data with pictures and boxes")
+    return list(with_shapes(shown)) if drawn(data) else shown
+
+
+def annotations(shown: Sequence[Example], classes: Sequence[str] = (), *, root: Path | None = None) -> dict[str, Any]:
+    """What is on the pictures in COCO's layout; classes that are not named come behind the others.
+
+    With a `root` pictures are named by their places under it.
+    """
+    import os
+
     from foveal.evaluation.detection import truth
     from foveal.preprocess.detection import things
     from foveal.preprocess.image import image_size
 
-    shown = list({example.images: example for example in read(data, split=split) if example.images}.values())[:limit]
-    if not shown:
-        raise InputError(f"{data} holds no pictures in its split {split!r}; name data with pictures and boxes")
-    pictures = [(number, example.images[0]) for number, example in enumerate(shown, 1)]
-    sizes = [(number, (wide, tall)) for number, path in pictures for tall, wide in [image_size(path)]]
-    known = set(loaded.processor.speller.config.classes)
     boxes = [things(example) for example in shown]
-    strange = sorted({box.label for some in boxes for box in some} - known)
-    return pictures, truth(sizes, boxes, [*loaded.processor.speller.config.classes, *strange])
+    heights = [image_size(example.images[0]) for example in shown]
+    sizes = [(number, (wide, tall)) for number, (tall, wide) in enumerate(heights, 1)]
+    strange = sorted({box.label for some in boxes for box in some} - set(classes))
+    files = [] if root is None else [os.path.relpath(example.images[0], root) for example in shown]
+    points = next((example.meta["keypoints"] for example in shown if example.meta.get("keypoints")), ())
+    return truth(sizes, boxes, [*classes, *strange], files=files, points=points)
 
 
 def _annotated(data: Path, limit: int | None) -> tuple[list[tuple[int, Any]], dict[str, Any]]:
     """Pictures of a COCO annotation file by their ids, and the file itself."""
     from foveal.data.convert import coco_folder, coco_images, load
 
-    there, folder = load(data), coco_folder(data)
+    there = load(data)
+    folder = coco_folder(data, there)
     pictures = [(number, folder / name) for number, (name, _) in coco_images(there, data).items()][:limit]
     kept = {number for number, _ in pictures}
     for part, key in (("images", "id"), ("annotations", "image_id")):

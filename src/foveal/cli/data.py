@@ -134,6 +134,30 @@ def convert(
         at.print(f"{out / f'{split}.jsonl'}: {number:,} examples", markup=False)
 
 
+@app.command()
+def coco(
+    path: Path = typer.Argument(help="A data set's directory, or one .jsonl file."),
+    out: Path = typer.Argument(help="The annotation file to write, such as instances_test.json."),
+    split: str = SPLIT,
+    as_json: bool = JSON,
+) -> None:
+    """Write a data set's boxes, outlines and keypoints as a COCO annotation file; images stay where they are.
+
+    Drawings of starter scenes have outlines and five keypoints, as their ink has them.
+    """
+    from foveal.cli._detection import annotations, pictures_of, write
+    from foveal.cli._show import console, print_json
+
+    made = annotations(pictures_of(path, split), root=out.parent)
+    write(out, made)
+    counts = {key: len(made[key]) for key in ("images", "annotations", "categories")}
+    if as_json:
+        print_json({"out": str(out), **counts})
+    else:
+        told = ", ".join(f"{count:,} {key}" for key, count in counts.items())
+        console().print(f"{out}: {told}", markup=False)
+
+
 def parse_size(text: str) -> int | tuple[int, int]:
     """`256` or `224-1024` as numbers; InputError otherwise."""
     parts = text.split("-")

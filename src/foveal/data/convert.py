@@ -92,8 +92,14 @@ def get(row: Any, name: str, where: str) -> Any:
     return row[name]
 
 
-def coco_folder(source: Path) -> Path:
-    """The folder of images that belongs to COCO's `annotations/captions_val2017.json`: `val2017` beside it."""
+def coco_folder(source: Path, data: Any = None) -> Path:
+    """The folder of images that belongs to COCO's `annotations/captions_val2017.json`: `val2017` beside it.
+
+    Where the file's own `data` name images beside it, that is its folder.
+    """
+    rows = data.get("images") if isinstance(data, dict) else None
+    if rows and (source.parent / str(rows[0].get("file_name"))).is_file():
+        return source.parent
     name = source.stem.rsplit("_", 1)[-1]
     for folder in (source.parent.parent / name, source.parent / name, source.parent.parent / "images" / name):
         if folder.is_dir():

@@ -12,7 +12,8 @@ ASK = "Describe the picture in one sentence."
 
 def examples(source: Path, images: Path | None) -> Iterator[Example]:
     """One example a caption; the captions of an image follow each other."""
-    data, folder = load(source), images or coco_folder(source)
+    data = load(source)
+    folder = images or coco_folder(source, data)
     pictures = coco_images(data, source)
     captions: dict[int, list[tuple[int, str]]] = {}
     for row in get(data, "annotations", str(source)):

@@ -26,7 +26,8 @@ def examples(source: Path, images: Path | None) -> Iterator[Example]:
     box; so are, with a warning that counts them, boxes outside the image, without area or inverted, and those of images
     that the file does not hold. Raises InputError for what is no number and an unknown category.
     """
-    data, folder, where = load(source), images or coco_folder(source), str(source)
+    data, where = load(source), str(source)
+    folder = images or coco_folder(source, data)
     categories = {get(row, "id", where): row for row in get(data, "categories", where)}
     names = {number: str(get(row, "name", where)) for number, row in categories.items()}
     points, pictures, lost = _point_names(categories.values(), where), coco_images(data, source), Counter()
