@@ -1,5 +1,7 @@
 """Every component of every room, found by folder, in every combination: the plan holds and everything learns."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ SMALL = {  # settings that make a component small; one that needs none is not li
     "efficientnet_lite": {"variant": 0, "taps": [16], "stride": 16},
     "patches": {"image_size": 32, "patch": 16, "width": 16, "class_token": False},
     "conv_mlp": {"kernel": 3, "width": 8},
+    "vocabulary": {"codes": 24, "first": 20},
     "vq": {"codes": 24, "latent": 8, "width": 16, "base": 32, "multiples": [1, 2], "fold": 8, "decoder": False},
 }
 
@@ -28,8 +31,8 @@ def model_of(vision, connector, fusion):
 
     torch.manual_seed(0)
     width = build("vision", spec("vision", small(vision))).width  # so that the identity connector fits too
-    sizes = {"vocabulary": 20, "width": width, "depth": 2, "heads": 2, "inner": 24, "context": 64}
-    parts = {"vision": small(vision), "connector": small(connector), "fusion": small(fusion)}
+    sizes = {"vocabulary": 44, "width": width, "depth": 2, "heads": 2, "inner": 24, "context": 64}
+    parts = {"vision": small(vision), "connector": connector and small(connector), "fusion": small(fusion)}
     of = getattr(module("fusion", fusion), class_name(fusion))
     if getattr(of, "fills_memory", False):
         return seq2seq.assemble(ModelConfig.parse({**parts, "language": {"name": "sequence_decoder", **sizes}})).eval()
@@ -56,13 +59,16 @@ def batch_of(model, rows=2):
     ), layout
 
 
-@pytest.mark.parametrize("fusion", names("fusion"))
-@pytest.mark.parametrize("connector", names("connectors"))
-@pytest.mark.parametrize("vision", names("vision"))
+FUSIONS = [name for name in names("fusion") if name != "vocabulary"]  # which reads codes, and no connector's tokens
+COMBINATIONS = [*product(names("vision"), names("connectors"), FUSIONS), ("vq", None, "vocabulary")]
+
+
+@pytest.mark.parametrize(("vision", "connector", "fusion"), COMBINATIONS)
 def test_every_combination(vision, connector, fusion):
     model = model_of(vision, connector, fusion)
-    parts = (model.vision, VisionEncoder), (model.connector, Connector), (model.fusion, Fusion)
-    for part, interface in (*parts, (model.language, LanguageModel)):
+    connectors = [(model.connector, Connector)] if connector else []
+    parts = (model.vision, VisionEncoder), (model.fusion, Fusion), (model.language, LanguageModel)
+    for part, interface in (*parts, *connectors):
         assert isinstance(part, interface)
     batch, layout = batch_of(model)
     output = model(batch, keep="labelled") if model.fusion.causal else model(batch)

@@ -74,7 +74,10 @@ class GenerativeModel(LanguageModel, Protocol):
 
 @runtime_checkable
 class Fusion(Protocol):
-    """Where and how vision meets language; a hybrid is a fold over several of them."""
+    """Where and how vision meets language; a hybrid is a fold over several of them.
+
+    One that makes words of images has `at_words(batch, visual) -> Batch` too, called before the text is embedded.
+    """
 
     causal: bool  # False: unfit for a model that must not see later tokens
 

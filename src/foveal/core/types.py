@@ -108,7 +108,8 @@ class VisualTokens(_Movable):
 
     `boxes` say where in its image a token lies (x0 y0 x1 y1 as fractions of width and height), `mass` how many
     patches it stands for, `levels` hold the same tokens at other encoder depths, `classes` what each
-    shows, as the distribution that a detector or classifier gives. The fusion hides those that are `masked`.
+    shows, as the distribution that a detector or classifier gives, `codes` which entry of a codebook it is. The fusion
+    hides those that are `masked`.
     """
 
     features: Float[Tensor, "S E"]
@@ -118,6 +119,7 @@ class VisualTokens(_Movable):
     mass: Float[Tensor, " S"]
     levels: tuple[Tensor, ...] = ()
     classes: Float[Tensor, "S N"] | None = None
+    codes: Int[Tensor, " S"] | None = None
     masked: Bool[Tensor, " S"] | None = None
 
     @classmethod
@@ -263,13 +265,15 @@ class Stream(_Movable):
 class Output:
     """What a model returns: `logits` (of fewer tokens when so asked), and what else was wanted.
 
-    `heads` holds what each head says, by its name, where a model has several.
+    `heads` holds what each head says, by its name, where a model has several. `labels` are what the logits of labelled
+    tokens should say, where these alone were wanted.
     """
 
     logits: Float[Tensor, "*batch V"]
     loss: Float[Tensor, ""] | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     visual: VisualTokens | None = None
+    labels: Int[Tensor, " N"] | None = None
     heads: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property

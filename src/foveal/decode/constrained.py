@@ -60,8 +60,8 @@ def write(
         return chosen
 
     tokens = generate(
-        model, batch, max_new_tokens=steps, stop_ids=stop_ids, pad_id=pad_id, sampling=choose
-    )  # fmt: skip
+        model, batch, max_new_tokens=steps, stop_ids=stop_ids, pad_id=pad_id, sampling=choose, pictures=True
+    )
     return Written(
         tokens=tokens,
         chances=torch.stack(chances, dim=1),

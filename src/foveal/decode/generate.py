@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from foveal.core.errors import InputError
@@ -47,6 +47,7 @@ def generate(
     pad_id: int = 0,
     sampling: Sampling = greedy,
     cache: Cache | None = None,
+    pictures: bool = False,
 ) -> Int[Tensor, "B M"]:
     """New tokens alone (M is at most `max_new_tokens`), `pad_id` after a row's stop; takes the errors of `stream`."""
     steps = stream(
@@ -57,6 +58,7 @@ def generate(
         pad_id=pad_id,
         sampling=sampling,
         cache=cache,
+        pictures=pictures,
     )
     return torch.stack(list(steps), dim=1)
 
@@ -70,10 +72,12 @@ def stream(
     pad_id: int = 0,
     sampling: Sampling = greedy,
     cache: Cache | None = None,
+    pictures: bool = False,
 ) -> Iterator[Int[Tensor, " B"]]:
     """The next token of every row, step by step, until all rows have stopped (their stop token is the last given).
 
-    `cache` holds what stands before the batch, and has room for it and for the new tokens but the last. Raises
+    `cache` holds what stands before the batch, and has room for it and for the new tokens but the last. Words that
+    pictures are made of (the model's `picture_words`) are written only where `pictures` lets them. Raises
     InputError for an empty row, packed rows, and prompts that leave no room in the context.
     """
     if max_new_tokens < 1:
@@ -88,8 +92,19 @@ def stream(
     ready = replace(batch, labels=None, full=True) if full else left_padded(replace(batch, labels=None))
     rows, length = batch.input_ids.shape
     cache = cache or model.language.cache(rows, length + max_new_tokens - 1)
+    unsaid = None if pictures else getattr(model, "picture_words", None)
+    sampling = sampling if unsaid is None else _in_text(sampling, unsaid)
     stops = torch.tensor(sorted(stop_ids), device=batch.valid.device)
     return _steps(model, ready, cache, max_new_tokens, stops, pad_id, sampling)
+
+
+def in_text(logits: Float[Tensor, "*batch V"], unsaid: Int[Tensor, " K"]) -> Float[Tensor, "*batch V"]:
+    """The scores with the least number there is for words that text does not hold (Chameleon, 2405.09818)."""
+    return logits.index_fill(-1, unsaid.to(logits.device), torch.finfo(logits.dtype).min)
+
+
+def _in_text(sampling: Sampling, unsaid: Int[Tensor, " K"]) -> Sampling:
+    return lambda logits, prompt, new: sampling(in_text(logits, unsaid), prompt, new)
 
 
 def check_room(model: Writer, length: int, new: int) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
@@ -47,6 +47,7 @@ class Causal(Sight):
         `keep_hidden` also returns the input of every layer and the final normed state.
         """
         visual = self.see(batch)
+        batch = self.worded(batch, visual)
         stream = self.fusion.at_input(self.language.open(batch, cache), visual)
         stream, states = flow(stream, language=self.language, fusion=self.fusion, keep_hidden=keep_hidden)
         hidden = self.language.norm(_kept(stream.hidden, batch, keep))
@@ -54,7 +55,18 @@ class Causal(Sight):
             logits=self.head(hidden),
             hidden_states=(*states, hidden) if keep_hidden else None,
             visual=visual,
+            labels=_wanted(batch) if keep == "labelled" else None,
         )
+
+    @property
+    def picture_words(self) -> Int[Tensor, " K"] | None:
+        """The words that pictures are made of and text is not, in the order of their codes; None: there are none."""
+        return getattr(self.fusion, "words", None)
+
+
+def _wanted(batch: Batch) -> Int[Tensor, " N"]:
+    labels = next_labels(batch)
+    return labels[labels != IGNORE]
 
 
 def _kept(hidden: Float[Tensor, "B L D"], batch: Batch, keep: Keep) -> Float[Tensor, "*batch D"]:
@@ -79,8 +91,17 @@ def assemble(config: ModelConfig) -> Causal:
     head = build(
         "heads", config.head, width=language.width, vocabulary=language.vocabulary, table=language.embedding.weight
     )
-    vision, connector = sight(config, width=language.width)
+    vision, connector = sight(config, width=language.width, fusion=fusion)
+    _check_words(getattr(fusion, "words", None), language.vocabulary)
     return Causal(config=config, language=language, fusion=fusion, head=head, vision=vision, connector=connector)
+
+
+def _check_words(words: Tensor | None, vocabulary: int) -> None:
+    if words is not None and not 0 <= int(words.min()) <= int(words.max()) < vocabulary:
+        raise InputError(
+            f"the fusion's image words go from {int(words.min())} to {int(words.max())} but the language model has "
+            f"{vocabulary}; raise model.language.vocabulary, or name other words"
+        )
 
 
 def empty(config: ModelConfig) -> Causal:

@@ -16,6 +16,8 @@ _OTHERS = ("heads", "features", "assembly")
 class ModelConfig:
     """One component of each room; without `vision` it is a language model alone.
 
+    A `connector` of null is none: the fusion reads the codes of the vision encoder.
+
     `assembly` names the file of this room that puts them together. `features` is the width of region features that
     are made elsewhere, in the place of a vision encoder. An assembly with several outputs has `heads` by name.
     """
@@ -37,10 +39,11 @@ class ModelConfig:
                 raise unknown("key in model:", str(key), (*_ROOMS, *_OTHERS))
         others = {key: given[key] for key in ("features", "assembly") if given.get(key) is not None}
         heads = {name: spec("heads", head) for name, head in (given.get("heads") or {}).items()}
+        bare = "connector" in given and given["connector"] is None
         given = {key: value for key, value in given.items() if key in _ROOMS}
         filled = {"fusion": "prefix", "head": "language_model", **{k: v for k, v in given.items() if v is not None}}
         if "vision" in filled or "features" in others:
-            filled.setdefault("connector", "linear")
+            filled |= {} if bare else {"connector": filled.get("connector", "linear")}
         filled.setdefault("language", {})
         return cls(**{key: spec(_ROOMS[key], value) for key, value in filled.items()}, heads=heads, **others)
 
@@ -48,6 +51,7 @@ class ModelConfig:
         """Plain mappings that `parse` reads back."""
         parts = {key: part for key in _ROOMS if (part := getattr(self, key)) is not None}
         told: dict[str, Any] = {key: _described(part) for key, part in parts.items()}
+        told |= {"connector": None} if self.vision is not None and self.connector is None else {}
         if self.heads:
             told["heads"] = {name: _described(head) for name, head in self.heads.items()}
         told |= {"features": self.features} if self.features is not None else {}

@@ -50,7 +50,7 @@ class Masked(Sight):
                 )
         only = None if keep_hidden else self._only(wanted, batch)
         visual = self.see(batch)
-        stream = self.fusion.at_input(self.language.open(batch), visual)
+        stream = self.fusion.at_input(self.language.open(self.worded(batch, visual)), visual)
         stream, states = flow(stream, language=self.language, fusion=self.fusion, keep_hidden=keep_hidden, only=only)
         hidden = self.language.norm(stream.hidden)
         told = {}
@@ -95,7 +95,7 @@ def assemble(config: ModelConfig) -> Masked:
     language = build("language", config.language)
     fusion = build("fusion", config.fusion, width=language.width, depth=language.depth)
     table = language.embedding.weight
-    vision, connector = sight(config, width=language.width)
+    vision, connector = sight(config, width=language.width, fusion=fusion)
     seen = vision.width if vision is not None else config.features or language.width
     heads = {
         name: build("heads", filled(head, seen), width=language.width, vocabulary=language.vocabulary, table=table)

@@ -1,6 +1,7 @@
 """What every assembly has in common: how it sees, and how a stream flows through the layers."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -19,39 +20,50 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Sight(nn.Module):
-    """An assembly's vision encoder and connector; both may be missing."""
+    """An assembly's vision encoder and connector; both may be missing.
+
+    Codes of an encoder that a fusion reads as they are need no connector.
+    """
 
     vision: VisionEncoder | None
     connector: Connector | None
+    fusion: Fusion
+
+    def worded(self, batch: Batch, visual: VisualTokens | None) -> Batch:
+        """The batch with the words that its images are, where the fusion makes such of them."""
+        at_words = getattr(self.fusion, "at_words", None)
+        return batch if at_words is None else at_words(batch, visual)
 
     def see(self, batch: Batch) -> VisualTokens | None:
         """The batch's visual tokens in language width."""
         seen = self.look(batch)
-        return None if seen is None or self.connector is None else self.connector(seen)
+        return seen if seen is None or self.connector is None else self.connector(seen)
 
     def look(self, batch: Batch) -> VisualTokens | None:
         """The same before the connector: what the encoder says, or the features that the batch brings."""
         if batch.visual is None:
             return None
-        if self.connector is None:
+        if self.connector is None and self.vision is None:
             raise InputError("the batch holds images but the model has no vision encoder; load one that has")
         seen = batch.visual
         if not isinstance(seen, VisualTokens):
             if self.vision is None:
                 raise InputError("the batch holds pixels but the model reads features made elsewhere; give these")
             seen = self.vision(seen)
+        if seen.codes is None and (recognise := getattr(self.vision, "recognise", None)) is not None:
+            seen = replace(seen, codes=recognise(seen.features))  # features out of a store hold none
         return seen if batch.regions is None else pooled(seen, batch.regions)
 
     def plan(self, sizes: Sequence[Grid] | Layout) -> Layout:
         """The visual tokens that images of these sizes (height, width) will bring, or regions of this layout."""
-        if self.connector is None or (self.vision is None and not isinstance(sizes, Layout)):
+        if self.vision is None and (self.connector is None or not isinstance(sizes, Layout)):
             given = len(sizes.counts) if isinstance(sizes, Layout) else len(sizes)
             way = "ask in text alone" if self.connector is None else "it reads features made elsewhere"
             raise InputError(f"{given} images for a model without a vision encoder; {way}")
-        if isinstance(sizes, Layout):
-            return self.connector.plan(sizes)
-        assert self.vision is not None
-        return self.connector.plan(self.vision.plan(sizes))
+        if not isinstance(sizes, Layout):
+            assert self.vision is not None
+            sizes = self.vision.plan(sizes)
+        return sizes if self.connector is None else self.connector.plan(sizes)
 
 
 def flow(
@@ -75,11 +87,22 @@ def flow(
     return fusion.at_layer(language.depth, stream), states
 
 
-def sight(config: ModelConfig, *, width: int) -> tuple[VisionEncoder | None, Connector | None]:
-    """The vision encoder and the connector to a language `width`, or nothing, as the config says."""
-    if config.connector is None:
-        return None, None
+def sight(config: ModelConfig, *, width: int, fusion: Fusion) -> tuple[VisionEncoder | None, Connector | None]:
+    """The vision encoder and the connector to a language `width`, or nothing, as the config says.
+
+    Raises InputError where a fusion that reads codes gets none or other ones, or other fusions lack a connector.
+    """
     vision = build("vision", config.vision) if config.vision is not None else None
+    codes, read = getattr(vision, "codes", 0), getattr(fusion, "codes", 0)
+    bare = config.connector is None
+    if config.vision is not None and (read or bare) and (codes != read or not bare):
+        raise InputError(
+            f"fusion {config.fusion.name!r} reads {read or 'no'} codes, vision {config.vision.name!r} has "
+            f"{codes or 'none'}, and the connector is {config.connector.name if config.connector else 'null'}; "
+            "take 'vocabulary' with the codes of 'vq' and a connector of null, or give the fusion a connector"
+        )
+    if config.connector is None:
+        return vision if vision is None else vision.requires_grad_(False), None  # no gradient passes a code
     width_in = vision.width if vision is not None else config.features
     return vision, build("connectors", config.connector, width_in=width_in, width_out=width)
 

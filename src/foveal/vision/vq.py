@@ -1,7 +1,7 @@
 """The VQ-GAN image tokenizer: pixels to codes of a learned codebook and back (2012.09841; Chameleon, 2405.09818)."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -252,8 +252,9 @@ class Vq(nn.Module):
         tiles, _, height, width = pixels.values.shape
         layout = self.plan([(height, width)] * tiles)
         states = self.states(pixels.values).flatten(0, 2)
-        chosen = self.codebook(nearest(states, self.codebook.weight))
-        return VisualTokens.on_layout(straight_through(states, chosen), layout)
+        codes = nearest(states, self.codebook.weight)
+        seen = VisualTokens.on_layout(straight_through(states, self.codebook(codes)), layout)
+        return replace(seen, codes=codes)
 
     def states(self, values: Float[Tensor, "I C H W"]) -> Float[Tensor, "I h w E"]:
         """What the encoder says of every cell, before a code is chosen."""

@@ -22,8 +22,10 @@ def next_token(model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
 
 def score(output: Output, batch: Batch) -> tuple[Tensor, int]:
     """The same of an output that is already there, `logits[N V]` of the N labelled tokens in order."""
-    wanted = next_labels(batch)
-    wanted = wanted[wanted != IGNORE]
+    wanted = output.labels
+    if wanted is None:
+        wanted = next_labels(batch)
+        wanted = wanted[wanted != IGNORE]
     return F.cross_entropy(exact(output.logits), wanted, reduction="sum"), wanted.numel()
 
 
