@@ -84,6 +84,8 @@ class HuggingFaceCausal(nn.Module):
         the last after its norm). Raises InputError for an argument that the model does not take."""
         batch = self.batch(input_ids, **inputs)
         output = self.model(batch, keep_hidden=bool(output_hidden_states))
+        if (unsaid := self.model.picture_words) is not None:
+            output = replace(output, logits=decoding.in_text(output.logits, unsaid))
         return output if batch.labels is None else replace(output, loss=_loss(output.logits, next_labels(batch)))
 
     def generate(self, input_ids: Int[Tensor, "B L"], **given: Any) -> Int[Tensor, "B M"]:
@@ -150,15 +152,18 @@ def load_causal(
     to_batch: Callable[[Causal, Mapping[str, Any]], Callable[..., Batch]],
     renaming: Renaming,
     config: Mapping[str, Any],
+    state: Mapping[str, Tensor] | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> HuggingFaceCausal:
     """The model of a checkpoint directory, in the checkpoint's dtype unless told; strict about its weights.
 
-    `to_batch` makes, for the model, what turns the reference's arguments into a batch.
+    `state` are the weights where they have been read already. `to_batch` makes, for the model, what turns the
+    reference's arguments into a batch.
     """
     model = empty(model_config)
-    load_strict(model, read_checkpoint(directory), str(directory), renaming=renaming, dtype=dtype, device=device)
+    state = read_checkpoint(directory) if state is None else state
+    load_strict(model, state, str(directory), renaming=renaming, dtype=dtype, device=device)
     generation = generation_settings(directory, config)
     wrapped = HuggingFaceCausal(
         model,
