@@ -20,3 +20,19 @@ def tiny_run(texts, *, sight=True, seed=0, context=80):
     parts = {"vision": {**vit, "layers": [-1]}, "connector": "linear"} if sight else {}
     model = assemble(ModelConfig.parse({**parts, "language": language})).eval()
     return Run(model, processor, about={"recipe": "tiny"})
+
+
+def tiny_painter(texts, *, seed=0, context=60):
+    """The same for a run that draws: 4 codes of an untrained tokenizer an image, in one vocabulary with the words."""
+    torch.manual_seed(seed)
+    tokenizer = word_tokenizer(texts)
+    begin, end = "<system>", "<eos>"
+    settings = ProcessorConfig(image=ImageTransform(size=16), context=context, around=(begin, end), draws=True)
+    processor = Processor(tokenizer=tokenizer, config=settings)
+    vq = {"name": "vq", "codes": 12, "width": 8, "latent": 4, "base": 32, "multiples": [1, 2], "fold": 4, "blocks": 1}
+    sizes = {"vocabulary": len(tokenizer) + 12, "width": 32, "depth": 2, "deviation": 0.5}
+    parts = {"vision": {**vq, "resolution": 16}, "connector": None, "language": {"name": "decoder", **sizes}}
+    fusion = {"name": "vocabulary", "codes": 12, "first": len(tokenizer)}
+    model = assemble(ModelConfig.parse({**parts, "fusion": fusion})).eval()
+    torch.nn.init.normal_(model.vision.codebook.weight)  # codes that differ make pictures that differ
+    return Run(model, processor, about={"recipe": "tiny"})

@@ -255,3 +255,27 @@ class TokenizersOwn:
             if token and after.startswith(token):
                 return rest[: len(rest) - len(after) + len(token)]
         return str(self.tokenizer.eos_token or "")
+
+
+def renderer(template: str | Template, tokenizer: Any, *, around: tuple[str, str] = ("", "")) -> Renderer:
+    """What makes spans of turns by a template, its name, or `tokenizer` (its own), each image between `around`.
+
+    Raises InputError for an unknown name.
+    """
+    if template == "tokenizer":
+        return _framed(TokenizersOwn(tokenizer), around)
+    if isinstance(template, str):
+        if template not in TEMPLATES:
+            raise unknown("template", template, (*TEMPLATES, "tokenizer"))
+        template = TEMPLATES[template]
+    return _framed(template.ending_with(tokenizer.eos_token or ""), around)
+
+
+def _framed(render: Renderer, around: tuple[str, str]) -> Renderer:
+    begin, end = around
+
+    def framed(turns: Sequence[Turn], *, marker: str, reply: bool) -> list[Span]:
+        spans = render(turns, marker=marker, reply=reply)
+        return [replace(span, text=span.text.replace(marker, begin + marker + end)) for span in spans]
+
+    return framed if begin or end else render

@@ -91,7 +91,8 @@ def laid(one: Encoded, counts: Sequence[int], starts: Sequence[int], fill: int, 
     ids, loss = one.ids[entries], one.loss[entries]
     prompt = np.arange(len(one.ids))[entries] < one.prompt
     images = np.flatnonzero(ids < 0)
-    labels = np.where(loss, ids, IGNORE)
+    text = np.where(ids < 0, fill, ids)
+    labels = np.where(loss, text, IGNORE)
     if not len(images):
         return Tokens(ids, np.full(len(ids), -1), labels, prompt)
     repeats = np.ones(len(ids), np.int64)
@@ -101,7 +102,6 @@ def laid(one: Encoded, counts: Sequence[int], starts: Sequence[int], fill: int, 
     for place in images:
         image = -1 - ids[place]
         slots[ends[place] - repeats[place] : ends[place]] = starts[image] + np.arange(repeats[place])
-    text = np.where(ids < 0, fill, ids)
     return Tokens(np.repeat(text, repeats), slots, np.repeat(labels, repeats), np.repeat(prompt, repeats))
 
 

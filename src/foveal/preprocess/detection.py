@@ -16,6 +16,7 @@ from foveal.core.types import Batch, Pixels, VisualTokens
 from foveal.preprocess.image import image_size
 from foveal.preprocess.noise import Augmentation, lesson
 from foveal.preprocess.sequence import Faults, Objects, SequenceCodec, class_led, decode, tidy, torch_port
+from foveal.preprocess.tasks import Task, TaskCodec, Tasks, behind
 from foveal.preprocess.transform import ImageTransform
 
 Spelling = Literal["official", "port", "class_led"]
@@ -27,7 +28,8 @@ class Detection:
     """Which objects there are and how they are spelled; `classes` are their names, in the order of their tokens.
 
     `layout` is a vocabulary and order of tokens: the `official` one, that of the PyTorch `port`, or class first.
-    `max_objects` is the most that a sequence holds, in training and when objects are found.
+    `max_objects` is the most that a sequence holds, in training and when objects are found. With `tasks` the model does
+    more than to detect, in one vocabulary.
     """
 
     classes: tuple[str, ...]
@@ -35,6 +37,7 @@ class Detection:
     max_objects: int = 100
     layout: Spelling = "official"
     augmentation: Augmentation = field(default_factory=Augmentation)
+    tasks: Tasks | None = None
 
     def __post_init__(self) -> None:
         if not self.classes or len(set(self.classes)) < len(self.classes):
@@ -44,6 +47,13 @@ class Detection:
     def codec(self) -> SequenceCodec:
         """The codec of these settings; raises InputError where tokens of classes and places would overlap."""
         return _LAYOUTS[self.layout](classes=len(self.classes), bins=self.bins, max_objects=self.max_objects)
+
+    def task_codec(self, words: int) -> TaskCodec:
+        """The same with the tokens of all tasks, and of as many words."""
+        codec, shift = self.codec, None if self.tasks is None else self.tasks.text_shift
+        if self.layout != "official":
+            return behind(codec, words)
+        return TaskCodec(objects=codec, words=words, text_shift=shift or max(3000, codec.coordinate_tokens.stop))
 
 
 def things(example: Example) -> list[Box]:
@@ -55,20 +65,31 @@ def things(example: Example) -> list[Box]:
 class Speller:
     """Objects as a model reads and writes them; `faults` counts what was wrong with boxes so far."""
 
+    tasks: tuple[Task, ...] = ("detect",)
+
     def __init__(self, config: Detection, transform: ImageTransform) -> None:
         self.config, self.codec, self.transform = config, config.codec, transform
         self.faults = Faults()
         first = self.codec.first_class
         self._labels: Mapping[str, int] = {name: first + place for place, name in enumerate(config.classes)}
 
-    def objects(self, example: Example) -> tuple[Objects, Faults]:
-        """What the transformed picture shows of an example's objects, and what was wrong with the others.
+    @property
+    def vocabulary(self) -> int:
+        """The fewest words of a model that reads and writes so."""
+        return self.codec.vocabulary
+
+    def check(self, example: Example) -> Faults:
+        """What is wrong with the boxes of an example; takes the errors of `objects`."""
+        return self.objects(example)[1]
+
+    def objects(self, example: Example, boxes: Sequence[Box] | None = None) -> tuple[Objects, Faults]:
+        """What the transformed picture shows of an example's objects (or of these), and what was wrong with the others.
 
         Raises InputError for a class that is none of the config's, a coordinate that is no number, and an example
         with another number of pictures than one.
         """
         self._check(example)
-        boxes = things(example)
+        boxes = things(example) if boxes is None else boxes
         for box in boxes:
             if box.label not in self._labels:
                 raise unknown(f"class in example {example.id!r}:", box.label, self._labels)
@@ -92,13 +113,20 @@ class Speller:
             lessons.append(lesson(self.codec, objects, self.config.augmentation, generator))
         targets = {"follow": torch.stack([one.follow for one in lessons])}
         targets["weighs"] = torch.stack([one.weights for one in lessons])
-        return replace(_batch(torch.stack([one.read for one in lessons]), visual), targets=targets)
+        return replace(rows_of(torch.stack([one.read for one in lessons]), visual), targets=targets)
 
-    def prompt(self, examples: Sequence[Example], visual: Pixels | VisualTokens | None) -> Batch:
-        """Sequences that only begin, one a picture."""
+    def prompt(self, examples: Sequence[Example], visual: Pixels | VisualTokens | None, task: Task = "detect") -> Batch:
+        """Sequences that only begin, one a picture. Raises InputError for a task that is none of these."""
+        if task not in self.tasks:
+            raise InputError(
+                f"this model does not do {task!r}, which it never learned; it does: {', '.join(self.tasks)}"
+            )
         for example in examples:
             self._check(example)
-        return _batch(torch.full((len(examples), 1), self.codec.start), visual)
+        return self._begun(examples, visual, task)
+
+    def _begun(self, examples: Sequence[Example], visual: Pixels | VisualTokens | None, task: Task) -> Batch:
+        return rows_of(torch.full((len(examples), 1), self.codec.start), visual)
 
     def found(self, image: Any, tokens: Int[Tensor, " L"], chances: Float[Tensor, " L"]) -> tuple[Box, ...]:
         """Written tokens as boxes in the pixels of the picture itself, clipped to it, the surest first."""
@@ -106,13 +134,17 @@ class Speller:
         assert objects.scores is not None
         objects = objects.take(objects.scores.argsort(descending=True, stable=True))
         assert objects.scores is not None
-        scale, shift = self._placement(image)
-        height, width = image_size(image)
-        corners = (objects.boxes.double() - shift) / scale
-        corners = corners.clamp(min=0).minimum(corners.new_tensor([width, height, width, height]))
+        corners = self._back(image, objects.boxes.view(-1, 2, 2)).view(-1, 4)
         rows = zip(corners.tolist(), objects.labels.tolist(), objects.scores.tolist(), strict=True)
         names, first = self.config.classes, self.codec.first_class
         return tuple(Box(label=names[label - first], xyxy=tuple(xyxy), score=score) for xyxy, label, score in rows)
+
+    def _back(self, image: Any, points: Float[Tensor, "*shape 2"]) -> Float[Tensor, "*shape 2"]:
+        """Points of the transformed picture in pixels of the picture itself, moved to its edge from outside."""
+        scale, shift = self._placement(image)
+        height, width = image_size(image)
+        places = (points.double() - shift[:2]) / scale[:2]
+        return places.clamp(min=0).minimum(places.new_tensor([width, height]))
 
     def _placement(self, image: Any) -> tuple[Tensor, Tensor]:
         """Fractions of the transformed picture are pixels of the picture times the one plus the other."""
@@ -126,14 +158,15 @@ class Speller:
             raise InputError(f"example {example.id!r} has {len(example.images)} images; objects are found in one")
 
 
-def _batch(ids: Tensor, visual: Pixels | VisualTokens | None) -> Batch:
+def rows_of(ids: Int[Tensor, "B L"], visual: Pixels | VisualTokens | None, valid: Tensor | None = None) -> Batch:
+    """A row for each picture, of tokens alone."""
     whole = torch.ones_like(ids, dtype=torch.bool)
     return Batch(
         input_ids=ids,
-        valid=whole,
+        valid=whole if valid is None else valid,
         prompt=torch.zeros_like(whole),
         image_slot=torch.full_like(ids, -1),
         visual=visual,
         owner=torch.arange(len(ids)),
-        full=True,
+        full=valid is None or bool(valid.all()),
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foveal.core.config import dump, parse
-from foveal.core.errors import InputError, unknown
+from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.core.types import IGNORE, Batch, Layout, Pixels, VisualTokens
 from foveal.preprocess import chat
@@ -38,6 +38,7 @@ class ProcessorConfig:
 
     `template` is one of plain, qa, vicuna, chatml, `tokenizer` (the tokenizer's own), or a template's fields.
     `context` is the most tokens of a conversation; with `truncate`, longer training examples lose text from the end.
+    `around` are the words that begin and end an image; where the model `draws`, it learns to write images in answers.
     `mutual` lets the tokens of an image see each other, not only the earlier ones (PaliGemma, 2407.07726).
     `answers` is the vocabulary of a model that chooses its answers: batches hold questions alone, and the tokens of
     an answer are its place in the vocabulary. `background` is the word that stands for cells without a box; without
@@ -54,6 +55,8 @@ class ProcessorConfig:
     context: int = 2048
     truncate: bool = False
     marker: str = "<image>"
+    around: tuple[str, str] = ("", "")
+    draws: bool = False
     mutual: bool = False
     background: str | None = None
     answers: tuple[str, ...] | None = None
@@ -69,9 +72,9 @@ class Processor:
     def __init__(self, *, tokenizer: "PreTrainedTokenizerBase", config: ProcessorConfig | None = None) -> None:
         self.tokenizer, self.config = tokenizer, config or ProcessorConfig()
         self.transform = self.config.image
-        self.render = _renderer(self.config.template, tokenizer)
+        self.render = chat.renderer(self.config.template, tokenizer, around=self.config.around)
         self.truncated = 0
-        self._coder = Coder(tokenizer, self.config.marker)
+        self._coder = Coder(tokenizer, self.config.marker, draws=self.config.draws)
         self._labels: dict[str, int] = {}
         self._files = None if self.config.region_files is None else Reader(self.config.region_files)
         if self.config.answers is not None and not self.config.answers:
@@ -91,6 +94,11 @@ class Processor:
         ids, loss = self._coder(self.render(example, marker=self.config.marker, reply=False))
         ends = {self._coder.eos_id, *(int(i) for i in ids[loss][-1:] if int(i) in self._coder.special)}
         return tuple(sorted(i for i in ends if i is not None))
+
+    @property
+    def begin_ids(self) -> tuple[int, ...]:
+        """The tokens that begin an image."""
+        return tuple(self._coder.bare(self.config.around[0]))
 
     def text(self, ids: Sequence[int] | Tensor) -> str:
         """Words of tokens, without special tokens and outer space."""
@@ -376,13 +384,3 @@ def _example(one: Asked, marker: str) -> Example:
 def _packed(groups: Sequence[Group], counts: Sequence[Sequence[int]], length: int) -> Sequence[Sequence[Group]]:
     parts = [(part, c) for group, c in zip(groups, counts, strict=True) for part in split(group, c, length)]
     return [[parts[i][0] for i in row] for row in pack([size(part, c) for part, c in parts], length)]
-
-
-def _renderer(template: str | chat.Template, tokenizer: Any) -> chat.Renderer:
-    if template == "tokenizer":
-        return chat.TokenizersOwn(tokenizer)
-    if isinstance(template, str):
-        if template not in chat.TEMPLATES:
-            raise unknown("template", template, (*chat.TEMPLATES, "tokenizer"))
-        template = chat.TEMPLATES[template]
-    return template.ending_with(tokenizer.eos_token or "")

@@ -6,20 +6,60 @@ points in the order of the codec's axes, with two separators between them; a key
 two tokens for that; words have the tokens of a tokenizer, shifted.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from foveal.core.errors import InputError
+from foveal.core.errors import InputError, unknown
 from foveal.preprocess.outlines import LEAST, Polygon, area
 from foveal.preprocess.sequence import SequenceCodec, dequantise, quantise
 
 Task = Literal["detect", "mask", "keypoints", "caption", "find"]
 TASKS: tuple[Task, ...] = get_args(Task)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tasks:
+    """Which tasks a model learns beside each other; the defaults within a task are the reference's.
+
+    `weights` says how much one token of a task counts, and so which tasks there are; `shares` how often a task is drawn
+    among those that an example can teach (1 where it is not named). `points` names the keypoints. A mask has at most
+    `max_points` points and gaps, a text `max_words` tokens; text begins at token `text_shift` (None: 3000 in the
+    official layout, behind the bins where these reach farther). Where a model reads a caption that it learns,
+    `hidden_words` of the words are hidden; keypoints that cannot be seen count `invisible_weight`. `asked` are the
+    kinds of questions that a box answers (none named: all that are about one box).
+    """
+
+    weights: Mapping[str, float] = field(default_factory=lambda: {"detect": 1.0})
+    shares: Mapping[str, float] = field(default_factory=dict)
+    points: tuple[str, ...] = ()
+    max_points: int = 128
+    max_words: int = 128
+    text_shift: int | None = None
+    hidden_words: float = 0.5
+    invisible_weight: float = 0.1
+    asked: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in (*self.weights, *self.shares):
+            if name not in TASKS:
+                raise unknown("task", name, TASKS)
+        if not self.weights or min(*self.weights.values(), *self.shares.values(), 1.0) <= 0:
+            raise InputError("tasks need weights and shares above 0, one weight at least; leave out what is not wanted")
+        if self.max_points < LEAST or self.max_words < 1 or not 0 <= self.hidden_words < 1:
+            raise InputError(
+                f"max_points {self.max_points}, max_words {self.max_words} and hidden_words {self.hidden_words}; give "
+                "at least 3 points, 1 word, and a share from 0 to below 1"
+            )
+
+    @property
+    def names(self) -> tuple[Task, ...]:
+        """The tasks that are learned."""
+        return tuple(task for task in TASKS if task in self.weights)
 
 
 @dataclass(frozen=True, kw_only=True)

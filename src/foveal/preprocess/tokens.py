@@ -30,12 +30,16 @@ class Encoded:
 
 
 class Coder:
-    """Token ids of spans; each answer is tokenised apart from what stands before it."""
+    """Token ids of spans; each answer is tokenised apart from what stands before it.
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", marker: str) -> None:
+    An image in an answer carries a loss only where the model `draws`.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", marker: str, *, draws: bool = False) -> None:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise InputError(f"{type(tokenizer).__name__} is a slow tokenizer; convert it to a tokenizer.json first")
+        self.draws = draws
         self.known = marker in tokenizer.get_vocab()
         self.backend = Tokenizer.from_str(backend.to_str())  # a copy: the marker must not enter what is saved
         self.backend.no_truncation()
@@ -53,10 +57,11 @@ class Coder:
         pad = _index(tokenizer.pad_token_id)
         self.pad_id: int = pad if pad is not None else self.eos_id or 0
         self.fill_id: int = self.marker if self.known else self.pad_id
-        alone = self._ids("a")  # the same as after a space: this tokenizer puts a space before a text
-        self.adds_space = self._ids("b a")[-len(alone) :] == alone
+        alone = self.bare("a")  # the same as after a space: this tokenizer puts a space before a text
+        self.adds_space = self.bare("b a")[-len(alone) :] == alone
 
-    def _ids(self, text: str) -> list[int]:
+    def bare(self, text: str) -> list[int]:
+        """The ids of a text with nothing put before it."""
         return self.backend.encode(text, add_special_tokens=False).ids
 
     def __call__(self, spans: Sequence[Span]) -> tuple[np.ndarray, np.ndarray]:
@@ -71,12 +76,13 @@ class Coder:
             coded = self.backend.encode(text, add_special_tokens=False)
             ids += coded.ids
             loss += [start < answer for start, _ in coded.offsets]
-        return self._marked(np.array(ids, np.int64)), np.array([False, *loss[1:]] if loss else [], bool)
+        return self._marked(np.array(ids, np.int64), np.array([False, *loss[1:]] if loss else [], bool))
 
-    def _marked(self, ids: np.ndarray) -> np.ndarray:
+    def _marked(self, ids: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         places = np.flatnonzero(ids == self.marker)
         ids[places] = -1 - np.arange(len(places))
-        return ids
+        loss[places] &= self.draws
+        return ids, loss
 
 
 def _index(token: object) -> int | None:

@@ -84,6 +84,12 @@ class ImageTransform:
         values = [self(image) for image in images]
         return Pixels.whole(torch.stack(values) if values else torch.zeros(0, 3, *self.grid))
 
+    def picture(self, values: Float[Tensor, "C H W"]) -> Image.Image:
+        """The picture whose values these are, as far as 256 levels hold them."""
+        mean, std = (torch.tensor(part)[:, None, None] for part in (self.mean, self.std))
+        levels = (values.detach().cpu().float() * std + mean) / self.rescale
+        return Image.fromarray(levels.round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
+
     def place(self, size: Grid) -> Placement:
         """Where an image of this height and width comes to lie."""
         height, width = self.grid

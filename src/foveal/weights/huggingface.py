@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError, unknown
@@ -19,8 +20,9 @@ from foveal.decode import generate as decoding
 from foveal.decode import sampling
 from foveal.models.causal import Causal, empty, next_labels
 from foveal.models.config import ModelConfig
+from foveal.models.draw import draw
 from foveal.models.talk import answer, stream_answer
-from foveal.preprocess.processor import Processor
+from foveal.preprocess.processor import Asked, Processor
 from foveal.weights.directory import write_run
 from foveal.weights.files import read_checkpoint, read_json, write_checkpoint, write_json
 from foveal.weights.names import Renaming, load_strict
@@ -76,6 +78,10 @@ class HuggingFaceCausal(nn.Module):
     def stream_answer(self, images: Any, text: str, **settings: Any) -> Iterator[Answer]:
         """The answer so far, after every token."""
         return stream_answer(self.model, self.processor, images, text, **settings)
+
+    def draw(self, asked: Sequence[Asked | str], **settings: Any) -> list[Image.Image]:
+        """A picture for each prompt; raises InputError for a checkpoint that draws none."""
+        return draw(self.model, self.processor, asked, **settings)
 
     def forward(
         self, input_ids: Int[Tensor, "B L"], *, output_hidden_states: bool | None = None, **inputs: Any

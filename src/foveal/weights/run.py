@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
+from PIL import Image
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
@@ -18,9 +19,10 @@ from foveal.models.assembly import empty
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.models.detect import detect, shown
+from foveal.models.draw import draw
 from foveal.models.masked import Masked
 from foveal.models.talk import stream_answer
-from foveal.preprocess.processor import Processor
+from foveal.preprocess.processor import Asked, Processor
 from foveal.weights import families
 from foveal.weights.directory import fingerprint, read_config, write_run
 from foveal.weights.files import read_checkpoint
@@ -72,6 +74,10 @@ class Run(nn.Module):
     def detect(self, images: Sequence[Any], **settings: Any) -> list[tuple[Box, ...]]:
         """The objects in each picture, the surest first; raises InputError for a run that finds none."""
         return detect(self.model, self._talker(), images, **settings)
+
+    def draw(self, asked: Sequence[Asked | str], **settings: Any) -> list[Image.Image]:
+        """A picture for each prompt; raises InputError for a run that draws none."""
+        return draw(self.model, self._talker(), asked, **settings)
 
     def _talker(self) -> Processor:
         if self.processor is None:

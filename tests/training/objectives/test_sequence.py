@@ -30,9 +30,14 @@ def test_tokens_count_by_their_weights():
         input_ids=ids, valid=whole, prompt=whole, image_slot=ids - 1, targets={"follow": follow, "weighs": weighs}
     )
     model = Told(logits)
-    loss, count = sequence(model, batch)
+    loss, count, parts = sequence(model, batch)
+    assert parts == {}
     chances = logits.softmax(-1).gather(-1, follow[..., None])[..., 0]
     torch.testing.assert_close(loss, -(chances.log() * weighs).sum())
     assert count == pytest.approx(3.1)
+    both = sequence(model, replace(batch, targets={**batch.targets, "task": torch.tensor([4, 0])}))[2]
+    assert set(both) == {"find", "detect"}
+    torch.testing.assert_close(both["find"][0] + both["detect"][0], loss)
+    assert both["find"][1] == pytest.approx(1.1) and both["detect"][1] == 2
     with pytest.raises(InputError, match="spells no objects"):
         sequence(model, replace(batch, targets={}))
