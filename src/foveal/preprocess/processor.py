@@ -16,11 +16,13 @@ from foveal.core.types import IGNORE, Batch, Layout, Pixels, VisualTokens
 from foveal.preprocess import chat
 from foveal.preprocess.cells import cells as cell_labels
 from foveal.preprocess.collate import Group, Padding, collate, lengths, pack, same_images, size, split
-from foveal.preprocess.detection import Detection, Speller
+from foveal.preprocess.detection import Detection
 from foveal.preprocess.image import image_size
 from foveal.preprocess.masking import Masking, Words, exchanged, mask_regions, mask_words
 from foveal.preprocess.region_files import Reader, RegionFiles
 from foveal.preprocess.regions import Plan, Sights, Source, sights
+from foveal.preprocess.task_speller import speller_of
+from foveal.preprocess.tasks import Task
 from foveal.preprocess.tokens import Coder, Encoded, encoded
 from foveal.preprocess.transform import ImageTransform
 
@@ -80,7 +82,7 @@ class Processor:
         if self.config.answers is not None and not self.config.answers:
             raise InputError("an empty answer vocabulary; give the processor at least one answer, or none at all")
         detection = self.config.detection
-        self.speller = None if detection is None else Speller(detection, self.config.image)
+        self.speller = None if detection is None else speller_of(detection, self.config.image, tokenizer)
         self._classes = {answer: place for place, answer in enumerate(self.config.answers or ())}
 
     @property
@@ -126,17 +128,18 @@ class Processor:
         padding: Padding = "left",
         room: int = 0,
         shared: bool = False,
+        task: Task = "detect",
     ) -> Batch:
         """A batch that ends where an answer begins; a last assistant message of a conversation is left out.
 
         A conversation is an Example or `(images, text)` (one image, several or None). `plan` is the model's: slots
         are laid out before a pixel is read. `visual` is as in `training`. `shared` sees an image once for all rows
         that ask about it (only where no question steers vision). Raises InputError where `room` more tokens would
-        pass the context.
+        pass the context. `task` is what a model that spells objects shall do, about the example's first box or text.
         """
         if self.speller is not None:
             shown = [self.encode(_example(one, self.config.marker)) for one in conversations]
-            return self.speller.prompt([one.example for one in shown], self._shown(shown, plan, visual))
+            return self.speller.prompt([one.example for one in shown], self._shown(shown, plan, visual), task)
         asked = [self._asked(one, row) for row, one in enumerate(conversations, 1)]
         batch, _ = self._apart(asked, plan, visual, padding, room=room, shared=shared)
         return replace(batch, labels=None)
