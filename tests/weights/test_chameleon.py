@@ -4,11 +4,14 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from foveal.core.errors import InputError
 from foveal.front import load
-from foveal.weights.chameleon import image_words
+from foveal.vision.vq import Vq
+from foveal.weights.chameleon import image_words, renaming
+from foveal.weights.files import read_checkpoint
 
 IMAGE, CODES, FIRST, CELLS = 40, 24, 50, 16
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
@@ -127,6 +130,59 @@ def test_written_back_and_as_a_run_it_is_the_same(tmp_path):
         assert torch.equal(again.state_dict()[name], weight), name
     ours.save(tmp_path / "run")
     assert torch.equal(load(tmp_path / "run")(**given).logits, ours(**given).logits)
+
+
+@pytest.fixture
+def talking(tmp_path):
+    """A checkpoint with the files of its processor, and with weights that make pixels of codes as older ones had."""
+    import transformers as hf
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    theirs = reference(8)
+    special = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "<racm3:break>": 4, "<eoss>": 5, "<reserved08706>": 6}
+    special |= {"<image>": IMAGE}
+    plain = {f"w{number}": number for number in range(7, FIRST) if number != IMAGE}
+    tokenizer = Tokenizer(models.WordLevel({**special, **plain, **words()}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(list(special))
+    named = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "sep_token": "<reserved08706>"}
+    fast = hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named)
+    size = {"size": {"shortest_edge": 8}, "crop_size": {"height": 8, "width": 8}}
+    images = hf.models.chameleon.image_processing_pil_chameleon.ChameleonImageProcessorPil(**size)
+    theirs.config.vocabulary_map = {**special, **words()}
+    theirs.save_pretrained(tmp_path)
+    hf.ChameleonProcessor(images, fast, image_seq_length=CELLS).save_pretrained(tmp_path)
+    return theirs, hf.ChameleonProcessor(images, fast, image_seq_length=CELLS), tmp_path
+
+
+def test_it_is_asked_in_words_as_the_reference_is(talking):
+    theirs, process, folder = talking
+    ours, picture = load(folder), Image.new("RGB", (12, 9), (200, 30, 90))
+    given = process(images=picture, text="<image>w9 w12", return_tensors="pt")
+    batch = ours.processor.prompt([(picture, "<image>w9 w12")], plan=ours.model.plan)
+    assert torch.equal(torch.where(batch.image_slot >= 0, IMAGE, batch.input_ids), given["input_ids"])
+    torch.testing.assert_close(batch.visual.values, given["pixel_values"], atol=1e-5, rtol=0)
+    new = theirs.generate(**given, max_new_tokens=6, do_sample=False)[0, given["input_ids"].shape[1] :]
+    assert ours.answer(picture, "<image>w9 w12", max_new_tokens=6).token_ids == tuple(new.tolist())
+
+
+def test_it_draws_where_the_checkpoint_holds_the_decoder(talking):
+    _, _, folder = talking
+    with pytest.raises(InputError, match="no decoder that makes pixels"):
+        load(folder).draw(["w9 w12"])
+    donor = Vq(codes=CODES, width=8, latent=8, base=32, multiples=(1, 2), blocks=1, resolution=8, looks=(4,))
+    rules = renaming(json.loads((folder / "config.json").read_text()))
+    decoder = {f"vision.{name}": weight for name, weight in donor.state_dict().items() if name.startswith("decoder.")}
+    named = rules.to_theirs(decoder)
+    assert {"model.vqmodel.decoder.up.1.upsample.conv.weight", "model.vqmodel.decoder.up.0.block.1.conv1.bias"} <= {
+        *named
+    }
+    save_file({**read_checkpoint(folder), **named}, folder / "model.safetensors")
+    ours = load(folder)
+    (picture,) = ours.draw(["w9 w12"])
+    assert picture.size == (8, 8)
+    for name, weight in decoder.items():
+        assert torch.equal(ours.model.state_dict()[name], weight)
 
 
 def test_the_image_word_of_each_code():

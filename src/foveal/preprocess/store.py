@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from foveal.core.errors import InputError
+from foveal.preprocess.chat import Template
 from foveal.preprocess.processor import Processor, ProcessorConfig
 from foveal.preprocess.transform import ImageTransform
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_FRAME = ("<racm3:break>", "<eoss>")  # the words around Chameleon's images
 
 
 def save(processor: Processor, directory: Path) -> None:
@@ -56,7 +59,7 @@ def tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
 def from_huggingface(directory: Path) -> Processor:
     """Tokenizer, image settings, chat template and context of a checkpoint's own files.
 
-    A LLaVA checkpoint without a chat template is asked in Vicuna's format.
+    A LLaVA checkpoint without a chat template is asked in Vicuna's format, a Chameleon by its separator.
     """
     config, processor = _json(directory / "config.json"), _json(directory / "processor_config.json")
     words = tokenizer(directory)
@@ -67,13 +70,23 @@ def from_huggingface(directory: Path) -> Processor:
     image = _json(directory / "preprocessor_config.json") or processor.get("image_processor") or {}
     if not image and "vision_config" in config:
         raise InputError(f"{directory} has no preprocessor_config.json; copy it from the checkpoint's source")
+    draws = _FRAME[0] in (config.get("vocabulary_map") or {})
     settings = ProcessorConfig(
         image=ImageTransform.from_huggingface(image) if image else ImageTransform(),
-        template="tokenizer" if template else "vicuna" if "vision_config" in config else "qa",
+        template="tokenizer" if template else _usual(config, words),
+        around=_FRAME if draws else ("", ""),
+        draws=draws,
         context=int(text.get("max_position_embeddings", 2048)),
         marker=_marker(config, processor, words),
     )
     return Processor(tokenizer=words, config=settings)
+
+
+def _usual(config: dict[str, Any], words: "PreTrainedTokenizerBase") -> str | Template:
+    """The format in which models of this kind are asked where they bring no template."""
+    if "vocabulary_map" in config:
+        return Template(user=("", str(words.sep_token or "")), assistant=("", "{eos}"))
+    return "vicuna" if "vision_config" in config else "qa"
 
 
 def _template(directory: Path, processor: dict[str, Any]) -> str | None:
