@@ -4,14 +4,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Stream, VisualTokens
 from foveal.layers.blocks import PostNormBlock
-from foveal.layers.cross_attention import CrossAttention
 from foveal.layers.initial import small_normal
+from foveal.layers.meeting import Meeting, itself, places_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,22 +27,6 @@ class Config:
     inner: int | None = None
     activation: str = "gelu"
     eps: float = 1e-12
-
-
-class Meeting(nn.Module):
-    """Words look at sight and sight at words, both as they came, with the same weights."""
-
-    def __init__(self, *, width: int, heads: int, eps: float) -> None:
-        super().__init__()
-        self.attention, self.norm = CrossAttention(width=width, heads=heads), nn.LayerNorm(width, eps=eps)
-
-    def forward(
-        self, hidden: Float[Tensor, "B L D"], other: Float[Tensor, "B M D"], *, mask: Bool[Tensor, "B 1 1 M"]
-    ) -> Float[Tensor, "B L D"]:
-        """Look, add, norm; a row that has nothing to look at adds nothing."""
-        some = mask.any(-1, keepdim=True)
-        found = self.attention(hidden, self.attention.read(other), mask=mask | ~some)
-        return self.norm(hidden + found * some[:, 0])
 
 
 class CrossModality(nn.Module):
@@ -82,13 +66,13 @@ class CrossModality(nn.Module):
         """Sight's stream after its own layers; words no longer see its slots."""
         if visual is None or visual.features.shape[0] == 0:
             return stream
-        places = places_of(stream.slots)
+        places = places_of(stream.slots >= 0)
         slots = stream.slots.gather(1, places)
         mask = (self._valid(stream).gather(1, places) & (slots >= 0))[:, None, None]
         sight = visual.features[slots.clamp(min=0)].to(stream.hidden.dtype)
         for block in self.alone:
-            sight = block(sight, mask=_itself(mask, sight))
-        words = _itself(self._words(stream), stream.hidden)
+            sight = block(sight, mask=itself(mask))
+        words = itself(self._words(stream))
         return replace(stream, memory=sight, memory_mask=mask, mask=words)
 
     def at_layer(self, index: int, stream: Stream) -> Stream:
@@ -99,10 +83,10 @@ class CrossModality(nn.Module):
             return self._placed(stream)
         hidden, sight, meeting = stream.hidden, stream.memory, self.meetings[index - self.first]
         if sight is None or stream.memory_mask is None:
-            return stream.with_hidden(meeting.norm(hidden))  # type: ignore[operator,union-attr]
+            return stream.with_hidden(meeting(hidden, None, mask=None))
         words = meeting(hidden, sight, mask=stream.memory_mask)
         sight = meeting(sight, hidden, mask=self._words(stream))
-        sight = self.sight[index - self.first](sight, mask=_itself(stream.memory_mask, sight))
+        sight = self.sight[index - self.first](sight, mask=itself(stream.memory_mask))
         return replace(stream, hidden=words, memory=sight)
 
     def _words(self, stream: Stream) -> Bool[Tensor, "B 1 1 L"]:
@@ -116,19 +100,7 @@ class CrossModality(nn.Module):
     def _placed(self, stream: Stream) -> Stream:
         if stream.memory is None or stream.memory_mask is None:
             return stream
-        places = places_of(stream.slots)[..., None].expand_as(stream.memory)
+        places = places_of(stream.slots >= 0)[..., None].expand_as(stream.memory)
         there = stream.memory_mask[:, 0, 0, :, None]
         kept = torch.where(there, stream.memory, stream.hidden.gather(1, places))
         return stream.with_hidden(stream.hidden.scatter(1, places, kept.to(stream.hidden.dtype)))
-
-
-def places_of(slots: Int[Tensor, "B L"]) -> Int[Tensor, "B M"]:
-    """The places of each row's visual tokens in order, and others after them where a row has fewer than most."""
-    seen = slots >= 0
-    most = slots.shape[1] if torch.compiler.is_compiling() else max(1, int(seen.sum(1).max()))
-    return seen.int().argsort(dim=1, descending=True, stable=True)[:, :most]
-
-
-def _itself(mask: Bool[Tensor, "B 1 1 M"], states: Float[Tensor, "B M D"]) -> Bool[Tensor, "B 1 M M"]:
-    """Every token sees itself too, so that padding stays finite."""
-    return mask | torch.eye(states.shape[1], dtype=torch.bool, device=states.device)

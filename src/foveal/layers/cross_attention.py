@@ -10,13 +10,16 @@ KeyValue = tuple[Float[Tensor, "B H M d"], Float[Tensor, "B H M d"]]
 
 
 class CrossAttention(nn.Module):
-    """Queries of `[B L D]` over keys and values of a memory `[B M D]`, which are made once and may be kept."""
+    """Queries of `[B L D]` over keys and values of a memory `[B M E]`, which are made once and may be kept.
 
-    def __init__(self, *, width: int, heads: int, memory_width: int | None = None) -> None:
+    `inner` is the width of all heads together (None: that of the queries' stream).
+    """
+
+    def __init__(self, *, width: int, heads: int, memory_width: int | None = None, inner: int | None = None) -> None:
         super().__init__()
-        self.heads = heads
-        self.query, self.out = Linear(width, width), Linear(width, width)
-        self.key, self.value = (Linear(memory_width or width, width) for _ in range(2))
+        self.heads, inner = heads, inner or width
+        self.query, self.out = Linear(width, inner), Linear(inner, width)
+        self.key, self.value = (Linear(memory_width or width, inner) for _ in range(2))
 
     def read(self, memory: Float[Tensor, "B M E"]) -> KeyValue:
         """Keys and values of the memory."""
