@@ -78,6 +78,12 @@ class Speller:
         """The fewest words of a model that reads and writes so."""
         return self.codec.vocabulary
 
+    def require(self, task: Task) -> None:
+        """Raise InputError for a task that the model never learned."""
+        if task not in self.tasks:
+            known = ", ".join(self.tasks)
+            raise InputError(f"this model does not do {task!r}, which it never learned; it does: {known}")
+
     def check(self, example: Example) -> Faults:
         """What is wrong with the boxes of an example; takes the errors of `objects`."""
         return self.objects(example)[1]
@@ -116,11 +122,8 @@ class Speller:
         return replace(rows_of(torch.stack([one.read for one in lessons]), visual), targets=targets)
 
     def prompt(self, examples: Sequence[Example], visual: Pixels | VisualTokens | None, task: Task = "detect") -> Batch:
-        """Sequences that only begin, one a picture. Raises InputError for a task that is none of these."""
-        if task not in self.tasks:
-            raise InputError(
-                f"this model does not do {task!r}, which it never learned; it does: {', '.join(self.tasks)}"
-            )
+        """Sequences that only begin, one a picture; takes the errors of `require`."""
+        self.require(task)
         for example in examples:
             self._check(example)
         return self._begun(examples, visual, task)

@@ -18,10 +18,11 @@ from foveal.decode.generate import generate
 from foveal.models.assembly import empty
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
-from foveal.models.detect import detect, shown
+from foveal.models.detect import detect
 from foveal.models.draw import draw
 from foveal.models.masked import Masked
 from foveal.models.talk import stream_answer
+from foveal.models.tell import told
 from foveal.preprocess.processor import Asked, Processor
 from foveal.weights import families
 from foveal.weights.directory import fingerprint, read_config, write_run
@@ -64,11 +65,11 @@ class Run(nn.Module):
         return last
 
     def stream_answer(self, images: Any, text: str, **settings: Any) -> Iterator[Answer]:
-        """The answer so far, after every token; a run that detects names the objects of one picture at once."""
+        """The answer so far, after every token; a run that spells tells all of one picture at once (`tell.told`)."""
         talker = self._talker()
         if talker.speller is not None:
             drawn = {name: settings[name] for name in ("sampling",) if name in settings}
-            return iter([shown(self.model, talker, images, **drawn)])
+            return iter([told(self.model, talker, images, text, **drawn)])
         return stream_answer(self.model, talker, images, text, **settings)
 
     def detect(self, images: Sequence[Any], **settings: Any) -> list[tuple[Box, ...]]:
