@@ -39,6 +39,7 @@ def model_of(vision, connector, fusion):
     if of.causal:
         return causal.assemble(ModelConfig.parse({**parts, "language": {"name": "decoder", **sizes}})).eval()
     two = {"words": "masked_language", "pair": "classification"}
+    two |= {"both": {"name": "paired", "pool": 64}, "regions": "region_prediction"} if fusion == "co_attention" else {}
     return masked.assemble(ModelConfig.parse({**parts, "language": {"name": "encoder", **sizes}, "heads": two})).eval()
 
 

@@ -106,16 +106,16 @@ class Pixels(_Movable):
 class VisualTokens(_Movable):
     """Visual tokens of all images, packed end to end in image order.
 
-    `boxes` say where in its image a token lies (x0 y0 x1 y1 as fractions of width and height), `mass` how many
-    patches it stands for, `levels` hold the same tokens at other encoder depths, `classes` what each
-    shows, as the distribution that a detector or classifier gives, `codes` which entry of a codebook it is. The fusion
-    hides those that are `masked`.
+    `boxes` say where in its image a token lies (x0 y0 x1 y1 as fractions of width and height; where a reference gives
+    it, a fifth number for the share of the image), `mass` how many patches it stands for, `levels` hold the same tokens
+    at other encoder depths, `classes` what each shows, as the distribution that a detector or classifier gives, `codes`
+    which entry of a codebook it is. The fusion hides those that are `masked`.
     """
 
     features: Float[Tensor, "S E"]
     layout: Layout
     image: Int[Tensor, " S"]
-    boxes: Float[Tensor, "S 4"]
+    boxes: Float[Tensor, "S box"]
     mass: Float[Tensor, " S"]
     levels: tuple[Tensor, ...] = ()
     classes: Float[Tensor, "S N"] | None = None
@@ -252,6 +252,7 @@ class Stream(_Movable):
     apart: Apart | None = None  # set where the layers treat words and sight apart
     memory: Tensor | None = None
     memory_mask: Bool[Tensor, "B 1 1 M"] | None = None
+    whole: "Stream | None" = None  # set where the layers read some places alone: the stream with all of them
     owner: Int[Tensor, " I"] | None = None
     cache: Cache | None = None
     fan: Fan | None = None  # set where `mask` is what the fan says

@@ -22,6 +22,8 @@ class Config:
 class RegionPrediction(Transformed):
     """`hidden[... D]` to `[... labels]`; the assembly fills in what None stands for."""
 
+    reads = "sight"
+
     def __init__(
         self,
         *,

@@ -11,6 +11,8 @@ from foveal.layers.fan import attend_fan
 from foveal.layers.linear import Linear
 from foveal.layers.rotary import rotate
 
+Gates = tuple[Float[Tensor, "B queries"], Float[Tensor, "B keys"]]  # what scales a row's queries, and its keys
+
 
 def attend(
     query: Float[Tensor, "B H L d"],
@@ -62,12 +64,14 @@ class Attention(nn.Module):
         cache: Cache | None = None,
         layer: int = 0,
         fan: Fan | None = None,
+        gates: Gates | None = None,
     ) -> Float[Tensor, "B L D"]:
         """Attend within `hidden` and, with a cache, to the earlier tokens of `layer`.
 
-        Without a mask all tokens are seen, or the earlier ones (`causal`), or what the `fan` says.
+        Without a mask all tokens are seen, or the earlier ones (`causal`), or what the `fan` says. `gates` scale every
+        row's queries and keys.
         """
-        query, key, value = self.project(hidden, rotary)
+        query, key, value = self.project(hidden, rotary, gates)
         if cache is not None:
             key, value = cache.update(layer, key, value)
         if fan is not None:
@@ -78,12 +82,18 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def project(
-        self, hidden: Float[Tensor, "B L D"], rotary: tuple[Tensor, Tensor] | None = None
+        self,
+        hidden: Float[Tensor, "B L D"],
+        rotary: tuple[Tensor, Tensor] | None = None,
+        gates: Gates | None = None,
     ) -> tuple[Float[Tensor, "B H L d"], Float[Tensor, "B G L d"], Float[Tensor, "B G L d"]]:
         """Queries, keys and values of each head, normed and turned to their positions."""
         split = (*hidden.shape[:2], -1, self.head_width)
-        query = self.query_norm(self.query(hidden).view(split)).transpose(1, 2)
-        key = self.key_norm(self.key(hidden).view(split)).transpose(1, 2)
+        query, key = self.query(hidden), self.key(hidden)
+        if gates is not None:
+            query, key = query * gates[0][:, None], key * gates[1][:, None]
+        query = self.query_norm(query.view(split)).transpose(1, 2)
+        key = self.key_norm(key.view(split)).transpose(1, 2)
         value = self.value(hidden).view(split).transpose(1, 2)
         if rotary is not None:
             query, key = rotate(query, *rotary), rotate(key, *rotary)

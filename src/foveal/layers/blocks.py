@@ -3,7 +3,7 @@
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from foveal.layers.attention import Attention
+from foveal.layers.attention import Attention, Gates
 from foveal.layers.mlp import FeedForward
 
 
@@ -36,8 +36,12 @@ class PostNormBlock(nn.Module):
         self.feed_norm = nn.LayerNorm(width, eps=eps)
 
     def forward(
-        self, hidden: Float[Tensor, "T S E"], *, mask: Bool[Tensor, "T 1 #S S"] | None = None
+        self,
+        hidden: Float[Tensor, "T S E"],
+        *,
+        mask: Bool[Tensor, "T 1 #S S"] | None = None,
+        gates: Gates | None = None,
     ) -> Float[Tensor, "T S E"]:
         """Attend, add, norm; feed, add, norm."""
-        hidden = self.attention_norm(hidden + self.attention(hidden, mask=mask))
+        hidden = self.attention_norm(hidden + self.attention(hidden, mask=mask, gates=gates))
         return self.feed_norm(hidden + self.feed(hidden))

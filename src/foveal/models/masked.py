@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
-from foveal.core.lookup import Spec, build
-from foveal.core.types import Batch, Output
+from foveal.core.lookup import Spec, build, class_name, module
+from foveal.core.types import Batch, Output, Stream
 from foveal.models.config import ModelConfig
 from foveal.models.parts import Sight, flow, sight, unfilled
 
@@ -56,13 +56,24 @@ class Masked(Sight):
         told = {}
         for name, where in wanted.items():
             here = where if where is None or only is None else where.gather(1, only)
-            told[name] = self.heads[name](hidden if here is None else hidden[here])
+            told[name] = self._told(name, hidden, here, stream)
         return Output(
             logits=next(iter(told.values())),
             heads=told,
             hidden_states=(*states, hidden) if keep_hidden else None,
             visual=visual,
         )
+
+    def _told(self, name: str, hidden: Tensor, where: Tensor | None, stream: Stream) -> Tensor:
+        """What a head says of the states that it reads: of the words, of a stream of sight apart, or of both."""
+        head, fusion = self.heads[name], self.fusion
+        reads = getattr(head, "reads", "words") if hasattr(fusion, "apart") else "words"
+        if reads == "both":
+            return head(hidden, *fusion.first(stream))  # type: ignore[attr-defined]
+        if reads == "sight":
+            hidden = fusion.states(stream)  # type: ignore[attr-defined]
+            where = None if where is None else fusion.at(where, stream)  # type: ignore[attr-defined]
+        return head(hidden if where is None else hidden[where])
 
     def _only(self, wanted: Mapping[str, Tensor | None], batch: Batch) -> Int[Tensor, "B Q"] | None:
         """The places of each row that some head reads, the first of all before them; None: the last layer says all."""
@@ -94,14 +105,22 @@ def assemble(config: ModelConfig) -> Masked:
         raise InputError("a masked model has no heads; name at least one under 'heads'")
     language = build("language", config.language)
     fusion = build("fusion", config.fusion, width=language.width, depth=language.depth)
-    table = language.embedding.weight
     vision, connector = sight(config, width=language.width, fusion=fusion)
     seen = vision.width if vision is not None else config.features or language.width
-    heads = {
-        name: build("heads", filled(head, seen), width=language.width, vocabulary=language.vocabulary, table=table)
-        for name, head in config.heads.items()
-    }
+    heads = {name: _head(name, filled(head, seen), language, fusion) for name, head in config.heads.items()}
     return Masked(config=config, language=language, fusion=fusion, heads=heads, vision=vision, connector=connector)
+
+
+def _head(name: str, head: Spec, language: LanguageModel, fusion: Fusion) -> nn.Module:
+    """A head of the width of what it reads. Raises InputError for one of two streams where there is one."""
+    reads = getattr(getattr(module("heads", head.name), class_name(head.name)), "reads", "words")
+    apart = getattr(fusion, "apart", None)
+    if reads == "both" and apart is None:
+        raise InputError(f"head {name!r} reads a stream of sight and this fusion has none; take 'co_attention'")
+    width = apart if reads == "sight" and apart else language.width
+    more = {"sight": apart} if reads == "both" else {}
+    table = language.embedding.weight  # type: ignore[attr-defined]
+    return build("heads", head, width=width, vocabulary=language.vocabulary, table=table, **more)
 
 
 def filled(head: Spec, width: int) -> Spec:

@@ -93,6 +93,7 @@ def sight(config: ModelConfig, *, width: int, fusion: Fusion) -> tuple[VisionEnc
     Raises InputError where a fusion that reads codes gets none or other ones, or other fusions lack a connector.
     """
     vision = build("vision", config.vision) if config.vision is not None else None
+    width = getattr(fusion, "apart", width)  # sight may have a stream of its own width
     codes, read = getattr(vision, "codes", 0), getattr(fusion, "codes", 0)
     bare = config.connector is None
     if config.vision is not None and (read or bare) and (codes != read or not bare):
