@@ -16,7 +16,8 @@ def test_a_picture_out_of_words(painter, tmp_path, capsys):
         out = tmp_path / f"{len(made)}.png"
         assert run(["draw", "draw a fox", "--run", str(painter), "--out", str(out), "--seed", str(seed)]) == 0
         assert capsys.readouterr().out.strip() == str(out)
-        made.append(Image.open(out).tobytes())
+        with Image.open(out) as picture:
+            made.append(picture.tobytes())
     assert made[0] == made[1] != made[2]
 
 

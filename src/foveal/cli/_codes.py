@@ -1,8 +1,9 @@
-"""What stands in each visual token as an image tokenizer spells it: the codes that masked patches are told by."""
+"""What an image tokenizer spells: codes that masked patches are told by, and words that pictures are made of."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import isqrt
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveal.cli._objectives import objective_of
@@ -12,6 +13,7 @@ from foveal.training.config import Stage
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from foveal.cli._recipe import Recipe
     from foveal.core.types import Batch, Grid, Layout, Pixels, VisualTokens
     from foveal.preprocess.processor import Processor
 
@@ -114,3 +116,44 @@ def beside(batch: "Batch", told: "Tensor") -> "Batch":
     if (hidden := batch.targets.get("regions")) is not None:
         targets["regions"] = hidden & told.any(1)
     return replace(batch, targets=targets)
+
+
+def adopted(recipe: "Recipe") -> "Recipe":
+    """The recipe with the image tokenizer of the run that `init.vision` names, as it was trained.
+
+    Its settings and its image transform are the run's, and the vocabulary holds a word for each of its codes. Raises
+    InputError for a run without an image tokenizer, and a recipe that makes words of the codes of an untrained one.
+    """
+    if not spells(recipe.model):
+        return recipe
+    folder = Path(recipe.init.get("vision", ""))
+    if not (folder / "config.yaml").is_file():
+        raise InputError(
+            f"{recipe.name} makes words of an image tokenizer's codes, and there is no run {folder}; train one with "
+            "foveal train vq, and name it with init.vision=RUN"
+        )
+    from foveal.weights.directory import read_config
+
+    described = read_config(folder / "config.yaml")
+    vision = described["model"].get("vision") or {}
+    if vision.get("name") != "vq":
+        raise InputError(f"{folder} holds no image tokenizer; name a run whose vision is vq")
+    fusion = {**recipe.model["fusion"], "codes": vision["codes"]}
+    words = {"vocabulary": fusion["first"] + vision["codes"]}
+    model = {**recipe.model, "vision": vision, "fusion": fusion, "language": {**recipe.model["language"], **words}}
+    own = (described.get("processor") or {}).get("image") or {"size": vision["resolution"]}
+    return replace(recipe, model=model, processor={"image": own, **recipe.processor})
+
+
+def spells(model: Mapping[str, Any]) -> bool:
+    """Whether images are words of a recipe's model."""
+    fusion = model.get("fusion")
+    return isinstance(fusion, Mapping) and fusion.get("name") == "vocabulary" and "vision" in model
+
+
+def check(model: Mapping[str, Any], words: int) -> None:
+    """Raises InputError where the text has more words than stand before those of images."""
+    if spells(model) and words > model["fusion"]["first"]:
+        raise InputError(
+            f"the data have {words} words and images begin at word {model['fusion']['first']}; raise model.fusion.first"
+        )

@@ -88,7 +88,7 @@ def ask(loaded: Any, asked: Sequence[Question], wanted: Wanted, progress: Told, 
     from foveal.decode.choose import Chooser, choose
     from foveal.decode.shared import generate_shared
 
-    if loaded.model.connector is None:
+    if loaded.model.vision is None and loaded.model.connector is None:
         asked = blind(asked)
     with progress(what, len(asked)) as advance:
         return answers(

@@ -7,7 +7,7 @@ seed: 0
 model: {vision: {...}, connector: {...}, language: {...}, head: {...}}    # a component of each room
 init: {vision: imagenet}      # weights to start from, by part; or {from: RUN}, which brings model and processor
 processor: {tokenizer: words, template: plain, image: {size: 256}}       # answers: 500 for one that chooses answers
-data: {scenes: {size: 256}, count: 9000}                                  # or {path: DIRECTORY}
+data: {scenes: {size: 256}, count: 9000}                                  # or portraits, or {path: DIRECTORY}
 training: {stages: [{name: align, train: [connector], epochs: 1}, ...]}
 evaluation: {split: test}
 text_only: false              # true: the same run without images
@@ -21,10 +21,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveal.cli import _detection, _objectives
+from foveal.cli import _codes, _detection, _objectives
 from foveal.core.config import dump, override, parse
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
+from foveal.data.portraits import PortraitConfig
 from foveal.data.scenes import SceneConfig
 from foveal.training.config import TrainingConfig
 
@@ -36,19 +37,20 @@ _SIGHT = ("vision", "connector", "features")  # what a model without images lack
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The examples: starter scenes, made when they are first needed, or data sets by directory or file.
+    """The examples: starter scenes or portraits, made when they are first needed, or data sets by directory or file.
 
     Of several data sets, each is a source by the name of its directory or file, and stages may choose among them.
     """
 
     scenes: SceneConfig | None = None
+    portraits: PortraitConfig | None = None
     count: int = 9000
     path: str | tuple[str, ...] | None = None
     split: str = "train"
 
     def __post_init__(self) -> None:
-        if (self.scenes is None) == (self.path is None):
-            raise InputError("a recipe's data are either 'scenes' (made here) or a 'path'; give one of them")
+        if sum(given is not None for given in (self.scenes, self.portraits, self.path)) != 1:
+            raise InputError("a recipe's data are 'scenes' or 'portraits' (made here) or a 'path'; give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,12 +183,13 @@ def data_folder(recipe: Recipe, *, say: Any, bar: Any) -> Path:
     from foveal.training.processes import processes
     from foveal.weights.smollm2 import user_cache
 
-    described = json.dumps({"scenes": dump(recipe.data.scenes), "count": recipe.data.count}, sort_keys=True)
-    folder = user_cache() / "scenes" / hashlib.sha256(described.encode()).hexdigest()[:16]
+    kind, make = ("scenes", make_scenes) if recipe.data.scenes is not None else ("portraits", make_portraits)
+    described = json.dumps({kind: dump(getattr(recipe.data, kind)), "count": recipe.data.count}, sort_keys=True)
+    folder = user_cache() / kind / hashlib.sha256(described.encode()).hexdigest()[:16]
     with processes(recipe.training.device).main_process_first():
         if not (folder / MARK).is_file():
-            say(f"making {recipe.data.count:,} scenes in {folder}")
-            make_scenes(recipe.data, folder, bar=bar)
+            say(f"making {recipe.data.count:,} {kind} in {folder}")
+            make(recipe.data, folder, bar=bar)
     return folder
 
 
@@ -200,6 +203,15 @@ def make_scenes(data: DataConfig, folder: Path, *, bar: Any) -> None:
     with bar("scenes", sum(last - first for _, first, last in tasks(data.count, data.scenes))) as advance:
         workers = len(os.sched_getaffinity(0))
         write_scenes(folder, data.scenes, count=data.count, workers=workers, force=True, progress=advance)
+
+
+def make_portraits(data: DataConfig, folder: Path, *, bar: Any) -> None:
+    """Write a recipe's starter portraits to a directory."""
+    from foveal.data.portraits import write_portraits
+
+    assert data.portraits is not None
+    with bar("portraits", data.count) as advance:
+        write_portraits(folder, data.portraits, count=data.count, force=True, progress=advance)
 
 
 def examples(recipe: Recipe, folder: Path) -> list[Example]:
@@ -235,15 +247,18 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
             started.model.config = replace(started.model.config, vision=None, connector=None, features=None)
         kept = () if recipe.text_only else ("external", "origin")
         return Run(started.model, started.processor, **{name: getattr(started, name, {}) for name in kept})
+    recipe = _codes.adopted(recipe)
     settings = _detection.named(recipe.processor, data)
     if isinstance(settings.get("answers"), int):
         settings["answers"] = _answers(data, settings["answers"])
     mask = any(_objectives.masking(stage) is not None for stage in recipe.training.stages)
     if (width := recipe.model.get("features")) is not None:
         settings["region_files"] = {**(settings.get("region_files") or {}), "width": width}
-    tokenizer = _tokenizer(settings.pop("tokenizer", "words"), data, mask=mask)
+    special = [word for word in settings.get("around", ()) if word]
+    tokenizer = _tokenizer(settings.pop("tokenizer", "words"), data, mask=mask, special=special)
+    _codes.check(recipe.model, len(tokenizer))
     processor = Processor(tokenizer=tokenizer, config=parse(ProcessorConfig, settings, where="recipe.processor"))
-    words = len(tokenizer) if processor.speller is None else processor.speller.codec.vocabulary
+    words = len(tokenizer) if processor.speller is None else processor.speller.vocabulary
     language = {"vocabulary": words, **_component(recipe.model.get("language"), "language")}
     if words > language["vocabulary"]:
         raise InputError(
@@ -280,7 +295,7 @@ def _heads(model: Mapping[str, Any], processor: Any) -> dict[str, Any]:
     return {"heads": heads}
 
 
-def _tokenizer(source: str, data: Sequence[Example], *, mask: bool) -> Any:
+def _tokenizer(source: str, data: Sequence[Example], *, mask: bool, special: Sequence[str]) -> Any:
     from foveal.preprocess import store
     from foveal.preprocess.words import word_tokenizer
     from foveal.weights.smollm2 import smollm2
@@ -291,7 +306,7 @@ def _tokenizer(source: str, data: Sequence[Example], *, mask: bool) -> Any:
         return store.tokenizer(Path(source))
     texts = {part["text"] for example in data for part in _texts(example)}
     labels = {box.label for example in data for box in example.boxes}
-    return word_tokenizer(sorted(texts), phrases=sorted(labels), mask=mask)
+    return word_tokenizer(sorted(texts), phrases=sorted(labels), mask=mask, special=special)
 
 
 def _texts(example: Example) -> Iterator[Mapping[str, Any]]:

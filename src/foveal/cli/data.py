@@ -51,6 +51,31 @@ def scenes(
 
 
 @app.command()
+def portraits(
+    out: Path = typer.Argument(help="The directory to make."),
+    count: int = typer.Option(1000, "--count", help="Portraits in train, val and test (80/10/10)."),
+    seed: int = typer.Option(0, "--seed", help="The same seed gives the same bytes."),
+    size: int = typer.Option(128, "--size", help="The side of a picture, in pixels."),
+    kinds: str = typer.Option("", "--kinds", help="Drawings by name, with commas between.", show_default="ten"),
+    force: bool = typer.Option(False, "--force", help="Replace an older data set at OUT."),
+    as_json: bool = JSON,
+) -> None:
+    """Make pictures of one drawing each, with wishes for them and questions on them."""
+    from foveal.cli._show import bar, console, print_json, table
+    from foveal.data.portraits import KINDS, PortraitConfig, write_portraits
+
+    chosen = tuple(name.strip() for name in kinds.split(",")) if kinds else KINDS
+    config, at = PortraitConfig(seed=seed, size=size, kinds=chosen), console(quiet=as_json)
+    with bar(at, "portraits", count) as advance:
+        made = write_portraits(out, config, count=count, force=force, progress=advance)
+    if as_json:
+        print_json({"out": str(out), "portraits": made.scenes, "examples": made.examples})
+        return
+    lines = [[split, f"{made.scenes[split]:,}", f"{made.examples[split]:,}"] for split in made.scenes]
+    at.print(table(["split", "portraits", "examples"], lines))
+
+
+@app.command()
 def inspect(
     path: Path = typer.Argument(help="A data set's directory, or one .jsonl file."),
     as_json: bool = JSON,

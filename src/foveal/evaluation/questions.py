@@ -23,7 +23,7 @@ class Question:
 
 
 def questions(examples: Iterable[Example], *, limit: int | None = None) -> tuple[Question, ...]:
-    """Every answered turn as a question, in order, the first `limit` of them; captions are left out (`OPEN`).
+    """Every turn answered in words as a question, in order, the first `limit`; captions are left out (`OPEN`).
 
     Raises InputError when there is none.
     """
@@ -52,7 +52,7 @@ def said(message: Mapping[str, Any]) -> str:
 
 def _turns(example: Example) -> list[Question]:
     kinds = example.meta.get("kinds") or ()
-    answered = [i for i, message in enumerate(example.messages) if message["role"] == "assistant" and i > 0]
+    answered = [i for i, one in enumerate(example.messages) if one["role"] == "assistant" and i > 0 and said(one)]
     turns = []
     for number, place in enumerate(answered):
         asked = replace(example, messages=tuple(example.messages[:place]))

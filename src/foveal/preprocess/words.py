@@ -13,12 +13,18 @@ MASK = "<mask>"
 
 
 def word_tokenizer(
-    texts: Iterable[str], *, phrases: Iterable[str] = (), least: int = 1, mask: bool = False
+    texts: Iterable[str],
+    *,
+    phrases: Iterable[str] = (),
+    least: int = 1,
+    mask: bool = False,
+    special: Iterable[str] = (),
 ) -> "PreTrainedTokenizerFast":
     """A tokenizer of the words of `texts` seen `least` times or more, lower-cased, punctuation apart.
 
     Each of `phrases` ("red apple") is one token wherever it stands as whole words. A word it does not know is
-    `<unk>`; with `mask` it has a `<mask>` too. Saves and loads as any tokenizer of transformers does.
+    `<unk>`; with `mask` it has a `<mask>` too, and `special` words that no text holds. Saves and loads as any tokenizer
+    of transformers does.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -28,10 +34,10 @@ def word_tokenizer(
     for text in (*names, *texts):
         for word in _words(tokenizer, text):
             counts[word] = counts.get(word, 0) + 1
-    special = (*SPECIAL, MASK) if mask else SPECIAL
+    special = (*SPECIAL, *([MASK] if mask else []), *special)
     known = {name for name in names if len(_words(tokenizer, name)) > 1}
     kept = sorted(
-        word for word, count in counts.items() if (count >= least or word in names) and word not in (*SPECIAL, MASK)
+        word for word, count in counts.items() if (count >= least or word in names) and word not in (*special, MASK)
     )
     vocabulary = {token: index for index, token in enumerate((*special, *kept, *sorted(known)))}
     tokenizer.model = models.WordLevel(vocabulary, unk_token="<unk>")
@@ -43,7 +49,7 @@ def word_tokenizer(
         unk_token="<unk>",
         eos_token="<eos>",
         mask_token=MASK if mask else None,
-        additional_special_tokens=["<image>", "<system>", "<user>", "<assistant>"],
+        additional_special_tokens=["<image>", "<system>", "<user>", "<assistant>", *special[len(SPECIAL) + mask :]],
         clean_up_tokenization_spaces=False,  # the decoder has done it
     )
 

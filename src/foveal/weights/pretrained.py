@@ -16,7 +16,7 @@ _PACKAGED = {"vision": ("imagenet",), "language": ("smollm2-135m",)}
 
 
 def pretrained(part: str, source: str, spec: Spec | None) -> dict[str, Tensor]:
-    """The weights of one part in our names, from an installed package or a reference checkpoint's directory.
+    """The weights of one part in our names, from an installed package, a run, or a reference checkpoint's directory.
 
     Raises InputError for a part that the model lacks, an unknown source, and a source that does not fit the part.
     """
@@ -33,6 +33,9 @@ def pretrained(part: str, source: str, spec: Spec | None) -> dict[str, Tensor]:
 
 
 def _from_directory(part: str, directory: Path) -> dict[str, Tensor]:
+    if (directory / "config.yaml").is_file():
+        state = files.read_checkpoint(directory)
+        return {name: weight for name, weight in state.items() if name.startswith(f"{part}.")}
     config = files.read_config(directory)
     family = {"vision": vision_towers, "language": decoder}[part]
     if not family.matches(config):
