@@ -70,14 +70,15 @@ def test_settings_come_back_and_contradictions_are_refused():
 def test_an_example_teaches_what_is_known_of_it():
     one = speller(asked=("where",))
     where = example("where is the cat?", "left", CAT, DOG, kind="where", evidence=[0])
-    assert one.possible(where) == ["detect", "mask", "keypoints", "find"] and one.target(where) is CAT
+    assert one.possible(where) == ["detect", "mask", "keypoints", "find"] and one.about(where) is CAT
     assert one.possible(example("what?", "a dog", kind="caption")) == ["detect", "caption"]
-    assert one.target(replace(where, meta={"kind": "where", "evidence": [0, 1]})) is None
-    assert one.target(replace(where, meta={"kind": "where", "evidence": [1], "words": [1]})) is None
-    assert one.target(replace(where, meta={"kind": "count", "evidence": [0]})) is None
-    assert speller().target(replace(where, boxes=(DOG,), meta={})) is DOG
-    gone = replace(CAT, xyxy=(50.0, 2.0, 60.0, 16.0))
-    assert one.possible(replace(where, boxes=(gone,))) == ["detect"]
+    assert one.about(replace(where, meta={"kind": "where", "evidence": [0, 1]})) is None
+    assert one.about(replace(where, meta={"kind": "where", "evidence": [1], "words": [1]})) is None
+    assert one.about(replace(where, meta={"kind": "count", "evidence": [0]})) is None
+    assert speller().about(replace(where, boxes=(DOG,), meta={})) is DOG
+    gone = replace(where, boxes=(replace(CAT, xyxy=(50.0, 2.0, 60.0, 16.0)),))
+    drawn = {int(one.training([gone], None, np.random.default_rng(seed)).targets["task"]) for seed in range(20)}
+    assert one.possible(gone) == ["detect", "mask", "find"] and drawn == {0}
     with pytest.raises(InputError, match=r"example 'e' \(count\) teaches none of find"):
         speller(weights={"find": 1.0}).training([example("how?", "1", CAT, DOG, kind="count")], None, _chance())
 
@@ -137,7 +138,9 @@ def test_words_are_hidden_where_they_are_read_and_unseen_points_count_little():
 def test_what_does_not_fit_is_told():
     one = speller(max_words=3)
     with pytest.raises(InputError, match="example 'e': a text of 4 tokens for max_words 3"):
-        one.check(example("what?", "a dog and cat", kind="caption"))
+        one.check_words(example("what?", "a dog and cat", kind="caption"))
+    with pytest.raises(InputError, match="example 'e': a text of 5 tokens for max_words 3"):
+        one.check_words(example("where is the cat?", "", DOG))
     with pytest.raises(InputError, match="box 'dog' has 1 keypoints, and this model learns 3"):
         one.check(example("", "", replace(DOG, keypoints=((1.0, 1.0, 2),))))
     with pytest.raises(InputError, match="does not do 'find', which it never learned; it does: detect"):

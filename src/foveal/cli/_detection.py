@@ -17,34 +17,73 @@ Told = Callable[[str, int], Any]  # a context manager that yields what counts fi
 
 
 def named(settings: Mapping[str, Any], data: Sequence[Example] | None = None) -> dict[str, Any]:
-    """Processor settings with the classes of the data, where a recipe detects and names none (no data: any name).
+    """Processor settings with the classes and keypoints of the data, where a recipe detects and names none.
 
-    Raises InputError where the data hold no box.
+    Without data there is one class of any name. Raises InputError where the data hold no box, or no keypoints that a
+    task wants.
     """
     from foveal.preprocess.detection import things
 
     given = settings.get("detection")
-    if not isinstance(given, Mapping) or given.get("classes"):
+    if not isinstance(given, Mapping):
         return dict(settings)
-    labels = ["thing"] if data is None else sorted({box.label for example in data for box in things(example)})
-    if not labels:
-        raise InputError("the data hold no boxes to learn from; give examples boxes")
-    return {**settings, "detection": {**given, "classes": labels}}
+    made, tasks = dict(given), given.get("tasks")
+    if not given.get("classes"):
+        labels = ["thing"] if data is None else sorted({box.label for example in data for box in things(example)})
+        if not labels:
+            raise InputError("the data hold no boxes to learn from; give examples boxes")
+        made["classes"] = labels
+    if (
+        data is not None
+        and "keypoints" in _weights(settings)
+        and isinstance(tasks, Mapping)
+        and not tasks.get("points")
+    ):
+        made["tasks"] = {**tasks, "points": _points(data)}
+    return {**settings, "detection": made}
+
+
+def _points(data: Sequence[Example]) -> list[str]:
+    """The names of the data's keypoints, or numbers where they have none."""
+    for example in data:
+        count = max((len(box.keypoints) for box in example.boxes), default=0)
+        if count:
+            return [str(name) for name in example.meta.get("keypoints") or range(1, count + 1)]
+    raise InputError("the data hold no keypoints to learn from; give boxes some, or leave the task 'keypoints' out")
+
+
+def _weights(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tasks that a recipe's processor names, by their weights."""
+    part: Any = settings
+    for key in ("detection", "tasks", "weights"):
+        part = part.get(key) if isinstance(part, Mapping) else None
+    return part if isinstance(part, Mapping) else {}
+
+
+def shaped(settings: Mapping[str, Any], data: Sequence[Example], path: Path) -> list[Example]:
+    """The data, with the shapes of their drawings where a task wants these and the data are starter scenes."""
+    from foveal.data.shapes import drawn, with_shapes
+
+    wanted = {"mask", "keypoints"} & set(_weights(settings))
+    return list(with_shapes(data)) if wanted and drawn(path) else list(data)
 
 
 def check(processor: "Processor", data: Sequence[Example], say: Callable[[str], None]) -> None:
-    """Look at all boxes of every picture once, and tell what will be clipped or dropped.
+    """Look at all boxes of every picture once, and tell what will be clipped or dropped; and at every text.
 
-    Raises InputError for a class that is not known and a coordinate that is no number.
+    Raises InputError for a class that is not known, a coordinate that is no number, and a text that is too long.
     """
+    from foveal.preprocess.detection import things
     from foveal.preprocess.sequence import Faults
 
     if processor.speller is None:
         return
     faults, boxes = Faults(), 0
     for example in {(example.images, example.boxes): example for example in data}.values():
-        objects, wrong = processor.speller.objects(example)
-        faults, boxes = faults + wrong, boxes + len(objects.boxes) + wrong.dropped
+        wrong = processor.speller.check(example)
+        faults, boxes = faults + wrong, boxes + len(things(example))
+    for example in data:
+        processor.speller.check_words(example)
     if faults != Faults():
         say(f"of {boxes:,} boxes: {faults}")
 

@@ -223,6 +223,7 @@ def examples(recipe: Recipe, folder: Path) -> list[Example]:
         read = read_examples(path, split=recipe.data.split)
         if not read:
             raise InputError(f"{path} holds no examples in its split {recipe.data.split!r}; nothing to train on")
+        read = _detection.shaped(recipe.processor, read, path)
         found += [replace(example, meta={**example.meta, "source": path.stem}) for example in read]
     return found
 

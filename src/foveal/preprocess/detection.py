@@ -88,6 +88,9 @@ class Speller:
         """What is wrong with the boxes of an example; takes the errors of `objects`."""
         return self.objects(example)[1]
 
+    def check_words(self, example: Example) -> None:
+        """Raise InputError for a text that cannot be read or written; objects have none."""
+
     def objects(self, example: Example, boxes: Sequence[Box] | None = None) -> tuple[Objects, Faults]:
         """What the transformed picture shows of an example's objects (or of these), and what was wrong with the others.
 

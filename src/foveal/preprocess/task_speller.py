@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _MARKED: tuple[Task, ...] = ("mask", "keypoints")  # told of one object
-_SPOKEN: tuple[Task, ...] = ("caption", "find")  # in which words stand
 
 
 class TaskSpeller(Speller):
@@ -53,25 +52,35 @@ class TaskSpeller(Speller):
         return self.task_codec.vocabulary
 
     def check(self, example: Example) -> Faults:
-        """What is wrong with the boxes of an example; raises InputError for what cannot be taught too."""
-        for task in set(self.possible(example)) & set(_SPOKEN):
-            self._words(example.answer if task == "caption" else asked(example), example.id)
-        for box in self._with(example, "keypoints"):
-            if len(box.keypoints) != len(self.settings.points):
+        """What is wrong with the boxes of an example; raises InputError for other keypoints than are learned, too."""
+        for box in things(example) if "keypoints" in self.tasks else ():
+            if len(box.keypoints) not in (0, len(self.settings.points)):
                 raise InputError(
                     f"example {example.id!r}: box {box.label!r} has {len(box.keypoints)} keypoints, and this model "
                     f"learns {len(self.settings.points)}; give all objects the same ones"
                 )
         return super().check(example)
 
+    def check_words(self, example: Example) -> None:
+        """Raise InputError for a caption or a question that is too long."""
+        if "caption" in self.tasks and _caption(example):
+            self._words(example.answer, example.id)
+        if "find" in self.tasks and self.about(example) is not None:
+            self._words(asked(example), example.id)
+
     def possible(self, example: Example) -> list[Task]:
-        """The tasks that an example can teach."""
-        can = {"detect": True, "caption": example.meta.get("kind") == "caption" and bool(example.answer)}
-        can |= {task: bool(self._with(example, task)) for task in _MARKED if task in self.tasks}
-        can["find"] = "find" in self.tasks and self.target(example) is not None
+        """The tasks that an example may teach, if the transformed picture shows what they are about."""
+        boxes = things(example)
+        can: dict[Task, bool] = {
+            "detect": True,
+            "mask": any(box.segmentation for box in boxes),
+            "keypoints": any(box.keypoints for box in boxes),
+            "caption": _caption(example),
+            "find": self.about(example) is not None,
+        }
         return [task for task in self.tasks if can[task]]
 
-    def target(self, example: Example) -> Box | None:
+    def about(self, example: Example) -> Box | None:
         """The one box that an example's question is about: as `meta.evidence` says, or the only one.
 
         None where there is none such, or it is a rendered word, or the question is of a kind that is not asked.
@@ -80,10 +89,10 @@ class TaskSpeller(Speller):
         if kind in ("caption", "detection") or (wanted and kind not in wanted) or not asked(example):
             return None
         places = example.meta.get("evidence", range(len(example.boxes)))
-        if len(places) != 1 or places[0] in (example.meta.get("words") or ()):
+        if len(places) != 1 or places[0] in (example.meta.get("words") or ()) or places[0] >= len(example.boxes):
             return None
         box = example.boxes[places[0]]
-        return box if box.image == 0 and len(self.objects(example, [box])[0].boxes) else None
+        return box if box.image == 0 else None
 
     def training(
         self, examples: Sequence[Example], visual: Pixels | VisualTokens | None, chance: np.random.Generator
@@ -92,12 +101,12 @@ class TaskSpeller(Speller):
 
         `targets` hold also which `task` of TASKS each row is. Raises InputError for an example that can teach none.
         """
-        lessons: list[Lesson] = []
-        tasks: list[Task] = []
-        for example in examples:
-            generator = torch.Generator().manual_seed(int(chance.integers(2**62)))
-            tasks.append(self._drawn(example, generator))
-            lessons.append(self._lesson(example, tasks[-1], generator))
+        seeds = chance.integers(2**62, size=len(examples)).tolist()
+        drawn = [
+            self._drawn(example, torch.Generator().manual_seed(seed))
+            for example, seed in zip(examples, seeds, strict=True)
+        ]
+        tasks, lessons = [task for task, _ in drawn], [one for _, one in drawn]
         pad = self.codec.pad
         read, follow = (_even([getattr(one, name) for one in lessons], pad) for name in ("read", "follow"))
         counts = torch.tensor([self.settings.weights[task] for task in tasks])
@@ -151,71 +160,74 @@ class TaskSpeller(Speller):
         scale, shift = self._placement(image)
         return (points.double() * scale[:2] + shift[:2]).float().clamp(0, 1)
 
-    def _drawn(self, example: Example, generator: torch.Generator) -> Task:
+    def _drawn(self, example: Example, generator: torch.Generator) -> tuple[Task, Lesson]:
+        """A task by its share, and what the example teaches of it; the next one where that is nothing."""
         tasks = self.possible(example)
-        if not tasks:
-            kind = example.meta.get("kind", "no kind")
-            raise InputError(
-                f"example {example.id!r} ({kind}) teaches none of {', '.join(self.tasks)}; leave it out by the stage's "
-                "'kinds', or learn to detect too"
-            )
         shares = torch.tensor([self.settings.shares.get(task, 1.0) for task in tasks])
-        return tasks[int(torch.multinomial(shares, 1, generator=generator))]
+        order = torch.multinomial(shares, len(tasks), generator=generator).tolist() if tasks else []
+        for place in order:
+            made = self._lesson(example, tasks[place], generator)
+            if made is not None:
+                return tasks[place], made
+        kind = example.meta.get("kind", "no kind")
+        raise InputError(
+            f"example {example.id!r} ({kind}) teaches none of {', '.join(self.tasks)}; leave it out by the stage's "
+            "'kinds', or learn to detect too"
+        )
 
-    def _lesson(self, example: Example, task: Task, generator: torch.Generator) -> Lesson:
+    def _lesson(self, example: Example, task: Task, generator: torch.Generator) -> Lesson | None:
         if task == "detect":
             objects, faults = self.objects(example)
             self.faults += faults
             return lesson(self.codec, objects, self.config.augmentation, generator)
-        if task in _MARKED:
-            return self._marked(example, task, generator)
-        begun = self._beginning(example, task)
+        if task == "caption":
+            return self._told(example, generator)
         if task == "find":
-            box = self.target(example)
-            assert box is not None
-            return _taught(begun, self._object(example, box))
+            box = self.about(example)
+            found = box is not None and self._seen(example, box)
+            return _taught(self._beginning(example, task), self._object(example, box)) if box and found else None
+        boxes = [box for box in things(example) if (box.segmentation if task == "mask" else box.keypoints)]
+        for place in torch.randperm(len(boxes), generator=generator).tolist():
+            box = boxes[place]
+            alone = replace(example, boxes=(box,), meta={})
+            marked = self._outline if task == "mask" else self._points
+            made = marked(alone, box, generator) if self._seen(example, box) else None
+            if made is not None:
+                return made
+        return None
+
+    def _seen(self, example: Example, box: Box) -> bool:
+        """Whether the transformed picture shows something of a box."""
+        return len(self.objects(example, [box])[0].boxes) > 0
+
+    def _told(self, example: Example, generator: torch.Generator) -> Lesson:
         words = torch.cat([self._words(example.answer, example.id), torch.tensor([self.task_codec.stop])])
         read, weights = words.clone(), torch.ones(len(words))
         weights[-1] = self.config.augmentation.end_weight
         if self.codec.noise is not None:  # one token hides classes and words alike
             read[torch.rand(len(words), generator=generator) < self.settings.hidden_words] = self.codec.noise
-        return _taught(begun, words, read=read, weights=weights)
+        return _taught(self._beginning(example, "caption"), words, read=read, weights=weights)
 
-    def _marked(self, example: Example, task: Task, generator: torch.Generator) -> Lesson:
-        """The outline or the keypoints of one object, any that has them."""
-        boxes = self._with(example, task)
-        box = boxes[int(torch.randint(len(boxes), (), generator=generator))]
-        begun = self._beginning(replace(example, boxes=(box,)), task)
-        if task == "mask":
-            tokens = encode_mask(self.task_codec, self._outline(example.images[0], box))
-            return _taught(begun, torch.cat([tokens, torch.tensor([self.task_codec.stop])]))
-        points, known = self._points(example.images[0], box)
-        tokens = encode_points(self.task_codec, points, known)
+    def _outline(self, example: Example, box: Box, generator: torch.Generator) -> Lesson | None:
+        scale, shift = self._placement(example.images[0])
+        place = (*scale[:2].tolist(), *shift[:2].tolist())
+        polygons = _polygons(box.segmentation, place, self.settings.max_points)
+        tokens = torch.cat([encode_mask(self.task_codec, polygons), torch.tensor([self.task_codec.stop])])
+        return _taught(self._beginning(example, "mask"), tokens) if polygons else None
+
+    def _points(self, example: Example, box: Box, generator: torch.Generator) -> Lesson | None:
+        """The keypoints of a box; those beyond the transformed picture are not known."""
+        table = torch.tensor(box.keypoints, dtype=torch.float64)
+        scale, shift = self._placement(example.images[0])
+        places = table[:, :2] * scale[:2] + shift[:2]
+        known = (table[:, 2] > 0) & ((places >= 0) & (places <= 1)).all(1)
+        tokens = encode_points(self.task_codec, places.float().clamp(0, 1), known)
         weights = torch.where(known, 1.0, self.settings.invisible_weight).repeat_interleave(2)
         hidden = torch.rand(len(tokens), generator=generator) < torch.rand((), generator=generator)
-        return _taught(begun, tokens, read=torch.where(hidden, self.task_codec.invisible, tokens), weights=weights)
-
-    def _with(self, example: Example, task: Task) -> list[Box]:
-        """The objects whose outline or keypoints the transformed picture shows."""
-        if task not in self.tasks:
-            return []
-        image = example.images[0] if example.images else None
-        boxes = [box for box in things(example) if (box.segmentation if task == "mask" else box.keypoints)]
-        boxes = [box for box in boxes if len(self.objects(example, [box])[0].boxes)]
-        if task == "mask":
-            return [box for box in boxes if self._outline(image, box)]
-        return [box for box in boxes if self._points(image, box)[1].any()]
-
-    def _outline(self, image: Any, box: Box) -> list[Tensor]:
-        scale, shift = self._placement(image)
-        return _outline(box.segmentation, (*scale[:2].tolist(), *shift[:2].tolist()), self.settings.max_points)
-
-    def _points(self, image: Any, box: Box) -> tuple[Tensor, Tensor]:
-        """Keypoints as fractions of the transformed picture, and which of them are known and within it."""
-        table = torch.tensor(box.keypoints, dtype=torch.float64)
-        scale, shift = self._placement(image)
-        places = table[:, :2] * scale[:2] + shift[:2]
-        return places.float().clamp(0, 1), (table[:, 2] > 0) & ((places >= 0) & (places <= 1)).all(1)
+        read = torch.where(hidden, self.task_codec.invisible, tokens)
+        return (
+            _taught(self._beginning(example, "keypoints"), tokens, read=read, weights=weights) if known.any() else None
+        )
 
     def _words(self, text: str, where: str) -> Int[Tensor, " L"]:
         ids = self.tokenizer.encode(text, add_special_tokens=False)
@@ -232,6 +244,10 @@ def speller_of(detection: Detection, image: ImageTransform, tokenizer: "PreTrain
     return Speller(detection, image) if detection.tasks is None else TaskSpeller(detection, image, tokenizer)
 
 
+def _caption(example: Example) -> bool:
+    return example.meta.get("kind") == "caption" and bool(example.answer)
+
+
 def asked(example: Example) -> str:
     """The words of an example's first user message, without image markers."""
     given = next((message["content"] for message in example.messages if message.get("role") == "user"), "")
@@ -240,7 +256,7 @@ def asked(example: Example) -> str:
 
 
 @lru_cache(maxsize=1 << 16)
-def _outline(
+def _polygons(
     segmentation: tuple[tuple[float, ...], ...], place: tuple[float, float, float, float], most: int
 ) -> list[Tensor]:
     """Polygons as fractions of the transformed picture, clockwise from the top, in few points."""
