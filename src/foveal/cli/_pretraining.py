@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveal.cli import _codes
+from foveal.cli import _classes
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 
@@ -62,11 +62,11 @@ def _batches(
     own = loaded.processor
     processor = Processor(tokenizer=own.tokenizer, config=replace(own.config, masking=masking))
     device, make = next(loaded.model.parameters()).device, partial(processor.training, plan=loaded.model.plan)
-    codes = _codes.of(loaded.about.get("codes"), processor, loaded.model.plan)
+    known = _classes.of(loaded.about.get("classes"), processor, loaded.model.plan)
     for start in range(0, len(examples), size):
         some = examples[start : start + size]
         made = partial(make, some, seed=(start,))
-        batch = made() if codes is None else _codes.told(made, processor.transform.pixels, codes)
+        batch = made() if known is None else _classes.told(made, processor.transform.pixels, known)
         yield batch.to(device), len(some)
 
 

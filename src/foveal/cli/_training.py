@@ -1,12 +1,13 @@
 """A recipe carried out: data, model and batches handed to the training loop, and the run saved."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from foveal.cli import _codes, _detection
+from foveal.cli import _classes, _detection
 from foveal.cli._objectives import masking, objective_of
 from foveal.cli._recipe import Recipe, data_folder, examples, model_of
 from foveal.core.config import dump, parse
@@ -62,7 +63,7 @@ def about(recipe: Recipe, count: int) -> dict[str, Any]:
 
     stages = [{"name": stage.name, "train": list(stage.train)} for stage in recipe.training.stages]
     made = {"system": recipe.system, "seed": recipe.seed, "text_only": recipe.text_only, "init": dict(recipe.init)}
-    made |= {"codes": recipe.training.codes} if recipe.training.codes else {}
+    made |= {"classes": recipe.training.classes} if recipe.training.classes else {}
     return {**made, "data": dump(recipe.data), "examples": count, "stages": stages, "foveal": foveal.__version__}
 
 
@@ -101,8 +102,8 @@ class Batches:
         _detection.check(processor, self.data, self.say)
         blind, known = self.recipe.text_only, {}
         visual = None if blind else self._features(stage, processor)
-        path = self.recipe.training.codes if _codes.wanted(stage) and not blind else None
-        codes = _codes.of(path, processor, plan, see=self._coded)
+        teller = self.recipe.training.classes if _classes.wanted(stage) and not blind else None
+        classes = _classes.of(teller, processor, plan, see=self._told)
 
         def encoded(example: Example) -> Any:
             if id(example) not in known:  # tokens are the same at every visit
@@ -119,9 +120,9 @@ class Batches:
                 cells=name in _CELLS and not blind,
                 seed=(self.recipe.training.seed, crc32(stage.name.encode()), place),
             )
-            if codes is None:
+            if classes is None:
                 return make(visual=visual)
-            return _codes.told(make, visual or processor.transform.pixels, codes)
+            return _classes.told(make, visual or processor.transform.pixels, classes)
 
         return collate
 
@@ -140,14 +141,14 @@ class Batches:
         call = encoder if fold is None else fold(encoder).eval()
         return self._stored(encoder, call, wanted, described, look=processor.transform.pixels)
 
-    def _coded(self, tokenizer: Any) -> "Store":
-        """The store of what a tokenizer says of every image."""
+    def _told(self, teller: _classes.Teller) -> "Store":
+        """The store of what a teller of classes says of every image."""
         from foveal.training.config import Features
 
-        cached = self.recipe.training.features or Features()
-        own = Features(folder=cached.folder, dtype="fp32", batch_size=cached.batch_size)
-        described, look = {"image": dump(tokenizer.transform)}, tokenizer.transform.pixels
-        return self._stored(tokenizer.part, tokenizer, own, described, look=look)
+        own = replace(self.recipe.training.features or Features(), dtype=teller.dtype)
+        own = replace(own, precision="fp32") if teller.dtype == "fp32" else own
+        described, look = {"image": dump(teller.transform)}, teller.transform.pixels
+        return self._stored(teller.part, teller, own, described, look=look)
 
     def _stored(
         self, encoder: Any, call: Any, wanted: "Features", described: Mapping[str, Any], *, look: Any

@@ -88,8 +88,9 @@ class TrainingConfig:
 
     A checkpoint is written every `checkpoint_minutes` and when a stage ends; the last `keep` stay. `workers`
     processes make batches (0: a thread of this one). At `max_minutes` the run ends as if its stages were done.
-    `features` keeps what a frozen encoder sees of each image in a file, so that it is computed once. `codes` is a run
-    with an image tokenizer, whose codes are the classes that hidden visual tokens are told by.
+    `features` keeps what a frozen encoder sees of each image in a file, so that it is computed once. `classes` says
+    what hidden visual tokens are told by: `imagenet` (the pretrained classifier at each cell), or a run with an image
+    tokenizer (its codes).
     """
 
     stages: tuple[Stage, ...] = (Stage(epochs=1.0),)
@@ -101,7 +102,7 @@ class TrainingConfig:
     workers: int = 0
     max_minutes: float | None = None
     features: Features | None = None
-    codes: str | None = None
+    classes: str | None = None
     device: Literal["auto", "cpu"] = "auto"
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ of side / (side + 32) of the shorter edge, resized by `INTERPOLATION` to `SIDE`.
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -123,6 +123,7 @@ class EfficientnetLite(nn.Module):
         super().__init__()
         _check(variant, taps, stride)
         self.taps, self.stride, self.resample = taps, stride, resample
+        self.classes = _CLASSES if classify else 0
         self.stem = ConvNorm(3, _STEM, kernel=3, stride=2)
         self.blocks = nn.ModuleList()
         width, place = _STEM, 2
@@ -169,12 +170,19 @@ class EfficientnetLite(nn.Module):
 
     def logits(self, values: Float[Tensor, "T C H W"]) -> Float[Tensor, "T N"]:
         """Scores of the N = 1000 ImageNet classes; raises InputError where the classifier was left out."""
+        return self._classified(values, lambda cells: cells.mean((1, 2)))
+
+    def chances(self, values: Float[Tensor, "T C H W"]) -> Float[Tensor, "T h w N"]:
+        """The chances of these classes at every cell of 32 pixels by itself; takes the error of `logits`."""
+        return self._classified(values, lambda cells: cells).softmax(-1)
+
+    def _classified(self, values: Tensor, joined: Callable[[Tensor], Tensor]) -> Tensor:
         if self.head is None or self.classifier is None:
             raise InputError("this efficientnet_lite has no classifier; build it with classify: true")
         maps = self._stem(values)
         for block in self.blocks:
             maps = block(maps)
-        return self.classifier(_relu6(self.head(maps)).mean((2, 3)))
+        return self.classifier(joined(_relu6(self.head(maps)).permute(0, 2, 3, 1)))
 
     def train(self, mode: bool = True) -> "EfficientnetLite":
         """Training mode for all but the batch norms, whose statistics stay as they were learned."""

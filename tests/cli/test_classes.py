@@ -9,7 +9,7 @@ import torch
 import yaml
 
 import foveal
-from foveal.cli import _codes
+from foveal.cli import _classes
 from foveal.cli.main import run
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Layout, VisualTokens
@@ -41,7 +41,7 @@ TINY = {
     "training": {
         "device": "cpu",
         "log_every": 1,
-        "codes": "tokenizer",
+        "classes": "tokenizer",
         "stages": [
             {"name": "mask", "steps": 2, "objective": PRETRAIN, **SHARED},
             {"name": "pair", "steps": 2, "objective": "contrastive", "accumulate": 2, **SHARED},
@@ -86,15 +86,22 @@ def test_a_run_is_pretrained_by_codes_and_pairs_and_then_answers(painted, capsys
     assert foveal.load("runs/tiny").answer(asked, "what colour is it").text in ("red", "green", "blue", "very large")
 
 
+def coder(count):
+    """A tokenizer of so many codes that never looks."""
+    made = object.__new__(_classes.Tokenizer)
+    made.count, made.part, made.transform = count, None, None
+    return made
+
+
 def test_a_token_is_told_by_the_cell_that_it_lies_in():
     codes = VisualTokens.on_layout(torch.arange(8.0)[:, None], Layout.of_grids([(2, 2)] * 2))
-    finer = Layout.of_grids([(4, 4), (1, 1)])
-    told = _codes.classes(codes, finer, 8)
+    finer, eight = Layout.of_grids([(4, 4), (1, 1)]), coder(8)
+    told = _classes.classes(codes, finer, eight)
     assert told.int().argmax(1).tolist() == [0, 0, 1, 1] * 2 + [2, 2, 3, 3] * 2 + [7]
-    classed = _codes.classes(codes, Layout(counts=(5, 4), grids=(None, (2, 2))), 8)
+    classed = _classes.classes(codes, Layout(counts=(5, 4), grids=(None, (2, 2))), eight)
     assert not classed[0].any() and classed[1:].int().argmax(1).tolist() == list(range(8))
     with pytest.raises(InputError, match="7 visual tokens lie on no grid"):
-        _codes.classes(codes, Layout(counts=(7, 4), grids=(None, None)), 8)
+        _classes.classes(codes, Layout(counts=(7, 4), grids=(None, None)), eight)
 
 
 def test_what_lies_in_no_cell_is_not_hidden():
@@ -102,7 +109,7 @@ def test_what_lies_in_no_cell_is_not_hidden():
     batch = Batch(input_ids=ids, valid=ids == 0, prompt=ids == 0, image_slot=torch.arange(3)[None])
     batch = replace(batch, targets={"regions": torch.tensor([True, True, False])})
     told = torch.tensor([[False, False], [True, False], [False, True]])
-    assert _codes.beside(batch, told).targets["regions"].tolist() == [False, True, False]
+    assert _classes.beside(batch, told).targets["regions"].tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -115,16 +122,35 @@ def test_what_lies_in_no_cell_is_not_hidden():
     ],
 )
 def test_codes_are_wanted_where_hidden_patches_have_classes(objective, wanted):
-    assert _codes.wanted(Stage(steps=1, objective=objective)) is wanted
+    assert _classes.wanted(Stage(steps=1, objective=objective)) is wanted
 
 
 def test_a_run_without_a_tokenizer_and_another_mode_are_refused(tmp_path):
     made = tokenizer(tmp_path / "other", mode="letterbox")
     own = Processor(tokenizer=word_tokenizer(["a"]), config=ProcessorConfig(image=ImageTransform(size=16)))
     with pytest.raises(InputError, match="in mode letterbox, and this model in square"):
-        _codes.Tokenizer(str(tmp_path / "other"), own)
+        _classes.Tokenizer(str(tmp_path / "other"), own)
     made.model.vision = made.model.connector = None
     made.model.config = replace(made.model.config, vision=None, connector=None)
     made.save(tmp_path / "none")
     with pytest.raises(InputError, match="holds no image tokenizer"):
-        _codes.Tokenizer(str(tmp_path / "none"), own)
+        _classes.Tokenizer(str(tmp_path / "none"), own)
+
+
+def test_the_imagenet_classifier_tells_cells_by_their_chances(tmp_path):
+    """A cat's picture: the chances of every cell are whole, and most cells agree with the classifier of the whole."""
+    from PIL import Image
+    from skimage import data
+
+    path = tmp_path / "cat.png"
+    Image.fromarray(data.chelsea()).save(path)
+    own = Processor(tokenizer=word_tokenizer(["a"]), config=ProcessorConfig(image=ImageTransform(size=256)))
+    teller = _classes.ImageNet(own)
+    known = _classes.of("imagenet", own, lambda sizes: Layout.of_grids([(4, 4)] * len(sizes)))
+    with torch.no_grad():
+        told = known([path])
+        whole = teller.part.logits(teller.transform.pixels([path]).values)[0]
+    assert told.shape == (16, 1000)
+    torch.testing.assert_close(told.sum(1), torch.ones(16))
+    assert int(told.mean(0).argmax()) in whole.topk(3).indices.tolist()
+    assert 281 <= int(told.mean(0).argmax()) <= 285  # ImageNet's cats
