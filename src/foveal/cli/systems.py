@@ -18,7 +18,7 @@ def command(as_json: bool = typer.Option(False, "--json", help="Print one JSON l
         _show.print_json(rows)
         return
     console = _show.console()
-    heads = ["family", "system", "paper", "recipe", "vision", "the rest", "parameters"]
+    heads = ["family", "system", "paper", "recipe", "vision", "parameters"]
     lines = [
         [
             entry["family"],
@@ -36,6 +36,7 @@ def command(as_json: bool = typer.Option(False, "--json", help="Print one JSON l
 
 
 FAMILIES = ("early", "mid", "late", "hybrid")
+MANY = 1 << 16  # words: more than any part of a recipe speaks of by number
 
 
 def row(recipe: Any) -> dict[str, Any]:
@@ -47,12 +48,10 @@ def row(recipe: Any) -> dict[str, Any]:
         raise InputError(f"recipe {recipe.name} is of family {recipe.family!r}; give one of {', '.join(FAMILIES)}")
     given = recipe.model["language"]
     vocabulary = None if isinstance(given, str) else given.get("vocabulary")
-    counts = parameters(recipe.model, vocabulary or 1)
-    if vocabulary is None:  # what each word adds, taken off once: the words are the data's
-        counts = {
-            part: 2 * count - more
-            for (part, count), more in zip(counts.items(), parameters(recipe.model, 2).values(), strict=True)
-        }
+    counts = parameters(recipe.model, vocabulary or MANY)
+    if vocabulary is None:  # the words are the data's: what each adds is taken off
+        more = parameters(recipe.model, MANY + 1)
+        counts = {part: count - MANY * (more[part] - count) for part, count in counts.items()}
     header = {name: getattr(recipe, name) for name in ("system", "family", "paper", "about")}
     return {
         "recipe": recipe.name,
@@ -79,11 +78,7 @@ def parameters(model: Mapping[str, Any], vocabulary: int) -> dict[str, int]:
 def _sizes(counts: Mapping[str, int], vocabulary: int | None) -> list[str]:
     words = "" if vocabulary else " + words"
     vision = counts.get("vision", 0)
-    return [
-        _millions(vision) if vision else "-",
-        _millions(counts["all"] - vision) + words,
-        _millions(counts["all"]) + words,
-    ]
+    return [_millions(vision) if vision else "-", _millions(counts["all"]) + words]
 
 
 def _millions(count: int) -> str:
