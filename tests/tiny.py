@@ -2,6 +2,7 @@
 
 import torch
 
+from foveal.models import assembly
 from foveal.models.causal import assemble
 from foveal.models.config import ModelConfig
 from foveal.preprocess.processor import Processor, ProcessorConfig
@@ -35,4 +36,14 @@ def tiny_painter(texts, *, seed=0, context=60):
     fusion = {"name": "vocabulary", "codes": 12, "first": len(tokenizer)}
     model = assemble(ModelConfig.parse({**parts, "fusion": fusion})).eval()
     torch.nn.init.normal_(model.vision.codebook.weight)  # codes that differ make pictures that differ
+    return Run(model, processor, about={"recipe": "tiny"})
+
+
+def tiny_tokenizer(*, seed=0):
+    """A run that is an image tokenizer alone: 12 codes on 2 x 2 cells of images of 16 x 16 pixels."""
+    torch.manual_seed(seed)
+    vq = {"name": "vq", "codes": 12, "width": 8, "latent": 4, "base": 32, "multiples": [1, 2], "fold": 4, "blocks": 1}
+    model = assembly.assemble(ModelConfig.parse({"assembly": "autoencoder", "vision": {**vq, "resolution": 16}})).eval()
+    torch.nn.init.normal_(model.vision.codebook.weight)
+    processor = Processor(tokenizer=word_tokenizer(["a"]), config=ProcessorConfig(image=ImageTransform(size=16)))
     return Run(model, processor, about={"recipe": "tiny"})

@@ -122,6 +122,7 @@ def read(recipe: str, assignments: Sequence[str] = (), *, data: Path | None = No
 
 def of(given: Mapping[str, Any], *, name: str) -> Recipe:
     """A recipe out of plain mappings; every part of it is checked before anything is made."""
+    from foveal.models import assembly
     from foveal.models.config import ModelConfig
     from foveal.preprocess.processor import ProcessorConfig
 
@@ -136,20 +137,21 @@ def of(given: Mapping[str, Any], *, name: str) -> Recipe:
         if recipe.model or recipe.processor or len(recipe.init) > 1:
             raise InputError("init.from brings its own model and processor; leave those keys out of the recipe")
     else:
-        language = {"vocabulary": 1, **_component(recipe.model.get("language"), "language")}
-        ModelConfig.parse({**recipe.model, "language": language})
+        assembly.check(ModelConfig.parse(worded(recipe.model, 1)))
         made = ("tokenizer", "answers") if isinstance(recipe.processor.get("answers"), int) else ("tokenizer",)
         settings = {key: value for key, value in recipe.processor.items() if key not in made}
         parse(ProcessorConfig, _detection.named(settings), where="recipe.processor")
     return blind(recipe) if recipe.text_only else recipe
 
 
-def _component(given: Any, part: str) -> dict[str, Any]:
-    if isinstance(given, str):
-        return {"name": given}
-    if not isinstance(given, Mapping):
-        raise InputError(f"the recipe's model has no {part}; give it a component, such as {part}: {{name: decoder}}")
-    return dict(given)
+def worded(model: Mapping[str, Any], words: int) -> dict[str, Any]:
+    """A recipe's model whose language has so many words where it names no number; one without language as it is."""
+    given = model.get("language")
+    return dict(model) if given is None else {**model, "language": {"vocabulary": words, **_component(given)}}
+
+
+def _component(given: Mapping[str, Any] | str) -> dict[str, Any]:
+    return {"name": given} if isinstance(given, str) else dict(given)
 
 
 def blind(recipe: Recipe) -> Recipe:
@@ -260,15 +262,15 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
     _codes.check(recipe.model, len(tokenizer))
     processor = Processor(tokenizer=tokenizer, config=parse(ProcessorConfig, settings, where="recipe.processor"))
     words = len(tokenizer) if processor.speller is None else processor.speller.vocabulary
-    language = {"vocabulary": words, **_component(recipe.model.get("language"), "language")}
-    if words > language["vocabulary"]:
+    model = worded(recipe.model, words)
+    if words > (known := (model.get("language") or {}).get("vocabulary", words)):
         raise InputError(
-            f"the tokenizer has {words} words, the model's vocabulary {language['vocabulary']}; "
+            f"the tokenizer has {words} words, the model's vocabulary {known}; "
             "leave model.language.vocabulary out, or raise it"
         )
     heads = _heads(recipe.model, processor)
     torch.manual_seed(recipe.seed)
-    built = foveal.build({"model": {**recipe.model, **heads, "language": language}, "init": recipe.init})
+    built = foveal.build({"model": {**model, **heads}, "init": recipe.init})
     built.processor = processor
     return built
 
@@ -292,7 +294,7 @@ def _heads(model: Mapping[str, Any], processor: Any) -> dict[str, Any]:
     heads, answers = dict(model.get("heads") or {}), processor.config.answers
     if "answer" not in heads or answers is None:
         return {}
-    heads["answer"] = {**_component(heads["answer"], "answer head"), "labels": len(answers)}
+    heads["answer"] = {**_component(heads["answer"]), "labels": len(answers)}
     return {"heads": heads}
 
 

@@ -46,9 +46,9 @@ def row(recipe: Any) -> dict[str, Any]:
             raise InputError(f"recipe {recipe.name} has no {field}; give it one, for foveal systems to show")
     if recipe.family not in FAMILIES:
         raise InputError(f"recipe {recipe.name} is of family {recipe.family!r}; give one of {', '.join(FAMILIES)}")
-    given = recipe.model["language"]
+    given = recipe.model.get("language") or {"vocabulary": 0}  # where nothing is read or written
     vocabulary = None if isinstance(given, str) else given.get("vocabulary")
-    counts = parameters(recipe.model, vocabulary or MANY)
+    counts = parameters(recipe.model, MANY if vocabulary is None else vocabulary)
     if vocabulary is None:  # the words are the data's: what each adds is taken off
         more = parameters(recipe.model, MANY + 1)
         counts = {part: count - MANY * (more[part] - count) for part, count in counts.items()}
@@ -63,12 +63,11 @@ def row(recipe: Any) -> dict[str, Any]:
 
 def parameters(model: Mapping[str, Any], vocabulary: int) -> dict[str, int]:
     """How many parameters each part of a model has, each weight once; counted on a model that takes no memory."""
+    from foveal.cli._recipe import worded
     from foveal.models.assembly import empty
     from foveal.models.config import ModelConfig
 
-    given = model["language"]
-    language = {"name": given} if isinstance(given, str) else given
-    built = empty(ModelConfig.parse({**model, "language": {**language, "vocabulary": vocabulary}}))
+    built = empty(ModelConfig.parse(worded(model, vocabulary)))
     counts = dict.fromkeys((name for name, part in built.named_children() if part is not None), 0)
     for name, weight in built.named_parameters():
         counts[name.partition(".")[0]] += weight.numel()
@@ -76,7 +75,7 @@ def parameters(model: Mapping[str, Any], vocabulary: int) -> dict[str, int]:
 
 
 def _sizes(counts: Mapping[str, int], vocabulary: int | None) -> list[str]:
-    words = "" if vocabulary else " + words"
+    words = " + words" if vocabulary is None else ""
     vision = counts.get("vision", 0)
     return [_millions(vision) if vision else "-", _millions(counts["all"]) + words]
 

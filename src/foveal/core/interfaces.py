@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from foveal.core.types import Batch, Cache, Grid, Layout, Pixels, Stream, VisualTokens
+from foveal.core.types import Batch, Cache, Grid, Layout, Pixels, Reconstruction, Stream, VisualTokens
 
 
 @runtime_checkable
@@ -20,6 +20,22 @@ class VisionEncoder(Protocol):
 
     def __call__(self, pixels: Pixels) -> VisualTokens:
         """Exactly the planned tokens."""
+        ...
+
+
+@runtime_checkable
+class ImageTokenizer(VisionEncoder, Protocol):
+    """A vision encoder whose tokens are entries of a codebook, and that makes pixels of them again."""
+
+    codebook: nn.Embedding
+
+    @property
+    def levels(self) -> Sequence[nn.Module]:
+        """The parts, of either direction, that one map after the other goes through."""
+        ...
+
+    def reconstruct(self, values: Tensor) -> Reconstruction:
+        """Pixels `[I C H W]` through their codes and back."""
         ...
 
 

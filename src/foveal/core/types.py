@@ -296,5 +296,19 @@ class Answer:
     boxes: tuple[Box, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """Pixels out of codes, and the two losses that bring states and codebook together (1711.00937, equation 3).
+
+    `states` are what the encoder said of every cell before the nearest of the codebook's entries, `codes`, was taken.
+    """
+
+    pixels: Float[Tensor, "I C H W"]
+    codes: Int[Tensor, "I h w"]
+    states: Float[Tensor, "I h w E"]
+    commitment: Float[Tensor, ""]
+    codebook: Float[Tensor, ""]
+
+
 for _type in (Pixels, VisualTokens, Regions, Query, Batch, Output):
     torch.export.register_dataclass(_type)

@@ -7,12 +7,18 @@ from typing import Any
 from foveal.core.errors import unknown
 from foveal.models.config import ModelConfig
 
-_ASSEMBLIES = ("causal", "masked", "seq2seq")
+_ASSEMBLIES = ("autoencoder", "causal", "masked", "seq2seq")
 
 
 def assemble(config: ModelConfig) -> Any:
     """A model with fresh weights. Raises InputError for an unknown assembly and for parts that do not fit."""
     return _file(config).assemble(config)
+
+
+def check(config: ModelConfig) -> None:
+    """Raises InputError for an unknown assembly, and for a component that it cannot do without and is not named."""
+    for room in _file(config).NEEDS:
+        config.part(room)
 
 
 def empty(config: ModelConfig) -> Any:

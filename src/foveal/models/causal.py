@@ -13,6 +13,7 @@ from foveal.core.types import IGNORE, Batch, Cache, Output
 from foveal.models.config import ModelConfig
 from foveal.models.parts import Sight, flow, sight, unfilled
 
+NEEDS = ("language", "fusion", "head")
 Keep = Literal["all", "last", "labelled"]  # where logits are wanted
 
 
@@ -79,18 +80,18 @@ def _kept(hidden: Float[Tensor, "B L D"], batch: Batch, keep: Keep) -> Float[Ten
 
 def assemble(config: ModelConfig) -> Causal:
     """A model with fresh weights; widths meet here. Raises InputError where parts do not fit."""
-    language = build("language", config.language)
-    fusion = build("fusion", config.fusion, width=language.width, depth=language.depth)
+    wanted, fused = config.part("language"), config.part("fusion")
+    language = build("language", wanted)
+    fusion = build("fusion", fused, width=language.width, depth=language.depth)
     if not fusion.causal:
-        raise InputError(f"fusion {config.fusion.name!r} lets text see later text, and a causal model must not")
+        raise InputError(f"fusion {fused.name!r} lets text see later text, and a causal model must not")
     if getattr(fusion, "fills_memory", False) != getattr(language, "reads_memory", False):
         raise InputError(
-            f"fusion {config.fusion.name!r} and language {config.language.name!r} differ on who looks at the images; "
+            f"fusion {fused.name!r} and language {wanted.name!r} differ on who looks at the images; "
             "take 'memory' with 'sequence_decoder', or neither"
         )
-    head = build(
-        "heads", config.head, width=language.width, vocabulary=language.vocabulary, table=language.embedding.weight
-    )
+    sizes = {"width": language.width, "vocabulary": language.vocabulary}
+    head = build("heads", config.part("head"), **sizes, table=language.embedding.weight)
     vision, connector = sight(config, width=language.width, fusion=fusion)
     _check_words(getattr(fusion, "words", None), language.vocabulary)
     return Causal(config=config, language=language, fusion=fusion, head=head, vision=vision, connector=connector)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foveal.core.config import dump
-from foveal.core.errors import unknown
-from foveal.core.lookup import Spec, spec
+from foveal.core.errors import InputError, unknown
+from foveal.core.lookup import Spec, names, spec
 
 _ROOMS = {"vision": "vision", "connector": "connectors", "fusion": "fusion", "language": "language", "head": "heads"}
 _OTHERS = ("heads", "features", "assembly")
@@ -14,7 +14,7 @@ _OTHERS = ("heads", "features", "assembly")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """One component of each room; without `vision` it is a language model alone.
+    """One component of each room; without `vision` it is a language model alone, without `language` an image tokenizer.
 
     A `connector` of null is none: the fusion reads the codes of the vision encoder.
 
@@ -22,9 +22,9 @@ class ModelConfig:
     are made elsewhere, in the place of a vision encoder. An assembly with several outputs has `heads` by name.
     """
 
-    language: Spec
-    head: Spec
-    fusion: Spec
+    language: Spec | None = None
+    head: Spec | None = None
+    fusion: Spec | None = None
     vision: Spec | None = None
     connector: Spec | None = None
     heads: Mapping[str, Spec] = field(default_factory=dict)
@@ -41,11 +41,20 @@ class ModelConfig:
         heads = {name: spec("heads", head) for name, head in (given.get("heads") or {}).items()}
         bare = "connector" in given and given["connector"] is None
         given = {key: value for key, value in given.items() if key in _ROOMS}
-        filled = {"fusion": "prefix", "head": "language_model", **{k: v for k, v in given.items() if v is not None}}
-        if "vision" in filled or "features" in others:
-            filled |= {} if bare else {"connector": filled.get("connector", "linear")}
-        filled.setdefault("language", {})
+        filled = {key: value for key, value in given.items() if value is not None}
+        if "language" in filled:
+            seen = "vision" in filled or "features" in others
+            defaults = {"fusion": "prefix", "head": "language_model", **({"connector": "linear"} if seen else {})}
+            filled = {key: value for key, value in defaults.items() if key != "connector" or not bare} | filled
         return cls(**{key: spec(_ROOMS[key], value) for key, value in filled.items()}, heads=heads, **others)
+
+    def part(self, room: str) -> Spec:
+        """The component of a room that the assembly cannot do without; raises InputError where none is named."""
+        found = getattr(self, room)
+        if found is None:
+            known = ", ".join(names(_ROOMS[room]))
+            raise InputError(f"assembly {self.assembly!r} needs {room} and the model names none; take one of {known}")
+        return found
 
     def dump(self) -> dict[str, Any]:
         """Plain mappings that `parse` reads back."""

@@ -14,6 +14,8 @@ from foveal.core.types import Batch, Output, Stream
 from foveal.models.config import ModelConfig
 from foveal.models.parts import Sight, flow, sight, unfilled
 
+NEEDS = ("language", "fusion")
+
 
 class Masked(Sight):
     """Vision encoder, connector, fusion, language encoder and heads, in that order."""
@@ -103,8 +105,8 @@ def assemble(config: ModelConfig) -> Masked:
     """A model with fresh weights; widths meet here. Raises InputError where parts do not fit."""
     if not config.heads:
         raise InputError("a masked model has no heads; name at least one under 'heads'")
-    language = build("language", config.language)
-    fusion = build("fusion", config.fusion, width=language.width, depth=language.depth)
+    language = build("language", config.part("language"))
+    fusion = build("fusion", config.part("fusion"), width=language.width, depth=language.depth)
     vision, connector = sight(config, width=language.width, fusion=fusion)
     seen = vision.width if vision is not None else config.features or language.width
     heads = {name: _head(name, filled(head, seen), language, fusion) for name, head in config.heads.items()}

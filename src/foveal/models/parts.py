@@ -1,6 +1,6 @@
 """What every assembly has in common: how it sees, and how a stream flows through the layers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -28,6 +28,12 @@ class Sight(nn.Module):
     vision: VisionEncoder | None
     connector: Connector | None
     fusion: Fusion
+    language: LanguageModel
+
+    @property
+    def layers(self) -> Iterable[nn.Module]:
+        """What one state after the other goes through: those of the language model."""
+        return self.language.layers
 
     def worded(self, batch: Batch, visual: VisualTokens | None) -> Batch:
         """The batch with the words that its images are, where the fusion makes such of them."""
@@ -98,7 +104,7 @@ def sight(config: ModelConfig, *, width: int, fusion: Fusion) -> tuple[VisionEnc
     bare = config.connector is None
     if config.vision is not None and (read or bare) and (codes != read or not bare):
         raise InputError(
-            f"fusion {config.fusion.name!r} reads {read or 'no'} codes, vision {config.vision.name!r} has "
+            f"fusion {config.part('fusion').name!r} reads {read or 'no'} codes, vision {config.vision.name!r} has "
             f"{codes or 'none'}, and the connector is {config.connector.name if config.connector else 'null'}; "
             "take 'vocabulary' with the codes of 'vq' and a connector of null, or give the fusion a connector"
         )

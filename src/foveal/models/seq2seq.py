@@ -5,6 +5,7 @@ Such a model is a causal one whose layers read a memory: the same forward, check
 
 from foveal.core.errors import InputError
 from foveal.models import causal
+from foveal.models.causal import NEEDS as NEEDS
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.models.parts import unfilled
@@ -17,7 +18,7 @@ def assemble(config: ModelConfig) -> Causal:
     model = causal.assemble(config)
     if not getattr(model.language, "reads_memory", False):
         raise InputError(
-            f"language {config.language.name!r} reads no memory, and a seq2seq model must; use sequence_decoder"
+            f"language {config.part('language').name!r} reads no memory, and a seq2seq model must; use sequence_decoder"
         )
     return model
 

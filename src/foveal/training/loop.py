@@ -159,8 +159,7 @@ class _Run:
         with ExitStack() as stack:
             merged = stack.enter_context(adapted(self.model, stage.lora))
             chosen = stack.enter_context(learning(self.model, stage))
-            layers = self.model.language.layers  # type: ignore[union-attr]
-            stack.enter_context(recomputed(layers, wanted=stage.checkpointing))  # type: ignore[arg-type]
+            stack.enter_context(recomputed(self.model.layers, wanted=stage.checkpointing))  # type: ignore[arg-type]
             scored = Scored(self.model, objective(stage.objective), precision=stage.precision)
             scored, adam = self.accelerator.prepare(scored, optimizer(self.model, chosen, stage))
             self.learned |= checkpoint.names_of(self.model, chosen)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
-from foveal.core.types import Grid, Layout, Pixels, VisualTokens
+from foveal.core.types import Grid, Layout, Pixels, Reconstruction, VisualTokens
 from foveal.layers.attention import attend
 
 _GROUPS = 32  # of channels that are normed together
@@ -38,16 +38,6 @@ class Config:
     channels: int = 3
     fold: int = 1
     decoder: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reconstruction:
-    """Pixels out of codes, and the two losses that bring states and codebook together (1711.00937, equation 3)."""
-
-    pixels: Float[Tensor, "I C H W"]
-    codes: Int[Tensor, "I h w"]
-    commitment: Float[Tensor, ""]
-    codebook: Float[Tensor, ""]
 
 
 def nearest(states: Float[Tensor, "N E"], codebook: Float[Tensor, "K E"]) -> Int[Tensor, " N"]:
@@ -239,6 +229,12 @@ class Vq(nn.Module):
         self.out_of.requires_grad_(decoder)
 
     @property
+    def levels(self) -> list[nn.Module]:
+        """The levels of the encoder, then those of the decoder where there is one."""
+        sides = [self.encoder] if self.decoder is None else [self.encoder, self.decoder]
+        return [level for side in sides for level in side.levels]
+
+    @property
     def grid(self) -> Grid:
         """The cells of an image of the resolution that the tokenizer is made for."""
         return self.resolution // self.cell, self.resolution // self.cell
@@ -287,7 +283,7 @@ class Vq(nn.Module):
         chosen = self.codebook(codes)
         commitment, codebook = codebook_losses(states, chosen)
         pixels = self._draw(straight_through(states, chosen.detach()))
-        return Reconstruction(pixels=pixels, codes=codes, commitment=commitment, codebook=codebook)
+        return Reconstruction(pixels=pixels, codes=codes, states=states, commitment=commitment, codebook=codebook)
 
     def _draw(self, entries: Float[Tensor, "I h w E"]) -> Float[Tensor, "I C H W"]:
         if self.decoder is None:

@@ -10,6 +10,7 @@ import yaml
 from torch import Tensor
 
 from foveal.core.errors import InputError, unknown
+from foveal.models.autoencoder import Autoencoder
 from foveal.models.causal import Causal
 from foveal.models.masked import Masked
 from foveal.preprocess.processor import Processor
@@ -21,7 +22,7 @@ _KEYS = ("foveal", "model", "processor", "external", "origin", "about")
 
 def write_run(
     path: str | os.PathLike[str],
-    model: Causal | Masked,
+    model: Causal | Masked | Autoencoder,
     processor: Processor | None,
     *,
     external: Mapping[str, str] | None = None,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError, unknown
 from foveal.core.lookup import Spec
+from foveal.models.autoencoder import Autoencoder
 from foveal.models.causal import Causal
 from foveal.models.masked import Masked
 from foveal.weights import decoder, efficientnet_lite, files, smollm2, vision_towers
@@ -48,7 +49,7 @@ def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: weight for name, weight in state.items()}
 
 
-def initialise(model: Causal | Masked, sources: Mapping[str, str]) -> None:
+def initialise(model: Causal | Masked | Autoencoder, sources: Mapping[str, str]) -> None:
     """Fill the parts that `sources` name; every weight of such a part must come, in its shape."""
     wanted = model.state_dict()
     for part, source in sources.items():

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.example import Box
-from foveal.core.types import Answer, Batch, Output
+from foveal.core.types import Answer, Batch, Output, Reconstruction
 from foveal.decode.choose import choose
 from foveal.decode.generate import generate
 from foveal.models.assembly import empty
+from foveal.models.autoencoder import Autoencoder
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.models.detect import detect
@@ -37,7 +38,7 @@ class Run(nn.Module):
 
     def __init__(
         self,
-        model: Causal | Masked,
+        model: Causal | Masked | Autoencoder,
         processor: Processor | None = None,
         *,
         external: Mapping[str, str] | None = None,
@@ -48,16 +49,17 @@ class Run(nn.Module):
         self.model, self.processor = model, processor
         self.external, self.origin, self.about = dict(external or {}), dict(origin or {}), dict(about or {})
 
-    def forward(self, batch: Batch, **wanted: Any) -> Output:
+    def forward(self, batch: Batch, **wanted: Any) -> Output | Reconstruction:
         """The model's output for a batch."""
         return self.model(batch, **wanted)
 
     def generate(self, batch: Batch, *, max_new_tokens: int, **settings: Any) -> Int[Tensor, "B M"]:
         """New tokens alone, stopping at the processor's stop tokens; or the places of the answers that it chooses."""
-        if isinstance(self.model, Masked):
-            return choose(self.model, batch)
+        model = self._speaker()
+        if isinstance(model, Masked):
+            return choose(model, batch)
         stops = self.processor.stop_ids if self.processor is not None else ()
-        return generate(self.model, batch, **{"stop_ids": stops, **settings, "max_new_tokens": max_new_tokens})
+        return generate(model, batch, **{"stop_ids": stops, **settings, "max_new_tokens": max_new_tokens})
 
     def answer(self, images: Any, text: str, **settings: Any) -> Answer:
         """Answer a question about images (one or several: paths or opened pictures; None or [] for text alone)."""
@@ -66,19 +68,27 @@ class Run(nn.Module):
 
     def stream_answer(self, images: Any, text: str, **settings: Any) -> Iterator[Answer]:
         """The answer so far, after every token; a run that spells tells all of one picture at once (`tell.told`)."""
-        talker = self._talker()
+        model, talker = self._speaker(), self._talker()
         if talker.speller is not None:
             drawn = {name: settings[name] for name in ("sampling",) if name in settings}
-            return iter([told(self.model, talker, images, text, **drawn)])
-        return stream_answer(self.model, talker, images, text, **settings)
+            return iter([told(model, talker, images, text, **drawn)])
+        return stream_answer(model, talker, images, text, **settings)
 
     def detect(self, images: Sequence[Any], **settings: Any) -> list[tuple[Box, ...]]:
         """The objects in each picture, the surest first; raises InputError for a run that finds none."""
-        return detect(self.model, self._talker(), images, **settings)
+        return detect(self._speaker(), self._talker(), images, **settings)
 
     def draw(self, asked: Sequence[Asked | str], **settings: Any) -> list[Image.Image]:
         """A picture for each prompt; raises InputError for a run that draws none."""
-        return draw(self.model, self._talker(), asked, **settings)
+        return draw(self._speaker(), self._talker(), asked, **settings)
+
+    def _speaker(self) -> Causal | Masked:
+        if isinstance(self.model, Autoencoder):
+            raise InputError(
+                "this run is an image tokenizer, which neither reads nor writes words; score it with foveal eval, or "
+                "train a model over it: foveal train chameleon init.vision=RUN"
+            )
+        return self.model
 
     def _talker(self) -> Processor:
         if self.processor is None:
