@@ -109,13 +109,14 @@ def detection(
 ) -> dict[str, Any]:
     """Average precision of a run over every picture of a data set, or of a COCO annotation file (`.json`).
 
-    Writes what was found to `results` in COCO's layout where that is wanted. Without `sampling` places are those of the
-    best tokens; classes always are. Raises InputError for data without boxes,
-    a file of another layout, and where pycocotools is not installed.
+    And how well it does each further task that it learned. Writes what was found to `results` in COCO's layout where
+    that is wanted. Without `sampling` places are those of the best tokens; classes always are. Raises InputError for
+    data without boxes, a file of another layout, and where pycocotools is not installed.
     """
     import importlib
     import time
 
+    from foveal.cli import _tasks
     from foveal.evaluation import detection as scoring
     from foveal.models.detect import detect
 
@@ -140,7 +141,9 @@ def detection(
         write(results, rows)
     scored = scoring.precision(there, rows)
     told = {"pictures": len(pictures), "boxes": len(there["annotations"]), "seconds": seconds}
-    return {**told, **scored.summary, "classes": dict(scored.classes)}
+    asked = _tasks.questions(data, split, pictures)
+    more = _tasks.tasks(loaded, pictures, found, there, asked, batch=batch, settings=settings, progress=progress)
+    return {**told, **scored.summary, "classes": dict(scored.classes), **({"tasks": more} if more else {})}
 
 
 def write(out: Path, value: Any) -> None:
@@ -154,8 +157,8 @@ def write(out: Path, value: Any) -> None:
 
 
 def show(console: "Console", told: Mapping[str, Any]) -> None:
-    """The table of a detection run's scores: all classes, and each of them."""
-    from foveal.cli import _show
+    """The tables of a detection run's scores: all classes, each of them, and further tasks."""
+    from foveal.cli import _show, _tasks
 
     def share(value: float | None) -> str:
         return "-" if value is None else f"{100 * value:.1f}"
@@ -164,6 +167,8 @@ def show(console: "Console", told: Mapping[str, Any]) -> None:
     console.print(_show.table(["of all classes", "%"], summary))
     each = sorted(told["classes"].items(), key=lambda one: -(one[1] or 0.0))
     console.print(_show.table(["AP of the class", "%"], [[name, share(value)] for name, value in each]))
+    if "tasks" in told:
+        _tasks.show(console, told["tasks"])
     console.print(f"\n{told['boxes']:,} boxes in {told['pictures']:,} pictures, found in {told['seconds']:.1f} s")
 
 

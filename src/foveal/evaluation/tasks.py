@@ -1,0 +1,28 @@
+"""How near what was told of a picture comes to what is so, where it is one box or a few words."""
+
+from collections import Counter
+
+from foveal.core.example import Box
+
+
+def overlap(first: Box, second: Box) -> float:
+    """The area that two boxes share, over the area that they cover together: from 0 to 1."""
+    (left, top, right, bottom), (begin, high, end, low) = first.xyxy, second.xyxy
+    shared = max(0.0, min(right, end) - max(left, begin)) * max(0.0, min(bottom, low) - max(top, high))
+    return shared / (_area(first) + _area(second) - shared)
+
+
+def agreement(said: str, right: str) -> float:
+    """The harmonic mean of the share of said words that are right, and of right words that are said (SQuAD's F1)."""
+    mine, theirs = Counter(_words(said)), Counter(_words(right))
+    shared = (mine & theirs).total()
+    return 2 * shared / max(1, mine.total() + theirs.total())
+
+
+def _area(box: Box) -> float:
+    left, top, right, bottom = box.xyxy
+    return (right - left) * (bottom - top)
+
+
+def _words(text: str) -> list[str]:
+    return "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()

@@ -1,0 +1,60 @@
+"""A run of many tasks in one vocabulary: trained, and each task scored."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from foveal.cli.main import run
+from tests.cli.test_detection import TINY
+
+
+@pytest.fixture
+def marked(painted):
+    """The painted pictures, with an outline and two keypoints of each box, and a caption of each picture."""
+    lines = []
+    for line in map(json.loads, Path("data/train.jsonl").read_text().splitlines()):
+        colour = line["boxes"][0]["label"]
+        line["boxes"][0] |= {
+            "segmentation": [[0, 0, 16, 0, 16, 16, 0, 16]], "keypoints": [4, 4, 2, 12, 12, 2]
+        }  # fmt: skip
+        if line["meta"]["kind"] == "size":
+            line["meta"]["kind"] = "caption"
+            line["messages"][1]["content"][0]["text"] = f"all {colour}"
+        lines.append(json.dumps(line))
+    Path("data/train.jsonl").write_text("\n".join(lines))
+    return painted
+
+
+def recipe(weights):
+    tasks = {"weights": weights, "max_points": 8, "max_words": 8, "text_shift": 1017}
+    detection = {**TINY["processor"]["detection"], "tasks": tasks}
+    model = {**TINY["model"], "language": {**TINY["model"]["language"], "context": 26}}
+    stage = {**TINY["training"]["stages"][0], "group": False, "group_limit": None, "batch_size": 12, "steps": 120}
+    training = {**TINY["training"], "stages": [stage]}
+    return {**TINY, "model": model, "processor": {**TINY["processor"], "detection": detection}, "training": training}
+
+
+def test_every_task_is_trained_and_scored(marked, capsys):
+    weights = {"detect": 1.0, "mask": 1.0, "keypoints": 1.0, "caption": 1.0, "find": 1.0}
+    Path("tiny.yaml").write_text(yaml.safe_dump(recipe(weights)))
+    assert run(["train", "tiny.yaml"]) == 0
+    capsys.readouterr()
+    where = ["eval", "--run", "runs/tiny", "--data", "data", "--split", "train"]
+    assert run([*where, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["tasks"]
+    assert {task: row["count"] for task, row in told.items()} == {"mask": 6, "keypoints": 6, "find": 6, "caption": 6}
+    assert all(0 <= row["score"] <= 1 for row in told.values())
+    assert told["caption"]["score"] > 0.5 and told["find"]["score"] > 0.5
+    assert run([*where, "--limit", "2"]) == 0
+    table = capsys.readouterr().out
+    assert "asked boxes" in table and "outlines: AP50" in table and "2 pictures" in table
+
+
+def test_tasks_that_were_not_learned_are_not_scored(marked, capsys):
+    Path("tiny.yaml").write_text(yaml.safe_dump(recipe({"detect": 1.0, "caption": 1.0})))
+    assert run(["train", "tiny.yaml", "training.stages.0.steps=2"]) == 0
+    capsys.readouterr()
+    assert run(["eval", "--run", "runs/tiny", "--data", "data", "--split", "train", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["tasks"]) == {"caption"}
