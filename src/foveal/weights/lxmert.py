@@ -1,46 +1,35 @@
 """LXMERT checkpoints of Hugging Face (1908.07490): words and regions in two streams that meet by one attention."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
-from foveal.core.types import IGNORE, Batch, Layout, VisualTokens
+from foveal.core.types import IGNORE, Batch
 from foveal.models.config import ModelConfig
 from foveal.models.masked import Masked, empty
+from foveal.weights.bert import EMBEDDINGS, beside, block, masked_words, share
 from foveal.weights.files import read_checkpoint, write_checkpoint, write_json
 from foveal.weights.names import Renaming, Rule, load_strict, prefixed
 
 KINDS = ("lxmert",)
 
-_SELF = {"attention.query": "self.query", "attention.key": "self.key", "attention.value": "self.value",
-         "attention.out": "output.dense", "attention_norm": "output.LayerNorm"}  # fmt: skip
 _REGIONS: list[Rule] = [
     ("connector.map.*", "encoder.visn_fc.visn_fc.*"),
     ("connector.norm.*", "encoder.visn_fc.visn_layer_norm.*"),
     ("connector.box_map.*", "encoder.visn_fc.box_fc.*"),
     ("connector.box_norm.*", "encoder.visn_fc.box_layer_norm.*"),
 ]
-_WORDS: list[Rule] = [
-    ("language.embedding.weight", "embeddings.word_embeddings.weight"),
-    ("language.positions.weight", "embeddings.position_embeddings.weight"),
-    ("language.types.weight", "embeddings.token_type_embeddings.weight"),
-    ("language.input_norm.*", "embeddings.LayerNorm.*"),
-    (None, "embeddings.position_ids"),
-]
 _POOLED = ("pooled", "matching", "answer")  # heads that share the reference's one pooler
 _OBJECTS = ("obj", "attr", "feat")  # heads that share one transform
 _HEADS: list[Rule] = [
-    ("heads.words.transform.*", "cls.predictions.transform.dense.*"),
-    ("heads.words.norm.*", "cls.predictions.transform.LayerNorm.*"),
-    ("heads.words.bias", ("cls.predictions.bias", "cls.predictions.decoder.bias")),
-    ("heads.words.table", "cls.predictions.decoder.weight"),
+    *masked_words("words"),
     ("heads.matching.classes.*", "cls.seq_relationship.*"),
     ("heads.answer.up.*", "answer_head.logit_fc.0.*"),
     ("heads.answer.inner_norm.*", "answer_head.logit_fc.2.*"),
@@ -56,25 +45,17 @@ def matches(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") in KINDS
 
 
-def _block(ours: str, theirs: str, *, attention: str, up: str, down: str) -> list[Rule]:
-    """The rules of one block, whose attention and feed-forward lie in these parts of theirs."""
-    own = {mine: f"{attention}.{yours}" for mine, yours in _SELF.items()}
-    own |= {"feed.up": f"{up}.dense", "feed.down": f"{down}.dense", "feed_norm": f"{down}.LayerNorm"}
-    return [(f"{ours}.{mine}.*", f"{theirs}.{yours}.*") for mine, yours in own.items()]
-
-
 def renaming(config: Mapping[str, Any], heads: Mapping[str, Any]) -> Renaming:
     """Between the reference's weight names and ours, for a model with these heads."""
     alone, cross = config.get("l_layers", 9), config.get("x_layers", 5)
-    bert = {"attention": "attention", "up": "intermediate", "down": "output"}
     words = {"attention": "lang_self_att", "up": "lang_inter", "down": "lang_output"}
     sight = {"attention": "visn_self_att", "up": "visn_inter", "down": "visn_output"}
-    rules = [*_WORDS, *_REGIONS, *_block("fusion.alone.*", "encoder.r_layers.*", **bert)]
+    rules = [*EMBEDDINGS, *_REGIONS, *block("fusion.alone.*", "encoder.r_layers.*")]
     for i in range(alone):
-        rules += _block(f"language.layers.{i}", f"encoder.layer.{i}", **bert)
+        rules += block(f"language.layers.{i}", f"encoder.layer.{i}")
     for i in range(cross):
-        rules += _block(f"language.layers.{alone + i}", f"encoder.x_layers.{i}", **words)
-    rules += _block("fusion.sight.*", "encoder.x_layers.*", **sight)
+        rules += block(f"language.layers.{alone + i}", f"encoder.x_layers.{i}", **words)
+    rules += block("fusion.sight.*", "encoder.x_layers.*", **sight)
     for part in ("query", "key", "value"):
         rules.append((f"fusion.meetings.*.attention.{part}.*", f"encoder.x_layers.*.visual_attention.att.{part}.*"))
     rules.append(("fusion.meetings.*.attention.out.*", "encoder.x_layers.*.visual_attention.output.dense.*"))
@@ -138,11 +119,8 @@ def model_config(config: Mapping[str, Any], heads: Mapping[str, Any]) -> ModelCo
 
 def shared(model: Masked) -> Masked:
     """The model with one pooler for all heads that read it, and one transform for all that tell objects."""
-    for names, parts in ((_POOLED, ("pool",)), (_OBJECTS, ("transform", "norm"))):
-        first, *others = [model.heads[name] for name in names if name in model.heads] or [None]
-        for head in others:
-            for part in parts:
-                setattr(head, part, getattr(first, part))
+    share(model.heads, _POOLED, ("pool",))
+    share(model.heads, _OBJECTS, ("transform", "norm"))
     return model
 
 
@@ -188,8 +166,9 @@ class Lxmert(nn.Module):
         """
         if visual_feats is None or visual_pos is None:
             raise InputError("visual_feats and visual_pos are both wanted; give the regions and their boxes")
-        visual = {"visual_feats": visual_feats, "visual_pos": visual_pos}
-        batch = to_batch(input_ids, **visual, words=attention_mask, seen=visual_attention_mask, types=token_type_ids)
+        masks = {"words": attention_mask, "seen": visual_attention_mask}
+        names = ("visual_feats", "visual_pos")
+        batch = beside(input_ids, visual_feats, visual_pos, names=names, **masks, types=token_type_ids)
         words, sight = self._states(batch, input_ids.shape[1])
         told = {name: head(sight[-1] if name in _OBJECTS else words[-1]) for name, head in self.model.heads.items()}
         pooler = next((self.model.heads[name] for name in _POOLED if name in self.model.heads), None)
@@ -255,48 +234,6 @@ def _off(told: Float[Tensor, "N K"], right: Tensor) -> Float[Tensor, " N"]:
     if right.is_floating_point():
         return F.smooth_l1_loss(told, right.view(told.shape), reduction="none").mean(1)
     return F.cross_entropy(told, right.flatten(), reduction="none")
-
-
-def to_batch(
-    input_ids: Int[Tensor, "B L"],
-    visual_feats: Float[Tensor, "rows R E"],
-    visual_pos: Float[Tensor, "boxes places 4"],
-    *,
-    words: Int[Tensor, "B L"] | None = None,
-    seen: Shaped[Tensor, "B seen"] | None = None,
-    types: Int[Tensor, "B L"] | None = None,
-) -> Batch:
-    """The batch of the reference's arguments: every row's words, then its regions, padding and all."""
-    rows, count = len(input_ids), visual_feats.shape[1]
-    for what, given in (("visual_feats", len(visual_feats)), ("visual_pos", len(visual_pos))):
-        if given != rows:
-            raise InputError(f"{given} rows of {what} but {rows} of input_ids; give one to each text")
-    for what, given in (
-        ("boxes", visual_pos.shape[1]),
-        ("entries of a mask", count if seen is None else seen.shape[1]),
-    ):
-        if given != count:
-            raise InputError(f"{given} {what} but {count} regions in visual_feats; give one to each region")
-    regions = torch.arange(rows * count, device=input_ids.device).view(rows, count)
-    valid = torch.cat(
-        [torch.ones_like(input_ids) if words is None else words, torch.ones_like(regions) if seen is None else seen], 1
-    ).bool()
-    layout = Layout(counts=(count,) * rows, grids=(None,) * rows)
-    visual = VisualTokens.on_layout(visual_feats.flatten(0, 1), layout)
-    return Batch(
-        input_ids=torch.cat([input_ids, torch.zeros_like(regions)], 1),
-        valid=valid,
-        prompt=valid,
-        image_slot=torch.cat([torch.full_like(input_ids, -1), regions], 1),
-        positions=torch.cat(
-            [torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids), torch.zeros_like(regions)],
-            1,
-        ),
-        types=torch.cat([torch.zeros_like(input_ids) if types is None else types, torch.zeros_like(regions)], 1),
-        visual=replace(visual, boxes=visual_pos.flatten(0, 1)),
-        owner=torch.arange(rows, device=input_ids.device),
-        full=bool(valid.all()),
-    )
 
 
 def load(

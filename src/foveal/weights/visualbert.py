@@ -14,36 +14,22 @@ from foveal.core.errors import InputError, unknown
 from foveal.core.types import IGNORE, Batch, Layout, VisualTokens
 from foveal.models.config import ModelConfig
 from foveal.models.masked import Masked, empty
+from foveal.weights.bert import EMBEDDINGS, block, masked_words
 from foveal.weights.files import read_checkpoint, write_checkpoint, write_json
-from foveal.weights.names import Renaming, Rule, load_strict
+from foveal.weights.names import Renaming, Rule, load_strict, prefixed
 
 KINDS = ("visual_bert",)
 
-_LAYER: list[Rule] = [
-    ("language.layers.*.attention.query.*", "visual_bert.encoder.layer.*.attention.self.query.*"),
-    ("language.layers.*.attention.key.*", "visual_bert.encoder.layer.*.attention.self.key.*"),
-    ("language.layers.*.attention.value.*", "visual_bert.encoder.layer.*.attention.self.value.*"),
-    ("language.layers.*.attention.out.*", "visual_bert.encoder.layer.*.attention.output.dense.*"),
-    ("language.layers.*.attention_norm.*", "visual_bert.encoder.layer.*.attention.output.LayerNorm.*"),
-    ("language.layers.*.feed.up.*", "visual_bert.encoder.layer.*.intermediate.dense.*"),
-    ("language.layers.*.feed.down.*", "visual_bert.encoder.layer.*.output.dense.*"),
-    ("language.layers.*.feed_norm.*", "visual_bert.encoder.layer.*.output.LayerNorm.*"),
-]
-_EMBEDDINGS: list[Rule] = [
-    ("language.embedding.weight", "visual_bert.embeddings.word_embeddings.weight"),
-    ("language.positions.weight", "visual_bert.embeddings.position_embeddings.weight"),
-    ("language.types.weight", "visual_bert.embeddings.token_type_embeddings.weight"),
-    ("language.input_norm.*", "visual_bert.embeddings.LayerNorm.*"),
+_BODY: list[Rule] = [
+    *block("language.layers.*", "visual_bert.encoder.layer.*"),
+    *prefixed(EMBEDDINGS, theirs="visual_bert."),
     ("connector.map.*", "visual_bert.embeddings.visual_projection.*"),
     ("fusion.types.weight", "visual_bert.embeddings.visual_token_type_embeddings.weight"),
     ("fusion.positions.weight", "visual_bert.embeddings.visual_position_embeddings.weight"),
-    (None, ("visual_bert.embeddings.position_ids", "visual_bert.embeddings.visual_position_ids")),
+    (None, "visual_bert.embeddings.visual_position_ids"),
 ]
 _PRETRAINING: list[Rule] = [
-    ("heads.prediction.transform.*", "cls.predictions.transform.dense.*"),
-    ("heads.prediction.norm.*", "cls.predictions.transform.LayerNorm.*"),
-    ("heads.prediction.bias", ("cls.predictions.bias", "cls.predictions.decoder.bias")),
-    ("heads.prediction.table", "cls.predictions.decoder.weight"),
+    *masked_words("prediction"),
     ("heads.matching.pool.*", "visual_bert.pooler.dense.*"),
     ("heads.matching.classes.*", "cls.seq_relationship.*"),
 ]
@@ -103,7 +89,7 @@ def architecture(config: Mapping[str, Any]) -> str:
 
 def renaming(config: Mapping[str, Any]) -> Renaming:
     """Between the reference's weight names and ours."""
-    return Renaming([*_LAYER, *_EMBEDDINGS, *_KINDS[architecture(config)].rules])
+    return Renaming([*_BODY, *_KINDS[architecture(config)].rules])
 
 
 def _heads(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
