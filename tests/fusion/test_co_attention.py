@@ -15,13 +15,13 @@ HEADS = {"words": "masked_language", "regions": {"name": "region_prediction", "l
 MEETINGS = [[1, 0], [1, 1], [3, 1]]  # two before one layer, and one after the last
 
 
-def model(**more):
+def model(named=HEADS, **more):
     torch.manual_seed(0)
     language = {"name": "encoder", "vocabulary": 9, "width": 8, "depth": 3, "heads": 2}
     fusion = {"name": "co_attention", "width_of_sight": 12, "layers": 2, "heads": 2, "meet": 4, "schedule": MEETINGS,
               **more}  # fmt: skip
     parts = {"assembly": "masked", "fusion": fusion, "features": 6, "connector": "linear", "language": language}
-    made = assemble(ModelConfig.parse({**parts, "heads": HEADS})).eval()
+    made = assemble(ModelConfig.parse({**parts, "heads": named})).eval()
     with torch.no_grad():
         for weight in made.parameters():
             weight.normal_(std=0.4) if weight.ndim > 1 else weight.add_(0.1 * torch.randn_like(weight))
@@ -110,6 +110,15 @@ def test_a_location_is_a_box_and_its_share():
 def test_what_does_not_fit_is_named(more, said):
     with pytest.raises(InputError, match=said):
         model(**more)
+
+
+def test_a_head_may_be_told_which_stream_it_reads():
+    scores = {"name": "token_classification", "labels": 3}
+    heads = {"sight": {**scores, "reads": "sight"}, "words": scores, "states": {"name": "states", "reads": "sight"}}
+    made, both = model(named=heads), batch()
+    said = told(made, both)
+    assert said["states"].shape == (3, 2, 12) and said["words"].shape == (3, 5, 3)
+    torch.testing.assert_close(said["sight"], made.heads["sight"](said["states"]))
 
 
 def test_a_head_of_two_streams_wants_two():

@@ -21,3 +21,12 @@ def test_what_is_masked_is_not_seen():
     mask = torch.tensor([[True] * 5, [True, True, False, False, False]])[:, None, None]
     alone = cross(hidden[1:], cross.read(memory[1:, :2]))
     torch.testing.assert_close(cross(hidden, cross.read(memory), mask=mask)[1:], alone, atol=1e-6, rtol=1e-5)
+
+
+def test_the_weights_are_what_is_mixed():
+    torch.manual_seed(0)
+    cross = CrossAttention(width=8, heads=2, memory_width=6)
+    hidden, memory = torch.randn(2, 3, 8), cross.read(torch.randn(2, 5, 6))
+    mask = torch.tensor([[True] * 5, [True, True, False, False, False]])[:, None, None]
+    mixed = (cross.weights(hidden, memory, mask=mask) @ memory[1]).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(cross.out(mixed), cross(hidden, memory, mask=mask), atol=1e-6, rtol=1e-5)

@@ -1,6 +1,7 @@
 """Classes of single tokens, straight off their hidden state (VisualBERT's VQA, 1908.03557)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,16 +12,29 @@ from foveal.layers.linear import Linear
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """`labels` classes; their names, where they have some, are the data's."""
+    """`labels` classes; their names, where they have some, are the data's.
+
+    `reads` says of which tokens, where words and sight have streams apart.
+    """
 
     labels: int = 2
+    reads: Literal["words", "sight"] = "words"
 
 
 class TokenClassification(nn.Module):
     """`hidden[... D]` to `logits[... labels]`."""
 
-    def __init__(self, *, width: int, vocabulary: int, table: nn.Parameter, labels: int = 2) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        vocabulary: int,
+        table: nn.Parameter,
+        labels: int = 2,
+        reads: Literal["words", "sight"] = "words",
+    ) -> None:
         super().__init__()
+        self.reads = reads
         self.classes = Linear(width, labels)
         self.apply(small_normal)
 

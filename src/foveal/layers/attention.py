@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -25,6 +26,21 @@ def attend(
     """Scaled dot-product attention; G key heads serve H query heads in order (grouped-query attention, 2305.13245)."""
     grouped = query.shape[1] != key.shape[1]
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+
+
+def weights(
+    query: Float[Tensor, "B H L d"],
+    key: Float[Tensor, "B G K d"],
+    *,
+    mask: Bool[Tensor, "B 1 #L K"] | None = None,
+    causal: bool = False,
+) -> Float[Tensor, "B H L K"]:
+    """How much each query takes of each key in `attend`, which never holds all of it."""
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    return (scores if mask is None else scores.masked_fill(~mask, float("-inf"))).softmax(-1)
 
 
 class Attention(nn.Module):
@@ -80,6 +96,18 @@ class Attention(nn.Module):
             causal = self.causal and mask is None and hidden.shape[1] > 1
             mixed = attend(query, key, value, mask=mask, causal=causal)
         return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def weights(
+        self,
+        hidden: Float[Tensor, "B L D"],
+        *,
+        mask: Bool[Tensor, "B 1 #L L"] | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        gates: Gates | None = None,
+    ) -> Float[Tensor, "B H L L"]:
+        """How much each token takes of each in `forward`, without a cache or a fan."""
+        query, key, _ = self.project(hidden, rotary, gates)
+        return weights(query, key, mask=mask, causal=self.causal and mask is None)
 
     def project(
         self,

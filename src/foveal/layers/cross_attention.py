@@ -3,7 +3,7 @@
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from foveal.layers.attention import attend
+from foveal.layers.attention import attend, weights
 from foveal.layers.linear import Linear
 
 KeyValue = tuple[Float[Tensor, "B H M d"], Float[Tensor, "B H M d"]]
@@ -35,6 +35,16 @@ class CrossAttention(nn.Module):
         """What each token finds in the memory where the mask lets it look."""
         mixed = attend(self._split(self.query(hidden)), *memory, mask=mask)
         return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def weights(
+        self,
+        hidden: Float[Tensor, "B L D"],
+        memory: KeyValue,
+        *,
+        mask: Bool[Tensor, "B 1 #L M"] | None = None,
+    ) -> Float[Tensor, "B H L M"]:
+        """How much each token takes of each of the memory in `forward`."""
+        return weights(self._split(self.query(hidden)), memory[0], mask=mask)
 
     def _split(self, heads: Tensor) -> Tensor:
         return heads.unflatten(-1, (self.heads, -1)).transpose(1, 2)

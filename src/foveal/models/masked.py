@@ -115,7 +115,8 @@ def assemble(config: ModelConfig) -> Masked:
 
 def _head(name: str, head: Spec, language: LanguageModel, fusion: Fusion) -> nn.Module:
     """A head of the width of what it reads. Raises InputError for one of two streams where there is one."""
-    reads = getattr(getattr(module("heads", head.name), class_name(head.name)), "reads", "words")
+    kind = getattr(module("heads", head.name), class_name(head.name))
+    reads = getattr(head.settings, "reads", getattr(kind, "reads", "words"))
     apart = getattr(fusion, "apart", None)
     if reads == "both" and apart is None:
         raise InputError(f"head {name!r} reads a stream of sight and this fusion has none; take 'co_attention'")
