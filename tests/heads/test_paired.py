@@ -26,3 +26,10 @@ def test_several_texts_are_told_as_one():
     assert head(torch.randn(4, 3, 6), torch.randn(4, 4), there).shape == (2, 2)
     with pytest.raises(InputError, match="3 texts for a head that reads 2"):
         head(torch.randn(3, 3, 6), torch.randn(3, 4), there[:3])
+
+
+def test_a_layer_between_may_be_without_a_norm():
+    head, there = Paired(**SIZES, inner=8, norm=False, activation="relu"), torch.ones(2, dtype=torch.bool)
+    hidden, seen = torch.randn(2, 4, 6), torch.randn(2, 4)
+    words, sight = head.pooled(hidden, seen)
+    torch.testing.assert_close(head(hidden, seen, there), head.classes(head.up(words * sight).relu()))

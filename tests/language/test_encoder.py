@@ -88,3 +88,16 @@ def test_norms_may_stand_first():
     expected = hidden + layer.feed(layer.feed_norm(hidden))
     torch.testing.assert_close(layer(model.enter(stream)).hidden, expected)
     torch.testing.assert_close(model.norm(expected), torch.nn.functional.layer_norm(expected, (16,), eps=1e-12))
+
+
+def test_marks_have_neither_place_nor_type():
+    model = encoder(marks=3)
+    ids = torch.tensor([[4, 21, 5]])
+    opened = model.open(text(ids, types=torch.tensor([[0, 1, 0]]))).hidden
+    torch.testing.assert_close(opened[0, 1], model.marks.weight[1])
+    plain = encoder().open(text(torch.tensor([[4, 7, 5]]), types=torch.tensor([[0, 1, 0]]))).hidden
+    model.embedding, model.positions, model.types = (
+        getattr(encoder(), part) for part in ("embedding", "positions", "types")
+    )
+    opened = model.open(text(ids, types=torch.tensor([[0, 1, 0]]))).hidden
+    torch.testing.assert_close(opened[0, [0, 2]], plain[0, [0, 2]])

@@ -17,13 +17,15 @@ from foveal.layers.mlp import activation as named
 class Config:
     """`labels` classes of two vectors of `pool` numbers (None: sight's width), joined by `method`.
 
-    `inner` is the width of a layer between (0: none); `rows` texts in turn are told as one (NLVR2's two images).
+    `inner` is the width of a layer between (0: none), `norm` whether it is normed; `rows` texts in turn are told as one
+    (NLVR2's two images).
     """
 
     labels: int = 2
     pool: int | None = None
     method: Literal["mul", "sum"] = "mul"
     inner: int = 0
+    norm: bool = True
     rows: int = 1
     activation: str = "gelu"
     eps: float = 1e-12
@@ -45,6 +47,7 @@ class Paired(nn.Module):
         pool: int | None = None,
         method: Literal["mul", "sum"] = "mul",
         inner: int = 0,
+        norm: bool = True,
         rows: int = 1,
         activation: str = "gelu",
         eps: float = 1e-12,
@@ -54,7 +57,7 @@ class Paired(nn.Module):
         self.method, self.rows = method, rows
         self.words, self.sight = Linear(width, pool), Linear(sight, pool)
         self.up = Linear(rows * pool, inner) if inner else nn.Identity()
-        self.inner_norm = nn.LayerNorm(inner, eps=eps) if inner else nn.Identity()
+        self.inner_norm = nn.LayerNorm(inner, eps=eps) if inner and norm else nn.Identity()
         self.activation = named(activation) if inner else nn.Identity()
         self.classes = Linear(inner or rows * pool, labels)
         self.apply(small_normal)

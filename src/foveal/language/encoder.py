@@ -21,7 +21,8 @@ class Config:
     """Settings of the encoder; the defaults are a small one to train from scratch, `types` its token types.
 
     With `pre_norm` layers norm before they attend and feed, words are normed without sight, and a norm stands at the
-    end (ViLT, 2102.03334).
+    end (ViLT, 2102.03334). After the words of the vocabulary come so many `marks`, which have neither place nor type
+    and are never predicted (12-in-1's names of tasks, 1912.02315).
     """
 
     vocabulary: int
@@ -34,6 +35,7 @@ class Config:
     activation: str = "gelu"
     eps: float = 1e-12
     pre_norm: bool = False
+    marks: int = 0
 
 
 class Layer(PostNormBlock):
@@ -88,6 +90,7 @@ class Encoder(nn.Module):
         activation: str = "gelu",
         eps: float = 1e-12,
         pre_norm: bool = False,
+        marks: int = 0,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -96,6 +99,7 @@ class Encoder(nn.Module):
         self.embedding = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(context, width)
         self.types = nn.Embedding(types, width)
+        self.marks = nn.Embedding(marks, width) if marks else None
         self.pre_norm, self.input_norm = pre_norm, nn.LayerNorm(width, eps=eps)
         self.last_norm = nn.LayerNorm(width, eps=eps) if pre_norm else nn.Identity()
         layer = partial(
@@ -118,7 +122,7 @@ class Encoder(nn.Module):
             positions = ((batch.valid & ~seen).cumsum(1) - 1).clamp(min=0)
         self._check(positions)
         types = seen.long() if batch.types is None else batch.types
-        words = self.embedding(batch.input_ids) + self.types(types.masked_fill(seen, 0)) + self.positions(positions)
+        words = self._words(batch.input_ids, types.masked_fill(seen, 0), positions)
         words = self.input_norm(words) if self.pre_norm else words
         shown = torch.zeros((), dtype=words.dtype, device=words.device)
         if batch.alignment is not None:
@@ -143,6 +147,16 @@ class Encoder(nn.Module):
     def norm(self, hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """The last norm, where the last layer has not normed already."""
         return self.last_norm(hidden)
+
+    def _words(
+        self, ids: Int[Tensor, "B L"], types: Int[Tensor, "B L"], positions: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B L D"]:
+        last = self.vocabulary - 1
+        words = self.embedding(ids if self.marks is None else ids.clamp(max=last))
+        words = words + self.types(types) + self.positions(positions)
+        if self.marks is None:
+            return words
+        return torch.where((ids > last)[..., None], self.marks((ids - last - 1).clamp(min=0)), words)
 
     def _check(self, positions: Tensor) -> None:
         if torch.compiler.is_compiling() or positions.shape[1] <= self.context:
