@@ -120,3 +120,12 @@ def test_every_kind_of_damage_is_told(tmp_path):
     told("promises layer")
     (tmp_path / files.INDEX).write_text("{}")
     told("no index of shards")
+
+
+def test_a_pickled_file_of_any_name_is_read_where_it_is_the_only_one(tmp_path):
+    state = weights()
+    torch.save(state, tmp_path / "pytorch_model_9.bin")
+    assert same(read_checkpoint(tmp_path), state)
+    torch.save(state, tmp_path / "pytorch_model_8.bin")
+    with pytest.raises(InputError, match="holds no weights"):
+        read_checkpoint(tmp_path)

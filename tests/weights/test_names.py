@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from foveal.core.errors import InputError
-from foveal.weights.names import Renaming, load_strict, prefixed
+from foveal.weights.names import Renaming, apart, load_strict, prefixed, whole
 
 RULES = [
     ("blocks.*.norm.*", ("layers.*.ln.*", "model.layers.*.ln.*")),
@@ -134,3 +134,12 @@ def test_a_derived_buffer_left_on_meta_is_our_fault():
     module.register_buffer("empty", torch.zeros(2, device="meta"), persistent=False)
     with pytest.raises(ValueError, match='device="cpu"'):
         load_strict(module, {}, "here")
+
+
+def test_a_weight_and_its_length_are_one_weight():
+    state = {"a.weight_v": torch.tensor([[3.0, 0.0], [0.0, 4.0]]), "a.weight_g": torch.tensor(10.0), "b": torch.ones(1)}
+    joined, names = whole(state)
+    assert names == ("a.weight",) and joined.keys() == {"a.weight", "b"}
+    torch.testing.assert_close(joined["a.weight"], torch.tensor([[6.0, 0.0], [0.0, 8.0]]))
+    again, _ = whole(apart(joined, names))
+    torch.testing.assert_close(again, joined)

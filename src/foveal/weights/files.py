@@ -34,6 +34,8 @@ def read_checkpoint(directory: str | Path) -> dict[str, Tensor]:
     for name, read in ((WHOLE, read_weights), (INDEX, _shards), (PICKLED, read_weights), (PICKLED_INDEX, _shards)):
         if (folder / name).exists():
             return read(folder / name)
+    if len(others := sorted(folder.glob("*.bin"))) == 1:  # some references name the file by the epoch or the data
+        return read_weights(others[0])
     raise InputError(f"{folder} holds no weights; put {WHOLE}, {INDEX} or {PICKLED} there")
 
 

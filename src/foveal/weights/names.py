@@ -147,6 +147,27 @@ def _parts(name: str, weight: Tensor, count: int) -> list[Tensor]:
     return [part.clone() for part in weight.chunk(count)]
 
 
+def whole(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The state with weights whose length was kept apart (1602.07868, of all numbers together) whole; their names."""
+    joined, names = dict(state), []
+    for name in state:
+        stem = name.removesuffix("_v")
+        if stem != name and f"{stem}_g" in state:
+            way = joined.pop(name)
+            joined[stem] = way * (joined.pop(f"{stem}_g") / way.norm())
+            names.append(stem)
+    return joined, tuple(names)
+
+
+def apart(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """The inverse of `whole`: way and length of the weights of these names."""
+    parted = dict(state)
+    for name in names:
+        weight = parted.pop(name)
+        parted |= {f"{name}_v": weight, f"{name}_g": weight.norm()}
+    return parted
+
+
 def load_strict(
     module: nn.Module,
     state: Mapping[str, Tensor],
