@@ -42,3 +42,18 @@ def test_token_by_token_with_a_cache_equals_all_at_once():
         cache.extend(torch.ones(2, 1, dtype=torch.bool))
         steps.append(attention(hidden[:, i : i + 1], cache=cache))
     torch.testing.assert_close(torch.cat(steps, 1), attention(hidden), atol=1e-5, rtol=1e-5)
+
+
+def test_learning_in_half_precision_is_as_exact_as_its_numbers():
+    torch.manual_seed(0)
+    parts = [torch.randn(2, 2, 6, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+    mask = torch.ones(2, 1, 6, 6, dtype=torch.bool)
+    mask[1, ..., 4:] = False
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = attend(*parts, mask=mask)
+    assert mixed.dtype == torch.bfloat16
+    mixed.float().square().sum().backward()
+    exact = [part.detach().float().requires_grad_() for part in parts]
+    attend(*exact, mask=mask).square().sum().backward()
+    for rough, fine in zip(parts, exact, strict=True):
+        torch.testing.assert_close(rough.grad.float(), fine.grad, atol=2e-2, rtol=2e-2)

@@ -1,6 +1,7 @@
 """Multi-head attention, once for every room: bidirectional or causal, grouped, rotary, cached."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +25,13 @@ def attend(
     causal: bool = False,
 ) -> Float[Tensor, "B H L d"]:
     """Scaled dot-product attention; G key heads serve H query heads in order (grouped-query attention, 2305.13245)."""
-    grouped = query.shape[1] != key.shape[1]
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+    settings: dict[str, Any] = {"attn_mask": mask, "is_causal": causal, "enable_gqa": query.shape[1] != key.shape[1]}
+    if query.requires_grad and query.device.type == "cpu":
+        # on processors torch's gradient of attention takes several times as long in half precision as in float32
+        whole = [part.to(torch.promote_types(part.dtype, torch.float32)) for part in (query, key, value)]
+        with torch.autocast("cpu", enabled=False):
+            return F.scaled_dot_product_attention(*whole, **settings).to(value.dtype)
+    return F.scaled_dot_product_attention(query, key, value, **settings)
 
 
 def weights(
