@@ -77,11 +77,13 @@ def test_a_run_is_pretrained_by_codes_and_pairs_and_then_answers(painted, capsys
         assert 0 < rows[0]["prior_regions"] <= 1.946 and {"loss_words", "loss_regions"} <= rows[0].keys()
         assert {"loss_pairs", "accuracy_pairs"} <= {key for row in rows for key in row}
     if not options:
-        Path("data/test.jsonl").write_text(Path("data/train.jsonl").read_text())
+        captions = Path("data/train.jsonl").read_text().replace('"kind": "colour"', '"kind": "caption"')
+        Path("data/test.jsonl").write_text(captions)
         capsys.readouterr()
         assert run(["eval", "--run", "runs/tiny", "--data", "data", "--pretraining", "--json"]) == 0
         scored = json.loads(capsys.readouterr().out)
         assert scored["regions"]["count"] > 0 and 0 < scored["regions"]["prior"] <= 1.946
+        assert scored["pair"]["count"] == 6 and 0 <= scored["pair"]["accuracy"] <= 1 and scored["pair"]["loss"] > 0
     asked = None if options else "data/0.png"
     assert foveal.load("runs/tiny").answer(asked, "what colour is it").text in ("red", "green", "blue", "very large")
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from foveal.core.types import Batch
 
 TASKS = {"words": "words", "regions": "regions", "matching": "foreign"}  # heads, and the masking that each wants
+PAIR = "pair"  # the head that tells which text belongs to which image
 Told = Callable[[str, int], Any]
 
 
@@ -23,8 +24,9 @@ def pretraining(
 ) -> dict[str, dict[str, float]]:
     """For each task that the run has a head for: the mean loss and what needs no look at the example.
 
-    `prior` is the loss of the frequencies of words, or of the mean of the regions, in these very examples; of pairs it
-    is the share of the more frequent class. Raises InputError for a run that was not pretrained.
+    `prior` is the loss of the frequencies of words, or of the mean of the regions, in these very examples. The
+    `accuracy` of pairs is the share of captions that rank their own image first among all, and of images their caption.
+    Raises InputError for a run that was not pretrained.
     """
     from foveal.cli._runs import open_run
     from foveal.data.format import read
@@ -32,15 +34,58 @@ def pretraining(
     loaded = open_run(run)
     heads = getattr(loaded.model, "heads", {})
     tasks = [task for task in TASKS if task in heads]
-    if not tasks:
-        raise InputError(f"{run or 'starter'} has no head for {', '.join(TASKS)}; it was not pretrained for these")
+    if not tasks and PAIR not in heads:
+        names = ", ".join((*TASKS, PAIR))
+        raise InputError(f"{run or 'starter'} has no head for {names}; it was not pretrained for these")
     examples = _mixed(read(data, split=split), limit)
     found = _Found()
-    with progress("hidden", len(examples)) as advance:
-        for made, count in _batches(loaded, examples, tasks, batch):
-            _add(found, loaded.model, made, tasks)
-            advance(count)
-    return found.told()
+    if tasks:
+        with progress("hidden", len(examples)) as advance:
+            for made, count in _batches(loaded, examples, tasks, batch):
+                _add(found, loaded.model, made, tasks)
+                advance(count)
+    pairs = _captioned(examples) if PAIR in heads else []
+    return {**found.told(), **({PAIR: _retrieval(loaded, pairs, batch, progress)} if len(pairs) > 1 else {})}
+
+
+def _captioned(examples: Sequence[Example]) -> list[Example]:
+    """One caption of each image."""
+    captions = [one for one in examples if one.meta.get("kind") == "caption" and len(one.images) == 1]
+    return list({one.images: one for one in captions}.values())
+
+
+def _retrieval(loaded: Any, pairs: Sequence[Example], batch: int, progress: Told) -> dict[str, float]:
+    """Every caption among all images, and every image among all captions."""
+    from math import log
+
+    import torch
+
+    from foveal.preprocess.processor import Processor
+    from foveal.training.objectives import contrastive
+
+    own, model = loaded.processor, loaded.model
+    processor = Processor(tokenizer=own.tokenizer, config=replace(own.config, masking=_nothing()))
+    device, count = next(model.parameters()).device, len(pairs)
+    vectors, keys = [], []
+    with torch.inference_mode(), progress(PAIR, count) as advance:
+        for start in range(0, count, batch):
+            made = processor.training(pairs[start : start + batch], plan=model.plan).to(device)
+            some, _ = contrastive.embed(model, made)
+            images = torch.arange(start, start + len(some))  # slots are counted anew in every batch
+            words = contrastive.fingerprint(made.input_ids, made.valid & (made.image_slot < 0)).cpu()
+            vectors.append(some.cpu())
+            keys.append(torch.stack([-images - 1, words], dim=1))
+            advance(len(some))
+        loss, _, parts = contrastive.compare(torch.cat(vectors), torch.cat(keys))
+    right = float(parts["accuracy_pairs"][0]) / count
+    return {"loss": float(loss) / count, "prior": log(count), "accuracy": right, "majority": 1 / count, "count": count}
+
+
+def _nothing() -> Any:
+    """Masking that hides nothing."""
+    from foveal.preprocess.masking import Masking
+
+    return Masking(words=0.0, regions=0.0, foreign=0.0)
 
 
 def _mixed(examples: Sequence[Example], limit: int | None) -> list[Example]:
