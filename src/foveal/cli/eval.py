@@ -1,5 +1,6 @@
 """`foveal eval`: how well a run answers, beside what needs no picture."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from foveal.core.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from foveal.cli._evaluate import Evaluation
+    from foveal.cli._evaluate import Evaluation, Wanted
 
 NAMES = {"text_only": "text only", "majority": "majority", "question_majority": "same words"}
 
@@ -28,8 +29,10 @@ def command(
     max_new_tokens: int = typer.Option(32, "--max-new-tokens", help="The longest answer, in tokens."),
     report: Path | None = typer.Option(None, "--report", help="Also write a report: one HTML file."),
     pretraining: bool = typer.Option(
-        False, "--pretraining", help="Score hidden words, hidden regions and foreign texts instead of answers."
+        False, "--pretraining", help="Score what hidden parts and foreign texts it tells."
     ),
+    drawings: int | None = typer.Option(None, "--drawings", help="Have so many drawn; count those recognised."),
+    out: Path | None = typer.Option(None, "--out", help="With --drawings: write these on one sheet, a .png file."),
     results: Path | None = typer.Option(None, "--results", help="Write found boxes, as a COCO results file."),
     temperature: float | None = _sampling.TEMPERATURE,
     top_p: float | None = _sampling.TOP_P,
@@ -40,45 +43,50 @@ def command(
     """Score a run: exact match by kind of question, beside a model without images and the most frequent answers.
 
     A run that finds boxes is scored by COCO's average precision; --data may then be a COCO annotation file, and tokens
-    may be drawn instead of the best taken.
+    may be drawn instead of the best taken. An image tokenizer is scored by how near it brings pictures back.
     """
     from functools import partial
 
-    from foveal.cli import _detection, _show
+    from foveal.cli import _detection, _drawings, _pretraining, _reconstruction, _show
     from foveal.cli._evaluate import Wanted, evaluate
 
     console = _show.console(quiet=as_json)
-    where = {"run": str(run or "starter"), "data": str(data), "split": split}
-    bar = partial(_show.bar, console)
-    drawing = _sampling.sampling(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, spelled=True)
-    if _detection.detects(run):
-        told = _detection.detection(
-            run, data, split=split, limit=limit, batch=batch, results=results, sampling=drawing, progress=bar
-        )
-        _show.print_json({**where, **told}) if as_json else _detection.show(console, told)
-        return
-    if drawing is not None:
-        raise InputError("answers are scored as the best tokens say; leave --temperature, --top-p and --top-k out")
-    if pretraining:
-        from foveal.cli import _pretraining
+    common: Any = {"split": split, "batch": batch, "progress": partial(_show.bar, console)}
+    heat = 1.0 if drawings is not None and temperature is None else temperature
+    chosen = _sampling.sampling(temperature=heat, top_p=top_p, top_k=top_k, seed=seed, spelled=drawings is None)
 
-        told = _pretraining.pretraining(run, data, split=split, limit=limit, batch=batch, progress=bar)
-        _show.print_json({**where, **told}) if as_json else console.print(_tasks(told))
-        return
+    def tell(told: dict[str, Any], show: Callable[..., None]) -> None:
+        where = {"run": str(run or "starter"), "data": str(data), "split": split}
+        _show.print_json({**where, **told}) if as_json else show(console, told)
+
+    if drawings is not None:
+        told = _drawings.drawings(run, data, count=drawings, sampling=chosen, seed=seed, sheet=out, **common)
+        return tell(told, _drawings.show)
+    if _detection.detects(run):
+        told = _detection.detection(run, data, limit=limit, results=results, sampling=chosen, **common)
+        return tell(told, _detection.show)
+    if chosen is not None:
+        raise InputError("answers are scored as the best tokens say; leave --temperature, --top-p and --top-k out")
+    if _reconstruction.reconstructs(run):
+        return tell(_reconstruction.reconstruction(run, data, limit=limit, **common), _reconstruction.show)
+    if pretraining:
+        return tell(_pretraining.pretraining(run, data, limit=limit, **common), tasks)
     wanted = Wanted(
         run=run, data=data, split=split, limit=limit, text_only=text_only, batch=batch, max_new_tokens=max_new_tokens
     )
-    found = evaluate(wanted, progress=bar)
-    if report is not None:
-        from foveal.cli._report import write
-
-        where["report"] = str(write(report, found, run=run, data=data, split=split))
-    _show.print_json({**where, **found.plain()}) if as_json else show(console, found)
-    if report is not None and not as_json:
-        console.print(f"report: {report}")
+    found = evaluate(wanted, progress=common["progress"])
+    written = {} if report is None else _report(report, found, wanted)
+    tell({**found.plain(), **written}, lambda console, told: show(console, found, told.get("report")))
 
 
-def _tasks(told: dict[str, dict[str, float]]) -> Any:
+def _report(out: Path, found: "Evaluation", wanted: "Wanted") -> dict[str, str]:
+    """Write the report; where it is."""
+    from foveal.cli._report import write
+
+    return {"report": str(write(out, found, run=wanted.run, data=wanted.data, split=wanted.split))}
+
+
+def tasks(console: "Console", told: dict[str, dict[str, float]]) -> None:
     """The table of the pretraining tasks."""
     from foveal.cli import _show
 
@@ -90,11 +98,11 @@ def _tasks(told: dict[str, dict[str, float]]) -> Any:
          f"{row['count']:,}"]
         for task, row in told.items()
     ]  # fmt: skip
-    return _show.table(["task", "loss", "prior", "accuracy", "majority", "count"], lines)
+    console.print(_show.table(["task", "loss", "prior", "accuracy", "majority", "count"], lines))
 
 
-def show(console: "Console", found: "Evaluation") -> None:
-    """The table of an evaluation, and how far it is ahead of each baseline."""
+def show(console: "Console", found: "Evaluation", report: str | None = None) -> None:
+    """The table of an evaluation, how far it is ahead of each baseline, and where its report is."""
     from foveal.cli import _show
 
     row = found.plain()
@@ -127,6 +135,8 @@ def show(console: "Console", found: "Evaluation") -> None:
         f"to the kind, or to the very question, in {row['majority_from']}",
         style="dim",
     )
+    if report is not None:
+        console.print(f"report: {report}")
 
 
 def _of(row: dict[str, Any], part: str) -> dict[str, Any]:

@@ -80,17 +80,31 @@ def page(groups: Sequence[Sequence[Example]], *, title: str, credit: str) -> str
 
 def sheet(groups: Sequence[Sequence[Example]], *, credit: str) -> Image.Image:
     """The sheet as one picture."""
-    cards = [card(group) for group in groups]
-    columns = min(COLUMNS, len(cards))
+    return tiled([card(group) for group in groups], columns=COLUMNS, credit=credit)
+
+
+def tiled(cards: Sequence[Image.Image], *, columns: int, credit: str = "") -> Image.Image:
+    """Cards of one width beside and below each other, and the credit under them."""
+    columns, wide = min(columns, len(cards)), cards[0].width
     rows = [cards[i : i + columns] for i in range(0, len(cards), columns)]
     height = sum(max(c.height for c in row) + MARGIN for row in rows) + 2 * MARGIN
-    result = Image.new("RGB", (columns * (SIDE + MARGIN) + MARGIN, height), "#f6f6f4")
+    result = Image.new("RGB", (columns * (wide + MARGIN) + MARGIN, height), "#f6f6f4")
     top = MARGIN
     for row in rows:
         for column, one in enumerate(row):
-            result.paste(one, (MARGIN + column * (SIDE + MARGIN), top))
+            result.paste(one, (MARGIN + column * (wide + MARGIN), top))
         top += max(c.height for c in row) + MARGIN
     ImageDraw.Draw(result).text((MARGIN, top - 4), credit, fill="#777777", font=ImageFont.load_default(11))
+    return result
+
+
+def labelled(shown: Image.Image, lines: Sequence[tuple[str, str]]) -> Image.Image:
+    """A picture above lines of text, each with its colour."""
+    result = Image.new("RGB", (shown.width, shown.height + 10 + LINE * len(lines)), "white")
+    result.paste(shown, (0, 0))
+    pen, letters = ImageDraw.Draw(result), ImageFont.load_default(13)
+    for number, (text, ink) in enumerate(lines):
+        pen.text((6, shown.height + 6 + LINE * number), text, fill=ink, font=letters)
     return result
 
 
@@ -100,9 +114,4 @@ def card(group: Sequence[Example]) -> Image.Image:
     for question, answer in texts(group):
         lines += [(part, "#444444") for part in textwrap.wrap(question, WIDTH)]
         lines += [("    " + part, "#0b3d91") for part in textwrap.wrap(answer, WIDTH - 4)]
-    result = Image.new("RGB", (SIDE, SIDE + 10 + LINE * len(lines)), "white")
-    result.paste(picture(group), (0, 0))
-    pen, letters = ImageDraw.Draw(result), ImageFont.load_default(13)
-    for number, (text, ink) in enumerate(lines):
-        pen.text((6, SIDE + 6 + LINE * number), text, fill=ink, font=letters)
-    return result
+    return labelled(picture(group), lines)

@@ -1,6 +1,7 @@
 """Where the rooms meet: an image tokenizer by itself, pixels to codes and back (VQ-GAN's first stage, 2012.09841)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +29,13 @@ class Autoencoder(nn.Module):
         self.config, self.vision = config, vision
         self.register_buffer("usage", torch.zeros(len(vision.codebook.weight)))
 
-    def forward(self, batch: Batch) -> Reconstruction:
-        """The batch's pixels through their codes and back. Raises InputError for a batch without pixels."""
+    def forward(self, batch: Batch, **wanted: Any) -> Reconstruction:
+        """The batch's pixels through their codes and back.
+
+        Raises InputError for a batch without pixels, and where anything else is `wanted`.
+        """
+        if wanted:
+            raise InputError("an image tokenizer says nothing in words; train it by the objective 'reconstruct'")
         if not isinstance(batch.visual, Pixels):
             raise InputError("the batch holds no pixels for an image tokenizer to make again; give examples pictures")
         return self.vision.reconstruct(batch.visual.values)

@@ -86,9 +86,13 @@ class ImageTransform:
 
     def picture(self, values: Float[Tensor, "C H W"]) -> Image.Image:
         """The picture whose values these are, as far as 256 levels hold them."""
-        mean, std = (torch.tensor(part)[:, None, None] for part in (self.mean, self.std))
-        levels = (values.detach().cpu().float() * std + mean) / self.rescale
+        levels = self.levels(values.detach().cpu().float())
         return Image.fromarray(levels.round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
+
+    def levels(self, values: Float[Tensor, "*I C H W"]) -> Float[Tensor, "*I C H W"]:
+        """The levels, 0 to 255 in a picture, that values stand for."""
+        mean, std = (values.new_tensor(part)[:, None, None] for part in (self.mean, self.std))
+        return (values * std + mean) / self.rescale
 
     def place(self, size: Grid) -> Placement:
         """Where an image of this height and width comes to lie."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from foveal.core.errors import InputError
-from foveal.training.objectives.reconstruct import drawn, perplexity, reconstruct
+from foveal.training.objectives.reconstruct import drawn, reconstruct
 from tests.models.test_autoencoder import batch_of
 from tests.tiny import tiny_tokenizer
 
@@ -16,14 +16,12 @@ def images(count=4):
 def test_the_loss_is_that_of_its_parts_and_teaches_everything():
     model = tiny_tokenizer().model.eval()
     values = images()
-    loss, count, parts = reconstruct(model, batch_of(values), commitment=0.5, edges=2.0)
+    loss, count, parts = reconstruct(model, batch_of(values), commitment=0.5)
     made = model(batch_of(values))
-    assert count == 4 and set(parts) == {"pixels", "edges", "commitment", "codebook"}
+    assert count == 4 and set(parts) == {"pixels", "commitment", "codebook"}
     error = made.pixels - values
     torch.testing.assert_close(parts["pixels"][0] / 4, error.abs().mean() + error.square().mean())
-    steps = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
-    torch.testing.assert_close(parts["edges"][0] / 4, steps)
-    total = parts["pixels"][0] + 2 * parts["edges"][0] + 0.5 * parts["commitment"][0] + parts["codebook"][0]
+    total = parts["pixels"][0] + 0.5 * parts["commitment"][0] + parts["codebook"][0]
     torch.testing.assert_close(loss, total)
     loss.backward()
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
@@ -53,11 +51,6 @@ def test_states_far_from_their_code_are_drawn_more_often():
     found = drawn(states, torch.zeros(3, 1), 4000).flatten()
     assert (found == 3).double().mean() == pytest.approx(0.9, abs=0.02) and (found == 0).double().mean() < 0.01
     assert drawn(states, states, 5).shape == (5, 1)  # all are where they should be
-
-
-def test_perplexity_counts_equal_codes():
-    assert perplexity(torch.tensor([2, 2, 0, 2])) == pytest.approx(3)
-    assert perplexity(torch.tensor([5, 0])) == 1
 
 
 def test_another_model_is_refused(encoder):

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast, reduce
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Reconstruction
+from foveal.core.usage import perplexity
 
 USED = 0.03  # of its fair share: a code chosen less often is set anew
 MEMORY = 0.98  # of how often codes were chosen, from one step to the next
@@ -23,18 +24,18 @@ MEMORY = 0.98  # of how often codes were chosen, from one step to the next
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Weights beside the pixels' own loss: of the states' distance to their codes, and of the pictures' edges."""
+    """The weight of the states' distance to their codes, beside the pixels' own loss."""
 
     commitment: float = 0.25
-    edges: float = 1.0
 
 
 def reconstruct(
-    model: nn.Module, batch: Batch, *, commitment: float = 0.25, edges: float = 1.0
+    model: nn.Module, batch: Batch, *, commitment: float = 0.25
 ) -> tuple[Tensor, int, Mapping[str, tuple[Tensor, int]]]:
     """The loss summed over the images, and their number; unused codes of a tokenizer in training mode are set anew.
 
-    An image's loss is the mean over its values of |error| + error^2, that of its edges, and both codebook losses.
+    An image's loss is the mean over its values of |error| + error^2 (the one keeps lines sharp, the other colours
+    right), and both codebook losses.
     Raises InputError for a model that is no image tokenizer.
     """
     if not hasattr(model, "usage"):
@@ -45,11 +46,10 @@ def reconstruct(
     error = made.pixels.float() - wanted
     parts = {
         "pixels": error.abs().mean() + error.square().mean(),
-        "edges": error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean(),
         "commitment": made.commitment,
         "codebook": made.codebook,
     }
-    loss = parts["pixels"] + edges * parts["edges"] + commitment * made.commitment + made.codebook
+    loss = parts["pixels"] + commitment * made.commitment + made.codebook
     told = {name: (count * part, count) for name, part in parts.items()}
     if model.vision.training:  # type: ignore[union-attr]
         told |= {f"codes_{name}": (part, 1) for name, part in renewed(model, made).items()}
@@ -77,9 +77,3 @@ def drawn(states: Float[Tensor, "N E"], chosen: Float[Tensor, "N E"], count: int
     """So many of the states, those far from what was chosen for them more often: by their squared distance."""
     far = (states - chosen).square().sum(-1).double()
     return states[torch.multinomial(far + far.mean().clamp(min=1e-12) * 1e-6, count, replacement=True)]
-
-
-def perplexity(counts: Float[Tensor, " K"] | Int[Tensor, " K"]) -> Float[Tensor, ""]:
-    """The number of codes that, chosen equally often, would tell as much."""
-    shares = counts.double() / counts.sum()
-    return torch.special.entr(shares).sum().exp().float()
