@@ -47,3 +47,16 @@ def test_matrices_step_as_torchs_muon():
             parameter.grad = gradient.clone()
             optimizer.step()
     torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)  # both multiply in bfloat16
+
+
+def test_a_kernel_steps_as_the_matrix_that_it_is():
+    torch.manual_seed(0)
+    kernel = torch.nn.Parameter(torch.randn(4, 3, 2, 2))
+    matrix = torch.nn.Parameter(kernel.detach().flatten(1).clone())
+    groups = [{"params": [one], "matrix": True} for one in (kernel, matrix)]
+    optimizer = Muon(groups, lr=0.01, betas=(0.9, 0.99))
+    for _ in range(3):
+        kernel.grad = torch.randn(4, 3, 2, 2)
+        matrix.grad = kernel.grad.flatten(1).clone()
+        optimizer.step()
+    torch.testing.assert_close(kernel.flatten(1), matrix)

@@ -6,6 +6,7 @@ import torch
 from foveal.core.errors import InputError
 from foveal.training.config import Stage
 from foveal.training.parts import learning, optimizer, rate_of, select
+from tests.tiny import tiny_tokenizer
 
 
 def test_parts_are_named_by_the_beginning_of_their_parameters(world):
@@ -49,3 +50,14 @@ def test_gains_biases_and_embeddings_do_not_decay(world):
     assert described[id(model.language.layers[0].mlp.up.weight)] == (1e-3, 0.1)
     assert len(described) == len(chosen) < len(list(model.parameters()))
     assert all(torch.is_tensor(p) for group in groups for p in group["params"])
+
+
+@pytest.mark.parametrize(("name", "kernels"), [("muon", False), ("muon_kernels", True)])
+def test_kernels_take_orthogonal_steps_where_the_stage_says_so(name, kernels):
+    model = tiny_tokenizer().model
+    stage = Stage(steps=1, train=("vision",), optimizer=name)
+    with learning(model, stage) as chosen:
+        groups = optimizer(model, chosen, stage).param_groups
+    matrices = {id(p) for group in groups if group["matrix"] for p in group["params"]}
+    assert (id(model.vision.into.weight) in matrices) is kernels
+    assert id(model.vision.codebook.weight) not in matrices and id(model.vision.into.bias) not in matrices

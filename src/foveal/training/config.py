@@ -26,7 +26,8 @@ class Stage:
     all else is frozen. `batch_size` counts examples, or images with all their questions where `group` is set; a step
     takes `accumulate` such batches in each process. `rates` are learning rates of single parts, `warmup` (below 1: a
     fraction of the stage, else steps) leads up to the rate and a half cosine down to `floor` times the rate. The
-    optimizer `muon` takes orthogonal steps for matrices between embeddings and head, at the rates of AdamW.
+    optimizer `muon` takes orthogonal steps for matrices between embeddings and head, at the rates of AdamW, and
+    `muon_kernels` also for the kernels of convolutions.
     `kinds` says how often an example of a kind is seen in an epoch (0.5: every other time, 2: twice; `"*"`: all
     others); `sources` names the data sets that the stage takes, where there are several. `pack` joins conversations
     in rows of that length. `processor` holds settings of the processor for this stage alone, such as a higher
@@ -53,7 +54,7 @@ class Stage:
     floor: float = 0.0
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "muon", "muon_kernels"] = "adamw"
     clip: float = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpointing: bool = False

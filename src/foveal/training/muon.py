@@ -26,7 +26,7 @@ def orthogonal(matrices: Float[Tensor, "N I O"]) -> Float[Tensor, "N I O"]:
 class Muon(torch.optim.Optimizer):
     """Groups with `matrix` true take orthogonal momentum steps, scaled to the size of AdamW's, and others AdamW's own.
 
-    One rate and one weight decay so serve both (2502.16982).
+    One rate and one weight decay so serve both (2502.16982). A kernel is the matrix of its outputs by all its inputs.
     """
 
     def __init__(
@@ -51,16 +51,16 @@ class Muon(torch.optim.Optimizer):
     def _matrices(self, group: dict[str, Any], learned: list[Tensor]) -> None:
         shapes: dict[torch.Size, list[Tensor]] = {}
         for parameter in learned:
-            shapes.setdefault(parameter.shape, []).append(parameter)
+            shapes.setdefault(parameter.flatten(1).shape, []).append(parameter)
         for shape, parameters in shapes.items():
             updates = []
             for parameter in parameters:
                 average = self.state[parameter].setdefault("average", torch.zeros_like(parameter))
                 average.lerp_(_gradient(parameter), 1 - group["momentum"])
-                updates.append(_gradient(parameter).lerp(average, group["momentum"]))
+                updates.append(_gradient(parameter).lerp(average, group["momentum"]).flatten(1))
             size = 0.2 * max(shape) ** 0.5  # the root mean square of a step of AdamW
             for parameter, update in zip(parameters, orthogonal(torch.stack(updates)), strict=True):
-                parameter.add_(update, alpha=-group["lr"] * size)
+                parameter.add_(update.view_as(parameter), alpha=-group["lr"] * size)
 
     def _others(self, group: dict[str, Any], learned: list[Tensor]) -> None:
         first, second = group["betas"]

@@ -12,6 +12,8 @@ from foveal.core.errors import InputError, unknown
 from foveal.training.config import Stage
 from foveal.training.muon import Muon
 
+_MATRICES = {"muon": (2,), "muon_kernels": (2, 4)}  # dimensions of what takes orthogonal steps
+
 
 def within(name: str, prefix: str) -> bool:
     """Whether a dotted name lies in a part: `language.layers.1.mlp` lies in `language.layers.1`."""
@@ -100,12 +102,12 @@ def optimizer(model: nn.Module, chosen: Collection[nn.Parameter], stage: Stage) 
         if parameter in learns:
             rate = rate_of(name, rate=stage.rate, rates=stage.rates)
             decay = stage.weight_decay if parameter.ndim >= 2 and parameter not in embeddings else 0.0
-            matrix = stage.optimizer == "muon" and parameter.ndim == 2 and parameter not in outer
+            matrix = parameter.ndim in _MATRICES.get(stage.optimizer, ()) and parameter not in outer
             groups.setdefault((rate, decay, matrix), []).append(parameter)
     described = [
         {"params": group, "lr": rate, "peak": rate, "weight_decay": decay, **({"matrix": True} if matrix else {})}
         for (rate, decay, matrix), group in groups.items()
     ]
-    if stage.optimizer == "muon":
+    if stage.optimizer in _MATRICES:
         return Muon(described, lr=stage.rate, betas=stage.betas)
     return torch.optim.AdamW(described, lr=stage.rate, betas=stage.betas, fused=True)
