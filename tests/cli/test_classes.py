@@ -42,6 +42,7 @@ TINY = {
         "device": "cpu",
         "log_every": 1,
         "classes": "tokenizer",
+        "keep_stages": True,
         "stages": [
             {"name": "mask", "steps": 2, "objective": PRETRAIN, **SHARED},
             {"name": "pair", "steps": 2, "objective": "contrastive", "accumulate": 2, **SHARED},
@@ -79,8 +80,11 @@ def test_a_run_is_pretrained_by_codes_and_pairs_and_then_answers(painted, capsys
     if not options:
         captions = Path("data/train.jsonl").read_text().replace('"kind": "colour"', '"kind": "caption"')
         Path("data/test.jsonl").write_text(captions)
+        whole, mask = (foveal.load(path).model.heads for path in ("runs/tiny", "runs/tiny/stages/mask"))
+        assert torch.equal(whole["words"].bias, mask["words"].bias)  # of no later stage
+        assert not torch.equal(whole["pair"].words.weight, mask["pair"].words.weight)
         capsys.readouterr()
-        assert run(["eval", "--run", "runs/tiny", "--data", "data", "--pretraining", "--json"]) == 0
+        assert run(["eval", "--run", "runs/tiny/stages/pair", "--data", "data", "--pretraining", "--json"]) == 0
         scored = json.loads(capsys.readouterr().out)
         assert scored["regions"]["count"] > 0 and 0 < scored["regions"]["prior"] <= 1.946
         assert scored["pair"]["count"] == 6 and 0 <= scored["pair"]["accuracy"] <= 1 and scored["pair"]["loss"] > 0

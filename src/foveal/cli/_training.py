@@ -41,9 +41,15 @@ def carry_out(recipe: Recipe, out: Path, *, fresh: bool, say: Callable[[str], No
     data = examples(recipe, folder)
     run = model_of(recipe, data)
     batches = Batches(run, recipe, data, say=say, bar=bar)
-    result = train(
-        run.model, data, config=recipe.training, collate=batches, out=out, recipe=recipe.identity(), fresh=fresh
-    )
+
+    def ended(stage: Stage) -> None:
+        if recipe.training.keep_stages and stage != recipe.training.stages[-1]:
+            made = {"recipe": recipe.name, **about(recipe, len(data))}
+            kept = type(run)(run.model, batches.processor(stage), external=run.external, origin=run.origin, about=made)
+            kept.save(out / "stages" / stage.name)
+
+    told = {"collate": batches, "recipe": recipe.identity(), "fresh": fresh, "ended": ended}
+    result = train(run.model, data, config=recipe.training, out=out, **told)
     run.processor = batches.processor(recipe.training.stages[-1])
     told = {"recipe": recipe.name, "steps": result.steps, "seconds": round(result.seconds, 1), "loss": result.loss}
     run.about = {**told, **about(recipe, len(data))}

@@ -87,8 +87,9 @@ class Features:
 class TrainingConfig:
     """Stages, and what holds for all of them.
 
-    A checkpoint is written every `checkpoint_minutes` and when a stage ends; the last `keep` stay. `workers`
-    processes make batches (0: a thread of this one). At `max_minutes` the run ends as if its stages were done.
+    A checkpoint is written every `checkpoint_minutes` and when a stage ends; the last `keep` stay. With `keep_stages`
+    each stage but the last leaves a run of its own, in `stages` within the run. `workers` processes make batches (0: a
+    thread of this one). At `max_minutes` the run ends as if its stages were done.
     `features` keeps what a frozen encoder sees of each image in a file, so that it is computed once. `classes` says
     what hidden visual tokens are told by: `imagenet` (the pretrained classifier at each cell), or a run with an image
     tokenizer (its codes).
@@ -98,6 +99,7 @@ class TrainingConfig:
     seed: int = 0
     checkpoint_minutes: float = 5.0
     keep: int = 2
+    keep_stages: bool = False
     log_every: int = 10
     tensorboard: bool = False
     workers: int = 0

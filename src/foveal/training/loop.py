@@ -34,7 +34,15 @@ from foveal.training.step import Objective, Scored, take
 from foveal.training.stop import SIGNALS, Interrupted, Stop
 from foveal.training.window import Window
 
-_HARMLESS = ("checkpoint_minutes", "keep", "log_every", "tensorboard", "workers", "device")  # may differ at resuming
+_HARMLESS = (
+    "checkpoint_minutes",
+    "keep",
+    "keep_stages",
+    "log_every",
+    "tensorboard",
+    "workers",
+    "device",
+)  # may differ at resuming
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +64,16 @@ def train(
     out: Path,
     recipe: Mapping[str, Any] | None = None,
     fresh: bool = False,
+    ended: Callable[[Stage], None] = lambda stage: None,
 ) -> Result:
     """Train `model` in place on `data`, stage after stage; logs and checkpoints go to the directory `out`.
 
-    `collate(stage)` makes the function that turns groups of examples into a batch. A run that `out` holds is resumed
+    `collate(stage)` makes the function that turns groups of examples into a batch, `ended(stage)` is called in the main
+    process when a stage has been trained, before its checkpoint is written. A run that `out` holds is resumed
     to the same curve, unless `fresh`; `recipe` is what else must be the same for that. Raises InputError for what
     cannot be trained, a loss that is no number and a full disk (the last checkpoint stands), and Interrupted.
     """
-    run = _Run(model, data, config=config, collate=collate, out=out, recipe=recipe or {})
+    run = _Run(model, data, config=config, collate=collate, out=out, recipe=recipe or {}, ended=ended)
     try:
         with Stop() as stop:
             return run(stop, fresh=fresh)
@@ -109,8 +119,10 @@ class _Run:
         collate: Callable[[Stage], Collate],
         out: Path,
         recipe: Mapping[str, Any],
+        ended: Callable[[Stage], None],
     ) -> None:
         self.model, self.data, self.config, self.collate, self.out = model, data, config, collate, out
+        self.ended = ended
         self.accelerator = accelerator(config.device)
         training = {key: value for key, value in dump(config).items() if key not in _HARMLESS}
         self.recipe = json.loads(json.dumps({**recipe, "training": training, "examples": len(data)}))
@@ -180,6 +192,8 @@ class _Run:
             self._steps(work, stop, log)
         self.accelerator = accelerator(self.config.device)  # the old one holds on to what it has prepared
         self.learned = {name for name in self.learned if "lora_" not in name} | merged
+        if self.accelerator.is_main_process:
+            self.ended(stage)
         self.progress = self.progress.next_stage()
         self._save(None)
 
