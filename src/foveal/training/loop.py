@@ -34,15 +34,8 @@ from foveal.training.step import Objective, Scored, take
 from foveal.training.stop import SIGNALS, Interrupted, Stop
 from foveal.training.window import Window
 
-_HARMLESS = (
-    "checkpoint_minutes",
-    "keep",
-    "keep_stages",
-    "log_every",
-    "tensorboard",
-    "workers",
-    "device",
-)  # may differ at resuming
+# what may differ when a run is resumed
+_HARMLESS = ("checkpoint_minutes", "keep", "keep_stages", "log_every", "tensorboard", "workers", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
