@@ -86,6 +86,41 @@ def test_a_coco_file_is_scored_by_its_own_ids(trained):
     assert "cannot write no/r" in said
 
 
+@pytest.mark.filterwarnings("default::UserWarning")
+def test_a_coco_file_is_checked_before_it_is_scored(trained, capsys):
+    there = {
+        "images": [{"id": 7, "file_name": "0.png", "width": 16, "height": 16}],
+        "annotations": [
+            {"image_id": 7, "category_id": 1, "bbox": [0, 0, 16, 16]},
+            {"image_id": 7, "category_id": 1, "bbox": [0, 0, -3, 16]},
+            {"image_id": 7, "category_id": 1, "bbox": [20, 0, 5, 5]},
+            {"image_id": 8, "category_id": 1, "bbox": [0, 0, 5, 5]},
+        ],
+        "categories": [{"id": 1, "name": "red"}],
+    }
+    where = ["eval", "--run", "runs/tiny", "--data", "data/here.json", "--json"]
+    Path("data/here.json").write_text(json.dumps(there))
+    assert run(where) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert told["boxes"] == 1 and told["AP50"] > 0.9
+    counted = "1 inverted boxes, 1 boxes outside their image, 1 boxes of images that are not there"
+    assert err == f"foveal: left out of data/here.json: {counted}\n"
+    for fault, said in (
+        ({"bbox": [0, 0, float("nan"), 1]}, "annotation 0 has bbox [0, 0, nan, 1]; give left, top, width, height"),
+        ({"category_id": 5}, "annotation 0 is of category 5, which the file does not name"),
+        ({"bbox": "x"}, "annotation 0 has bbox 'x'"),
+    ):
+        rows = [{**there["annotations"][0], **fault}]
+        Path("data/here.json").write_text(json.dumps({**there, "annotations": rows}))
+        assert said in trained(*where, expected=2)
+    Path("data/here.json").write_text(json.dumps({**there, "annotations": [7]}))
+    assert "lacks the field" in trained(*where, expected=2)
+    del there["categories"]
+    Path("data/here.json").write_text(json.dumps(there))
+    assert "lacks the field 'categories'" in trained(*where, expected=2)
+
+
 def test_tokens_may_be_drawn(trained):
     where = ["--run", "runs/tiny", "--data", "data", "--split", "train", "--json"]
 

@@ -63,6 +63,8 @@ def test_empty_and_inverted_boxes_are_dropped_and_counted(tmp_path):
         ({"size": np.array([0, 40])}, {}, "'size' is"),
         ({"features": None}, {}, "lacks 'features' and holds boxes, size"),
         ({"features": np.full((3, 6), np.nan)}, {}, "'features' holds 18 numbers that are not finite"),
+        ({"features": np.full((3, 6), 1e60)}, {}, "'features' holds 18 numbers that are not finite in float32"),
+        ({"boxes": [[0.1, 0.1, 0.9, 1.0]]}, {}, "no box reaches beyond 1 in an image of 100 x 40 pixels"),
         ({"features": np.zeros(3)}, {}, r"'features' is float64 \[3\]"),
         ({"boxes": [[0, 0, np.inf, 5]]}, {}, "'boxes' holds 1 numbers that are not finite"),
         ({"boxes": [[0, 0, 0, 0]]}, {}, "none of 1 regions has a box with any area"),

@@ -215,10 +215,11 @@ def annotations(shown: Sequence[Example], classes: Sequence[str] = (), *, root: 
 
 
 def _annotated(data: Path, limit: int | None) -> tuple[list[tuple[int, Any]], dict[str, Any]]:
-    """Pictures of a COCO annotation file by their ids, and the file itself."""
+    """Pictures of a COCO annotation file by their ids, and what the file says of them, checked."""
     from foveal.data.convert import coco_folder, coco_images, load
+    from foveal.data.converters.coco_detection import annotations as checked
 
-    there = load(data)
+    there = checked(load(data), data)
     folder = coco_folder(data, there)
     pictures = [(number, folder / name) for number, (name, _) in coco_images(there, data).items()][:limit]
     kept = {number for number, _ in pictures}

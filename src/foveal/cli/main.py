@@ -4,7 +4,9 @@ import importlib
 import os
 import pkgutil
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
@@ -46,6 +48,18 @@ def _root(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; an error that is our fault is raised."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _warned
+        return _run(arguments)
+
+
+def _warned(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """A warning to the user is one line; a programmer's says where it comes from."""
+    told = f"foveal: {message}\n" if category is UserWarning else warnings.formatwarning(message, category, *where[:2])
+    sys.stderr.write(told)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         # Not `app(arguments)`: its own error handling would draw boxes and swallow what the lines below tell apart.
         command = typer.main.get_command(collect())

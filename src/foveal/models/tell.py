@@ -114,8 +114,8 @@ def find(
     """The box that answers each question about its picture; None where what was written is no box."""
     speller = _speller(model, processor)
     asked = [
-        replace(question([image], text, marker=processor.config.marker), id=text)
-        for image, text in zip(images, questions, strict=True)
+        replace(question([image], text, marker=processor.config.marker), id=f"question {number}")
+        for number, (image, text) in enumerate(zip(images, questions, strict=True), 1)
     ]
     rows = zip(images, _rows(model, processor, asked, "find", sampling), strict=True)
     found = (speller.found(image, tokens, chances) for image, (tokens, chances) in rows)

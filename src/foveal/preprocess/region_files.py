@@ -115,6 +115,10 @@ def read(path: str, stamp: int, settings: RegionFiles) -> Found:
     if boxes.shape != (len(features), 4):
         raise InputError(f"{path}: {len(features)} features but boxes {list(boxes.shape)}; give each region one of 4")
     width, height = _measured(data, path)
+    if boxes.size and 0.0 < boxes.max() <= 1.0 < min(width, height):
+        raise InputError(
+            f"{path}: no box reaches beyond 1 in an image of {width:g} x {height:g} pixels; give boxes in pixels"
+        )
     clipped = np.clip(boxes / [width, height, width, height], 0.0, 1.0)
     whole = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
     kept = np.flatnonzero(whole)
@@ -155,9 +159,13 @@ def _table(data: Mapping[str, np.ndarray], name: str, path: str) -> np.ndarray:
         raise InputError(f"{path} lacks {name!r} and holds {', '.join(data) or 'nothing'}; name it so")
     if found.ndim != 2 or found.dtype.kind not in "fiu":
         raise InputError(f"{path}: {name!r} is {found.dtype} {list(found.shape)}; give numbers, one row a region")
-    if not np.isfinite(found).all():
-        raise InputError(f"{path}: {name!r} holds {int((~np.isfinite(found)).sum())} numbers that are not finite")
-    return found.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told below
+        numbers = found.astype(np.float32)
+    if not np.isfinite(numbers).all():
+        raise InputError(
+            f"{path}: {name!r} holds {int((~np.isfinite(numbers)).sum())} numbers that are not finite in float32"
+        )
+    return numbers
 
 
 def size(path: str) -> tuple[int, int]:

@@ -28,18 +28,11 @@ def examples(source: Path, images: Path | None) -> Iterator[Example]:
     """
     data, where = load(source), str(source)
     folder = images or coco_folder(source, data)
-    categories = {get(row, "id", where): row for row in get(data, "categories", where)}
-    names = {number: str(get(row, "name", where)) for number, row in categories.items()}
-    points, pictures, lost = _point_names(categories.values(), where), coco_images(data, source), Counter()
+    names, points, pictures = _names(data, where), _point_names(data["categories"], where), coco_images(data, source)
     boxes: dict[int, list[Box]] = {}
-    for number, row in enumerate(get(data, "annotations", where)):
-        at, image = f"{where}: annotation {row.get('id', number)}", get(row, "image_id", where)
-        box = _box(row, names, pictures.get(image), lost, at)
+    for row, box in _rows(data, names, pictures, source):
         if box is not None:
-            boxes.setdefault(image, []).append(box)
-    if lost:
-        told = ", ".join(f"{count} {reason}" for reason, count in lost.items())
-        warnings.warn(f"left out of {source}: {told}", stacklevel=2)
+            boxes.setdefault(row["image_id"], []).append(box)
     named = {"keypoints": points} if points else {}
     for image, (name, size) in pictures.items():
         found = sorted(boxes.get(image, []), key=_area, reverse=True)
@@ -51,6 +44,38 @@ def examples(source: Path, images: Path | None) -> Iterator[Example]:
                 boxes=tuple(found),
                 meta={"kind": "detection", "scene": str(image), "size": size, **named},
             )
+
+
+def annotations(data: Any, source: Path) -> dict[str, Any]:
+    """The content of an annotation file as COCO's own tools want it: what `examples` leaves out is left out here too.
+
+    Boxes stay as they are, and so do crowds, which those tools treat apart. Areas that are not given are those of the
+    boxes. Takes the errors of `examples`.
+    """
+    pictures, kept = coco_images(data, source), []
+    for row, box in _rows(data, _names(data, str(source)), pictures, source):
+        if box is not None or row.get("iscrowd"):
+            _, _, width, height = row["bbox"]
+            kept.append({"area": width * height, "iscrowd": 0, **row, "id": len(kept) + 1})
+    return {**data, "annotations": kept}
+
+
+def _names(data: Any, where: str) -> dict[int, str]:
+    """The name of each category by its number."""
+    return {get(row, "id", where): str(get(row, "name", where)) for row in get(data, "categories", where)}
+
+
+def _rows(
+    data: Any, names: Mapping[int, str], pictures: Mapping[int, Any], source: Path
+) -> Iterator[tuple[Any, Box | None]]:
+    """Every annotation and its box, None where it is left out; at last a warning counts those, by the reason."""
+    lost: Counter[str] = Counter()
+    for number, row in enumerate(get(data, "annotations", str(source))):
+        where = f"{source}: annotation {row.get('id', number) if isinstance(row, dict) else number}"
+        yield row, _box(row, names, pictures.get(get(row, "image_id", where)), lost, where)
+    if lost:
+        told = ", ".join(f"{count} {reason}" for reason, count in lost.items())
+        warnings.warn(f"left out of {source}: {told}", stacklevel=2)
 
 
 def _box(row: Any, names: Mapping[int, str], picture: Any, lost: Counter[str], where: str) -> Box | None:
