@@ -90,7 +90,10 @@ class SequenceCodec:
 
 
 def torch_port(*, classes: int, bins: int, max_objects: int = 100) -> SequenceCodec:
-    """As the widespread PyTorch port: bins, classes, start, end and padding in this order; x y x y, rounded down."""
+    """As the widespread PyTorch port: bins, classes, start, end and padding in this order; x y x y, rounded down.
+
+    Rounded down, a box comes back within a whole bin, not within half of one.
+    """
     start = bins + classes
     return SequenceCodec(
         classes=classes,
