@@ -11,7 +11,15 @@ def seen(mask):
 
 def test_causal_by_default_and_blind_to_padding():
     valid = torch.tensor([[False, True, True, True, False]])
-    assert seen(attention_mask(valid, queries=5)) == [[0], [1], [1, 2], [1, 2, 3], [1, 2, 3, 4]]
+    assert seen(attention_mask(valid, queries=5)) == [[0], [1], [1, 2], [1, 2, 3], [1, 2, 3]]
+
+
+def test_padding_sees_itself_where_it_sees_nothing_else():
+    valid = torch.tensor([[False, True, False], [False, False, False]])
+    flat = torch.zeros_like(valid, dtype=torch.long)
+    mask = attention_mask(valid, queries=3, order=flat)
+    assert seen(mask[:1]) == [[1], [1], [1]]
+    assert seen(mask[1:]) == [[0], [1], [2]]
 
 
 def test_equal_order_is_bidirectional_and_a_prefix_may_be():

@@ -20,5 +20,6 @@ def test_places_come_in_order_and_those_of_shorter_rows_are_filled():
     assert places_of(torch.zeros(2, 4, dtype=torch.bool)).shape == (2, 1)
 
 
-def test_padding_sees_itself():
-    assert itself(torch.tensor([[[[True, False]]]])).tolist() == [[[[True, False], [True, True]]]]
+def test_padding_sees_itself_where_it_sees_nothing_else():
+    assert itself(torch.tensor([[[[True, False]]]])).tolist() == [[[[True, False], [True, False]]]]
+    assert itself(torch.tensor([[[[False, False]]]])).tolist() == [[[[True, False], [False, True]]]]

@@ -108,6 +108,15 @@ def test_a_model_alone_and_one_that_answers(tmp_path, kind):
         torch.testing.assert_close(mine.pooled_output, expected.pooled_output, **TOLERANCE)
 
 
+def test_padding_on_the_left_equals_that_of_the_reference(tmp_path):
+    theirs, asked = reference(5, "LxmertForQuestionAnswering"), given()
+    theirs.save_pretrained(tmp_path)
+    asked["attention_mask"] = asked["attention_mask"].flip(1)
+    with torch.no_grad():
+        expected, mine = theirs(**asked), load(tmp_path)(**asked)
+    torch.testing.assert_close(mine.question_answering_score, expected.question_answering_score, **TOLERANCE)
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

@@ -106,6 +106,14 @@ def test_modality_of_a_second_image_and_a_row_alone(tmp_path):
     torch.testing.assert_close(both.last_hidden_state[1, :10], single.last_hidden_state[0], **TOLERANCE)
 
 
+def test_padding_on_the_left_equals_that_of_the_reference(tmp_path):
+    theirs, asked = reference(3, "ViltForQuestionAnswering"), given()
+    theirs.save_pretrained(tmp_path)
+    asked["attention_mask"] = asked["attention_mask"].flip(1)
+    with torch.no_grad():
+        torch.testing.assert_close(load(tmp_path)(**asked).logits, theirs(**asked).logits, **TOLERANCE)
+
+
 def test_what_does_not_fit_is_named(tmp_path):
     reference(2, "ViltModel", max_image_length=4).save_pretrained(tmp_path)
     model, asked = load(tmp_path), given()

@@ -146,6 +146,15 @@ LABELS = {
 }
 
 
+def test_padding_on_the_left_equals_that_of_the_reference(tmp_path):
+    theirs = reference(7, "VisualReasoning", num_labels=5)
+    theirs.save_pretrained(tmp_path)
+    given = asked(3)
+    given["attention_mask"] = given["attention_mask"].flip(1)
+    with torch.no_grad():
+        torch.testing.assert_close(load(tmp_path)(**given).logits, theirs(**given).logits, **TOLERANCE)
+
+
 @pytest.mark.parametrize("kind", LABELS)
 def test_answers_equal_those_of_the_reference(tmp_path, kind):
     import transformers as hf

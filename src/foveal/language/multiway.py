@@ -216,6 +216,4 @@ def _mask(batch: Batch) -> Bool[Tensor, "B 1 L K"] | None:
     if batch.full and batch.order is None:
         return None
     order = torch.zeros_like(batch.input_ids) if batch.order is None else batch.order
-    mask = attention_mask(batch.valid, queries=order.shape[1], order=order, segment=batch.segment)
-    some = batch.valid.any(1)[:, None]  # a row of nothing but padding sees itself, and stays finite
-    return mask & (batch.valid | ~some)[:, None, None]
+    return attention_mask(batch.valid, queries=order.shape[1], order=order, segment=batch.segment)

@@ -17,7 +17,8 @@ def attention_mask(
 
     A key is seen when it is valid, its `order` is not greater than the query's (default 0 1 2 3: causal; all equal:
     bidirectional; 0 0 0 1 2: a bidirectional prefix), it lies in the query's `segment`, and its `branch` is 0 (the
-    trunk) or the query's own. Every token sees itself, so that a row of padding stays finite.
+    trunk) or the query's own. A token that may look at none sees itself, so that a row of padding stays finite;
+    padding that may look at others is read as references read it, without itself.
     """
     length = valid.shape[1]
     place = torch.arange(length, device=valid.device)
@@ -27,4 +28,5 @@ def attention_mask(
         seen &= segment[:, None, :] == segment[:, -queries:, None]
     if branch is not None:
         seen &= (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, -queries:, None])
-    return (seen | (place == place[-queries:, None]))[:, None]
+    blind = ~seen.any(-1, keepdim=True)
+    return (seen | (blind & (place == place[-queries:, None])))[:, None]

@@ -39,5 +39,5 @@ def places_of(wanted: Bool[Tensor, "B L"]) -> Int[Tensor, "B M"]:
 
 
 def itself(mask: Bool[Tensor, "B 1 1 M"]) -> Bool[Tensor, "B 1 M M"]:
-    """Every token sees itself too, so that padding stays finite."""
-    return mask | torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
+    """Where a row shows no token at all, each sees itself, so that padding stays finite."""
+    return mask | (torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device) & ~mask.any(-1, keepdim=True))
