@@ -1,9 +1,14 @@
 """A model that chooses its answers: assembled, saved, asked."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 
 import foveal
+import foveal.recipes
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.core.types import Batch
@@ -12,7 +17,9 @@ from foveal.models.masked import assemble
 from foveal.preprocess.processor import Processor, ProcessorConfig
 from foveal.preprocess.transform import ImageTransform
 from foveal.preprocess.words import word_tokenizer
+from foveal.training.objectives.contrastive import embed
 
+RECIPES = Path(foveal.recipes.__path__[0])
 ANSWERS = ("red", "blue", "two")
 VISION = {"name": "vit", "image_size": 16, "patch": 8, "width": 8, "depth": 1, "heads": 2, "inner": 8, "layers": [-1],
           "class_token": False, "select": "full"}  # fmt: skip
@@ -113,3 +120,53 @@ def test_the_last_layer_speaks_only_where_a_head_listens(picture):
     assert lengths[0] == 1 and max(lengths) < batch.valid.shape[1]
     model(batch, at={"words": None})
     assert lengths[-1] == batch.valid.shape[1]
+
+
+def recipes():
+    """The models of all recipes whose rows heads tell as a whole."""
+    made = {path.stem: yaml.safe_load(path.read_text())["model"] for path in RECIPES.glob("*.yaml")}
+    return {name: parts for name, parts in made.items() if parts.get("assembly") == "masked"}
+
+
+def tiny(parts, **fusion):
+    """A recipe's model over a tiny encoder, with weights that tell inputs apart."""
+    torch.manual_seed(0)
+    language = {**parts["language"], "vocabulary": 40}
+    fused = {**parts["fusion"], **fusion} if isinstance(parts["fusion"], dict) else {"name": parts["fusion"], **fusion}
+    model = foveal.build({**parts, "vision": VISION, "language": language, "fusion": fused}).model.eval()
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.1) if weight.ndim > 1 else None
+    return model
+
+
+@pytest.mark.parametrize("name", sorted(recipes()))
+def test_answers_are_the_same_whichever_side_the_padding_is_on(name, picture):
+    model, reader = tiny(recipes()[name]), processor()
+    other = picture.transpose(0).point(lambda value: 255 - value)
+    asked = [(picture, "how many"), (other, "what colour is it what colour is it"), (None, "how"),
+             ([picture, other], "what colour")]  # fmt: skip
+    batches = {side: reader.prompt(asked, plan=model.plan, padding=side) for side in ("left", "right")}
+    assert not batches["left"].valid[:, 0].all()
+    for head in (name for name in model.heads if name in ("answer", "matching")):
+        told = {side: model(batch, at={head: None}).logits for side, batch in batches.items()}
+        every = model(batches["left"], at={head: None}, keep_hidden=True).logits
+        torch.testing.assert_close(told["left"], told["right"], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(every, told["right"], atol=1e-5, rtol=1e-5)
+        for row, one in enumerate(asked):
+            alone = model(reader.prompt([one], plan=model.plan), at={head: None}).logits[0]
+            torch.testing.assert_close(told["left"][row], alone, atol=1e-5, rtol=1e-5)
+    if "pair" in model.heads:
+        both = [reader.prompt([asked[0], asked[3]], plan=model.plan, padding=side) for side in ("left", "right")]
+        (left, _), (right, _) = (embed(model, batch) for batch in both)
+        torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-5)
+
+
+def test_a_batch_may_say_where_its_rows_begin(picture):
+    model = tiny(config(), places=0)
+    batch = processor().prompt([(picture, "how many"), (None, "how")], plan=model.plan)
+    assert batch.begins.tolist() == [0, int((~batch.valid[1]).sum())]
+    first = replace(batch, begin=torch.zeros(2, dtype=torch.long))
+    told, every = model(first).logits, model(first, keep_hidden=True)
+    expected = model.heads["answer"](every.hidden_states[-1])  # what stands in column 0, padding or not
+    torch.testing.assert_close(told, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(told[1], model(batch).logits[1])

@@ -184,6 +184,7 @@ class Batch(_Movable):
     `types` are token types (BERT's segments; of visual tokens too); None means 0 for text and 1 for visual tokens.
     `alignment` names, for each visual token, the places in its row of the words that it shows (-1: no more).
     With `regions`, what the encoder sees is pooled to these before the connector.
+    `begin` is the place of each row that heads of whole rows read; None: its first valid one.
     `full` promises that every token (cached ones too) is valid and that each row is one segment and one branch.
     """
 
@@ -202,8 +203,14 @@ class Batch(_Movable):
     types: Int[Tensor, "B L"] | None = None
     alignment: Int[Tensor, "S A"] | None = None
     targets: Mapping[str, Tensor] = field(default_factory=dict)  # what auxiliary objectives read
+    begin: Int[Tensor, " B"] | None = None
     full: bool = False
     fan: Fan | None = None
+
+    @property
+    def begins(self) -> Int[Tensor, " B"]:
+        """Where each row begins: `begin`, or its first valid place, whichever side the padding is on."""
+        return self.valid.int().argmax(1) if self.begin is None else self.begin
 
 
 @runtime_checkable

@@ -35,6 +35,7 @@ class Paired(nn.Module):
     """`hidden[B L D]` and sight's first token `[B E]` to `logits[B labels]`."""
 
     reads = "both"
+    first = True  # it reads no other token of the words
 
     def __init__(
         self,

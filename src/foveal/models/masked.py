@@ -55,10 +55,12 @@ class Masked(Sight):
         stream = self.fusion.at_input(self.language.open(self.worded(batch, visual)), visual)
         stream, states = flow(stream, language=self.language, fusion=self.fusion, keep_hidden=keep_hidden, only=only)
         hidden = self.language.norm(stream.hidden)
-        told = {}
+        begins, told = batch.begins, {}
+        if only is not None:  # the last layer spoke at these places alone
+            begins = (only == begins[:, None]).int().argmax(1)
         for name, where in wanted.items():
             here = where if where is None or only is None else where.gather(1, only)
-            told[name] = self._told(name, hidden, here, stream)
+            told[name] = self._told(name, hidden, here, stream, begins)
         return Output(
             logits=next(iter(told.values())),
             heads=told,
@@ -66,10 +68,15 @@ class Masked(Sight):
             visual=visual,
         )
 
-    def _told(self, name: str, hidden: Tensor, where: Tensor | None, stream: Stream) -> Tensor:
-        """What a head says of the states that it reads: of the words, of a stream of sight apart, or of both."""
+    def _told(self, name: str, hidden: Tensor, where: Tensor | None, stream: Stream, begins: Tensor) -> Tensor:
+        """What a head says of the states that it reads: of the words, of a stream of sight apart, or of both.
+
+        One that reads a row's first token is given that alone, for in a row padded on its left another stands before.
+        """
         head, fusion = self.heads[name], self.fusion
         reads = getattr(head, "reads", "words") if hasattr(fusion, "apart") else "words"
+        if where is None and getattr(head, "first", False):
+            hidden = hidden.take_along_dim(begins[:, None, None], 1)
         if reads == "both":
             return head(hidden, *fusion.first(stream))  # type: ignore[attr-defined]
         if reads == "sight":
@@ -78,13 +85,12 @@ class Masked(Sight):
         return head(hidden if where is None else hidden[where])
 
     def _only(self, wanted: Mapping[str, Tensor | None], batch: Batch) -> Int[Tensor, "B Q"] | None:
-        """The places of each row that some head reads, the first of all before them; None: the last layer says all."""
+        """The places of each row that some head reads, where it begins among them; None: the last layer says all."""
         if torch.compiler.is_compiling() or not wanted or not getattr(self.fusion, "early", False):
             return None
         if not all(hasattr(layer, "only") for layer in self.language.layers):
             return None
-        places = torch.zeros_like(batch.valid)
-        places[:, 0] = True
+        places = torch.zeros_like(batch.valid).scatter(1, batch.begins[:, None], True)
         for name, where in wanted.items():
             if where is None and not getattr(self.heads[name], "first", False):
                 return None

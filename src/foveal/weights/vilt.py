@@ -229,6 +229,7 @@ def beside(
         types=torch.cat([torch.zeros_like(words) if types is None else types, kind * (slots >= 0).long()], dim=1),
         visual=seen,
         owner=torch.arange(len(words), device=words.device),
+        begin=torch.zeros_like(words[:, 0]),  # the reference pools column 0, padding or not
         full=bool(valid.all()),
     )
 

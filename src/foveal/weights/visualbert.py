@@ -324,6 +324,7 @@ def to_batch(
             visual_embeds.flatten(0, 1), Layout(counts=(count,) * rows, grids=(None,) * rows)
         ),
         owner=torch.arange(rows, device=input_ids.device),
+        begin=torch.zeros_like(input_ids[:, 0]),  # the reference pools column 0, padding or not
         full=bool(valid.all()),
     )
 

@@ -85,5 +85,5 @@ def fingerprint(ids: Int[Tensor, "B L"], words: Bool[Tensor, "B L"]) -> Int[Tens
 
 
 def _vectors(model: nn.Module, batch: Batch, head: str) -> Float[Tensor, "B 2 K"]:
-    first = batch.valid & (batch.valid.cumsum(1) == 1)
+    first = torch.zeros_like(batch.valid).scatter(1, batch.begins[:, None], True)
     return model(batch, at={head: first}).heads[head]
