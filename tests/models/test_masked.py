@@ -170,3 +170,17 @@ def test_a_batch_may_say_where_its_rows_begin(picture):
     expected = model.heads["answer"](every.hidden_states[-1])  # what stands in column 0, padding or not
     torch.testing.assert_close(told, expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(told[1], model(batch).logits[1])
+
+
+@pytest.mark.parametrize("name", sorted(recipes()))
+def test_the_first_image_of_a_row_is_told_from_the_second_where_wanted(name, picture):
+    reader, other = processor(), picture.transpose(0).point(lambda value: 255 - value)
+    asked = [([picture, other], "what colour"), ([other, picture], "what colour"), (picture, "how")]
+    for numbers in (0, 2):
+        model = tiny(recipes()[name], images=numbers)
+        assert any("number" in part for part in model.state_dict()) == bool(numbers)
+        told = model(reader.prompt(asked, plan=model.plan, shared=True)).logits
+        assert bool((told[0] - told[1]).abs().max() > 1e-3) == bool(numbers)
+        for row, one in enumerate(asked):
+            alone = model(reader.prompt([one], plan=model.plan)).logits[0]
+            torch.testing.assert_close(told[row], alone, atol=1e-5, rtol=1e-5)

@@ -245,8 +245,8 @@ class Stream(_Movable):
     """What flows through the language layers.
 
     `mask` is True where a query may look at a key; None means plain causal attention. `rotary` holds the cosines
-    and sines of `positions`. `types` and `owner` are those of the batch, `memory` is what cross-attention reads where
-    `memory_mask` lets it (None: everywhere).
+    and sines of `positions`. `types`, `owner`, `segment` and `branch` are those of the batch, `memory` is what
+    cross-attention reads where `memory_mask` lets it (None: everywhere).
     """
 
     hidden: Float[Tensor, "B L D"]
@@ -261,6 +261,8 @@ class Stream(_Movable):
     memory_mask: Bool[Tensor, "B 1 1 M"] | None = None
     whole: "Stream | None" = None  # set where the layers read some places alone: the stream with all of them
     owner: Int[Tensor, " I"] | None = None
+    segment: Int[Tensor, "B L"] | None = None
+    branch: Int[Tensor, "B L"] | None = None
     cache: Cache | None = None
     fan: Fan | None = None  # set where `mask` is what the fan says
 

@@ -14,6 +14,7 @@ from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
 from foveal.layers.meeting import Meeting, itself, places_of
 from foveal.layers.mlp import FeedForward
+from foveal.layers.numbers import Numbers
 from foveal.layers.places import Places
 
 EVERYWHERE = (0.0, 0.0, 1.0, 1.0, 1.0)  # the location of an image as a whole
@@ -27,7 +28,7 @@ class Config:
     in all its `meet_heads` (None: as sight), and feeds the words through `words_inner`. With `whole` the mean of a
     row's visual tokens goes before them. `gated` scales sight's queries and keys by what the words say (12-in-1,
     1912.02315). The first `fixed` layers of words and of sight learn nothing. `places` octaves tell each token where
-    its box lies, beside the map of its five numbers.
+    its box lies, beside the map of its five numbers. The first `images` of a row are told apart (0: all look alike).
     """
 
     width_of_sight: int | None = None
@@ -42,6 +43,7 @@ class Config:
     gated: bool = False
     fixed: tuple[int, int] = (0, 0)
     places: int = 0
+    images: int = 0
     activation: str = "gelu"
     eps: float = 1e-12
 
@@ -106,6 +108,7 @@ class CoAttention(nn.Module):
         gated: bool = False,
         fixed: tuple[int, int] = (0, 0),
         places: int = 0,
+        images: int = 0,
         activation: str = "gelu",
         eps: float = 1e-12,
     ) -> None:
@@ -130,6 +133,7 @@ class CoAttention(nn.Module):
         self.steering = nn.ModuleList(Steering(width=seen, words=width) for _ in range(layers if gated else 0))
         self.apply(small_normal)
         self.place = Places(width=seen, octaves=places) if places else None
+        self.number = Numbers(images=images, width=seen) if images else None
 
     def at_input(self, stream: Stream, visual: VisualTokens | None) -> Stream:
         """The words alone, and beside them sight's embeddings."""
@@ -143,6 +147,8 @@ class CoAttention(nn.Module):
         sight = (visual.features + self.location(located(visual.boxes).to(visual.features.dtype)))[slots.clamp(min=0)]
         if self.place is not None:
             sight = sight + self.place(visual)[slots.clamp(min=0)]
+        if self.number is not None:
+            sight = sight + self.number(stream, visual).take_along_dim(places[..., None], 1)
         if self.whole:
             sight, there = self._with_whole(visual.features[slots.clamp(min=0)], sight, there)
         words = self._words(stream)

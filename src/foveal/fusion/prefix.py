@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import Stream, VisualTokens
 from foveal.layers.initial import small_normal
+from foveal.layers.numbers import Numbers
 from foveal.layers.places import Places
 from foveal.layers.positions import Positions
 
@@ -17,15 +18,16 @@ from foveal.layers.positions import Positions
 class Config:
     """`places` octaves tell each token where its box lies in the image (0: order alone tells, as in LLaVA).
 
-    `positions` learned ones number the tokens of each image, and `mask` is a learned token in the place of those that
-    are hidden (BEiT-3, 2208.10442). Of `modalities` learned kinds words are the first, visual tokens the second or what
-    their types say (ViLT, 2102.03334).
+    The first `images` of a row are told apart (0: order alone tells). `positions` learned ones number the tokens of
+    each image, and `mask` is a learned token in the place of those that are hidden (BEiT-3, 2208.10442). Of `modalities`
+    learned kinds words are the first, visual tokens the second or what their types say (ViLT, 2102.03334).
     """
 
     places: int = 0
     positions: int = 0
     mask: bool = False
     modalities: int = 0
+    images: int = 0
 
 
 class Prefix(nn.Module):
@@ -46,6 +48,7 @@ class Prefix(nn.Module):
         positions: int = 0,
         mask: bool = False,
         modalities: int = 0,
+        images: int = 0,
     ) -> None:
         super().__init__()
         self.place = Places(width=width, octaves=places) if places else None
@@ -54,6 +57,7 @@ class Prefix(nn.Module):
         self.modalities = nn.Embedding(modalities, width) if modalities else None
         if self.modalities is not None:
             small_normal(self.modalities)
+        self.number = Numbers(images=images, width=width) if images else None
 
     def at_input(self, stream: Stream, visual: VisualTokens | None) -> Stream:
         """Replace the embedding of every slot by its visual token."""
@@ -71,7 +75,10 @@ class Prefix(nn.Module):
             features = features + self.place(visual)
         if self.positions is not None:
             features = features + self._numbered(visual, self.positions)
-        chosen = features[stream.slots.clamp(min=0)].to(stream.hidden.dtype)
+        chosen = features[stream.slots.clamp(min=0)]
+        if self.number is not None:
+            chosen = chosen + self.number(stream, visual)
+        chosen = chosen.to(stream.hidden.dtype)
         return stream.with_hidden(torch.where(stream.slots[..., None] >= 0, chosen, stream.hidden))
 
     def _kinds(self, stream: Stream) -> Stream:

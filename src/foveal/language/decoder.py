@@ -146,6 +146,8 @@ class Decoder(nn.Module):
             slots=batch.image_slot,
             mask=mask,
             rotary=rotary,
+            segment=batch.segment,
+            branch=batch.branch,
             cache=cache,
             fan=batch.fan,
         )

@@ -1,0 +1,50 @@
+"""Which image of its row a visual token belongs to: the first, the second."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from foveal.core.errors import InputError
+from foveal.core.types import Stream, VisualTokens
+from foveal.layers.initial import small_normal
+from foveal.layers.meeting import places_of
+
+
+class Numbers(nn.Embedding):
+    """A learned vector `[B L D]` for the number of the image that stands at a place.
+
+    Raises InputError for a row of more images than there are vectors.
+    """
+
+    def __init__(self, *, images: int, width: int) -> None:
+        super().__init__(images, width)
+        small_normal(self)
+
+    def forward(self, stream: Stream, visual: VisualTokens) -> Float[Tensor, "B L D"]:  # type: ignore[override]
+        """What to add to the visual tokens; what it says of words is meant for none."""
+        numbers = numbered(stream, visual)
+        if not torch.compiler.is_compiling() and (most := int(numbers.max()) + 1) > self.num_embeddings:
+            raise InputError(
+                f"a row of {most} images for a fusion that tells {self.num_embeddings} apart; "
+                "raise fusion.images, or show fewer"
+            )
+        return super().forward(numbers)
+
+
+def numbered(stream: Stream, visual: VisualTokens) -> Int[Tensor, "B L"]:
+    """How many images of its own conversation begin before that of a place; 0 for words.
+
+    Rows may share an image, which is the first of one and the second of another: so the rows say, not the images.
+    """
+    seen, image = stream.slots >= 0, visual.image
+    opens = image.diff(prepend=image[:1] - 1) != 0
+    opened = seen & opens[stream.slots.clamp(min=0)]
+    places = places_of(opened)
+    here = torch.arange(opened.shape[1], device=places.device)[:, None]
+    before = opened.gather(1, places)[:, None] & (places[:, None] <= here)
+    if stream.segment is not None:
+        before &= stream.segment.gather(1, places)[:, None] == stream.segment[..., None]
+    if stream.branch is not None:
+        branch = stream.branch.gather(1, places)[:, None]
+        before &= (branch == 0) | (branch == stream.branch[..., None])
+    return torch.where(seen, before.sum(-1) - 1, 0).clamp(min=0)
