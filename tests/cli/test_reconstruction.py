@@ -1,9 +1,11 @@
 """The recipe of the image tokenizer, small: trained, scored by itself, and given to what draws with it."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from foveal.cli import _classes
 from foveal.cli.main import run
 from foveal.front import load
 
@@ -31,6 +33,14 @@ def test_a_tokenizer_is_trained_and_scored(trained, tmp_path, capsys):
     assert 0 < told["worst"] <= told["psnr"] < 40 and 1 <= told["perplexity"] <= told["used"] <= 8
     assert run(["eval", "--run", trained["run"], "--data", trained["data"]]) == 0
     assert f"PSNR {told['psnr']:.2f} dB, the mean over 2 pictures" in capsys.readouterr().out
+
+
+def test_its_codes_are_classes_of_what_another_model_hides(trained):
+    teller = _classes.Tokenizer(trained["run"], load(trained["run"]).processor)
+    assert teller.count == 12 and teller.transform.size == 16
+    images = sorted(str(path) for path in (Path(trained["data"]) / "images").iterdir())[:3]
+    told = teller(teller.transform.pixels(images))
+    assert told.layout.grids == ((2, 2),) * 3 and teller.told(told.features).sum(1).eq(1).all()
 
 
 def test_it_answers_nothing_and_draws_for_those_that_do(trained, capsys):
