@@ -137,7 +137,8 @@ def test_a_run_reads_features_made_elsewhere(detected, capsys):
     assert "9 numbers to a region, but the model reads 12" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("source", "count"), [("oracle", 2), ("proposals", 30)])
+@pytest.mark.filterwarnings("default::UserWarning")
+@pytest.mark.parametrize(("source", "count"), [("oracle", 2), ("windows", 30)])
 def test_regions_are_pooled_from_the_encoders_map(painted, capsys, source, count):
     Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
     assert run(["train", "tiny.yaml", f"processor.regions={source}"]) == 0
@@ -146,9 +147,19 @@ def test_regions_are_pooled_from_the_encoders_map(painted, capsys, source, count
     batch = trained.processor.prompt([example], plan=trained.model.plan)
     assert (batch.image_slot >= 0).sum() == count == trained.model.see(batch).features.shape[0]
     Path("data/train.jsonl").rename("data/test.jsonl")
+    scored = ["eval", "--run", "runs/tiny", "--data", "data"]
     capsys.readouterr()
-    assert run(["eval", "--run", "runs/tiny", "--data", "data", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["questions"] == 12
+    assert run([*scored, "--json", "--report", "report.html"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["questions"] == 12 and told["regions"] == source
+    assert run(scored) == run([*scored, "--pretraining"]) == 0
+    bound = "true boxes, which tell how many things there are"
+    assert (capsys.readouterr().out.count(f"oracle: it read the data's {bound}") == 2) == (source == "oracle")
+    page = Path("report.html").read_text()
+    assert (bound in page) == ('<th scope="col">oracle</th>' in page) == (source == "oracle")
+    assert run(["ask", "data/0.png", "what colour is it", "--run", "runs/tiny"]) == 0
+    said = "foveal: runs/tiny learned from true boxes and a picture brings none: it sees the whole image alone\n"
+    assert capsys.readouterr().err == (said if source == "oracle" else "")
 
 
 @pytest.mark.parametrize(

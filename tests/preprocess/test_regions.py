@@ -32,7 +32,7 @@ def test_true_boxes_follow_the_image_as_it_is_resized(processor, example):
 
 
 def test_windows_are_the_same_for_each_image(processor, example):
-    batch = processor(regions="proposals").training([example("what", "red apple")], plan=plan)
+    batch = processor(regions="windows").training([example("what", "red apple")], plan=plan)
     assert torch.equal(batch.regions.boxes, windows()) and len(windows()) == 1 + 4 + 9 + 16
     area = (windows()[:, 2:] - windows()[:, :2]).prod(-1)
     assert area.sum().item() == pytest.approx(4.0)

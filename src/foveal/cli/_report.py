@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from foveal.cli import _regions
 from foveal.cli._evaluate import Evaluation
 from foveal.core.errors import InputError
 from foveal.evaluation.questions import Question
@@ -28,10 +29,13 @@ def write(
     made: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the page for a scored run; InputError where the file cannot be written."""
-    compared = found.compared
+    compared, named = found.compared, {}
+    about = f"{len(found.asked):,} questions about {compared.scenes:,} pictures that it never saw."
+    if _regions.source(run) == "oracle":
+        about, named = f"{about} Oracle: {_regions.BOUND}.", {"ours": "oracle"}
     report = Report(
         title=title or f"{run.resolve().name if run else 'The starter model'}, asked about what it sees",
-        summary=summary or f"{len(found.asked):,} questions about {compared.scenes:,} pictures that it never saw.",
+        summary=summary or about,
         scores=compared.scores,
         baselines=compared.baselines,
         leads=compared.leads,
@@ -39,6 +43,7 @@ def write(
         pictures=pictures(found.asked, found.answers),
         made={**(made or {}), **described(found, data, split)},
         attribution=attribution(data),
+        **named,
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

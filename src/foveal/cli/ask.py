@@ -29,12 +29,13 @@ def command(
     import time
     from dataclasses import asdict
 
-    from foveal.cli import _detection, _show
+    from foveal.cli import _detection, _regions, _show
     from foveal.cli._runs import open_run
 
     names, prompt = split(words)
     images = [picture(name) for name in names]
     model = open_run(run)
+    _regions.warn(run)
     drawing = _sampling.sampling(
         temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, spelled=_detection.detects(run)
     )  # fmt: skip

@@ -47,7 +47,7 @@ def command(
     """
     from functools import partial
 
-    from foveal.cli import _detection, _drawings, _pretraining, _reconstruction, _show
+    from foveal.cli import _detection, _drawings, _pretraining, _reconstruction, _regions, _show
     from foveal.cli._evaluate import Wanted, evaluate
 
     console = _show.console(quiet=as_json)
@@ -55,8 +55,8 @@ def command(
     heat = 1.0 if drawings is not None and temperature is None else temperature
     chosen = _sampling.sampling(temperature=heat, top_p=top_p, top_k=top_k, seed=seed, spelled=drawings is None)
 
-    def tell(told: dict[str, Any], show: Callable[..., None]) -> None:
-        where = {"run": str(run or "starter"), "data": str(data), "split": split}
+    def tell(told: dict[str, Any], show: Callable[..., None], **more: str) -> None:
+        where = {"run": str(run or "starter"), "data": str(data), "split": split, **more}
         _show.print_json({**where, **told}) if as_json else show(console, told)
 
     if drawings is not None:
@@ -69,14 +69,16 @@ def command(
         raise InputError("answers are scored as the best tokens say; leave --temperature, --top-p and --top-k out")
     if _reconstruction.reconstructs(run):
         return tell(_reconstruction.reconstruction(run, data, limit=limit, **common), _reconstruction.show)
+    seen = _regions.source(run)
     if pretraining:
-        return tell(_pretraining.pretraining(run, data, limit=limit, **common), tasks)
+        scored = _pretraining.pretraining(run, data, limit=limit, **common)
+        return tell(scored, lambda console, told: tasks(console, told, seen), regions=seen)
     wanted = Wanted(
         run=run, data=data, split=split, limit=limit, text_only=text_only, batch=batch, max_new_tokens=max_new_tokens
     )
     found = evaluate(wanted, progress=common["progress"])
     written = {} if report is None else _report(report, found, wanted)
-    tell({**found.plain(), **written}, lambda console, told: show(console, found, told.get("report")))
+    tell({**found.plain(), **written}, lambda console, told: show(console, found, told.get("report"), seen), regions=seen)
 
 
 def _report(out: Path, found: "Evaluation", wanted: "Wanted") -> dict[str, str]:
@@ -86,7 +88,15 @@ def _report(out: Path, found: "Evaluation", wanted: "Wanted") -> dict[str, str]:
     return {"report": str(write(out, found, run=wanted.run, data=wanted.data, split=wanted.split))}
 
 
-def tasks(console: "Console", told: dict[str, dict[str, float]]) -> None:
+def _bound(console: "Console", seen: str) -> None:
+    """Say what the numbers of a run that read true boxes are."""
+    from foveal.cli._regions import BOUND
+
+    if seen == "oracle":
+        console.print(f"oracle: {BOUND}")
+
+
+def tasks(console: "Console", told: dict[str, dict[str, float]], seen: str = "grid") -> None:
     """The table of the pretraining tasks."""
     from foveal.cli import _show
 
@@ -98,15 +108,20 @@ def tasks(console: "Console", told: dict[str, dict[str, float]]) -> None:
          f"{row['count']:,}"]
         for task, row in told.items()
     ]  # fmt: skip
-    console.print(_show.table(["task", "loss", "prior", "accuracy", "majority", "count"], lines))
+    ours = "oracle" if seen == "oracle" else "accuracy"
+    console.print(_show.table(["task", "loss", "prior", ours, "majority", "count"], lines))
+    _bound(console, seen)
 
 
-def show(console: "Console", found: "Evaluation", report: str | None = None) -> None:
-    """The table of an evaluation, how far it is ahead of each baseline, and where its report is."""
+def show(console: "Console", found: "Evaluation", report: str | None = None, seen: str = "grid") -> None:
+    """The table of an evaluation, how far it is ahead of each baseline, and where its report is.
+
+    What a run that read true boxes has reached is named `oracle`.
+    """
     from foveal.cli import _show
 
     row = found.plain()
-    heads = ["kind", "exact", "95%", *NAMES.values(), "count"]
+    heads = ["kind", "oracle" if seen == "oracle" else "exact", "95%", *NAMES.values(), "count"]
     sums = [
         ("all questions", {"accuracy": row["exact_match"], "interval": row["interval"], **_of(row, "exact_match")}),
         (
@@ -135,6 +150,7 @@ def show(console: "Console", found: "Evaluation", report: str | None = None) -> 
         f"to the kind, or to the very question, in {row['majority_from']}",
         style="dim",
     )
+    _bound(console, seen)
     if report is not None:
         console.print(f"report: {report}")
 

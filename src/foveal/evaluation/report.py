@@ -40,7 +40,8 @@ class Picture:
 class Report:
     """All that a report shows; a part that is empty is left out.
 
-    `baselines` and `leads` (ours minus theirs) go by `text_only`, `majority`, `question_majority`.
+    `baselines` and `leads` (ours minus theirs) go by `text_only`, `majority`, `question_majority`; `ours` is the name of
+    what is scored beside them.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Report:
     pictures: Sequence[Picture] = ()
     made: Mapping[str, str] = field(default_factory=dict)
     attribution: str = ""
+    ours: str = "exact match"
 
 
 def page(report: Report) -> str:
@@ -80,7 +82,9 @@ def _section(title: str, body: str) -> str:
 
 def _figures(report: Report) -> str:
     ours = report.scores.exact_match
-    rows = [_figure(_percent(ours.value), f"of {ours.count:,} questions answered exactly {_interval(ours)}", "ours")]
+    words = f"of {ours.count:,} questions answered exactly {_interval(ours)}"
+    named = words if report.ours == Report.ours else f"{words}: {report.ours}"
+    rows = [_figure(_percent(ours.value), named, "ours")]
     rows += [
         _figure(_percent(report.baselines[name].exact_match.value), NAMES[name])
         for name in ("text_only", "majority")
@@ -126,7 +130,7 @@ def _kinds(report: Report) -> str:
     return (
         f'<div class="wide"><table><caption>Exact match with its 95% interval (bootstrap over scenes). {_legend(names)}'
         '</caption><thead><tr><th scope="col">kind</th><th scope="col"><span class="hidden">drawn</span></th>'
-        f'<th scope="col">exact match</th>{heads}<th scope="col">questions</th></tr></thead>'
+        f'<th scope="col">{escape(report.ours)}</th>{heads}<th scope="col">questions</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 

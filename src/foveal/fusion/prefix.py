@@ -19,8 +19,8 @@ class Config:
     """`places` octaves tell each token where its box lies in the image (0: order alone tells, as in LLaVA).
 
     The first `images` of a row are told apart (0: order alone tells). `positions` learned ones number the tokens of
-    each image, and `mask` is a learned token in the place of those that are hidden (BEiT-3, 2208.10442). Of `modalities`
-    learned kinds words are the first, visual tokens the second or what their types say (ViLT, 2102.03334).
+    each image, and `mask` is a learned token in the place of those that are hidden (BEiT-3, 2208.10442). Words are the
+    first of `modalities` learned kinds, visual tokens the second or what their types say (ViLT, 2102.03334).
     """
 
     places: int = 0

@@ -46,7 +46,7 @@ class ProcessorConfig:
     an answer are its place in the vocabulary. `background` is the word that stands for cells without a box; without
     it they carry no label. `regions` says what is a visual token: a cell of the encoder's `grid`, what lies in the
     data's true boxes (`oracle`: a bound, no system, for it leaks how many things there are and where), or in fixed
-    windows (`proposals`). With `region_files` images are files of features that a detector has made. With `masking`,
+    windows (`windows`). With `region_files` images are files of features that a detector has made. With `masking`,
     training batches hold whole conversations with parts of them hidden. With `detection` nothing is said in words:
     batches hold the objects of one picture a row.
     """

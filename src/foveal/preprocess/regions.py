@@ -15,10 +15,10 @@ from foveal.preprocess.image import image_size
 from foveal.preprocess.region_files import Reader
 from foveal.preprocess.transform import ImageTransform
 
-Source = Literal["grid", "oracle", "proposals"]
+Source = Literal["grid", "oracle", "windows"]
 Plan = Callable[[Sequence[Grid] | Layout], Layout]  # of image sizes, or of what lies in the images already
 WHOLE = (0.0, 0.0, 1.0, 1.0)
-WINDOWS = (1, 2, 3, 4)  # windows along each side, for proposals
+WINDOWS = (1, 2, 3, 4)  # how many along each side
 
 
 class Sights(NamedTuple):
@@ -41,7 +41,7 @@ def sights(
 ) -> Sights:
     """What the groups show, before a pixel is read: the regions of `files`, or of the pictures by their `source`.
 
-    `oracle` takes the true boxes of the data and `proposals` fixed windows; the whole image goes before both.
+    `oracle` takes the true boxes of the data and `windows` fixed ones; the whole image goes before both.
     """
     images, places = pictures(groups, shared=shared)
     if not images:
@@ -54,7 +54,7 @@ def sights(
     for group, mine in zip(groups, places, strict=True):
         for number, place in enumerate(mine):
             truth = [box for box in group[0].example.boxes if box.image == number]
-            boxes[place] = windows() if source == "proposals" else oracle(truth, images[place], transform)
+            boxes[place] = windows() if source == "windows" else oracle(truth, images[place], transform)
     counts = tuple(len(some) for some in boxes)
     regions = Regions(boxes=torch.cat(boxes), layout=Layout(counts=counts, grids=(None,) * len(counts)))
     return Sights(images, places, plan(regions.layout), regions)
