@@ -3,7 +3,9 @@
 import warnings
 from pathlib import Path
 
-BOUND = "it read the data's true boxes, which tell how many things there are and where: a bound, not a system to compare"
+BOUND = (
+    "it read the data's true boxes, which tell how many things there are and where: a bound, not a system to compare"
+)
 
 
 def source(run: Path | None) -> str:

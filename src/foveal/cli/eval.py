@@ -78,7 +78,9 @@ def command(
     )
     found = evaluate(wanted, progress=common["progress"])
     written = {} if report is None else _report(report, found, wanted)
-    tell({**found.plain(), **written}, lambda console, told: show(console, found, told.get("report"), seen), regions=seen)
+    tell(
+        {**found.plain(), **written}, lambda console, told: show(console, found, told.get("report"), seen), regions=seen
+    )
 
 
 def _report(out: Path, found: "Evaluation", wanted: "Wanted") -> dict[str, str]:

@@ -40,8 +40,8 @@ class Picture:
 class Report:
     """All that a report shows; a part that is empty is left out.
 
-    `baselines` and `leads` (ours minus theirs) go by `text_only`, `majority`, `question_majority`; `ours` is the name of
-    what is scored beside them.
+    `baselines` and `leads` (ours minus theirs) go by `text_only`, `majority`, `question_majority`; `ours` names what
+    is scored beside them.
     """
 
     title: str
