@@ -173,6 +173,7 @@ def test_norms_come_and_go_with_the_config(tmp_path, part):
         ({"visual_tokens": None, "vision_masked_position": torch.zeros(2, 4)}, "without visual_tokens"),
         ({"attn_mask": torch.zeros(4, 4)}, r"attn_mask \[4, 4\] for 10 tokens"),
         ({"attn_mask": 1 - torch.eye(10)}, "in no order"),
+        ({"positions": torch.zeros(2, 5)}, r"positions=a tensor \[2, 5\] is not supported"),
         ({"textual_tokens": torch.zeros(2, 11, dtype=torch.long), "text_padding_position": None}, "11 words for an"),
     ],
 )

@@ -108,6 +108,13 @@ def test_a_model_alone_and_one_that_answers(tmp_path, kind):
         torch.testing.assert_close(mine.pooled_output, expected.pooled_output, **TOLERANCE)
 
 
+def test_arguments_that_change_nothing_and_features_of_another_precision_are_taken(tmp_path):
+    reference(6).save_pretrained(tmp_path)
+    told = load(tmp_path, dtype="bfloat16")(**given(), **labels(), return_dict=True)
+    assert told.prediction_logits.dtype == torch.bfloat16 and told.loss.isfinite()
+    assert load(tmp_path)(**given(), return_dict=True).loss is None
+
+
 def test_padding_on_the_left_equals_that_of_the_reference(tmp_path):
     theirs, asked = reference(5, "LxmertForQuestionAnswering"), given()
     theirs.save_pretrained(tmp_path)
@@ -122,8 +129,12 @@ def test_padding_on_the_left_equals_that_of_the_reference(tmp_path):
     [
         ({"visual_feats": None}, "both wanted"),
         ({"visual_feats": torch.zeros(1, 4, 12)}, "1 rows of visual_feats but 2"),
-        ({"visual_pos": torch.zeros(2, 3, 4)}, "3 boxes but 4 regions"),
+        ({"visual_pos": torch.zeros(2, 3, 4)}, "3 entries of visual_pos but 4 regions"),
         ({"visual_attention_mask": torch.ones(2, 3, dtype=torch.long)}, "3 entries of a mask but 4 regions"),
+        ({"visual_feats": torch.zeros(2, 4, 9)}, "9 numbers a region in visual_feats but 12"),
+        ({"visual_pos": torch.zeros(2, 4, 5)}, "5 numbers a region in visual_pos but 4"),
+        ({"output_attentions": True}, "output_attentions=True is not supported"),
+        ({"answers": None}, "unknown argument 'answers'"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, changed, said):

@@ -214,6 +214,29 @@ def test_losses_come_with_their_labels_alone(tmp_path):
     torch.testing.assert_close(pair.loss, F.cross_entropy(told.seq_relationship, torch.tensor([1, 0])), **TOLERANCE)
 
 
+def test_a_loss_of_which_nothing_is_wanted_is_0(tmp_path):
+    model, asked = load(write(tmp_path, CONFIG, weights())), given()
+    nothing = torch.full((2, 6), -1)
+    regions = {"image_label": torch.zeros(2, 3, dtype=torch.long), "image_target": torch.rand(2, 3, 5)}
+    told = ask(model, asked, masked_lm_labels=nothing, **regions)
+    assert told.loss == 0 and [loss.tolist() for loss in told.losses[:2]] == [[0], [0]]
+    some = nothing.clone()
+    some[0, 1] = 3
+    one = ask(model, asked, masked_lm_labels=some).loss
+    torch.testing.assert_close(one, F.cross_entropy(told.prediction_scores_t[0, 1], torch.tensor(3)), **TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", [PreTraining, Tasks])
+def test_arguments_that_change_nothing_and_features_of_another_precision_are_taken(tmp_path, kind):
+    state = weights(*(tuned() if kind is Tasks else ()))
+    model = load(write(tmp_path, CONFIG, state), dtype="bfloat16")
+    assert isinstance(model, kind)
+    told = ask(model, renamed(given()) if kind is Tasks else given(), return_dict=True)
+    assert told.seq_relationship.dtype == torch.bfloat16
+    with pytest.raises(InputError, match="unknown argument 'more'"):
+        ask(model, renamed(given()) if kind is Tasks else given(), more=None)
+
+
 def test_tuned_heads_are_the_formula_over_the_pooled_product(tmp_path):
     state = weights(*tuned())
     model, asked = load(write(tmp_path / "theirs", CONFIG, state)), renamed(given())
@@ -315,19 +338,24 @@ def test_maps_come_when_asked_and_have_the_places_of_the_arguments(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"image_feat": torch.zeros(2, 4, 7)}, "7 numbers a region in image_feat but a v_feature_size of 6"),
+        ({"image_feat": torch.zeros(2, 4, 7)}, "7 numbers a region in image_feat but 6 in"),
         ({"image_feat": torch.zeros(1, 4, 6)}, "1 rows of image_feat but 2"),
-        ({"image_loc": torch.zeros(2, 4, 4)}, "4 numbers a box in image_loc but the checkpoint reads 5"),
-        ({"image_loc": torch.zeros(2, 3, 5)}, "3 boxes but 4 regions in image_feat"),
+        (
+            {"image_loc": torch.zeros(2, 4, 4)},
+            "4 numbers a region in image_loc but 5 in the checkpoint's config; give x0",
+        ),
+        ({"image_loc": torch.zeros(2, 3, 5)}, "3 entries of image_loc but 4 regions in image_feat"),
         ({"attention_mask": torch.ones(2, 5)}, "5 entries of a mask of words but 6 tokens"),
         ({"image_attention_mask": torch.ones(2, 3)}, "3 entries of a mask but 4 regions"),
-        ({"token_type_ids": torch.zeros(2, 5, dtype=torch.long)}, "5 token types but 6 tokens"),
-        ({"masked_lm_labels": torch.zeros(2, 5, dtype=torch.long)}, r"masked_lm_labels \[2, 5\] for \[2, 6\] places"),
+        ({"token_type_ids": torch.zeros(2, 5, dtype=torch.long)}, "5 entries of token types but 6 tokens"),
+        ({"masked_lm_labels": torch.zeros(2, 5, dtype=torch.long)}, r"\[2, 5\] masked_lm_labels but \[2, 6\] places"),
         ({"image_label": torch.zeros(2, 3, dtype=torch.long)}, "give both or neither"),
         (
             {"image_label": torch.zeros(2, 4, dtype=torch.long), "image_target": torch.zeros(2, 4, 5)},
-            r"image_label \[2, 4\] for \[2, 3\] places",
+            r"\[2, 4\] image_label but \[2, 3\] places",
         ),
+        ({"output_attentions": True}, "output_attentions=True is not supported"),
+        ({"next_sentence_labels": None}, "did you mean 'next_sentence_label'"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, changed, said):

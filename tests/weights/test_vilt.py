@@ -124,6 +124,10 @@ def test_what_does_not_fit_is_named(tmp_path):
         model(asked["input_ids"])
     with pytest.raises(InputError, match="2 x 5 patches where the config's max_image_length allows 4"):
         model(**asked)
+    with pytest.raises(InputError, match="5 entries of a mask of words but 6 tokens"):
+        model(asked["input_ids"], torch.ones(2, 5), pixel_values=torch.zeros(2, 3, 16, 16))
+    with pytest.raises(InputError, match="output_attentions=True is not supported"):
+        model(asked["input_ids"], pixel_values=torch.zeros(2, 3, 16, 16), return_dict=True, output_attentions=True)
     with pytest.raises(InputError, match="has no loss"):
         model(asked["input_ids"], pixel_values=torch.zeros(2, 3, 16, 16), labels=torch.zeros(2, 6))
     state = read_checkpoint(tmp_path)

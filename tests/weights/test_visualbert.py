@@ -102,10 +102,19 @@ def test_a_row_alone_equals_itself_beside_others(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"visual_embeds": torch.zeros(2, 3, 9)}, "9 visual_embeds width but 12"),
-        ({"visual_embeds": torch.zeros(1, 3, 12)}, "1 visual_embeds rows but 2"),
-        ({"visual_attention_mask": torch.ones(2, 4, dtype=torch.long)}, "4 region entries but 3"),
-        ({"image_text_alignment": torch.zeros(2, 2, 1, dtype=torch.long)}, "2 image_text_alignment regions but 3"),
+        ({"visual_embeds": torch.zeros(2, 3, 9)}, "9 numbers a region in visual_embeds but 12"),
+        ({"visual_embeds": torch.zeros(1, 3, 12)}, "1 rows of visual_embeds but 2"),
+        ({"visual_attention_mask": torch.ones(2, 4, dtype=torch.long)}, "4 entries of a mask but 3 regions"),
+        ({"attention_mask": torch.ones(2, 4, dtype=torch.long)}, "4 entries of a mask of words but 6 tokens"),
+        ({"attention_mask": torch.ones(1, 6, dtype=torch.long)}, "1 rows of a mask of words but 2"),
+        ({"attention_mask": torch.ones(2, 6, 6, dtype=torch.long)}, "3 axes of a mask of words but 2"),
+        ({"token_type_ids": torch.zeros(2, 4, dtype=torch.long)}, "4 entries of token types but 6 tokens"),
+        ({"position_ids": torch.zeros(1, 6, dtype=torch.long)}, "1 rows of positions but 2"),
+        ({"visual_token_type_ids": torch.zeros(2, 4, dtype=torch.long)}, "4 entries of types of regions but 3"),
+        ({"image_text_alignment": torch.zeros(2, 2, 1, dtype=torch.long)}, "2 entries of an alignment but 3 regions"),
+        ({"image_text_alignment": torch.zeros(1, 3, 1, dtype=torch.long)}, "1 rows of an alignment but 2"),
+        ({"output_attentions": True}, "output_attentions=True is not supported; leave it out"),
+        ({"atention_mask": None}, "unknown argument 'atention_mask'; did you mean 'attention_mask'"),
         ({"labels": torch.zeros(2, 5, dtype=torch.long)}, "5 labels but 9"),
         ({"input_ids": torch.zeros(2, 40, dtype=torch.long)}, "40 tokens for an encoder of 32"),
     ],
@@ -144,6 +153,14 @@ LABELS = {
     "VisualReasoning": ((3,), torch.tensor([1, 0, 4])),
     "QuestionAnswering": ((3,), torch.softmax(torch.arange(15.0).view(3, 5).sin(), -1)),
 }
+
+
+@pytest.mark.parametrize("kind", ["PreTraining", "MultipleChoice"])
+def test_arguments_that_change_nothing_and_features_of_another_precision_are_taken(tmp_path, kind):
+    reference(8, kind).save_pretrained(tmp_path)
+    given = asked(2, 3) if kind == "MultipleChoice" else asked(2)
+    told = load(tmp_path, dtype="bfloat16")(**given, return_dict=True, output_attentions=False, inputs_embeds=None)
+    assert (told.logits if kind == "MultipleChoice" else told.prediction_logits).dtype == torch.bfloat16
 
 
 def test_padding_on_the_left_equals_that_of_the_reference(tmp_path):

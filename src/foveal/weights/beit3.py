@@ -14,6 +14,7 @@ from foveal.core.errors import InputError
 from foveal.core.types import Batch, Pixels, VisualTokens
 from foveal.models.config import ModelConfig
 from foveal.models.masked import Masked, empty
+from foveal.weights.arguments import same, unneeded
 from foveal.weights.files import read_checkpoint, write_checkpoint, write_json
 from foveal.weights.names import Renaming, Rule, load_strict, prefixed
 
@@ -184,12 +185,15 @@ class Beit3(Wrapped):
         vision_masked_position: Shaped[Tensor, "images patches"] | None = None,
         *,
         output_hidden_states: bool = False,
+        **idle: Any,
     ) -> Beit3Output:
         """The states of patches (class token first), then words; either may be missing.
 
         `text_padding_position` marks padding by 1, `attn_mask` what must not be seen, `vision_masked_position` the
-        patches that are hidden. Raises InputError for counts that differ and for a mask that is no order of tokens.
+        patches that are hidden. Raises InputError for counts that differ, for a mask that is no order of tokens and for
+        an argument that would change the answer.
         """
+        unneeded(idle, self.forward)
         batch = to_batch(self.model, textual_tokens, visual_tokens, text_padding_position)
         if attn_mask is not None:
             batch = replace(batch, order=_order(attn_mask, batch))
@@ -233,7 +237,7 @@ class Captioning(Wrapped):
         order = ((batch.image_slot < 0).cumsum(1)).to(batch.input_ids.dtype)
         where = batch.image_slot < 0
         if language_masked_pos is not None:
-            _same("language_masked_pos entries", language_masked_pos.shape[1], "text_ids", text_ids.shape[1])
+            same("language_masked_pos entries", language_masked_pos.shape[1], "text_ids", text_ids.shape[1])
             where[:, -text_ids.shape[1] :] &= language_masked_pos.bool()
         logits = self.model(replace(batch, order=order), at={"words": where}).logits
         return Beit3Logits(logits=logits if language_masked_pos is not None else logits.view(*text_ids.shape, -1))
@@ -256,7 +260,7 @@ class Retrieval(Wrapped):
             words = self._vectors(to_batch(self.model, text_description, None, padding_mask))[:, 1]
         loss = None
         if not only_infer and sight is not None and words is not None:
-            _same("text_description rows", len(words), "image rows", len(sight))
+            same("text_description rows", len(words), "image rows", len(sight))
             logits, right = sight @ words.T, torch.arange(len(sight), device=sight.device)
             loss = (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
         return Beit3Pairs(
@@ -289,10 +293,10 @@ def to_batch(
     if words is None:
         words = torch.zeros(rows, 0, dtype=torch.long, device=device)
     if pixels is not None:
-        _same("textual_tokens rows", len(words), "visual_tokens rows", rows)
+        same("textual_tokens rows", len(words), "visual_tokens rows", rows)
         count = model.plan([(pixels.shape[2], pixels.shape[3])] * rows).counts[0]
     if padding is not None:
-        _same("text_padding_position entries", padding.shape[1], "textual_tokens", words.shape[1])
+        same("text_padding_position entries", padding.shape[1], "textual_tokens", words.shape[1])
     valid = torch.ones_like(words, dtype=torch.bool) if padding is None else ~padding.bool()
     slots = torch.arange(rows * count, device=device).view(rows, count)
     valid = torch.cat([torch.ones_like(slots, dtype=torch.bool), valid], dim=1)
@@ -305,11 +309,6 @@ def to_batch(
         owner=torch.arange(rows, device=device),
         full=bool(valid.all()),
     )
-
-
-def _same(what: str, mine: int, other: str, theirs: int) -> None:
-    if mine != theirs:
-        raise InputError(f"{mine} {what} but {theirs} {other}; give both for the same rows")
 
 
 def _order(mask: Tensor, batch: Batch) -> Int[Tensor, "B L"]:

@@ -1,14 +1,14 @@
 """What checkpoints built on BERT (1810.04805) share: names of its parts, and words with regions beside them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from foveal.core.errors import InputError
 from foveal.core.types import Batch, Layout, VisualTokens
+from foveal.weights.arguments import same
 from foveal.weights.names import Rule
 
 EMBEDDINGS: list[Rule] = [
@@ -49,63 +49,97 @@ def share(heads: nn.ModuleDict, names: Iterable[str], parts: Iterable[str]) -> N
             setattr(head, part, getattr(first, part))
 
 
+def readable(given: Float[Tensor, "*rows E"], name: str, *, model: nn.Module, width: int, way: str = "") -> Tensor:
+    """Numbers of regions in the precision of the model's weights, which features out of a file need not have.
+
+    Raises InputError for another count of them than `width`; `way` says which ones are wanted.
+    """
+    way = way or "give such as the checkpoint was made with"
+    same(f"numbers a region in {name}", given.shape[-1], "in the checkpoint's config", width, way=way)
+    return given.to(next(model.parameters()).dtype)
+
+
 def beside(
     input_ids: Int[Tensor, "B L"],
     features: Float[Tensor, "rows R E"],
-    boxes: Float[Tensor, "boxes places box"],
+    boxes: Float[Tensor, "boxes places box"] | None = None,
     *,
-    names: tuple[str, str],
-    words: Shaped[Tensor, "texts known"] | None = None,
+    names: tuple[str, ...],
+    words: Shaped[Tensor, "*known"] | None = None,
     seen: Shaped[Tensor, "images shown"] | None = None,
     types: Int[Tensor, "lines kinds"] | None = None,
+    kinds: Int[Tensor, "sights sorts"] | None = None,
+    places: Int[Tensor, "orders positions"] | None = None,
+    alignment: Int[Tensor, "images shown A"] | None = None,
 ) -> Batch:
     """Every row's words, then its regions with their boxes, padding and all.
 
-    `names` are those that the reference gives to features and boxes; the masks say which words and which regions count.
-    Raises InputError for counts that differ.
+    `names` are those that the reference gives to features and boxes; the masks say which words and which regions
+    count, `types` and `kinds` what words and regions are (0 without), `alignment` which words a region shows. Raises
+    InputError for counts that differ.
     """
-    rows, count, length = len(input_ids), features.shape[1], input_ids.shape[1]
-    known = torch.ones_like(input_ids) if words is None else words
-    kinds = torch.zeros_like(input_ids) if types is None else types
-    regions = torch.arange(len(features) * count, device=input_ids.device).view(-1, count)
-    shown = torch.ones_like(regions) if seen is None else seen
-    parts = {names[0]: features, names[1]: boxes, "a mask": shown, "a mask of words": known, "token types": kinds}
-    for what, given in parts.items():
-        if len(given) != rows:
-            raise InputError(f"{len(given)} rows of {what} but {rows} of input_ids; give one to each text")
-    for what, given, wanted, others in (
-        ("boxes", boxes, count, f"regions in {names[0]}"),
-        ("entries of a mask", shown, count, f"regions in {names[0]}"),
-        ("entries of a mask of words", known, length, "tokens in input_ids"),
-        ("token types", kinds, length, "tokens in input_ids"),
-    ):
-        if given.shape[1] != wanted:
-            raise InputError(f"{given.shape[1]} {what} but {wanted} {others}; give one to each")
-    return _joined(input_ids, features, boxes, valid=torch.cat([known, shown], 1).bool(), types=kinds, slots=regions)
-
-
-def _joined(
-    words: Int[Tensor, "B L"],
-    features: Float[Tensor, "B R E"],
-    boxes: Float[Tensor, "B R box"],
-    *,
-    valid: Shaped[Tensor, "B L+R"],
-    types: Int[Tensor, "B L"],
-    slots: Int[Tensor, "B R"],
-) -> Batch:
-    places = torch.arange(words.shape[1], device=words.device).expand_as(words)
-    none = torch.zeros_like(slots)
-    visual = VisualTokens.on_layout(
-        features.flatten(0, 1), Layout(counts=(features.shape[1],) * len(words), grids=(None,) * len(words))
+    rows, count = len(input_ids), features.shape[1]
+    fit({names[-1]: boxes, names[0]: features, "an alignment": alignment}, (rows, count), f"regions in {names[0]}", 3)
+    fit({"a mask": seen, "types of regions": kinds}, (rows, count), f"regions in {names[0]}")
+    fit_words(input_ids, {"a mask of words": words, "token types": types, "positions": places})
+    slots = torch.arange(rows * count, device=input_ids.device).view(rows, count)
+    visual = VisualTokens.on_layout(features.flatten(0, 1), Layout(counts=(count,) * rows, grids=(None,) * rows))
+    return joined(
+        input_ids,
+        visual if boxes is None else replace(visual, boxes=boxes.flatten(0, 1)),
+        slots,
+        words=words,
+        seen=torch.ones_like(slots) if seen is None else seen,
+        types=types,
+        kinds=torch.zeros_like(slots) if kinds is None else kinds,
+        places=places,
+        alignment=None if alignment is None else alignment.flatten(0, 1),
     )
+
+
+def fit(parts: Mapping[str, Tensor | None], wanted: tuple[int, int], of: str, axes: int = 2) -> None:
+    """Raise InputError for a part, by its name, that has not so many rows, and an entry for each (named by `of`)."""
+    rows, count = wanted
+    for what, given in parts.items():
+        if given is not None:
+            same(f"axes of {what}", given.ndim, "axes in what it stands beside", axes, way="give it in rows")
+            same(f"rows of {what}", len(given), "of input_ids", rows, way="give one to each text")
+            same(f"entries of {what}", given.shape[1], of, count)
+
+
+def fit_words(input_ids: Int[Tensor, "B L"], parts: Mapping[str, Tensor | None]) -> None:
+    """The same for parts that have an entry for each word."""
+    fit(parts, (input_ids.shape[0], input_ids.shape[1]), "tokens in input_ids")
+
+
+def joined(
+    input_ids: Int[Tensor, "B L"],
+    visual: VisualTokens,
+    slots: Int[Tensor, "B R"],
+    *,
+    words: Shaped[Tensor, "B L"] | None,
+    seen: Shaped[Tensor, "B R"],
+    types: Int[Tensor, "B L"] | None,
+    kinds: Int[Tensor, "B R"],
+    places: Int[Tensor, "B L"] | None = None,
+    alignment: Int[Tensor, "S A"] | None = None,
+) -> Batch:
+    """The batch of every row's words and then its visual tokens, which stand where `slots` say (-1: none there)."""
+    none = torch.zeros_like(slots)
+    known = torch.ones_like(input_ids) if words is None else words
+    sorts = torch.zeros_like(input_ids) if types is None else types
+    order = torch.arange(input_ids.shape[1], device=slots.device).expand_as(input_ids) if places is None else places
+    valid = torch.cat([known, seen], 1).bool()
     return Batch(
-        input_ids=torch.cat([words, none], 1),
+        input_ids=torch.cat([input_ids, none], 1),
         valid=valid,
         prompt=valid,
-        image_slot=torch.cat([torch.full_like(words, -1), slots], 1),
-        positions=torch.cat([places, none], 1),
-        types=torch.cat([types, none], 1),
-        visual=replace(visual, boxes=boxes.flatten(0, 1)),
-        owner=torch.arange(len(words), device=words.device),
+        image_slot=torch.cat([torch.full_like(input_ids, -1), slots], 1),
+        positions=torch.cat([order, none], 1),
+        types=torch.cat([sorts, kinds], 1),
+        alignment=alignment,
+        visual=visual,
+        owner=torch.arange(len(input_ids), device=slots.device),
+        begin=none.new_zeros(len(input_ids)),  # references pool the first place, padding or not
         full=bool(valid.all()),
     )

@@ -23,6 +23,7 @@ from foveal.models.config import ModelConfig
 from foveal.models.draw import draw
 from foveal.models.talk import answer, stream_answer
 from foveal.preprocess.processor import Asked, Processor
+from foveal.weights.arguments import HARMLESS, heeded
 from foveal.weights.directory import write_run
 from foveal.weights.files import read_checkpoint, read_json, write_checkpoint, write_json
 from foveal.weights.names import Renaming, load_strict
@@ -35,14 +36,6 @@ _IDLE = ("bos_token_id", "max_length", "use_cache", "cache_implementation", "ear
 _ONE = (
     "num_beams", "num_beam_groups", "num_return_sequences", "typical_p", "length_penalty", "encoder_repetition_penalty",
 )  # fmt: skip
-_HARMLESS: dict[str, tuple[Any, ...]] = {
-    "use_cache": (None, True, False),
-    "return_dict": (None, True),
-    "output_attentions": (None, False),
-    "past_key_values": (None,),
-    "inputs_embeds": (None,),
-    "logits_to_keep": (0,),
-}
 
 
 class HuggingFaceCausal(nn.Module):
@@ -100,7 +93,7 @@ class HuggingFaceCausal(nn.Module):
         Settings: max_new_tokens (20), eos_token_id, pad_token_id, do_sample, temperature, top_k, top_p,
         repetition_penalty. Raises InputError for a setting that would change the answer and is not there.
         """
-        known = (*inspect.signature(self.to_batch).parameters, *_HARMLESS)
+        known = (*inspect.signature(self.to_batch).parameters, *HARMLESS)
         chosen = {name: given.pop(name) for name in list(given) if name not in known}
         settings = {**self.generation, **{name: value for name, value in chosen.items() if value is not None}}
         for name, value in settings.items():
@@ -119,15 +112,7 @@ class HuggingFaceCausal(nn.Module):
 
     def batch(self, input_ids: Int[Tensor, "B L"], **inputs: Any) -> Batch:
         """What the model reads, out of the reference's arguments."""
-        known = inspect.signature(self.to_batch).parameters
-        for name, value in inputs.items():
-            if name in known:
-                continue
-            if name not in _HARMLESS:
-                raise unknown("argument", name, known)
-            if isinstance(value, Tensor) or value not in _HARMLESS[name]:
-                raise InputError(f"{name}={value!r} is not supported; leave it out")
-        return self.to_batch(input_ids, **{name: value for name, value in inputs.items() if name in known})
+        return self.to_batch(input_ids, **heeded(inputs, inspect.signature(self.to_batch).parameters))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a run directory that `foveal.load` reads back, to be called as this model is."""

@@ -14,7 +14,8 @@ from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch
 from foveal.models.config import ModelConfig
 from foveal.models.masked import Masked, empty
-from foveal.weights.bert import EMBEDDINGS, beside, block, masked_words, share
+from foveal.weights.arguments import heeded
+from foveal.weights.bert import EMBEDDINGS, beside, block, masked_words, readable, share
 from foveal.weights.files import read_checkpoint, write_checkpoint, write_json
 from foveal.weights.names import Renaming, Rule, load_strict, prefixed
 
@@ -28,6 +29,8 @@ _REGIONS: list[Rule] = [
 ]
 _POOLED = ("pooled", "matching", "answer")  # heads that share the reference's one pooler
 _OBJECTS = ("obj", "attr", "feat")  # heads that share one transform
+_LABELS = ("labels", "matched_label", "ans", "obj_labels")
+_BOX = 4  # numbers of a box
 _HEADS: list[Rule] = [
     *masked_words("words"),
     ("heads.matching.classes.*", "cls.seq_relationship.*"),
@@ -87,8 +90,8 @@ def heads_of(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str
 
 def model_config(config: Mapping[str, Any], heads: Mapping[str, Any]) -> ModelConfig:
     """The rooms' components for an LXMERT config.json, with the reference's defaults."""
-    if config.get("visual_pos_dim", 4) != 4:
-        raise InputError(f"visual_pos_dim {config['visual_pos_dim']} is not supported; a box has 4 numbers")
+    if config.get("visual_pos_dim", _BOX) != _BOX:
+        raise InputError(f"visual_pos_dim {config['visual_pos_dim']} is not supported; a box has {_BOX} numbers")
     sizes = {
         "heads": config.get("num_attention_heads", 12),
         "inner": config.get("intermediate_size", 3072),
@@ -150,7 +153,7 @@ class Lxmert(nn.Module):
         self,
         input_ids: Int[Tensor, "B L"],
         visual_feats: Float[Tensor, "rows R E"] | None = None,
-        visual_pos: Float[Tensor, "boxes places 4"] | None = None,
+        visual_pos: Float[Tensor, "boxes places box"] | None = None,
         attention_mask: Int[Tensor, "B L"] | None = None,
         visual_attention_mask: Int[Tensor, "B seen"] | None = None,
         token_type_ids: Int[Tensor, "B L"] | None = None,
@@ -164,11 +167,14 @@ class Lxmert(nn.Module):
         (by `obj`, `attr` and `feat` a pair: what is right, and how much it counts). Raises InputError for counts that
         differ, and for an argument that the reference does not have.
         """
+        wanted = heeded(wanted, _LABELS)
         if visual_feats is None or visual_pos is None:
             raise InputError("visual_feats and visual_pos are both wanted; give the regions and their boxes")
         masks = {"words": attention_mask, "seen": visual_attention_mask}
+        features = readable(visual_feats, "visual_feats", model=self.model, width=self.model.config.features or 0)
+        boxes = readable(visual_pos, "visual_pos", model=self.model, width=_BOX)
         names = ("visual_feats", "visual_pos")
-        batch = beside(input_ids, visual_feats, visual_pos, names=names, **masks, types=token_type_ids)
+        batch = beside(input_ids, features, boxes, names=names, **masks, types=token_type_ids)
         words, sight = self._states(batch, input_ids.shape[1])
         told = {name: head(sight[-1] if name in _OBJECTS else words[-1]) for name, head in self.model.heads.items()}
         pooler = next((self.model.heads[name] for name in _POOLED if name in self.model.heads), None)

@@ -1,6 +1,6 @@
 """ViLBERT's checkpoints called as their reference calls them (1908.02265; 12-in-1, 1912.02315)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,15 @@ from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch
 from foveal.models.looks import Looks, looks
 from foveal.models.masked import Masked
-from foveal.weights.bert import beside
+from foveal.weights.arguments import heeded, same, unneeded
+from foveal.weights.bert import beside, readable
 from foveal.weights.files import write_checkpoint, write_json
 from foveal.weights.names import Renaming, apart
 
 PAIR = "vil_binary_prediction"  # told of two texts in turn
-_BOX = 5  # corners, and the share of the image
+_BOX = 5
+_CORNERS = "give x0 y0 x1 y1 as fractions, and the share of the image"
+_LABELS = ("masked_lm_labels", "image_label", "image_target", "next_sentence_label")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,15 +89,8 @@ class Vilbert(nn.Module):
         Raises InputError for features or boxes of other widths and for counts that differ.
         """
         kind, place = more["names"]
-        if features.shape[2] != (width := self.model.config.features):
-            raise InputError(
-                f"{features.shape[2]} numbers a region in {kind} but a v_feature_size of {width}; give such features"
-            )
-        if boxes.shape[2] != _BOX:
-            raise InputError(
-                f"{boxes.shape[2]} numbers a box in {place} but the checkpoint reads {_BOX}; give x0 y0 x1 y1 as "
-                "fractions, and the share of the image"
-            )
+        features = readable(features, kind, model=self.model, width=self.model.config.features or 0)
+        boxes = readable(boxes, place, model=self.model, width=_BOX, way=_CORNERS)
         if self.config.get("fast_mode") and len(input_ids) == 1:
             input_ids = input_ids.expand(len(features), -1)
             for name in ("words", "types"):
@@ -139,13 +135,16 @@ class PreTraining(Vilbert):
         image_attention_mask: Shaped[Tensor, "images shown"] | None = None,
         *,
         output_all_attention_masks: bool = False,
-        **labels: Tensor | None,
+        **labels: Any,
     ) -> VilbertOutput:
         """What both streams say, and the losses of the labels that are given.
 
         Labels are `masked_lm_labels[B L]` (-1 where none is wanted), `image_label[B R-1]` (1 for a hidden region) with
-        `image_target[B R-1 K]`, and `next_sentence_label[B]` (0 for a pair). Raises InputError for counts that differ.
+        `image_target[B R-1 K]`, and `next_sentence_label[B]` (0 for a pair). A loss of which nothing is wanted is 0
+        (the reference's of words is NaN). Raises InputError for counts that differ, and for an argument that is not
+        there or would change the answer.
         """
+        labels = heeded(labels, _LABELS)
         masks = {"words": attention_mask, "seen": image_attention_mask, "types": token_type_ids}
         batch = self.batch(input_ids, image_feat, image_loc, names=("image_feat", "image_loc"), **masks)
         told = self.told(batch, maps=output_all_attention_masks)
@@ -171,8 +170,8 @@ class PreTraining(Vilbert):
             if kind not in (0, 1):
                 raise InputError(f"visual_target {kind} compares with regions drawn by chance; leave image_target out")
             scores = told["prediction_scores_v"][:, 1:]  # all but the image as a whole
-            _same("image_label", image_label, scores.shape[:-1])
-            _same("image_target", image_target, scores.shape)
+            same("image_label", list(image_label.shape), "places", list(scores.shape[:-1]))
+            same("image_target", list(image_target.shape), "scores", list(scores.shape))
             squared = kind == 1 or self.config.get("predict_feature", False)
             regions = _off(scores, image_target, image_label == 1, squared=squared)
         if next_sentence_label is not None:
@@ -194,12 +193,15 @@ class Tasks(Vilbert):
         co_attention_mask: Shaped[Tensor, "*pairs"] | None = None,
         task_ids: Int[Tensor, "*asked"] | None = None,
         output_all_attention_masks: bool = False,
+        **idle: Any,
     ) -> VilbertTasksOutput:
         """What the tuned heads say; the reference makes nothing of `co_attention_mask`, and neither does this.
 
         `task_ids` of a checkpoint that tells tasks apart stand after each text's first token, in every field of words.
-        Raises InputError for counts that differ, and for missing tasks or those that the checkpoint does not know.
+        Raises InputError for counts that differ, for missing tasks or those that the checkpoint does not know, and for
+        an argument that is not there or would change the answer.
         """
+        unneeded(idle, self.forward)
         masks = {"words": attention_mask, "seen": image_attention_mask, "types": token_type_ids}
         batch = self.batch(input_txt, input_imgs, image_loc, names=("input_imgs", "image_loc"), **masks)
         marks = getattr(self.model.language, "marks", None)
@@ -215,10 +217,11 @@ class Tasks(Vilbert):
 
 
 def _missed(name: str, right: Int[Tensor, "*given"], scores: Float[Tensor, "*places K"]) -> Float[Tensor, "1"]:
-    """Nats from the right class, over the places that want one."""
-    _same(name, right, scores.shape[:-1])
-    right = right.masked_fill(right < 0, IGNORE)
-    return F.cross_entropy(scores.flatten(0, -2), right.flatten(), ignore_index=IGNORE)[None]
+    """Mean nats from the right class, over the places that want one; 0 where none does."""
+    same(name, list(right.shape), "places", list(scores.shape[:-1]))
+    right = right.masked_fill(right < 0, IGNORE).flatten()
+    off = F.cross_entropy(scores.flatten(0, -2), right, ignore_index=IGNORE, reduction="sum")
+    return (off / (right != IGNORE).sum().clamp(min=1))[None]
 
 
 def _off(
@@ -230,11 +233,6 @@ def _off(
     else:
         off = F.kl_div(scores.log_softmax(-1), target, reduction="none").sum(-1)
     return ((off * hidden).sum() / hidden.sum().clamp(min=1))[None]
-
-
-def _same(name: str, given: Tensor, wanted: Sequence[int]) -> None:
-    if list(given.shape) != list(wanted):
-        raise InputError(f"{name} {list(given.shape)} for {list(wanted)} places; give one to each")
 
 
 def _marked(batch: Batch, tasks: Tensor | None, *, first: int, count: int) -> Batch:

@@ -15,6 +15,8 @@ from foveal.core.types import IGNORE, Batch, Grid, Layout, Pixels, VisualTokens
 from foveal.models.config import ModelConfig
 from foveal.models.masked import Masked, empty
 from foveal.models.parts import flow
+from foveal.weights.arguments import unneeded
+from foveal.weights.bert import fit_words, joined
 from foveal.weights.files import read_checkpoint, write_checkpoint, write_json
 from foveal.weights.names import Renaming, Rule, load_strict, prefixed
 
@@ -132,20 +134,22 @@ class Vilt(nn.Module):
     def forward(
         self,
         input_ids: Int[Tensor, "B L"],
-        attention_mask: Int[Tensor, "B L"] | None = None,
-        token_type_ids: Int[Tensor, "B L"] | None = None,
+        attention_mask: Shaped[Tensor, "texts known"] | None = None,
+        token_type_ids: Int[Tensor, "lines kinds"] | None = None,
         pixel_values: Float[Tensor, "I C H W"] | None = None,
         pixel_mask: Shaped[Tensor, "I h w"] | None = None,
         *,
         image_token_type_idx: int = 1,
         labels: Shaped[Tensor, "B *more"] | None = None,
         output_hidden_states: bool = False,
+        **idle: Any,
     ) -> ViltOutput:
         """States of words and patches, and what the checkpoint's head says of them.
 
         `labels` are words (IGNORE where none is wanted) or, for answers, a score of each. Raises InputError where
-        there is no image for each text.
+        there is no image for each text, for counts that differ, and for an argument that would change the answer.
         """
+        unneeded(idle, self.forward)
         if pixel_values is None or len(pixel_values) != len(input_ids):
             given = 0 if pixel_values is None else len(pixel_values)
             raise InputError(f"{given} images for {len(input_ids)} texts; ViLT reads one with each: give pixel_values")
@@ -207,31 +211,23 @@ def _grids(pixels: Float[Tensor, "I C H W"], mask: Shaped[Tensor, "I h w"] | Non
 
 def beside(
     words: Int[Tensor, "B L"],
-    mask: Int[Tensor, "B L"] | None,
-    types: Int[Tensor, "B L"] | None,
+    mask: Shaped[Tensor, "texts known"] | None,
+    types: Int[Tensor, "lines kinds"] | None,
     seen: VisualTokens,
     *,
     kind: int = 1,
 ) -> Batch:
-    """Every row's words and then its image, padded to the largest of the batch; `kind` is the image's modality."""
+    """Every row's words and then its image, padded to the largest of the batch; `kind` is the image's modality.
+
+    Raises InputError for counts that differ.
+    """
+    fit_words(words, {"a mask of words": mask, "token types": types})
     counts, offsets = seen.layout.counts, seen.layout.offsets
     slots = torch.full((len(counts), max(counts)), -1, device=words.device)
     for row, (count, begin) in enumerate(zip(counts, offsets[:-1], strict=True)):
         slots[row, :count] = torch.arange(begin, begin + count)
-    valid = torch.cat([torch.ones_like(words) if mask is None else mask, slots >= 0], dim=1).bool()
-    places = torch.arange(words.shape[1], device=words.device).expand_as(words)
-    return Batch(
-        input_ids=torch.cat([words, torch.zeros_like(slots)], dim=1),
-        valid=valid,
-        prompt=valid,
-        image_slot=torch.cat([torch.full_like(words, -1), slots], dim=1),
-        positions=torch.cat([places, torch.zeros_like(slots)], dim=1),
-        types=torch.cat([torch.zeros_like(words) if types is None else types, kind * (slots >= 0).long()], dim=1),
-        visual=seen,
-        owner=torch.arange(len(words), device=words.device),
-        begin=torch.zeros_like(words[:, 0]),  # the reference pools column 0, padding or not
-        full=bool(valid.all()),
-    )
+    shown = slots >= 0
+    return joined(words, seen, slots, words=mask, seen=shown, types=types, kinds=kind * shown.long())
 
 
 def load(

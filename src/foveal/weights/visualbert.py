@@ -11,14 +11,24 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError, unknown
-from foveal.core.types import IGNORE, Batch, Layout, VisualTokens
+from foveal.core.types import IGNORE, Batch
 from foveal.models.config import ModelConfig
 from foveal.models.masked import Masked, empty
-from foveal.weights.bert import EMBEDDINGS, block, masked_words
+from foveal.weights.arguments import heeded, same
+from foveal.weights.bert import EMBEDDINGS, beside, block, masked_words, readable
 from foveal.weights.files import read_checkpoint, write_checkpoint, write_json
 from foveal.weights.names import Renaming, Rule, load_strict, prefixed
 
 KINDS = ("visual_bert",)
+
+_PLACES = {
+    "attention_mask": "words",
+    "token_type_ids": "types",
+    "position_ids": "places",
+    "visual_attention_mask": "seen",
+    "visual_token_type_ids": "kinds",
+    "image_text_alignment": "alignment",
+}
 
 _BODY: list[Rule] = [
     *block("language.layers.*", "visual_bert.encoder.layer.*"),
@@ -41,27 +51,6 @@ _UNPOOLED: list[Rule] = [
     ("heads.answer.classes.*", "cls.*"),
     (None, ("visual_bert.pooler.dense.weight", "visual_bert.pooler.dense.bias")),  # there, but never asked
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Kind:
-    """An architecture: its heads (`num_labels` is filled in where None stands for labels) and their names."""
-
-    heads: Mapping[str, Mapping[str, Any]]
-    rules: list[Rule]
-
-
-_KINDS = {
-    "VisualBertForPreTraining": _Kind(
-        heads={"prediction": {"name": "masked_language"}, "matching": {"name": "classification", "labels": 2}},
-        rules=_PRETRAINING,
-    ),
-    "VisualBertForMultipleChoice": _Kind(heads={"answer": {"name": "classification", "labels": 1}}, rules=_POOLED),
-    "VisualBertForVisualReasoning": _Kind(heads={"answer": {"name": "classification", "labels": None}}, rules=_POOLED),
-    "VisualBertForQuestionAnswering": _Kind(
-        heads={"answer": {"name": "token_classification", "labels": None}}, rules=_UNPOOLED
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,16 +136,23 @@ class VisualBert(nn.Module):
 
     Arguments: input_ids, visual_embeds, attention_mask, token_type_ids, position_ids, visual_attention_mask,
     visual_token_type_ids, image_text_alignment, labels, output_hidden_states. Raises InputError for features of
-    another width or count.
+    another width or count, for masks and types that differ from them, and for an argument that would change the answer.
     """
 
     def __init__(self, model: Masked, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.model, self.config = model, dict(config)
 
-    def batch(self, input_ids: Tensor, visual_embeds: Tensor | None, **places: Tensor | None) -> Batch:
-        """What the model reads, out of the reference's arguments."""
-        return to_batch(input_ids, visual_embeds, width=self.model.config.features or 0, **places)
+    def batch(self, input_ids: Tensor, visual_embeds: Tensor | None, **places: Any) -> Batch:
+        """What the model reads, out of the reference's arguments; a region is of type 1 where none is given."""
+        given = {_PLACES[name]: value for name, value in heeded(places, _PLACES).items()}
+        width = self.model.config.features or 0
+        if visual_embeds is None:
+            visual_embeds = torch.zeros(len(input_ids), 0, width, device=input_ids.device)
+        features = readable(visual_embeds, "visual_embeds", model=self.model, width=width)
+        if given.get("kinds") is None:
+            given["kinds"] = torch.ones(features.shape[:2], dtype=torch.long, device=input_ids.device)
+        return beside(input_ids, features, names=("visual_embeds",), **given)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a checkpoint that `transformers` loads: config.json and the weights."""
@@ -176,7 +172,7 @@ class PreTraining(VisualBert):
         labels: Int[Tensor, "B M"] | None = None,
         sentence_image_labels: Int[Tensor, " B"] | None = None,
         output_hidden_states: bool = False,
-        **places: Tensor | None,
+        **places: Any,
     ) -> VisualBertOutput:
         """Words, then regions: the scores of every word at every place, and whether text and image belong together.
 
@@ -188,7 +184,7 @@ class PreTraining(VisualBert):
         words, pairs = output.heads["prediction"], output.heads["matching"]
         loss = None
         if labels is not None:
-            _same("labels", labels.shape[1], "words and regions", words.shape[1])
+            same("labels", labels.shape[1], "words and regions", words.shape[1])
             loss = F.cross_entropy(words.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
             if sentence_image_labels is not None:
                 loss = loss + F.cross_entropy(pairs, sentence_image_labels.flatten())
@@ -210,7 +206,7 @@ class VisualReasoning(VisualBert):
         *,
         labels: Int[Tensor, " B"] | None = None,
         output_hidden_states: bool = False,
-        **places: Tensor | None,
+        **places: Any,
     ) -> VisualBertAnswer:
         """Scores of the labels, and the cross-entropy of the right ones where these are given."""
         output = self.model(self.batch(input_ids, visual_embeds, **places), keep_hidden=output_hidden_states)
@@ -228,10 +224,10 @@ class MultipleChoice(VisualBert):
         *,
         labels: Int[Tensor, " B"] | None = None,
         output_hidden_states: bool = False,
-        **places: Tensor | None,
+        **places: Any,
     ) -> VisualBertAnswer:
         """A score `[B C]` of each text; every argument has a place for each choice, as the reference's has."""
-        flat = {name: given if given is None else given.flatten(0, 1) for name, given in places.items()}
+        flat = {name: given.flatten(0, 1) if isinstance(given, Tensor) else given for name, given in places.items()}
         seen = None if visual_embeds is None else visual_embeds.flatten(0, 1)
         batch = self.batch(input_ids.flatten(0, 1), seen, **flat)
         output = self.model(batch, keep_hidden=output_hidden_states)
@@ -251,17 +247,16 @@ class QuestionAnswering(VisualBert):
         attention_mask: Int[Tensor, "B L"] | None = None,
         labels: Float[Tensor, "B K"] | None = None,
         output_hidden_states: bool = False,
-        **places: Tensor | None,
+        **places: Any,
     ) -> VisualBertAnswer:
         """Scores of the answers; with `labels`, their distribution, the logarithms of the chances and the divergence.
 
         Raises InputError for a text of a single word.
         """
-        known = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        last = known.sum(1) - 2  # as the reference counts
+        batch = self.batch(input_ids, visual_embeds, attention_mask=attention_mask, **places)
+        last = batch.valid[:, : input_ids.shape[1]].sum(1) - 2  # as the reference counts
         if (last < 0).any():
             raise InputError("a text of fewer than 2 tokens has none to score answers at; give the question whole")
-        batch = self.batch(input_ids, visual_embeds, attention_mask=attention_mask, **places)
         where = torch.arange(batch.valid.shape[1], device=last.device) == last[:, None]
         output = self.model(batch, at={"answer": where}, keep_hidden=output_hidden_states)
         logits, loss = output.logits, None
@@ -271,67 +266,31 @@ class QuestionAnswering(VisualBert):
         return VisualBertAnswer(logits=logits, loss=loss, hidden_states=output.hidden_states)
 
 
-_WRAPPERS = {
-    "VisualBertForPreTraining": PreTraining,
-    "VisualBertForVisualReasoning": VisualReasoning,
-    "VisualBertForMultipleChoice": MultipleChoice,
-    "VisualBertForQuestionAnswering": QuestionAnswering,
+@dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """An architecture: what it is called by, its heads (labels of None are the config's) and the names of these."""
+
+    wrapper: type[VisualBert]
+    heads: Mapping[str, Mapping[str, Any]]
+    rules: list[Rule]
+
+
+_KINDS = {
+    "VisualBertForPreTraining": _Kind(
+        wrapper=PreTraining,
+        heads={"prediction": {"name": "masked_language"}, "matching": {"name": "classification", "labels": 2}},
+        rules=_PRETRAINING,
+    ),
+    "VisualBertForMultipleChoice": _Kind(
+        wrapper=MultipleChoice, heads={"answer": {"name": "classification", "labels": 1}}, rules=_POOLED
+    ),
+    "VisualBertForVisualReasoning": _Kind(
+        wrapper=VisualReasoning, heads={"answer": {"name": "classification", "labels": None}}, rules=_POOLED
+    ),
+    "VisualBertForQuestionAnswering": _Kind(
+        wrapper=QuestionAnswering, heads={"answer": {"name": "token_classification", "labels": None}}, rules=_UNPOOLED
+    ),
 }
-
-
-def to_batch(
-    input_ids: Int[Tensor, "B L"],
-    visual_embeds: Float[Tensor, "rows R E"] | None,
-    *,
-    width: int,
-    attention_mask: Int[Tensor, "B L"] | None = None,
-    token_type_ids: Int[Tensor, "B L"] | None = None,
-    position_ids: Int[Tensor, "B L"] | None = None,
-    visual_attention_mask: Int[Tensor, "B count"] | None = None,
-    visual_token_type_ids: Int[Tensor, "B count"] | None = None,
-    image_text_alignment: Int[Tensor, "B count A"] | None = None,
-) -> Batch:
-    """The batch of the reference's arguments: every row's words, then its regions, padding and all."""
-    rows, length = input_ids.shape
-    if visual_embeds is None:
-        visual_embeds = torch.zeros(rows, 0, width, device=input_ids.device)
-    count = visual_embeds.shape[1]
-    _same("visual_embeds rows", visual_embeds.shape[0], "input_ids rows", rows)
-    _same("visual_embeds width", visual_embeds.shape[2], "the checkpoint's visual_embedding_dim", width)
-    regions = torch.arange(rows * count, device=input_ids.device).view(rows, count)
-    words = torch.ones_like(input_ids)
-    texts = torch.arange(length, device=input_ids.device).expand_as(input_ids)
-
-    def beside(of_words: Tensor | None, of_regions: Tensor | None, word: Tensor, region: Tensor) -> Tensor:
-        mine = word if of_words is None else of_words
-        sight = region if of_regions is None else of_regions
-        _same("region entries", sight.shape[1], "visual_embeds", count)
-        return torch.cat([mine, sight], dim=1)
-
-    valid = beside(attention_mask, visual_attention_mask, words, torch.ones_like(regions)).bool()
-    alignment = image_text_alignment
-    if alignment is not None:
-        _same("image_text_alignment regions", alignment.shape[1], "visual_embeds", count)
-    return Batch(
-        input_ids=beside(input_ids, None, words, torch.zeros_like(regions)),
-        valid=valid,
-        prompt=valid,
-        image_slot=torch.cat([torch.full_like(input_ids, -1), regions], dim=1),
-        positions=beside(position_ids, None, texts, torch.zeros_like(regions)),
-        types=beside(token_type_ids, visual_token_type_ids, torch.zeros_like(words), torch.ones_like(regions)),
-        alignment=None if alignment is None else alignment.flatten(0, 1),
-        visual=VisualTokens.on_layout(
-            visual_embeds.flatten(0, 1), Layout(counts=(count,) * rows, grids=(None,) * rows)
-        ),
-        owner=torch.arange(rows, device=input_ids.device),
-        begin=torch.zeros_like(input_ids[:, 0]),  # the reference pools column 0, padding or not
-        full=bool(valid.all()),
-    )
-
-
-def _same(what: str, mine: int, other: str, theirs: int) -> None:
-    if mine != theirs:
-        raise InputError(f"{mine} {what} but {theirs} for {other}; give both as the checkpoint was made")
 
 
 def load(
@@ -348,4 +307,4 @@ def load(
     model = empty(model_config(config))
     state = read_checkpoint(Path(directory))
     load_strict(model, state, str(directory), renaming=renaming(config), dtype=dtype, device=device)
-    return _WRAPPERS[architecture(config)](model, config).eval()
+    return _KINDS[architecture(config)].wrapper(model, config).eval()
