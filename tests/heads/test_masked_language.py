@@ -16,3 +16,11 @@ def test_it_scores_by_the_table_and_its_own_bias():
         head.bias[3] = 5.0
     assert (head(hidden)[..., 3] - (normed @ table.T)[..., 3]).mean().isclose(torch.tensor(5.0))
     assert head.table is table
+
+
+def test_a_table_of_its_own_begins_as_that_of_the_language_model():
+    table = nn.Parameter(torch.randn(10, 4))
+    head = MaskedLanguage(width=4, vocabulary=10, table=table, tied=False)
+    assert torch.equal(head.table, table) and head.table is not table
+    head(torch.randn(2, 4)).sum().backward()
+    assert head.table.grad is not None and table.grad is None

@@ -73,11 +73,11 @@ def labels():
     }
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_equal_to_the_reference_and_written_back_to_it(tmp_path, seed):
+@pytest.mark.parametrize(("seed", "tied"), [(0, True), (1, True), (2, False)])
+def test_equal_to_the_reference_and_written_back_to_it(tmp_path, seed, tied):
     import transformers as hf
 
-    theirs, asked, wanted = reference(seed), given(), labels()
+    theirs, asked, wanted = reference(seed, tie_word_embeddings=tied), given(), labels()
     del asked["visual_attention_mask"]  # the loss of regions counts masked ones too
     theirs.save_pretrained(tmp_path / "theirs")
     ours = load(tmp_path / "theirs")

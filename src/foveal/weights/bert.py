@@ -31,14 +31,21 @@ def block(
     return [(f"{ours}.{mine}.*", f"{theirs}.{yours}.*") for mine, yours in own.items()]
 
 
-def masked_words(head: str) -> list[Rule]:
-    """The rules of a head of this name that predicts words."""
+def masked_words(head: str, *, tied: bool = True) -> list[Rule]:
+    """The rules of a head of this name that predicts words, by the table of words (`tied`) or one of its own."""
+    bias = ("cls.predictions.bias", "cls.predictions.decoder.bias")
     return [
         (f"heads.{head}.transform.*", "cls.predictions.transform.dense.*"),
         (f"heads.{head}.norm.*", "cls.predictions.transform.LayerNorm.*"),
-        (f"heads.{head}.bias", ("cls.predictions.bias", "cls.predictions.decoder.bias")),
+        (f"heads.{head}.bias", bias if tied else bias[::-1]),
         (f"heads.{head}.table", "cls.predictions.decoder.weight"),
     ]
+
+
+def asked_for(state: Mapping[str, Tensor], *, tied: bool) -> dict[str, Tensor]:
+    """The weights without the bias that a reference keeps beside its decoder's, and never asks where it is not tied."""
+    idle = set() if tied or "cls.predictions.decoder.bias" not in state else {"cls.predictions.bias"}
+    return {name: weight for name, weight in state.items() if name not in idle}
 
 
 def share(heads: nn.ModuleDict, names: Iterable[str], parts: Iterable[str]) -> None:

@@ -77,7 +77,8 @@ def heads_of(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str
     act, eps = config.get("hidden_act", "gelu"), 1e-12
     heads: dict[str, Any] = {}
     if "cls.predictions.transform.dense.weight" in state:
-        heads["words"] = {"name": "masked_language", "activation": act, "eps": eps}
+        tied = config.get("tie_word_embeddings", True)
+        heads["words"] = {"name": "masked_language", "activation": act, "eps": eps, "tied": tied}
         heads["matching"] = {"name": "classification", "labels": 2}
     if "answer_head.logit_fc.3.weight" in state:
         labels = len(state["answer_head.logit_fc.3.weight"])

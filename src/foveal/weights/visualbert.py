@@ -15,7 +15,7 @@ from foveal.core.types import IGNORE, Batch
 from foveal.models.config import ModelConfig
 from foveal.models.masked import Masked, empty
 from foveal.weights.arguments import heeded, same
-from foveal.weights.bert import EMBEDDINGS, beside, block, masked_words, readable
+from foveal.weights.bert import EMBEDDINGS, asked_for, beside, block, masked_words, readable
 from foveal.weights.files import read_checkpoint, write_checkpoint, write_json
 from foveal.weights.names import Renaming, Rule, load_strict, prefixed
 
@@ -39,7 +39,6 @@ _BODY: list[Rule] = [
     (None, "visual_bert.embeddings.visual_position_ids"),
 ]
 _PRETRAINING: list[Rule] = [
-    *masked_words("prediction"),
     ("heads.matching.pool.*", "visual_bert.pooler.dense.*"),
     ("heads.matching.classes.*", "cls.seq_relationship.*"),
 ]
@@ -78,7 +77,12 @@ def architecture(config: Mapping[str, Any]) -> str:
 
 def renaming(config: Mapping[str, Any]) -> Renaming:
     """Between the reference's weight names and ours."""
-    return Renaming([*_BODY, *_KINDS[architecture(config)].rules])
+    words = masked_words("prediction", tied=_tied(config))
+    return Renaming([*_BODY, *words, *_KINDS[architecture(config)].rules])
+
+
+def _tied(config: Mapping[str, Any]) -> bool:
+    return config.get("tie_word_embeddings", True)
 
 
 def _heads(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -87,6 +91,7 @@ def _heads(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for head in heads.values():
         if head["name"] == "masked_language":
             head |= {"activation": config.get("hidden_act", "gelu"), "eps": config.get("layer_norm_eps", 1e-12)}
+            head["tied"] = _tied(config)
         elif head["labels"] is None:
             head["labels"] = labels
     return heads
@@ -305,6 +310,6 @@ def load(
     Raises InputError for a missing, unexpected or mis-shaped weight.
     """
     model = empty(model_config(config))
-    state = read_checkpoint(Path(directory))
+    state = asked_for(read_checkpoint(Path(directory)), tied=_tied(config))
     load_strict(model, state, str(directory), renaming=renaming(config), dtype=dtype, device=device)
     return _KINDS[architecture(config)].wrapper(model, config).eval()
