@@ -56,6 +56,22 @@ def test_load_refuses_in_one_line(tmp_path):
         foveal.load(tmp_path, dtype="float23")
 
 
+@pytest.mark.parametrize(
+    ("config", "format", "said"),
+    [
+        ({}, "foveal", r"format 'foveal', but .* holds no config\.yaml; give a run, or leave format out"),
+        ({"multiway": True, "encoder_embed_dim": 8}, "pix2seq", "format 'pix2seq', but .* holds a 'beit3' model"),
+        ({"num_bins": 4, "num_classes": 2, "max_len": 9, "pad_idx": 0}, "beit3", "holds a 'pix2seq' model"),
+        ({"model_type": "visual_bert"}, "vilbert", "holds a 'visual_bert' model"),
+        ({"hidden_size": 8}, "vilbert", 'holds a \'unknown\' model .*write "model_type": "vilbert" there'),
+    ],
+)
+def test_a_directory_of_another_format_is_told_with_both(tmp_path, config, format, said):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=said):
+        foveal.load(tmp_path, format=format)
+
+
 def test_importing_is_light():
     import subprocess
     import sys

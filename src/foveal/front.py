@@ -30,8 +30,8 @@ def load(
     """A model ready to use, from a run directory of ours or a checkpoint directory of Hugging Face or another origin.
 
     `format` is found out where it is not given. "starter" names the starter model, "smollm2-135m" the packaged
-    language model; a directory of that name goes first. Raises InputError for a directory of neither kind, an
-    unsupported model type, and any weight that does not fit.
+    language model; a directory of that name goes first. Raises InputError for a directory of neither kind or of another
+    than `format`, an unsupported model type, and any weight that does not fit.
     """
     if format is not None and format not in _FORMATS:
         raise unknown("format", format, _FORMATS)
@@ -41,11 +41,12 @@ def load(
     if not directory.is_dir():
         raise InputError(f"there is no directory {directory}; give a run, a checkpoint, or {' or '.join(_PACKAGED)}")
     wanted = {"dtype": _dtype(dtype), "device": device}
+    if format == "foveal" and not run.matches(directory):
+        raise InputError(f"format 'foveal', but {directory} holds no config.yaml; give a run, or leave format out")
     if format == "foveal" or (format is None and run.matches(directory)):
         return run.load(directory, **wanted)
     config = read_config(directory)
-    found = FORMATS[format] if format in FORMATS else family(config, str(directory))
-    return found.load(directory, config, **wanted)
+    return family(config, str(directory), format=format).load(directory, config, **wanted)
 
 
 def starter() -> Path:

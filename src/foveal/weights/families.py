@@ -15,11 +15,17 @@ _FAMILIES = (llava, chameleon, decoder, vision_towers, visualbert, vilt, lxmert,
 FORMATS = {"pix2seq": pix2seq, "beit3": beit3, "vilbert": vilbert}
 
 
-def family(config: Mapping[str, Any], where: str) -> ModuleType:
-    """The family file for a config.json; raises InputError for a model type of none."""
-    for found in _FAMILIES:
-        if found.matches(config):
-            return found
+def family(config: Mapping[str, Any], where: str, *, format: str | None = None) -> ModuleType:
+    """The family file for a config.json; raises InputError for a model type of none, and of another `format`."""
+    found = next((found for found in _FAMILIES if found.matches(config)), None)
+    if format in FORMATS and found is not FORMATS[format]:
+        kind = config.get("model_type") or ("unknown" if found is None else found.KINDS[0])
+        way = "give its own directory" if found else f'write "model_type": "{format}" there if it is one'
+        raise InputError(
+            f"format {format!r}, but {where} holds a {kind!r} model by its config.json; leave format out, or {way}"
+        )
+    if found is not None:
+        return found
     kinds = ", ".join(kind for found in _FAMILIES for kind in found.KINDS)
     raise InputError(f"{where} holds a {config.get('model_type')!r} model; Foveal loads {kinds}")
 

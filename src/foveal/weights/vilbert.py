@@ -66,8 +66,8 @@ _HEADS: list[Rule] = [
 
 
 def matches(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json is that of a ViLBERT, which names no model type."""
-    return {"v_biattention_id", "t_biattention_id"} <= config.keys()
+    """Whether a config.json is that of a ViLBERT; the reference's name no model type."""
+    return config.get("model_type") in KINDS or {"v_biattention_id", "t_biattention_id"} <= config.keys()
 
 
 def _meeting(ours: str, *, own: int, stream: str) -> list[Rule]:
