@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from foveal.core.errors import InputError
+from foveal.core.example import Box
 from foveal.core.types import Layout
 from foveal.preprocess.region_files import RegionFiles
-from foveal.preprocess.regions import windows
+from foveal.preprocess.regions import Proposals, windows
 
 
 def plan(of):
@@ -36,6 +37,25 @@ def test_windows_are_the_same_for_each_image(processor, example):
     assert torch.equal(batch.regions.boxes, windows()) and len(windows()) == 1 + 4 + 9 + 16
     area = (windows()[:, 2:] - windows()[:, :2]).prod(-1)
     assert area.sum().item() == pytest.approx(4.0)
+
+
+def test_proposals_are_what_a_finder_finds_after_the_whole_image(processor, example):
+    seen = []
+
+    def find(images):
+        seen.extend(images)
+        return [[Box(label="cat", xyxy=(0.0, 0.0, 4.0, 8.0)), Box(label="dog", xyxy=(3.0, 3.0, 3.0, 5.0))], []]
+
+    pictures = [Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8))]
+    made = processor(regions="proposals")
+    with pytest.raises(InputError, match=r"no run finds them; name one with processor\.proposals=RUN"):
+        made.training([example("what", "red apple")], plan=plan)
+    made.find = find
+    batch = made.training([example("what", "red apple", pictures=[one]) for one in pictures], plan=plan)
+    assert batch.regions.boxes.tolist() == [[0, 0, 1, 1], [0, 0, 0.5, 1], [0, 0, 1, 1]]
+    assert batch.regions.layout.counts == (2, 1) and all(one in pictures for one in seen)
+    with pytest.raises(InputError, match="at most 0; give a score from 0 to 1"):
+        Proposals(run="a", most=0)
 
 
 def test_the_grid_needs_no_regions(processor, example):

@@ -64,7 +64,7 @@ def _retrieval(loaded: Any, pairs: Sequence[Example], batch: int, progress: Told
     from foveal.training.objectives import contrastive
 
     own, model = loaded.processor, loaded.model
-    processor = Processor(tokenizer=own.tokenizer, config=replace(own.config, masking=_nothing()))
+    processor = Processor(tokenizer=own.tokenizer, config=replace(own.config, masking=_nothing()), find=own.find)
     device, count = next(model.parameters()).device, len(pairs)
     vectors, keys = [], []
     with torch.inference_mode(), progress(PAIR, count) as advance:
@@ -105,7 +105,7 @@ def _batches(
     shares = {share: 0.0 for task, share in TASKS.items() if task not in tasks}
     masking = Masking(**shares)
     own = loaded.processor
-    processor = Processor(tokenizer=own.tokenizer, config=replace(own.config, masking=masking))
+    processor = Processor(tokenizer=own.tokenizer, config=replace(own.config, masking=masking), find=own.find)
     device, make = next(loaded.model.parameters()).device, partial(processor.training, plan=loaded.model.plan)
     known = _classes.of(loaded.about.get("classes"), processor, loaded.model.plan)
     for start in range(0, len(examples), size):

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveal.cli import _codes, _detection, _objectives
+from foveal.cli import _codes, _detection, _objectives, _regions
 from foveal.core.config import dump, override, parse
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
@@ -140,7 +140,7 @@ def of(given: Mapping[str, Any], *, name: str) -> Recipe:
         assembly.check(ModelConfig.parse(worded(recipe.model, 1)))
         made = ("tokenizer", "answers") if isinstance(recipe.processor.get("answers"), int) else ("tokenizer",)
         settings = {key: value for key, value in recipe.processor.items() if key not in made}
-        parse(ProcessorConfig, _detection.named(settings), where="recipe.processor")
+        _regions.check(parse(ProcessorConfig, _detection.named(settings), where="recipe.processor"))
     return blind(recipe) if recipe.text_only else recipe
 
 
@@ -260,7 +260,8 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
     special = [word for word in settings.get("around", ()) if word]
     tokenizer = _tokenizer(settings.pop("tokenizer", "words"), data, mask=mask, special=special)
     _codes.check(recipe.model, len(tokenizer))
-    processor = Processor(tokenizer=tokenizer, config=parse(ProcessorConfig, settings, where="recipe.processor"))
+    config = _regions.pinned(parse(ProcessorConfig, settings, where="recipe.processor"))
+    processor = Processor(tokenizer=tokenizer, config=config)
     words = len(tokenizer) if processor.speller is None else processor.speller.vocabulary
     model = worded(recipe.model, words)
     if words > (known := (model.get("language") or {}).get("vocabulary", words)):

@@ -91,13 +91,13 @@ class Batches:
     def processor(self, stage: Stage) -> "Processor":
         """The run's processor with the settings of a stage over its own."""
         from foveal.preprocess.processor import Processor, ProcessorConfig
+        from foveal.weights.proposals import finder
 
         own = self.run.processor
         assert own is not None
         settings = merged({**own.settings(), "masking": masking(stage)}, stage.processor)
-        return Processor(
-            tokenizer=own.tokenizer, config=parse(ProcessorConfig, settings, where=f"stage {stage.name}.processor")
-        )
+        config = parse(ProcessorConfig, settings, where=f"stage {stage.name}.processor")
+        return Processor(tokenizer=own.tokenizer, config=config, find=finder(config))
 
     def __call__(self, stage: Stage) -> "Collate":
         """The collate of a stage; features of a frozen encoder are computed now, those that are not there yet."""
@@ -108,6 +108,8 @@ class Batches:
         _detection.check(processor, self.data, self.say)
         blind, known = self.recipe.text_only, {}
         visual = None if blind else self._features(stage, processor)
+        if not blind:
+            self._find(processor)
         teller = self.recipe.training.classes if _classes.wanted(stage) and not blind else None
         classes = _classes.of(teller, processor, plan, see=self._told)
 
@@ -147,6 +149,25 @@ class Batches:
         call = encoder if fold is None else fold(encoder).eval()
         return self._stored(encoder, call, wanted, described, look=processor.transform.pixels)
 
+    def _find(self, processor: "Processor") -> None:
+        """Have proposals found in every picture of the data now, those that are not known yet."""
+        from foveal.training.processes import processes
+        from foveal.weights.proposals import Finder
+
+        find = processor.find
+        if not isinstance(find, Finder):
+            return
+        state = processes(self.recipe.training.device)
+        mine = find.missing(self._images())[state.process_index :: state.num_processes]
+        with self.bar("proposals", len(mine)) as advance:
+            find.look(mine, advance)
+        find.close()
+        state.wait_for_everyone()
+
+    def _images(self) -> list[Any]:
+        """Every image of the data, once."""
+        return list(dict.fromkeys(image for example in self.data for image in example.images))
+
     def _told(self, teller: _classes.Teller) -> "Store":
         """The store of what a teller of classes says of every image."""
         from foveal.training.config import Features
@@ -166,9 +187,8 @@ class Batches:
 
         name = identity(encoder, dtype=wanted.dtype, precision=wanted.precision, **described)
         store = Store(Path(wanted.folder or user_cache() / "features") / name, wanted.dtype)
-        images = list(dict.fromkeys(image for example in self.data for image in example.images))
         state = processes(self.recipe.training.device)
-        mine = store.missing(images)[state.process_index :: state.num_processes]
+        mine = store.missing(self._images())[state.process_index :: state.num_processes]
         with self.bar("features", len(mine)) as advance:
             fill(
                 store,

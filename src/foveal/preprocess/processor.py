@@ -20,7 +20,7 @@ from foveal.preprocess.detection import Detection
 from foveal.preprocess.image import image_size
 from foveal.preprocess.masking import Masking, Words, exchanged, mask_regions, mask_words
 from foveal.preprocess.region_files import Reader, RegionFiles
-from foveal.preprocess.regions import Plan, Sights, Source, sights
+from foveal.preprocess.regions import Find, Plan, Proposals, Sights, Source, sights
 from foveal.preprocess.task_speller import speller_of
 from foveal.preprocess.tasks import Task
 from foveal.preprocess.tokens import Coder, Encoded, encoded
@@ -45,10 +45,10 @@ class ProcessorConfig:
     `answers` is the vocabulary of a model that chooses its answers: batches hold questions alone, and the tokens of
     an answer are its place in the vocabulary. `background` is the word that stands for cells without a box; without
     it they carry no label. `regions` says what is a visual token: a cell of the encoder's `grid`, what lies in the
-    data's true boxes (`oracle`: a bound, no system, for it leaks how many things there are and where), or in fixed
-    windows (`windows`). With `region_files` images are files of features that a detector has made. With `masking`,
-    training batches hold whole conversations with parts of them hidden. With `detection` nothing is said in words:
-    batches hold the objects of one picture a row.
+    data's true boxes (`oracle`: a bound, no system, for it leaks how many things there are and where), in fixed
+    `windows`, or in the boxes that the run of the `proposals` finds. With `region_files` images are files of features
+    that a detector has made. With `masking`, training batches hold whole conversations with parts of them hidden. With
+    `detection` nothing is said in words: batches hold the objects of one picture a row.
     """
 
     image: ImageTransform = field(default_factory=ImageTransform)
@@ -64,15 +64,21 @@ class ProcessorConfig:
     answers: tuple[str, ...] | None = None
     masking: Masking | None = None
     regions: Source = "grid"
+    proposals: str | Proposals | None = None
     region_files: RegionFiles | None = None
     detection: Detection | None = None
 
 
 class Processor:
-    """A tokenizer, an image transform and a chat template; `truncated` counts the training examples it has cut."""
+    """A tokenizer, an image transform and a chat template; `truncated` counts the training examples it has cut.
 
-    def __init__(self, *, tokenizer: "PreTrainedTokenizerBase", config: ProcessorConfig | None = None) -> None:
-        self.tokenizer, self.config = tokenizer, config or ProcessorConfig()
+    `find` says what lies in pictures, where regions are proposals.
+    """
+
+    def __init__(
+        self, *, tokenizer: "PreTrainedTokenizerBase", config: ProcessorConfig | None = None, find: Find | None = None
+    ) -> None:
+        self.tokenizer, self.config, self.find = tokenizer, config or ProcessorConfig(), find
         self.transform = self.config.image
         self.render = chat.renderer(self.config.template, tokenizer, around=self.config.around)
         self.truncated = 0
@@ -278,8 +284,8 @@ class Processor:
         return group
 
     def _sights(self, groups: Sequence[Group], plan: Plan, *, shared: bool = False) -> Sights:
-        source, files = self.config.regions, self._files
-        return sights(groups, plan, transform=self.transform, source=source, files=files, shared=shared)
+        source, files, image = self.config.regions, self._files, self.transform
+        return sights(groups, plan, transform=image, source=source, files=files, find=self.find, shared=shared)
 
     def _read(self, example: Example) -> Example:
         """The example with what this model looks at as its images."""

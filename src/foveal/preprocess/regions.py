@@ -1,6 +1,7 @@
 """Which parts of an image are its visual tokens, where these are not simply the cells of the encoder's grid."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from foveal.core.errors import InputError
 from foveal.core.example import Box
 from foveal.core.types import Grid, Layout, Regions
 from foveal.preprocess.collate import Group, pictures
@@ -15,10 +17,36 @@ from foveal.preprocess.image import image_size
 from foveal.preprocess.region_files import Reader
 from foveal.preprocess.transform import ImageTransform
 
-Source = Literal["grid", "oracle", "windows"]
+Source = Literal["grid", "oracle", "windows", "proposals"]
+Find = Callable[[Sequence[Any]], Sequence[Sequence[Box]]]  # the boxes that each picture is found to hold
 Plan = Callable[[Sequence[Grid] | Layout], Layout]  # of image sizes, or of what lies in the images already
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 WINDOWS = (1, 2, 3, 4)  # how many along each side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposals:
+    """The boxes that a `run` finds in a picture, the surest first: at most `most`, of a score of `least` or more.
+
+    `sha256` is that of the run, kept by the model that has learned from it. Raises InputError for numbers out of range.
+    """
+
+    run: str
+    least: float = 0.3
+    most: int = 20
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.least <= 1 or self.most < 1:
+            raise InputError(
+                f"proposals of a score of {self.least} or more, at most {self.most}; give a score from 0 to 1, and 1 "
+                "box or more"
+            )
+
+    @classmethod
+    def of(cls, given: "str | Proposals") -> "Proposals":
+        """The same, or those of a run that is named alone."""
+        return cls(run=given) if isinstance(given, str) else given
 
 
 class Sights(NamedTuple):
@@ -37,11 +65,13 @@ def sights(
     transform: ImageTransform,
     source: Source = "grid",
     files: Reader | None = None,
+    find: Find | None = None,
     shared: bool = False,
 ) -> Sights:
     """What the groups show, before a pixel is read: the regions of `files`, or of the pictures by their `source`.
 
-    `oracle` takes the true boxes of the data and `windows` fixed ones; the whole image goes before both.
+    `oracle` takes the true boxes of the data, `windows` fixed ones and `proposals` those that `find` finds; the whole
+    image goes before them. Raises InputError for proposals that nothing finds.
     """
     images, places = pictures(groups, shared=shared)
     if not images:
@@ -50,11 +80,12 @@ def sights(
         return Sights(images, places, plan(files.layout(images)))
     if source == "grid":
         return Sights(images, places, plan([transform.grid] * len(images)))
-    boxes: list[Tensor] = [torch.tensor([WHOLE])] * len(images)
-    for group, mine in zip(groups, places, strict=True):
-        for number, place in enumerate(mine):
-            truth = [box for box in group[0].example.boxes if box.image == number]
-            boxes[place] = windows() if source == "windows" else oracle(truth, images[place], transform)
+    if source == "windows":
+        boxes = [windows()] * len(images)
+    else:
+        true = source == "oracle"
+        lying = _true(groups, places, len(images)) if true else _found(images, find)
+        boxes = [placed(some, image, transform) for some, image in zip(lying, images, strict=True)]
     counts = tuple(len(some) for some in boxes)
     regions = Regions(boxes=torch.cat(boxes), layout=Layout(counts=counts, grids=(None,) * len(counts)))
     return Sights(images, places, plan(regions.layout), regions)
@@ -68,7 +99,23 @@ def windows(sides: Sequence[int] = WINDOWS) -> Float[Tensor, "R 4"]:
     return torch.tensor(corners)
 
 
-def oracle(boxes: Sequence[Box], image: Any, transform: ImageTransform) -> Float[Tensor, "R 4"]:
+def _true(groups: Sequence[Group], places: Sequence[Sequence[int]], count: int) -> Sequence[Sequence[Box]]:
+    lying: list[Sequence[Box]] = [()] * count
+    for group, mine in zip(groups, places, strict=True):
+        for number, place in enumerate(mine):
+            lying[place] = [box for box in group[0].example.boxes if box.image == number]
+    return lying
+
+
+def _found(images: Sequence[Any], find: Find | None) -> Sequence[Sequence[Box]]:
+    if find is None:
+        raise InputError(
+            "regions are proposals and no run finds them; name one with processor.proposals=RUN, or take 'windows'"
+        )
+    return find(images)
+
+
+def placed(boxes: Sequence[Box], image: Any, transform: ImageTransform) -> Float[Tensor, "R 4"]:
     """The whole image, then the boxes as they lie in the transformed one; what the transform crops away is left out."""
     if not boxes:
         return torch.tensor([WHOLE])

@@ -31,6 +31,7 @@ from foveal.weights.files import read_checkpoint
 from foveal.weights.huggingface import HuggingFaceCausal
 from foveal.weights.names import load_strict
 from foveal.weights.pretrained import pretrained
+from foveal.weights.proposals import finder
 
 
 class Run(nn.Module):
@@ -128,6 +129,8 @@ def load(
     model.eval()
     settings, origin = described.get("processor"), described.get("origin")
     processor = Processor.from_settings(settings, directory) if settings is not None else None
+    if processor is not None:
+        processor.find = finder(processor.config)
     if origin:
         return families.wrapped(model, origin, lambda: _present(processor, directory), where=str(directory)).eval()
     sources = {part: entry["source"] for part, entry in external.items()}
