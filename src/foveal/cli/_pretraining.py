@@ -1,5 +1,6 @@
 """How well a pretrained encoder does what it was pretrained for, on examples that it has not seen."""
 
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -40,10 +41,8 @@ def pretraining(
     examples = _mixed(read(data, split=split), limit)
     found = _Found()
     if tasks:
-        with progress("hidden", len(examples)) as advance:
-            for made, count in _batches(loaded, examples, tasks, batch):
-                _add(found, loaded.model, made, tasks)
-                advance(count)
+        for made in _batches(loaded, examples, tasks, batch, progress):
+            _add(found, loaded.model, made, tasks)
     pairs = _captioned(examples) if PAIR in heads else []
     return {**found.told(), **({PAIR: _retrieval(loaded, pairs, batch, progress)} if len(pairs) > 1 else {})}
 
@@ -97,8 +96,8 @@ def _mixed(examples: Sequence[Example], limit: int | None) -> list[Example]:
 
 
 def _batches(
-    loaded: Any, examples: Sequence[Example], tasks: Sequence[str], size: int
-) -> Iterator[tuple["Batch", int]]:
+    loaded: Any, examples: Sequence[Example], tasks: Sequence[str], size: int, progress: Told
+) -> Iterator["Batch"]:
     from foveal.preprocess.masking import Masking
     from foveal.preprocess.processor import Processor
 
@@ -106,13 +105,36 @@ def _batches(
     masking = Masking(**shares)
     own = loaded.processor
     processor = Processor(tokenizer=own.tokenizer, config=replace(own.config, masking=masking), find=own.find)
-    device, make = next(loaded.model.parameters()).device, partial(processor.training, plan=loaded.model.plan)
-    known = _classes.of(loaded.about.get("classes"), processor, loaded.model.plan)
-    for start in range(0, len(examples), size):
-        some = examples[start : start + size]
-        made = partial(make, some, seed=(start,))
-        batch = made() if known is None else _classes.told(made, processor.transform.pixels, known)
-        yield batch.to(device), len(some)
+    model, device = loaded.model, next(loaded.model.parameters()).device
+    images = list(dict.fromkeys(image for example in examples for image in example.images))
+    make = partial(processor.training, plan=model.plan)
+    with tempfile.TemporaryDirectory() as folder:  # a picture is seen once, whatever is said about it
+        kept = partial(_kept, Path(folder), images, device=device, progress=progress)
+        visual = None if model.vision is None else kept("encoder", model.vision, processor.transform.pixels)
+        told = partial(_told, kept)
+        known = _classes.of(loaded.about.get("classes"), processor, model.plan, see=told)
+        for start in range(0, len(examples), size):
+            some = examples[start : start + size]
+            made = partial(make, some, seed=(start,))
+            shown = visual or processor.transform.pixels
+            batch = made(visual=visual) if known is None else _classes.told(made, shown, known)
+            yield batch.to(device)
+
+
+def _told(kept: Callable[..., Any], teller: _classes.Teller) -> Any:
+    return kept("teller", teller, teller.transform.pixels)
+
+
+def _kept(
+    folder: Path, images: Sequence[Any], name: str, encoder: Any, look: Any, *, device: Any, progress: Told
+) -> Any:
+    """What an encoder says of every image, in files of a folder."""
+    from foveal.training.features import Store, fill
+
+    store = Store(folder / name, "fp32")
+    with progress("pictures", len(images)) as advance:
+        fill(store, images, encoder=encoder, look=look, device=device, progress=advance)
+    return store
 
 
 class _Found:
