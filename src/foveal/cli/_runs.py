@@ -21,16 +21,24 @@ PACKAGES = {
 def open_run(run: Path | None) -> Any:
     """The loaded model of a directory, or the starter model; on the accelerator where there is one.
 
-    Raises InputError where there is no such run, where weights do not fit, and where an extra is not installed.
+    Raises InputError where there is no such run, where weights do not fit, where an extra is not installed, and for a
+    checkpoint that is not asked in words.
     """
     import torch
 
     import foveal
 
     try:
-        return foveal.load(run or "starter", device="cuda" if torch.cuda.is_available() else "cpu")
+        model = foveal.load(run or "starter", device="cuda" if torch.cuda.is_available() else "cpu")
     except ModuleNotFoundError as error:
         raise missing(error) from None
+    if not hasattr(model, "stream_answer"):
+        raise InputError(
+            f"{run} holds a {type(model).__name__} checkpoint, which is called from Python with its reference's "
+            "arguments (foveal.load), not asked in words; give --run a run that foveal train wrote, or a checkpoint "
+            "that writes its answers"
+        )
+    return model
 
 
 def missing(error: ModuleNotFoundError) -> Exception:

@@ -8,15 +8,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Pixels, VisualTokens
 from foveal.models.config import ModelConfig
 from foveal.models.masked import Masked, empty
 from foveal.weights.arguments import same, unneeded
-from foveal.weights.files import read_checkpoint, write_checkpoint, write_json
+from foveal.weights.files import read_checkpoint
 from foveal.weights.names import Renaming, Rule, load_strict, prefixed
+from foveal.weights.wrapper import Wrapper
 
 KINDS = ("beit3",)
 
@@ -155,20 +156,15 @@ class Beit3Pairs:
     loss: Float[Tensor, ""] | None = None
 
 
-class Wrapped(nn.Module):
-    """A masked model and the config that it came with."""
+class Wrapped(Wrapper):
+    """A BEiT-3; a `tuned` one has the names of unilm."""
 
     tuned = True
 
-    def __init__(self, model: Masked, config: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.model, self.config = model, dict(config)
-
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write the checkpoint as the reference names its weights, with its config.json."""
-        folder = Path(directory)
-        write_checkpoint(folder, renaming(self.config, tuned=self.tuned).to_theirs(self.model.state_dict()))
-        write_json(folder / "config.json", self.config)
+    @property
+    def names(self) -> Renaming:
+        """Between the reference's weight names and ours."""
+        return renaming(self.config, tuned=self.tuned)
 
 
 class Beit3(Wrapped):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch
@@ -16,8 +16,9 @@ from foveal.models.config import ModelConfig
 from foveal.models.masked import Masked, empty
 from foveal.weights.arguments import heeded
 from foveal.weights.bert import EMBEDDINGS, beside, block, masked_words, readable, share
-from foveal.weights.files import read_checkpoint, write_checkpoint, write_json
+from foveal.weights.files import read_checkpoint
 from foveal.weights.names import Renaming, Rule, load_strict, prefixed
+from foveal.weights.wrapper import Wrapper
 
 KINDS = ("lxmert",)
 
@@ -143,12 +144,13 @@ class LxmertOutput:
     vision_hidden_states: tuple[Tensor, ...] | None = None
 
 
-class Lxmert(nn.Module):
+class Lxmert(Wrapper):
     """A masked model called with the argument names of LxmertModel, ForPreTraining and ForQuestionAnswering."""
 
-    def __init__(self, model: Masked, config: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.model, self.config = model, dict(config)
+    @property
+    def names(self) -> Renaming:
+        """Between the reference's weight names and ours."""
+        return renaming(self.config, dict(self.model.heads))
 
     def forward(
         self,
@@ -228,12 +230,6 @@ class Lxmert(nn.Module):
             off = _off(told[name].flatten(0, 1), right)
             loss = loss + (off * counts.flatten()).mean() * self.config.get("visual_loss_normalizer", 6.67)
         return loss
-
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write a checkpoint that `transformers` loads: config.json and the weights."""
-        folder = Path(directory)
-        write_checkpoint(folder, renaming(self.config, dict(self.model.heads)).to_theirs(self.model.state_dict()))
-        write_json(folder / "config.json", self.config)
 
 
 def _off(told: Float[Tensor, "N K"], right: Tensor) -> Float[Tensor, " N"]:

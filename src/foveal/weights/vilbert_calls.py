@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch
@@ -16,8 +15,8 @@ from foveal.models.looks import Looks, looks
 from foveal.models.masked import Masked
 from foveal.weights.arguments import heeded, same, unneeded
 from foveal.weights.bert import beside, readable
-from foveal.weights.files import write_checkpoint, write_json
 from foveal.weights.names import Renaming, apart
+from foveal.weights.wrapper import Wrapper
 
 PAIR = "vil_binary_prediction"  # told of two texts in turn
 _BOX = 5
@@ -70,12 +69,21 @@ class VilbertTasksOutput(VilbertOutput):
     linguisic_logit: Float[Tensor, "B L 1"] | None = None
 
 
-class Vilbert(nn.Module):
+class Vilbert(Wrapper):
     """A masked model and what it came with."""
 
     def __init__(self, model: Masked, origin: Origin) -> None:
-        super().__init__()
-        self.model, self.origin, self.config = model, origin, dict(origin.config)
+        super().__init__(model, origin.config)
+        self.origin = origin
+
+    @property
+    def names(self) -> Renaming:
+        """Between the reference's weight names and ours."""
+        return self.origin.names
+
+    def theirs(self) -> dict[str, Tensor]:
+        """The weights as the reference names them, with those that nothing asks."""
+        return apart(super().theirs(), self.origin.normed) | dict(self.origin.spare)
 
     def batch(
         self,
@@ -113,13 +121,6 @@ class Vilbert(nn.Module):
         length = told["sequence_t"].shape[1]
         shown = _of_words(looks(self.model, batch), length) if maps else None
         return {**told, "pooled_t": pooled_t, "pooled_v": pooled_v, "all_attention_mask": shown}
-
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write the checkpoint as the reference names its weights, with its config.json."""
-        folder = Path(directory)
-        state = self.origin.names.to_theirs(self.model.state_dict())
-        write_checkpoint(folder, apart(state, self.origin.normed) | dict(self.origin.spare))
-        write_json(folder / "config.json", self.config)
 
 
 class PreTraining(Vilbert):

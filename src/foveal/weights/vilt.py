@@ -8,17 +8,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, Grid, Layout, Pixels, VisualTokens
 from foveal.models.config import ModelConfig
-from foveal.models.masked import Masked, empty
+from foveal.models.masked import empty
 from foveal.models.parts import flow
 from foveal.weights.arguments import unneeded
 from foveal.weights.bert import fit_words, joined
-from foveal.weights.files import read_checkpoint, write_checkpoint, write_json
+from foveal.weights.files import read_checkpoint
 from foveal.weights.names import Renaming, Rule, load_strict, prefixed
+from foveal.weights.wrapper import Wrapper
 
 KINDS = ("vilt",)
 
@@ -124,12 +125,13 @@ class ViltOutput:
     hidden_states: tuple[Tensor, ...] | None = None
 
 
-class Vilt(nn.Module):
+class Vilt(Wrapper):
     """A masked model called with the argument names of ViltModel and those of the models built on it."""
 
-    def __init__(self, model: Masked, config: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.model, self.config = model, dict(config)
+    @property
+    def names(self) -> Renaming:
+        """Between the reference's weight names and ours."""
+        return renaming(dict(self.model.heads))
 
     def forward(
         self,
@@ -192,12 +194,6 @@ class Vilt(nn.Module):
         if "words" in self.model.heads:
             return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
         return F.binary_cross_entropy_with_logits(logits, labels) * labels.shape[1]
-
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write a checkpoint that `transformers` loads: config.json and the weights."""
-        folder = Path(directory)
-        write_checkpoint(folder, renaming(dict(self.model.heads)).to_theirs(self.model.state_dict()))
-        write_json(folder / "config.json", self.config)
 
 
 def _grids(pixels: Float[Tensor, "I C H W"], mask: Shaped[Tensor, "I h w"] | None, patch: int) -> list[Grid]:

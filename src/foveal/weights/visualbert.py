@@ -8,16 +8,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveal.core.errors import InputError, unknown
 from foveal.core.types import IGNORE, Batch
 from foveal.models.config import ModelConfig
-from foveal.models.masked import Masked, empty
+from foveal.models.masked import empty
 from foveal.weights.arguments import heeded, same
 from foveal.weights.bert import EMBEDDINGS, asked_for, beside, block, masked_words, readable
-from foveal.weights.files import read_checkpoint, write_checkpoint, write_json
+from foveal.weights.files import read_checkpoint
 from foveal.weights.names import Renaming, Rule, load_strict, prefixed
+from foveal.weights.wrapper import Wrapper
 
 KINDS = ("visual_bert",)
 
@@ -136,7 +137,7 @@ class VisualBertAnswer:
     hidden_states: tuple[Tensor, ...] | None = None
 
 
-class VisualBert(nn.Module):
+class VisualBert(Wrapper):
     """A masked model called with the argument names of its reference; what it says is of the architecture's kind.
 
     Arguments: input_ids, visual_embeds, attention_mask, token_type_ids, position_ids, visual_attention_mask,
@@ -144,9 +145,10 @@ class VisualBert(nn.Module):
     another width or count, for masks and types that differ from them, and for an argument that would change the answer.
     """
 
-    def __init__(self, model: Masked, config: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.model, self.config = model, dict(config)
+    @property
+    def names(self) -> Renaming:
+        """Between the reference's weight names and ours."""
+        return renaming(self.config)
 
     def batch(self, input_ids: Tensor, visual_embeds: Tensor | None, **places: Any) -> Batch:
         """What the model reads, out of the reference's arguments; a region is of type 1 where none is given."""
@@ -158,12 +160,6 @@ class VisualBert(nn.Module):
         if given.get("kinds") is None:
             given["kinds"] = torch.ones(features.shape[:2], dtype=torch.long, device=input_ids.device)
         return beside(input_ids, features, names=("visual_embeds",), **given)
-
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write a checkpoint that `transformers` loads: config.json and the weights."""
-        folder = Path(directory)
-        write_checkpoint(folder, renaming(self.config).to_theirs(self.model.state_dict()))
-        write_json(folder / "config.json", self.config)
 
 
 class PreTraining(VisualBert):

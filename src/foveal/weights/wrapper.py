@@ -1,0 +1,43 @@
+"""What the wrappers of early systems share: a model, the config that it came with, and the way back to a checkpoint."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from foveal.models.masked import Masked
+from foveal.weights.files import write_checkpoint, write_json
+from foveal.weights.names import Renaming
+
+
+class Wrapper(nn.Module):
+    """A masked model that is called with its reference's argument names; `names` lead back to the reference's."""
+
+    def __init__(self, model: Masked, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.model, self.config = model, dict(config)
+
+    @property
+    def names(self) -> Renaming:
+        """Between the reference's weight names and ours."""
+        raise NotImplementedError
+
+    def theirs(self) -> dict[str, Tensor]:
+        """The weights as the reference names them."""
+        return self.names.to_theirs(self.model.state_dict())
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Write a checkpoint that the reference loads: config.json and the weights under its names.
+
+        Raises InputError where the disk refuses.
+        """
+        folder = Path(directory)
+        write_checkpoint(folder, self.theirs())
+        write_json(folder / "config.json", self.config)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """The same, as a directory that `foveal.load` reads back to bit-equal outputs: it stays the reference's."""
+        self.save_pretrained(path)
+        return Path(path)
