@@ -21,6 +21,7 @@ Told = Callable[[str, int], Any]  # a context manager that yields what counts fi
 PORTRAITS, OTHERS = 60, 3  # that the classifier learns from: of each kind, and so many kinds' worth of other drawings
 APART = 1_000_000  # between the seeds of the data and of the portraits that the classifier learns from
 OTHER = "something else"
+COLUMNS, EDGE = 20, 128  # of the sheet: pictures in a row, and pixels of each one's side
 
 
 def drawings(
@@ -170,9 +171,10 @@ def write_sheet(out: Path, made: Sequence["Image"], asked: Sequence["Question"],
     cards = []
     for picture, question, told in zip(made, asked, said, strict=True):
         right = told == question.truth
-        cards.append(labelled(picture, [(question.truth, "#444444"), ("" if right else told, "#c81e1e")]))
+        shown = picture.resize((EDGE, EDGE))
+        cards.append(labelled(shown, [(question.truth, "#444444"), ("" if right else told, "#c81e1e")]))
     try:
-        tiled(cards, columns=20).save(out)
+        tiled(cards, columns=COLUMNS).save(out)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot write {out}: {error}; name a file that ends in .png or .jpg") from None
 
