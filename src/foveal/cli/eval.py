@@ -48,7 +48,7 @@ def command(
     from functools import partial
 
     from foveal.cli import _detection, _drawings, _pretraining, _reconstruction, _regions, _show
-    from foveal.cli._evaluate import Wanted, evaluate
+    from foveal.cli._evaluate import Wanted
 
     console = _show.console(quiet=as_json)
     common: Any = {"split": split, "batch": batch, "progress": partial(_show.bar, console)}
@@ -71,16 +71,21 @@ def command(
         return tell(_reconstruction.reconstruction(run, data, limit=limit, **common), _reconstruction.show)
     seen = _regions.source(run)
     if pretraining:
-        scored = _pretraining.pretraining(run, data, limit=limit, **common)
-        return tell(scored, lambda console, told: tasks(console, told, seen), regions=seen)
+        told = _pretraining.pretraining(run, data, limit=limit, **common)
+        return tell(told, partial(tasks, seen=seen), regions=seen)
     wanted = Wanted(
         run=run, data=data, split=split, limit=limit, text_only=text_only, batch=batch, max_new_tokens=max_new_tokens
     )
-    found = evaluate(wanted, progress=common["progress"])
+    tell(*_answered(wanted, report, seen, common["progress"]), regions=seen)
+
+
+def _answered(wanted: "Wanted", report: Path | None, seen: str, progress: Any) -> tuple[dict[str, Any], Any]:
+    """What came of asking every question, as plain data, and what shows it."""
+    from foveal.cli._evaluate import evaluate
+
+    found = evaluate(wanted, progress=progress)
     written = {} if report is None else _report(report, found, wanted)
-    tell(
-        {**found.plain(), **written}, lambda console, told: show(console, found, told.get("report"), seen), regions=seen
-    )
+    return {**found.plain(), **written}, lambda console, told: show(console, found, told.get("report"), seen)
 
 
 def _report(out: Path, found: "Evaluation", wanted: "Wanted") -> dict[str, str]:
