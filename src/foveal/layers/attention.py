@@ -28,9 +28,10 @@ def attend(
     settings: dict[str, Any] = {"attn_mask": mask, "is_causal": causal, "enable_gqa": query.shape[1] != key.shape[1]}
     if query.requires_grad and query.device.type == "cpu":
         # on processors torch's gradient of attention takes several times as long in half precision as in float32
-        whole = [part.to(torch.promote_types(part.dtype, torch.float32)) for part in (query, key, value)]
+        precise = torch.promote_types(value.dtype, torch.float32)
+        query, key, whole = query.to(precise), key.to(precise), value.to(precise)
         with torch.autocast("cpu", enabled=False):
-            return F.scaled_dot_product_attention(*whole, **settings).to(value.dtype)
+            return F.scaled_dot_product_attention(query, key, whole, **settings).to(value.dtype)
     return F.scaled_dot_product_attention(query, key, value, **settings)
 
 
