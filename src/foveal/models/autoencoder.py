@@ -45,8 +45,10 @@ class Autoencoder(nn.Module):
         """What one map after the other goes through: the levels of both directions."""
         return self.vision.levels
 
-    def plan(self, sizes: Sequence[Grid]) -> Layout:
-        """The codes that images of these sizes (height, width) will bring."""
+    def plan(self, sizes: Sequence[Grid] | Layout) -> Layout:
+        """The codes that images of these sizes (height, width) will bring. Raises InputError for regions."""
+        if isinstance(sizes, Layout):
+            raise InputError(f"{sizes.total} regions for an image tokenizer, which reads whole pictures; give it these")
         return self.vision.plan(sizes)
 
 
