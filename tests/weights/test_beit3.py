@@ -43,7 +43,7 @@ def checkpoint(tmp_path):
 def tiny(tmp_path):
     """A random tiny BEiT-3, written as the reference's checkpoint and read back."""
     torch.manual_seed(0)
-    model = beit3.Beit3(assemble(beit3.model_config(CONFIG)), CONFIG).eval()
+    model = beit3.Beit3(assemble(beit3.model_config(CONFIG)), CONFIG, beit3.renaming(CONFIG)).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.normal_(std=0.5)
@@ -154,7 +154,7 @@ def test_a_caption_sees_no_later_word(tuned):
 @pytest.mark.parametrize("part", ["layernorm_embedding", "normalize_output", "subln"])
 def test_norms_come_and_go_with_the_config(tmp_path, part):
     config = {**CONFIG, part: part == "layernorm_embedding"}
-    model = beit3.Beit3(assemble(beit3.model_config(config)), config)
+    model = beit3.Beit3(assemble(beit3.model_config(config)), config, beit3.renaming(config))
     model.save_pretrained(tmp_path)
     names = " ".join(read_checkpoint(tmp_path))
     inner = {"layernorm_embedding": "layernorm_embedding", "normalize_output": "encoder.layer_norm", "subln": "attn_ln"}

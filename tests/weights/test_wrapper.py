@@ -34,7 +34,8 @@ def vilbert(folder):
 
 def beit(folder):
     torch.manual_seed(0)
-    beit3.Beit3(assemble(beit3.model_config(test_beit3.CONFIG)), test_beit3.CONFIG).save(folder)
+    config = test_beit3.CONFIG
+    beit3.Beit3(assemble(beit3.model_config(config)), config, beit3.renaming(config)).save(folder)
     return test_beit3.given()
 
 

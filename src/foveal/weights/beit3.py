@@ -156,21 +156,8 @@ class Beit3Pairs:
     loss: Float[Tensor, ""] | None = None
 
 
-class Wrapped(Wrapper):
-    """A BEiT-3; a `tuned` one has the names of unilm."""
-
-    tuned = True
-
-    @property
-    def names(self) -> Renaming:
-        """Between the reference's weight names and ours."""
-        return renaming(self.config, tuned=self.tuned)
-
-
-class Beit3(Wrapped):
+class Beit3(Wrapper):
     """Called with the argument names of torchscale's BEiT3."""
-
-    tuned = False
 
     def forward(
         self,
@@ -205,7 +192,7 @@ class Beit3(Wrapped):
         )
 
 
-class QuestionAnswering(Wrapped):
+class QuestionAnswering(Wrapper):
     """Called with the argument names of unilm's BEiT3ForVisualQuestionAnswering."""
 
     def forward(
@@ -218,7 +205,7 @@ class QuestionAnswering(Wrapped):
         return Beit3Logits(logits=self.model(to_batch(self.model, question, image, padding_mask)).logits)
 
 
-class Captioning(Wrapped):
+class Captioning(Wrapper):
     """Called with the argument names of unilm's BEiT3ForCaptioning."""
 
     def forward(
@@ -239,7 +226,7 @@ class Captioning(Wrapped):
         return Beit3Logits(logits=logits if language_masked_pos is not None else logits.view(*text_ids.shape, -1))
 
 
-class Retrieval(Wrapped):
+class Retrieval(Wrapper):
     """Called with the argument names of unilm's BEiT3ForRetrieval: two towers of one encoder."""
 
     def forward(
@@ -336,7 +323,7 @@ def load(
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
-) -> Wrapped:
+) -> Wrapper:
     """The model of a checkpoint directory, called as the reference is; `config` is its config.json.
 
     Raises InputError for a missing, unexpected or mis-shaped weight.
@@ -345,4 +332,5 @@ def load(
     heads = heads_of(state)
     model = empty(model_config(config, heads))
     load_strict(model, state, str(directory), renaming=renaming(config), dtype=dtype, device=device)
-    return _WRAPPERS[next(iter(heads))](model, config).eval()
+    wrapper = _WRAPPERS[next(iter(heads))]
+    return wrapper(model, config, renaming(config, tuned=wrapper is not Beit3)).eval()

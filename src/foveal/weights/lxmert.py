@@ -147,11 +147,6 @@ class LxmertOutput:
 class Lxmert(Wrapper):
     """A masked model called with the argument names of LxmertModel, ForPreTraining and ForQuestionAnswering."""
 
-    @property
-    def names(self) -> Renaming:
-        """Between the reference's weight names and ours."""
-        return renaming(self.config, dict(self.model.heads))
-
     def forward(
         self,
         input_ids: Int[Tensor, "B L"],
@@ -253,5 +248,6 @@ def load(
     state = read_checkpoint(Path(directory))
     heads = heads_of(config, state)
     model = shared(empty(model_config(config, heads)))
-    load_strict(model, state, str(directory), renaming=renaming(config, heads), dtype=dtype, device=device)
-    return Lxmert(model, config).eval()
+    names = renaming(config, heads)
+    load_strict(model, state, str(directory), renaming=names, dtype=dtype, device=device)
+    return Lxmert(model, config, names).eval()

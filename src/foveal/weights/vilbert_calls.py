@@ -73,13 +73,8 @@ class Vilbert(Wrapper):
     """A masked model and what it came with."""
 
     def __init__(self, model: Masked, origin: Origin) -> None:
-        super().__init__(model, origin.config)
+        super().__init__(model, origin.config, origin.names)
         self.origin = origin
-
-    @property
-    def names(self) -> Renaming:
-        """Between the reference's weight names and ours."""
-        return self.origin.names
 
     def theirs(self) -> dict[str, Tensor]:
         """The weights as the reference names them, with those that nothing asks."""

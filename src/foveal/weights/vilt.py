@@ -128,11 +128,6 @@ class ViltOutput:
 class Vilt(Wrapper):
     """A masked model called with the argument names of ViltModel and those of the models built on it."""
 
-    @property
-    def names(self) -> Renaming:
-        """Between the reference's weight names and ours."""
-        return renaming(dict(self.model.heads))
-
     def forward(
         self,
         input_ids: Int[Tensor, "B L"],
@@ -240,5 +235,6 @@ def load(
     state = read_checkpoint(Path(directory))
     heads = heads_of(config, state)
     model = empty(model_config(config, heads))
-    load_strict(model, state, str(directory), renaming=renaming(heads), dtype=dtype, device=device)
-    return Vilt(model, config).eval()
+    names = renaming(heads)
+    load_strict(model, state, str(directory), renaming=names, dtype=dtype, device=device)
+    return Vilt(model, config, names).eval()

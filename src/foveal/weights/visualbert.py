@@ -145,11 +145,6 @@ class VisualBert(Wrapper):
     another width or count, for masks and types that differ from them, and for an argument that would change the answer.
     """
 
-    @property
-    def names(self) -> Renaming:
-        """Between the reference's weight names and ours."""
-        return renaming(self.config)
-
     def batch(self, input_ids: Tensor, visual_embeds: Tensor | None, **places: Any) -> Batch:
         """What the model reads, out of the reference's arguments; a region is of type 1 where none is given."""
         given = {_PLACES[name]: value for name, value in heeded(places, _PLACES).items()}
@@ -307,5 +302,6 @@ def load(
     """
     model = empty(model_config(config))
     state = asked_for(read_checkpoint(Path(directory)), tied=_tied(config))
-    load_strict(model, state, str(directory), renaming=renaming(config), dtype=dtype, device=device)
-    return _KINDS[architecture(config)].wrapper(model, config).eval()
+    names = renaming(config)
+    load_strict(model, state, str(directory), renaming=names, dtype=dtype, device=device)
+    return _KINDS[architecture(config)].wrapper(model, config, names).eval()

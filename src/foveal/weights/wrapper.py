@@ -15,14 +15,9 @@ from foveal.weights.names import Renaming
 class Wrapper(nn.Module):
     """A masked model that is called with its reference's argument names; `names` lead back to the reference's."""
 
-    def __init__(self, model: Masked, config: Mapping[str, Any]) -> None:
+    def __init__(self, model: Masked, config: Mapping[str, Any], names: Renaming) -> None:
         super().__init__()
-        self.model, self.config = model, dict(config)
-
-    @property
-    def names(self) -> Renaming:
-        """Between the reference's weight names and ours."""
-        raise NotImplementedError
+        self.model, self.config, self.names = model, dict(config), names
 
     def theirs(self) -> dict[str, Tensor]:
         """The weights as the reference names them."""
