@@ -100,7 +100,7 @@ def tuned(tmp_path):
         with torch.no_grad():
             for weight in model.parameters():
                 weight.normal_(std=0.5)
-        beit3._WRAPPERS[head](model, CONFIG).save_pretrained(tmp_path)
+        beit3._WRAPPERS[head](model, CONFIG, beit3.renaming(CONFIG, tuned=True)).save_pretrained(tmp_path)
         assert "beit3.text_embed.weight" in read_checkpoint(tmp_path)
         return load(tmp_path)
 
