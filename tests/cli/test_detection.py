@@ -1,6 +1,7 @@
 """A run that finds boxes: trained, scored by COCO's measure, asked and drawn."""
 
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -141,7 +142,7 @@ def test_bad_boxes_are_told_and_unknown_classes_refused(painted, capsys):
         line["boxes"][0]["xyxy"] = [0, 0, 16.5, 16]
     Path("data/train.jsonl").write_text("\n".join(map(json.dumps, lines)))
     stage = {**TINY["training"]["stages"][0], "steps": 1}
-    recipe = {**TINY, "training": {**TINY["training"], "stages": [stage]}}
+    recipe = deepcopy({**TINY, "training": {**TINY["training"], "stages": [stage]}})  # TINY is other tests' too
     Path("tiny.yaml").write_text(yaml.safe_dump(recipe))
     assert run(["train", "tiny.yaml"]) == 0
     assert "of 6 boxes: 1 clipped to the image" in capsys.readouterr().err
