@@ -17,6 +17,12 @@ INPUTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def onednn(monkeypatch):
+    """These take the other way on any processor: it is everywhere right, if not everywhere faster."""
+    monkeypatch.setattr(linear_file, "amd", lambda: True)
+
+
 def results(function, hidden, weight, bias):
     """Output and gradients of a weighted sum."""
     hidden, weight, bias = (part.detach().requires_grad_() for part in (hidden, weight, bias))
@@ -44,7 +50,6 @@ def took_onednn(monkeypatch, call):
     return bool(calls)
 
 
-@pytest.mark.skipif(not linear_file.onednn_is_faster(), reason="only x86 processors multiply through oneDNN")
 def test_large_float32_goes_through_onednn_and_nothing_else(monkeypatch):
     large, small, tokens = Linear(512, 512), Linear(32, 32), torch.randn(1, 1, 512)
     assert took_onednn(monkeypatch, lambda: large(tokens))
