@@ -270,6 +270,13 @@ class Stream(_Movable):
         """The same stream with other hidden states."""
         return replace(self, hidden=hidden)
 
+    def only(self, at: Int[Tensor, "B Q"]) -> "Stream":
+        """These places of each row alone, `[B Q]`, without what says how they look at each other."""
+        names = ("hidden", "positions", "slots", "types", "valid", "segment", "branch")
+        parts = {name: part for name in names if (part := getattr(self, name)) is not None}
+        kept = {name: part.take_along_dim(at[..., None] if part.ndim > 2 else at, 1) for name, part in parts.items()}
+        return replace(self, **kept, mask=None, rotary=None, fan=None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Output:

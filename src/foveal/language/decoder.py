@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
@@ -71,6 +72,15 @@ class Layer(nn.Module):
         )
         hidden = stream.hidden + self._normed(attention, self.attention_norm, stream.hidden)
         return stream.with_hidden(hidden + self._normed(self.mlp, self.mlp_norm, hidden))
+
+    def only(self, stream: Stream, at: Int[Tensor, "B Q"]) -> Stream:
+        """What the layer says at these places of each row alone, `[B Q D]`; its cache keeps all."""
+        attention = partial(
+            self.attention, mask=stream.mask, rotary=stream.rotary, cache=stream.cache, layer=self.index, at=at
+        )
+        kept = stream.only(at)
+        hidden = kept.hidden + self._normed(attention, self.attention_norm, stream.hidden)
+        return kept.with_hidden(hidden + self._normed(self.mlp, self.mlp_norm, hidden))
 
     def _normed(self, part: Callable[[Tensor], Tensor], norm: RMSNorm, hidden: Tensor) -> Tensor:
         return norm(part(hidden)) if self.norm_after else part(norm(hidden))

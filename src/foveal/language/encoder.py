@@ -1,6 +1,6 @@
 """The bidirectional language encoder: BERT (1810.04805), which reads words and sight in one stack."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Cache, Stream
-from foveal.layers.attention import attend
 from foveal.layers.blocks import Block, PostNormBlock
 from foveal.layers.initial import small_normal
 from foveal.layers.masks import attention_mask
@@ -47,20 +46,9 @@ class Layer(PostNormBlock):
 
     def only(self, stream: Stream, at: Int[Tensor, "B Q"]) -> Stream:
         """What the layer says at these places of each row alone, `[B Q D]`: all that a last layer need say."""
-        query, key, value = self.attention.project(stream.hidden)
-        mask = None if stream.mask is None else stream.mask.take_along_dim(at[:, None, :, None], 2)
-        mixed = attend(query.take_along_dim(at[:, None, :, None], 2), key, value, mask=mask)
-        mixed = self.attention.out(mixed.transpose(1, 2).flatten(2))
+        mixed = self.attention(stream.hidden, mask=stream.mask, at=at)
         hidden = self.attention_norm(stream.hidden.take_along_dim(at[..., None], 1) + mixed)
-        return replace(
-            stream,
-            hidden=self.feed_norm(hidden + self.feed(hidden)),
-            positions=stream.positions.gather(1, at),
-            slots=stream.slots.gather(1, at),
-            types=None if stream.types is None else stream.types.gather(1, at),
-            valid=None if stream.valid is None else stream.valid.gather(1, at),
-            mask=mask,
-        )
+        return stream.only(at).with_hidden(self.feed_norm(hidden + self.feed(hidden)))
 
 
 class PreNormLayer(Block):

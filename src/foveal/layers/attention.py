@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from foveal.core.types import Cache, Fan
@@ -88,20 +88,23 @@ class Attention(nn.Module):
         layer: int = 0,
         fan: Fan | None = None,
         gates: Gates | None = None,
-    ) -> Float[Tensor, "B L D"]:
+        at: Int[Tensor, "B Q"] | None = None,
+    ) -> Float[Tensor, "B #Q D"]:
         """Attend within `hidden` and, with a cache, to the earlier tokens of `layer`.
 
         Without a mask all tokens are seen, or the earlier ones (`causal`), or what the `fan` says. `gates` scale every
-        row's queries and keys.
+        row's queries and keys. The result is that of the places `at` of each row; None: of all.
         """
-        query, key, value = self.project(hidden, rotary, gates)
+        query, key, value = self.project(hidden, rotary, gates, at)
         if cache is not None:
             key, value = cache.update(layer, key, value)
+        causal = self.causal and mask is None and hidden.shape[1] > 1
+        if at is not None:
+            mask = _rows(mask, at, length=hidden.shape[1], keys=key.shape[2], causal=causal)
         if fan is not None:
             mixed = attend_fan(query, key, value, fan=fan)
         else:
-            causal = self.causal and mask is None and hidden.shape[1] > 1
-            mixed = attend(query, key, value, mask=mask, causal=causal)
+            mixed = attend(query, key, value, mask=mask, causal=causal and at is None)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def weights(
@@ -121,15 +124,27 @@ class Attention(nn.Module):
         hidden: Float[Tensor, "B L D"],
         rotary: tuple[Tensor, Tensor] | None = None,
         gates: Gates | None = None,
-    ) -> tuple[Float[Tensor, "B H L d"], Float[Tensor, "B G L d"], Float[Tensor, "B G L d"]]:
-        """Queries, keys and values of each head, normed and turned to their positions."""
-        split = (*hidden.shape[:2], -1, self.head_width)
-        query, key = self.query(hidden), self.key(hidden)
+        at: Int[Tensor, "B Q"] | None = None,
+    ) -> tuple[Float[Tensor, "B H #Q d"], Float[Tensor, "B G L d"], Float[Tensor, "B G L d"]]:
+        """Queries (of the places `at` alone), keys and values of each head, normed and turned to their positions."""
+        asking = hidden if at is None else hidden.take_along_dim(at[..., None], 1)
+        query, key = self.query(asking), self.key(hidden)
         if gates is not None:
             query, key = query * gates[0][:, None], key * gates[1][:, None]
-        query = self.query_norm(query.view(split)).transpose(1, 2)
-        key = self.key_norm(key.view(split)).transpose(1, 2)
-        value = self.value(hidden).view(split).transpose(1, 2)
+        query = self.query_norm(query.unflatten(-1, (-1, self.head_width))).transpose(1, 2)
+        key = self.key_norm(key.unflatten(-1, (-1, self.head_width))).transpose(1, 2)
+        value = self.value(hidden).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
         if rotary is not None:
-            query, key = rotate(query, *rotary), rotate(key, *rotary)
+            turned = rotary if at is None else [table.take_along_dim(at[:, None, :, None], 2) for table in rotary]
+            query, key = rotate(query, *turned), rotate(key, *rotary)
         return query, key, value
+
+
+def _rows(
+    mask: Bool[Tensor, "B 1 L K"] | None, at: Int[Tensor, "B Q"], *, length: int, keys: int, causal: bool
+) -> Bool[Tensor, "B 1 Q K"] | None:
+    """The mask's rows of the queries at these places of the last `length`; None where they see all keys."""
+    places = at[:, None, :, None]
+    if mask is not None:
+        return mask.take_along_dim(places, 2)
+    return torch.arange(keys, device=at.device) <= places + (keys - length) if causal else None

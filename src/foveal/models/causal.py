@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -50,7 +51,8 @@ class Causal(Sight):
         visual = self.see(batch)
         batch = self.worded(batch, visual)
         stream = self.fusion.at_input(self.language.open(batch, cache), visual)
-        stream, states = flow(stream, language=self.language, fusion=self.fusion, keep_hidden=keep_hidden)
+        only = None if keep_hidden or keep != "last" else self._last(batch)
+        stream, states = flow(stream, language=self.language, fusion=self.fusion, keep_hidden=keep_hidden, only=only)
         hidden = self.language.norm(_kept(stream.hidden, batch, keep))
         return Output(
             logits=self.head(hidden),
@@ -58,6 +60,13 @@ class Causal(Sight):
             visual=visual,
             labels=_wanted(batch) if keep == "labelled" else None,
         )
+
+    def _last(self, batch: Batch) -> Int[Tensor, "B 1"] | None:
+        """The place of each row's last token, where the last layer can speak there alone."""
+        rows, length = batch.input_ids.shape
+        if length == 1 or batch.fan is not None or not all(hasattr(layer, "only") for layer in self.language.layers):
+            return None
+        return torch.full((rows, 1), length - 1, device=batch.input_ids.device)
 
     @property
     def picture_words(self) -> Int[Tensor, " K"] | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from foveal.core.errors import InputError
@@ -20,6 +20,7 @@ INDEX = "model.safetensors.index.json"
 PICKLED = "pytorch_model.bin"
 PICKLED_INDEX = "pytorch_model.bin.index.json"
 LARGEST_SHARD = 5 * 1000**3  # bytes
+_AT_ONCE = 32 * 1000**2  # bytes of a file that stay mapped while they are copied
 
 
 def read_checkpoint(directory: str | Path) -> dict[str, Tensor]:
@@ -67,7 +68,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Every weight of one safetensors or pickled file; raises InputError where it is damaged or holds other things."""
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _copied(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, EOFError, RuntimeError) as error:
         size = path.stat().st_size
@@ -79,6 +80,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(weight, Tensor) for weight in state.values()):
         raise InputError(f"{path} is not a state dict of named tensors; save the model's state_dict() alone")
     return dict(state)
+
+
+def _copied(path: Path) -> dict[str, Tensor]:
+    """Weights in memory of their own.
+
+    Those that a mapped file lends lie at any address, where products have other last bits; and the pages of a mapping
+    stay in memory beside the copies until it is closed, so it is opened anew for each part.
+    """
+    with safe_open(path, framework="pt") as file:
+        names = list(file.keys())
+    state: dict[str, Tensor] = {}
+    while len(state) < len(names):
+        with safe_open(path, framework="pt") as file:
+            copied = 0
+            while len(state) < len(names) and copied < _AT_ONCE:
+                name = names[len(state)]
+                state[name] = file.get_tensor(name).clone()
+                copied += state[name].nbytes
+    return state
 
 
 def _line(error: Exception) -> str:
