@@ -45,15 +45,14 @@ def inverse_frequencies(width: int, rope: Rope, *, device: torch.device | str | 
 def tables(
     positions: Int[Tensor, "B L"], frequencies: Float[Tensor, " d"], *, dtype: torch.dtype
 ) -> tuple[Float[Tensor, "B 1 L d2"], Float[Tensor, "B 1 L d2"]]:
-    """Cosines and sines of every position, each frequency twice."""
+    """Cosines and sines of every position, each frequency twice; the first half of the sines is negative."""
     angles = positions[:, None, :, None].float() * frequencies.float()
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    cosines, sines = angles.cos().to(dtype), angles.sin().to(dtype)
+    return torch.cat([cosines, cosines], dim=-1), torch.cat([-sines, sines], dim=-1)
 
 
 def rotate(
     heads: Float[Tensor, "B H L d"], cosines: Float[Tensor, "B 1 L d"], sines: Float[Tensor, "B 1 L d"]
 ) -> Float[Tensor, "B H L d"]:
     """Turn each pair (i, i + d / 2) of a head by its angle."""
-    left, right = heads.chunk(2, dim=-1)
-    return heads * cosines + torch.cat([-right, left], dim=-1) * sines
+    return heads * cosines + heads.roll(heads.shape[-1] // 2, dims=-1) * sines
