@@ -92,7 +92,8 @@ class GenerativeModel(LanguageModel, Protocol):
 class Fusion(Protocol):
     """Where and how vision meets language; a hybrid is a fold over several of them.
 
-    One that makes words of images has `at_words(batch, visual) -> Batch` too, called before the text is embedded.
+    One that makes words of images has `at_words(batch, visual) -> Batch` too, called before the text is embedded;
+    one whose images take other places in the text than one a token has `placed(layout) -> Layout`, which sets `slots`.
     """
 
     causal: bool  # False: unfit for a model that must not see later tokens

@@ -24,15 +24,25 @@ Grid = tuple[int, int]  # rows, columns
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How many tokens each image has at one stage, and on which grid (None where they lie on none)."""
+    """How many tokens each image has at one stage, and on which grid (None where they lie on none).
+
+    `slots` are the places that each image takes in the text, where these are others than its tokens: a fusion that
+    lets text look at images needs one, in which the image's first token stands.
+    """
 
     counts: tuple[int, ...]
     grids: tuple[Grid | None, ...]
+    slots: tuple[int, ...] | None = None
 
     @classmethod
     def of_grids(cls, grids: "tuple[Grid, ...] | list[Grid]") -> "Layout":
         """The layout in which every image fills its grid."""
         return cls(counts=tuple(rows * columns for rows, columns in grids), grids=tuple(grids))
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """How many places each image takes in the text."""
+        return self.counts if self.slots is None else self.slots
 
     @property
     def total(self) -> int:
@@ -180,7 +190,8 @@ class Batch(_Movable):
     `branch` 0 are the trunk that all see, and tokens of another branch see the trunk and their own branch alone.
     `positions` restart in each segment and continue from the trunk in each branch; None means counted from `valid`.
     A token sees those of its own or a lower `order`: None means their place, so that the earlier ones are seen; the
-    tokens of an image may share one, so that they see each other.
+    tokens of an image may share one, so that they see each other. `looks` says which of its row's images, in order, a
+    token looks at, for fusions that ask; None: by their own rule.
     `types` are token types (BERT's segments; of visual tokens too); None means 0 for text and 1 for visual tokens.
     `alignment` names, for each visual token, the places in its row of the words that it shows (-1: no more).
     With `regions`, what the encoder sees is pooled to these before the connector.
@@ -200,6 +211,7 @@ class Batch(_Movable):
     segment: Int[Tensor, "B L"] | None = None
     branch: Int[Tensor, "B L"] | None = None
     order: Int[Tensor, "B L"] | None = None
+    looks: Bool[Tensor, "B L N"] | None = None
     types: Int[Tensor, "B L"] | None = None
     alignment: Int[Tensor, "S A"] | None = None
     targets: Mapping[str, Tensor] = field(default_factory=dict)  # what auxiliary objectives read
@@ -245,7 +257,7 @@ class Stream(_Movable):
     """What flows through the language layers.
 
     `mask` is True where a query may look at a key; None means plain causal attention. `rotary` holds the cosines
-    and sines of `positions`. `types`, `owner`, `segment` and `branch` are those of the batch, `memory` is what
+    and sines of `positions`. `types`, `owner`, `looks`, `segment` and `branch` are those of the batch, `memory` is what
     cross-attention reads where `memory_mask` lets it (None: everywhere).
     """
 
@@ -261,6 +273,7 @@ class Stream(_Movable):
     memory_mask: Bool[Tensor, "B 1 1 M"] | None = None
     whole: "Stream | None" = None  # set where the layers read some places alone: the stream with all of them
     owner: Int[Tensor, " I"] | None = None
+    looks: Bool[Tensor, "B L N"] | None = None
     segment: Int[Tensor, "B L"] | None = None
     branch: Int[Tensor, "B L"] | None = None
     cache: Cache | None = None

@@ -156,6 +156,8 @@ class Decoder(nn.Module):
             slots=batch.image_slot,
             mask=mask,
             rotary=rotary,
+            owner=batch.owner,
+            looks=batch.looks,
             segment=batch.segment,
             branch=batch.branch,
             cache=cache,

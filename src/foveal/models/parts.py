@@ -69,7 +69,9 @@ class Sight(nn.Module):
         if not isinstance(sizes, Layout):
             assert self.vision is not None
             sizes = self.vision.plan(sizes)
-        return sizes if self.connector is None else self.connector.plan(sizes)
+        layout = sizes if self.connector is None else self.connector.plan(sizes)
+        placed = getattr(self.fusion, "placed", None)
+        return layout if placed is None else placed(layout)
 
 
 def flow(

@@ -130,7 +130,7 @@ def collate(
         for segment, group in enumerate(groups):
             images = list(next(remaining))
             owner[images] = np.where(owner[images] < 0, number, owner[images])
-            counts, starts = [layout.counts[i] for i in images], [offsets[i] for i in images]
+            counts, starts = [layout.places[i] for i in images], [offsets[i] for i in images]
             parts += _grouped(group, counts, starts, fill, segment)
         made.append(parts)
     fan = _fan(made) if padding == "right" and length is None and all(len(groups) == 1 for groups in rows) else None

@@ -245,7 +245,7 @@ class Processor:
         rows = [[[one]] for one in asked]
         shown, coder = self._sights([[one] for one in asked], plan, shared=shared), self._coder
         for one, mine in zip(asked, shown.places, strict=True):
-            self._check_room(one, [shown.layout.counts[i] for i in mine], room)
+            self._check_room(one, [shown.layout.places[i] for i in mine], room)
         mutual = self.config.mutual
         batch = collate(
             rows, shown.layout, shown.places, padding=padding, pad=coder.pad_id, fill=coder.fill_id, mutual=mutual
@@ -293,7 +293,7 @@ class Processor:
 
     def _counts(self, plan: Plan, groups: Sequence[Group]) -> list[list[int]]:
         shown = self._sights(groups, plan)
-        return [[shown.layout.counts[i] for i in mine] for mine in shown.places]
+        return [[shown.layout.places[i] for i in mine] for mine in shown.places]
 
     def _check_room(self, one: Encoded, counts: Sequence[int], room: int) -> None:
         total, room = int(lengths(one, counts).sum()), 0 if self._classes else room  # what is chosen takes no room
