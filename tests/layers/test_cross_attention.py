@@ -30,3 +30,20 @@ def test_the_weights_are_what_is_mixed():
     mask = torch.tensor([[True] * 5, [True, True, False, False, False]])[:, None, None]
     mixed = (cross.weights(hidden, memory, mask=mask) @ memory[1]).transpose(1, 2).flatten(2)
     torch.testing.assert_close(cross.out(mixed), cross(hidden, memory, mask=mask), atol=1e-6, rtol=1e-5)
+
+
+def test_key_heads_serve_several_query_heads_and_both_are_normed():
+    torch.manual_seed(0)
+    cross = CrossAttention(
+        width=8, heads=4, inner=16, kv_heads=2, memory_width=6, bias=False, qk_norm=torch.nn.LayerNorm
+    )
+    hidden, memory = torch.randn(2, 3, 8), torch.randn(2, 5, 6)
+    key, value = cross.read(memory)
+    assert key.shape == (2, 2, 5, 4) and cross.key.bias is None
+    heads = cross.query(hidden).unflatten(-1, (4, 4)).transpose(1, 2)
+    heads = torch.nn.functional.layer_norm(heads, (4,))
+    normed = torch.nn.functional.layer_norm(cross.key(memory).unflatten(-1, (2, 4)).transpose(1, 2), (4,))
+    key, spread = normed.repeat_interleave(2, 1), value.repeat_interleave(2, 1)
+    mixed = (heads @ key.transpose(-1, -2) / 2).softmax(-1) @ spread
+    expected = cross.out(mixed.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(cross(hidden, (cross.read(memory)[0], value)), expected, atol=1e-6, rtol=1e-5)

@@ -1,29 +1,47 @@
 """Attention to another sequence than one's own: what is seen, read by what is written."""
 
+from collections.abc import Callable
+
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from foveal.layers.attention import attend, weights
 from foveal.layers.linear import Linear
 
-KeyValue = tuple[Float[Tensor, "B H M d"], Float[Tensor, "B H M d"]]
+KeyValue = tuple[Float[Tensor, "B G M d"], Float[Tensor, "B G M d"]]
 
 
 class CrossAttention(nn.Module):
     """Queries of `[B L D]` over keys and values of a memory `[B M E]`, which are made once and may be kept.
 
-    `inner` is the width of all heads together (None: that of the queries' stream).
+    `inner` is the width of all H query heads together (None: that of the queries' stream); G key heads serve them in
+    order. `qk_norm` makes the norm of heads of a width (None: no norm).
     """
 
-    def __init__(self, *, width: int, heads: int, memory_width: int | None = None, inner: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        heads: int,
+        memory_width: int | None = None,
+        inner: int | None = None,
+        kv_heads: int | None = None,
+        bias: bool = True,
+        qk_norm: Callable[[int], nn.Module] | None = None,
+    ) -> None:
         super().__init__()
-        self.heads, inner = heads, inner or width
-        self.query, self.out = Linear(width, inner), Linear(inner, width)
-        self.key, self.value = (Linear(memory_width or width, inner) for _ in range(2))
+        inner = inner or width
+        self.head_width = inner // heads
+        self.query, self.out = Linear(width, inner, bias=bias), Linear(inner, width, bias=bias)
+        shared = (kv_heads or heads) * self.head_width
+        self.key, self.value = (Linear(memory_width or width, shared, bias=bias) for _ in range(2))
+        self.query_norm, self.key_norm = (
+            nn.Identity() if qk_norm is None else qk_norm(self.head_width) for _ in range(2)
+        )
 
     def read(self, memory: Float[Tensor, "B M E"]) -> KeyValue:
         """Keys and values of the memory."""
-        return self._split(self.key(memory)), self._split(self.value(memory))
+        return self.key_norm(self._split(self.key(memory))), self._split(self.value(memory))
 
     def forward(
         self,
@@ -33,7 +51,7 @@ class CrossAttention(nn.Module):
         mask: Bool[Tensor, "B 1 #L M"] | None = None,
     ) -> Float[Tensor, "B L D"]:
         """What each token finds in the memory where the mask lets it look."""
-        mixed = attend(self._split(self.query(hidden)), *memory, mask=mask)
+        mixed = attend(self._asked(hidden), *memory, mask=mask)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def weights(
@@ -44,7 +62,10 @@ class CrossAttention(nn.Module):
         mask: Bool[Tensor, "B 1 #L M"] | None = None,
     ) -> Float[Tensor, "B H L M"]:
         """How much each token takes of each of the memory in `forward`."""
-        return weights(self._split(self.query(hidden)), memory[0], mask=mask)
+        return weights(self._asked(hidden), memory[0], mask=mask)
+
+    def _asked(self, hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B H L d"]:
+        return self.query_norm(self._split(self.query(hidden)))
 
     def _split(self, heads: Tensor) -> Tensor:
-        return heads.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return heads.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
