@@ -13,6 +13,7 @@ from foveal.models.config import ModelConfig
 
 SMALL = {  # settings that make a component small; one that needs none is not listed
     "vit": {"image_size": 32, "patch": 16, "width": 16, "depth": 2, "heads": 2, "inner": 24},
+    "native_vit": {"image_size": 32, "patch": 16, "width": 16, "depth": 2, "heads": 2, "inner": 24},
     "plain_vit": {"image_size": [32, 32], "width": 16, "depth": 2, "heads": 2, "inner": 24},
     "efficientnet_lite": {"variant": 0, "taps": [16], "stride": 16},
     "patches": {"image_size": 32, "patch": 16, "width": 16, "class_token": False},

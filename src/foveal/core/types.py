@@ -95,11 +95,15 @@ class _Movable:
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels(_Movable):
-    """Tiles that enter a vision encoder, all of one size, normalised as the encoder wants them."""
+    """Tiles that enter a vision encoder, all of one size, normalised as the encoder wants them.
+
+    Where smaller ones have been filled up, `sizes` are their own (height, width), from the upper left corner.
+    """
 
     values: Float[Tensor, "T C H W"]
     image: Int[Tensor, " T"]  # the image that each tile belongs to
     tile: Int[Tensor, "T 2"]  # its row and column in that image's grid of tiles; -1 -1 is the global view
+    sizes: tuple[Grid, ...] | None = None
 
     @classmethod
     def whole(cls, values: Float[Tensor, "T C H W"]) -> "Pixels":
