@@ -1,7 +1,9 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foveal.core.errors import InputError
 from foveal.core.types import Batch, Layout, Pixels, VisualTokens
 
 GRIDS = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4)
@@ -36,3 +38,37 @@ def test_moving_a_batch_keeps_integers_and_layout():
 def test_whole_pictures_are_one_tile_each():
     pixels = Pixels.whole(torch.zeros(3, 3, 4, 4))
     assert pixels.image.tolist() == [0, 1, 2] and (pixels.tile == -1).all()
+
+
+def test_frames_of_a_video_are_one_image():
+    tiles = Layout.of_grids([(1, 2), (2, 2), (2, 2), (2, 2), (1, 1)])
+    layout = tiles.filmed((1, 3, 1))
+    assert layout.counts == (2, 12, 1) and layout.grids == ((1, 2), (2, 2), (1, 1)) and layout.frames == (1, 3, 1)
+    assert layout.by_frame() == tiles
+    visual = VisualTokens.on_layout(torch.arange(15.0)[:, None], layout)
+    assert visual.image.tolist() == [0] * 2 + [1] * 12 + [2]
+    assert visual.frame.tolist() == [0] * 2 + [0] * 4 + [1] * 4 + [2] * 4 + [0]
+    apart = VisualTokens.on_layout(visual.features, tiles)
+    joined = apart.filmed((1, 3, 1))
+    assert torch.equal(joined.boxes, apart.boxes) and torch.equal(joined.boxes, visual.boxes)
+    assert torch.equal(joined.frame, visual.frame) and joined.layout == layout and apart.frame is None
+
+
+def test_images_alone_are_no_frames():
+    tiles = Layout.of_grids([(1, 2), (2, 2)])
+    assert tiles.filmed(None) is tiles and tiles.filmed((1, 1)) is tiles and tiles.by_frame() is tiles
+
+
+@pytest.mark.parametrize(
+    ("frames", "told"),
+    [((2, 3), "5 frames of videos for 3 pictures"), ((2, 1), "a video with frames of 2 to 4 tokens")],
+)
+def test_frames_that_do_not_fit_are_refused(frames, told):
+    with pytest.raises(InputError, match=told):
+        Layout.of_grids([(1, 2), (2, 2), (2, 2)]).filmed(frames)
+
+
+def test_the_tiles_of_a_video_are_of_one_image():
+    pixels = Pixels.whole(torch.zeros(4, 3, 4, 4), (3, 1))
+    assert pixels.image.tolist() == [0, 0, 0, 1] and pixels.frames == (3, 1) and (pixels.tile == -1).all()
+    assert pixels.to(torch.float64).frames == (3, 1)

@@ -15,50 +15,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from foveal.core.example import Box
+from foveal.core.layout import Grid as Grid
+from foveal.core.layout import Layout as Layout
 
 IGNORE = -100  # a label that carries no loss
 
 T = TypeVar("T")
-Grid = tuple[int, int]  # rows, columns
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """How many tokens each image has at one stage, and on which grid (None where they lie on none).
-
-    `slots` are the places that each image takes in the text, where these are others than its tokens: a fusion that
-    lets text look at images needs one, in which the image's first token stands.
-    """
-
-    counts: tuple[int, ...]
-    grids: tuple[Grid | None, ...]
-    slots: tuple[int, ...] | None = None
-
-    @classmethod
-    def of_grids(cls, grids: "tuple[Grid, ...] | list[Grid]") -> "Layout":
-        """The layout in which every image fills its grid."""
-        return cls(counts=tuple(rows * columns for rows, columns in grids), grids=tuple(grids))
-
-    @property
-    def places(self) -> tuple[int, ...]:
-        """How many places each image takes in the text."""
-        return self.counts if self.slots is None else self.slots
-
-    @property
-    def total(self) -> int:
-        """Tokens of all images together."""
-        return sum(self.counts)
-
-    @property
-    def offsets(self) -> tuple[int, ...]:
-        """Where each image's tokens begin; the last entry is the total."""
-        ends = [0]
-        for count in self.counts:
-            ends.append(ends[-1] + count)
-        return tuple(ends)
-
-
-pytree.register_constant(Layout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,23 +59,25 @@ class _Movable:
 class Pixels(_Movable):
     """Tiles that enter a vision encoder, all of one size, normalised as the encoder wants them.
 
-    Where smaller ones have been filled up, `sizes` are their own (height, width), from the upper left corner.
+    Where smaller ones have been filled up, `sizes` are their own (height, width), from the upper left corner. `frames`
+    says how many tiles in a row are the frames of one video (None: there is none): an encoder takes each for an image,
+    and the model joins what it says of them.
     """
 
     values: Float[Tensor, "T C H W"]
     image: Int[Tensor, " T"]  # the image that each tile belongs to
     tile: Int[Tensor, "T 2"]  # its row and column in that image's grid of tiles; -1 -1 is the global view
     sizes: tuple[Grid, ...] | None = None
+    frames: tuple[int, ...] | None = None
 
     @classmethod
-    def whole(cls, values: Float[Tensor, "T C H W"]) -> "Pixels":
-        """One tile an image: the whole picture."""
+    def whole(cls, values: Float[Tensor, "T C H W"], frames: tuple[int, ...] | None = None) -> "Pixels":
+        """One tile an image, the whole picture, or one a frame."""
         count = values.shape[0]
-        return cls(
-            values=values,
-            image=torch.arange(count, device=values.device),
-            tile=torch.full((count, 2), -1, device=values.device),
-        )
+        image = torch.arange(count, device=values.device)
+        if frames is not None:
+            image = _numbered(frames, tuple(range(len(frames)))).to(values.device)
+        return cls(values=values, image=image, tile=torch.full((count, 2), -1, device=values.device), frames=frames)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +87,8 @@ class VisualTokens(_Movable):
     `boxes` say where in its image a token lies (x0 y0 x1 y1 as fractions of width and height; where a reference gives
     it, a fifth number for the share of the image), `mass` how many patches it stands for, `levels` hold the same tokens
     at other encoder depths, `classes` what each shows, as the distribution that a detector or classifier gives, `codes`
-    which entry of a codebook it is. The fusion hides those that are `masked`.
+    which entry of a codebook it is. The fusion hides those that are `masked`. With videos, `frame` counts the frames of
+    each image, and boxes are places in a frame.
     """
 
     features: Float[Tensor, "S E"]
@@ -135,6 +100,7 @@ class VisualTokens(_Movable):
     classes: Float[Tensor, "S N"] | None = None
     codes: Int[Tensor, " S"] | None = None
     masked: Bool[Tensor, " S"] | None = None
+    frame: Int[Tensor, " S"] | None = None
 
     @classmethod
     def on_layout(
@@ -142,9 +108,19 @@ class VisualTokens(_Movable):
     ) -> "VisualTokens":
         """Tokens in raster order of each image's grid; tokens on no grid get the whole image as their box."""
         find = _places.__wrapped__ if torch.compiler.is_compiling() else _places  # a tracer's tensors are not kept
-        image, boxes = (part.to(features.device) for part in find(layout))
+        image, boxes, frame = find(layout)
+        image, boxes = image.to(features.device), boxes.to(features.device)
+        frame = None if frame is None else frame.to(features.device)
         mass = torch.ones(layout.total, device=features.device)
-        return cls(features=features, layout=layout, image=image, boxes=boxes, mass=mass, levels=levels)
+        return cls(features=features, layout=layout, image=image, boxes=boxes, mass=mass, levels=levels, frame=frame)
+
+    def filmed(self, frames: tuple[int, ...] | None) -> "VisualTokens":
+        """The same tokens with their images as frames of videos; takes the errors of `Layout.filmed`."""
+        layout = self.layout.filmed(frames)
+        if layout is self.layout:
+            return self
+        plain = VisualTokens.on_layout(self.features, layout)
+        return replace(self, layout=layout, image=plain.image, frame=plain.frame)
 
     def with_features(self, features: Float[Tensor, "S D"]) -> "VisualTokens":
         """The same places with other features."""
@@ -152,11 +128,18 @@ class VisualTokens(_Movable):
 
 
 @lru_cache(maxsize=64)
-def _places(layout: Layout) -> tuple[Tensor, Tensor]:
-    counts = torch.tensor(layout.counts, dtype=torch.long)
-    owner = torch.repeat_interleave(torch.arange(len(layout.counts)), counts, output_size=layout.total)
-    boxes = [_cells(count, grid) for count, grid in zip(layout.counts, layout.grids, strict=True)]
-    return owner, torch.cat(boxes) if boxes else torch.zeros(0, 4)
+def _places(layout: Layout) -> tuple[Tensor, Tensor, Tensor | None]:
+    tiles, owner = layout.by_frame(), _numbered(layout.counts, tuple(range(len(layout.counts))))
+    boxes = [_cells(count, grid) for count, grid in zip(tiles.counts, tiles.grids, strict=True)]
+    numbers = None if layout.frames is None else [i for count in layout.frames for i in range(count)]
+    frame = None if numbers is None else _numbered(tiles.counts, tuple(numbers))
+    return owner, torch.cat(boxes) if boxes else torch.zeros(0, 4), frame
+
+
+def _numbered(counts: tuple[int, ...], numbers: tuple[int, ...]) -> Tensor:
+    """Each of the numbers as often as its count says."""
+    every = torch.tensor(numbers, dtype=torch.long)
+    return torch.repeat_interleave(every, torch.tensor(counts, dtype=torch.long), output_size=sum(counts))
 
 
 def _cells(count: int, grid: Grid | None) -> Tensor:

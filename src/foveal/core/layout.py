@@ -1,0 +1,79 @@
+"""How many visual tokens images bring, and where these lie: known before a pixel is read."""
+
+from dataclasses import dataclass
+
+from torch.utils import _pytree as pytree
+
+from foveal.core.errors import InputError
+
+Grid = tuple[int, int]  # rows, columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How many tokens each image has at one stage, and on which grid (None where they lie on none).
+
+    `slots` are the places that each image takes in the text, where these are others than its tokens: a fusion that
+    lets text look at images needs one, in which the image's first token stands. `frames` are those of each image where
+    some are videos, whose grid is that of one frame; None: one each.
+    """
+
+    counts: tuple[int, ...]
+    grids: tuple[Grid | None, ...]
+    slots: tuple[int, ...] | None = None
+    frames: tuple[int, ...] | None = None
+
+    @classmethod
+    def of_grids(cls, grids: "tuple[Grid, ...] | list[Grid]") -> "Layout":
+        """The layout in which every image fills its grid."""
+        return cls(counts=tuple(rows * columns for rows, columns in grids), grids=tuple(grids))
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """How many places each image takes in the text."""
+        return self.counts if self.slots is None else self.slots
+
+    @property
+    def total(self) -> int:
+        """Tokens of all images together."""
+        return sum(self.counts)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each image's tokens begin; the last entry is the total."""
+        ends = [0]
+        for count in self.counts:
+            ends.append(ends[-1] + count)
+        return tuple(ends)
+
+    def filmed(self, frames: tuple[int, ...] | None) -> "Layout":
+        """The layout in which as many neighbouring images as `frames` say are the frames of one.
+
+        Raises InputError where these are not all images, and for frames of one video that differ in size.
+        """
+        if frames is None or set(frames) <= {1}:
+            return self
+        if sum(frames) != len(self.counts):
+            raise InputError(f"{sum(frames)} frames of videos for {len(self.counts)} pictures; give each frame one")
+        counts, grids, begin = [], [], 0
+        for number in frames:
+            some, lying = self.counts[begin : begin + number], self.grids[begin : begin + number]
+            if len({*zip(some, lying, strict=True)}) != 1:
+                raise InputError(f"a video with frames of {min(some)} to {max(some)} tokens; bring them to one size")
+            counts.append(sum(some))
+            grids.append(lying[0])
+            begin += number
+        return Layout(counts=tuple(counts), grids=tuple(grids), frames=frames)
+
+    def by_frame(self) -> "Layout":
+        """The layout in which every frame is an image of its own: what `filmed` was made of."""
+        if self.frames is None:
+            return self
+        counts, grids = [], []
+        for count, grid, frames in zip(self.counts, self.grids, self.frames, strict=True):
+            counts += [count // frames] * frames
+            grids += [grid] * frames
+        return Layout(counts=tuple(counts), grids=tuple(grids))
+
+
+pytree.register_constant(Layout)
