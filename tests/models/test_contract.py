@@ -18,6 +18,7 @@ SMALL = {  # settings that make a component small; one that needs none is not li
     "efficientnet_lite": {"variant": 0, "taps": [16], "stride": 16},
     "patches": {"image_size": 32, "patch": 16, "width": 16, "class_token": False},
     "conv_mlp": {"kernel": 3, "width": 8},
+    "perceiver": {"latents": 2, "depth": 1, "heads": 2, "head_width": 4, "factor": 1},
     "vocabulary": {"codes": 24, "first": 20},
     "vq": {"codes": 24, "latent": 8, "width": 16, "base": 32, "multiples": [1, 2], "fold": 8, "decoder": False},
 }

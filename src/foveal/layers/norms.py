@@ -1,9 +1,15 @@
 """Norms that torch lacks or computes in another order than the reference."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+NormKind = Literal["layer", "rms"]
 
 
 class RMSNorm(nn.Module):
@@ -35,3 +41,8 @@ class HeadNorm(nn.Module):
     def forward(self, states: Float[Tensor, "*batch H d"]) -> Float[Tensor, "*batch H d"]:
         """Norm each head to zero mean and a variance of one, then its gain and shift."""
         return F.layer_norm(states, states.shape[-1:], eps=self.eps) * self.weight + self.bias
+
+
+def norms(kind: NormKind, *, eps: float) -> Callable[[int], nn.Module]:
+    """What makes the norm of a width: a LayerNorm or an RMSNorm."""
+    return partial(nn.LayerNorm if kind == "layer" else RMSNorm, eps=eps)

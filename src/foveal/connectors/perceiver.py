@@ -1,0 +1,87 @@
+"""A fixed number of tokens out of any number, from one image or many frames (Flamingo, 2204.14198)."""
+
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from foveal.core.types import Layout, VisualTokens
+from foveal.layers.cross_attention import CrossAttention
+from foveal.layers.images import by_image, shares
+from foveal.layers.linear import Linear
+from foveal.layers.mlp import FeedForward, GatedFeedForward
+from foveal.layers.norms import NormKind, norms
+from foveal.layers.perceiver import PerceiverLayer, Resampler
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """`latents` tokens out of each image, in `depth` layers of `heads` heads of `head_width`.
+
+    `kv_heads` key heads serve them (None: as many). The feed-forward is `factor` times as wide, gated where so asked.
+    `qk_norm` norms each query and key head as `norm` says. A linear map comes first where widths differ.
+    """
+
+    latents: int = 64
+    depth: int = 6
+    heads: int = 8
+    head_width: int = 64
+    kv_heads: int | None = None
+    factor: int = 4
+    activation: str = "gelu"
+    gated: bool = False
+    norm: NormKind = "layer"
+    qk_norm: bool = False
+    eps: float = 1e-5
+
+
+class Perceiver(nn.Module):
+    """`features[S E]` to `latents` features an image, `[S D]`; they lie on no grid and stand for the whole image."""
+
+    def __init__(
+        self,
+        *,
+        width_in: int,
+        width_out: int,
+        latents: int = 64,
+        depth: int = 6,
+        heads: int = 8,
+        head_width: int = 64,
+        kv_heads: int | None = None,
+        factor: int = 4,
+        activation: str = "gelu",
+        gated: bool = False,
+        norm: NormKind = "layer",
+        qk_norm: bool = False,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.count, width = latents, width_out
+        self.map = Linear(width_in, width) if width_in != width else None
+        make, feed = norms(norm, eps=eps), GatedFeedForward if gated else FeedForward
+        heading = {"heads": heads, "inner": heads * head_width, "kv_heads": kv_heads}
+        self.resampler = Resampler(
+            width=width,
+            latents=latents,
+            layers=[
+                PerceiverLayer(
+                    width=width,
+                    attention=CrossAttention(width=width, bias=False, qk_norm=make if qk_norm else None, **heading),
+                    feed=feed(width=width, inner=factor * width, activation=activation, bias=False),
+                    norm=make,
+                )
+                for _ in range(depth)
+            ],
+            norm=make(width),
+        )
+
+    def plan(self, layout: Layout) -> Layout:
+        """As many tokens of each image as there are latents."""
+        images = len(layout.counts)
+        return Layout(counts=(self.count,) * images, grids=(None,) * images)
+
+    def forward(self, visual: VisualTokens) -> VisualTokens:
+        """Map, and gather image by image."""
+        features = visual.features if self.map is None else self.map(visual.features)
+        tokens, mask = by_image(features, visual.layout)
+        made = VisualTokens.on_layout(self.resampler(tokens, mask=mask).flatten(0, 1), self.plan(visual.layout))
+        return replace(made, mass=shares(visual, self.count))
