@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foveal.core.config import dump, override, parse
+from foveal.core.config import dump, later, override, parse
 from foveal.core.errors import InputError
 
 
@@ -59,6 +59,18 @@ def test_errors_say_where_and_what(given_mapping, message):
 
 def test_scientific_notation_of_yaml_is_a_number():
     assert parse(Inner, {"rate": "1e-3"}, where="inner").rate == 1e-3
+
+
+def test_a_field_that_came_later_is_said_only_where_it_says_something():
+    @dataclass(frozen=True, kw_only=True)
+    class Grown:
+        steps: int = 1
+        choices: int = later(0)
+
+    assert dump(Grown()) == {"steps": 1}
+    assert dump(Grown(choices=4)) == {"steps": 1, "choices": 4}
+    assert parse(Grown, dump(Grown(choices=4)), where="grown") == Grown(choices=4)
+    assert parse(Grown, dump(Grown()), where="grown") == Grown()
 
 
 def test_override_reaches_into_maps_and_lists_and_copies():

@@ -99,14 +99,27 @@ def _title(hint: Any) -> str:
 
 
 def dump(config: Any) -> Any:
-    """Plain dicts, lists and scalars, as YAML and JSON hold them; `parse` reads them back."""
+    """Plain dicts, lists and scalars, as YAML and JSON hold them; `parse` reads them back.
+
+    A field that `later` made is left out while it has its default: what is known by its config keeps its name.
+    """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {entry.name: dump(getattr(config, entry.name)) for entry in dataclasses.fields(config)}
+        values = {entry: getattr(config, entry.name) for entry in dataclasses.fields(config)}
+        return {entry.name: dump(value) for entry, value in values.items() if not _unsaid(entry, value)}
     if isinstance(config, Mapping):
         return {key: dump(value) for key, value in config.items()}
     if isinstance(config, tuple | list):
         return [dump(entry) for entry in config]
     return config
+
+
+def later(default: Any) -> Any:
+    """A field that a config gets when runs and data sets are there that were made without it."""
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
+def _unsaid(entry: dataclasses.Field[Any], value: Any) -> bool:
+    return bool(entry.metadata.get("later")) and value == entry.default
 
 
 def override(given: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:

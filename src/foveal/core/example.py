@@ -6,6 +6,7 @@ from typing import Any
 
 Keypoint = tuple[float, float, int]  # x, y, and 0 where it is not known, 1 where it is hidden, 2 where it is seen
 FEATURES = (".npz", ".safetensors")  # how files of region features end
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ogv")  # how files of videos end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ def marks(box: Box) -> dict[str, Any]:
 class Example:
     """Messages with their images (paths or opened pictures, in the order of their markers).
 
+    A directory of frames, or a file that ends as one of `VIDEOS`, is a video and stands among the images.
     `features` are files of region features of the same images, for models that read these; where there are no
     pictures at all, `images` names those files.
 
@@ -45,6 +47,11 @@ class Example:
     features: tuple[Any, ...] = ()
     boxes: tuple[Box, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The answers of which one is right (`meta["choices"]`); nothing where the answer is free."""
+        return tuple(str(choice).strip() for choice in self.meta.get("choices") or ())
 
     @property
     def answer(self) -> str:

@@ -183,6 +183,7 @@ class Batch(_Movable):
     `alignment` names, for each visual token, the places in its row of the words that it shows (-1: no more).
     With `regions`, what the encoder sees is pooled to these before the connector.
     `begin` is the place of each row that heads of whole rows read; None: its first valid one.
+    With `choices`, so many rows in turn are one question with its choices, whose words carry the labels.
     `full` promises that every token (cached ones too) is valid and that each row is one segment and one branch.
     """
 
@@ -203,6 +204,7 @@ class Batch(_Movable):
     alignment: Int[Tensor, "S A"] | None = None
     targets: Mapping[str, Tensor] = field(default_factory=dict)  # what auxiliary objectives read
     begin: Int[Tensor, " B"] | None = None
+    choices: int = 0
     full: bool = False
     fan: Fan | None = None
 
