@@ -9,3 +9,16 @@ def test_attends_and_feeds_beside_residuals():
     hidden = torch.randn(2, 3, 8)
     attended = hidden + block.attention(block.attention_norm(hidden))
     torch.testing.assert_close(block(hidden), attended + block.feed(block.feed_norm(attended)))
+
+
+def test_a_gated_block_adds_what_its_gates_let_through():
+    torch.manual_seed(0)
+    settings = {"width": 8, "heads": 2, "inner": 12, "activation": "gelu", "eps": 1e-5, "bias": False}
+    plain, gated, hidden = Block(**settings), Block(**settings, gate=0.0), torch.randn(2, 3, 8)
+    assert plain.attention.query.bias is None and plain.attention.out.bias is None
+    assert torch.equal(gated(hidden), hidden)
+    gated.load_state_dict(plain.state_dict(), strict=False)
+    with torch.no_grad():
+        gated.attention_gate.weight.fill_(50.0)
+        gated.feed_gate.weight.fill_(50.0)
+    torch.testing.assert_close(gated(hidden), plain(hidden))

@@ -4,25 +4,40 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from foveal.layers.attention import Attention, Gates
+from foveal.layers.gates import Gate
 from foveal.layers.mlp import FeedForward
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block, `[T S E]` to `[T S E]`."""
+    """A pre-norm transformer block, `[T S E]` to `[T S E]`; with a `gate`, what it adds passes gates that begin there.
 
-    def __init__(self, *, width: int, heads: int, inner: int, activation: str, eps: float) -> None:
+    `bias` is that of the attention's maps.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        heads: int,
+        inner: int,
+        activation: str,
+        eps: float,
+        bias: bool = True,
+        gate: float | None = None,
+    ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width, eps=eps)
-        self.attention = Attention(width=width, heads=heads)
+        self.attention = Attention(width=width, heads=heads, bias=bias, out_bias=bias)
         self.feed_norm = nn.LayerNorm(width, eps=eps)
         self.feed = FeedForward(width=width, inner=inner, activation=activation)
+        self.attention_gate, self.feed_gate = (nn.Identity() if gate is None else Gate(start=gate) for _ in range(2))
 
     def forward(
         self, hidden: Float[Tensor, "T S E"], *, mask: Bool[Tensor, "T 1 S S"] | None = None
     ) -> Float[Tensor, "T S E"]:
         """Attend, then feed, each beside a residual."""
-        hidden = hidden + self.attention(self.attention_norm(hidden), mask=mask)
-        return hidden + self.feed(self.feed_norm(hidden))
+        hidden = hidden + self.attention_gate(self.attention(self.attention_norm(hidden), mask=mask))
+        return hidden + self.feed_gate(self.feed(self.feed_norm(hidden)))
 
 
 class PostNormBlock(nn.Module):
