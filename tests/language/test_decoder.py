@@ -22,6 +22,8 @@ SHAPES = {
     "chameleon": {"kv_heads": 2, "qk_norm": "own"},
     "swin": {"qk_norm": "own", "norm_after": True},
     "llama3": {"rope": {"scaling": "llama3", "factor": 8.0, "original": 16}},
+    "opt": {"name": "opt"},
+    "opt, norms last": {"name": "opt", "norm_first": False, "last_norm": False, "word_width": 20, "bias": False},
 }
 WORDS = 50
 

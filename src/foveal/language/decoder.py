@@ -1,11 +1,11 @@
 """A decoder-only language model, by settings: Llama (2302.13971), Qwen3 (2505.09388), Chameleon (2405.09818)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
@@ -138,31 +138,9 @@ class Decoder(nn.Module):
 
     def open(self, batch: Batch, cache: Cache | None = None) -> Stream:
         """Embed the tokens `[B L]`; positions continue, and the mask covers, what the cache holds."""
-        hidden = self.embedding(batch.input_ids)
-        valid = batch.valid if cache is None else cache.extend(batch.valid)
-        length = batch.input_ids.shape[1]
-        positions = batch.positions
-        if positions is None:
-            positions = (valid.cumsum(1) - 1).clamp(min=0)[:, -length:]
-        mask = None
-        plain = batch.full and batch.order is None and length in (1, valid.shape[1])
-        if batch.fan is None and not plain:
-            mask = attention_mask(valid, queries=length, order=batch.order, segment=batch.segment, branch=batch.branch)
-        frequencies = inverse_frequencies(self.head_width, self.rope, device=hidden.device)
-        rotary = tables(positions, frequencies, dtype=hidden.dtype)
-        return Stream(
-            hidden=hidden,
-            positions=positions,
-            slots=batch.image_slot,
-            mask=mask,
-            rotary=rotary,
-            owner=batch.owner,
-            looks=batch.looks,
-            segment=batch.segment,
-            branch=batch.branch,
-            cache=cache,
-            fan=batch.fan,
-        )
+        stream = opened(self.embedding(batch.input_ids), batch, cache)
+        frequencies = inverse_frequencies(self.head_width, self.rope, device=stream.hidden.device)
+        return replace(stream, rotary=tables(stream.positions, frequencies, dtype=stream.hidden.dtype))
 
     def enter(self, stream: Stream) -> Stream:
         """Nothing stands before layer 0."""
@@ -180,6 +158,31 @@ class Decoder(nn.Module):
             dtype=table.dtype,
             device=table.device,
         )
+
+
+def opened(hidden: Float[Tensor, "B L D"], batch: Batch, cache: Cache | None = None) -> Stream:
+    """The stream of a model that writes, out of its embedded words: places, and who sees whom, go on from the cache."""
+    valid = batch.valid if cache is None else cache.extend(batch.valid)
+    length = batch.input_ids.shape[1]
+    positions = batch.positions
+    if positions is None:
+        positions = (valid.cumsum(1) - 1).clamp(min=0)[:, -length:]
+    mask = None
+    plain = batch.full and batch.order is None and length in (1, valid.shape[1])
+    if batch.fan is None and not plain:
+        mask = attention_mask(valid, queries=length, order=batch.order, segment=batch.segment, branch=batch.branch)
+    return Stream(
+        hidden=hidden,
+        positions=positions,
+        slots=batch.image_slot,
+        mask=mask,
+        owner=batch.owner,
+        looks=batch.looks,
+        segment=batch.segment,
+        branch=batch.branch,
+        cache=cache,
+        fan=batch.fan,
+    )
 
 
 def _qk_norm(wanted: QkNorm, width: int, eps: float) -> Callable[[int], nn.Module] | None:

@@ -99,7 +99,7 @@ def assemble(config: ModelConfig) -> Causal:
             f"fusion {fused.name!r} and language {wanted.name!r} differ on who looks at the images; "
             "take 'memory' with 'sequence_decoder', or neither"
         )
-    sizes = {"width": language.width, "vocabulary": language.vocabulary}
+    sizes = {"width": getattr(language, "word_width", language.width), "vocabulary": language.vocabulary}
     head = build("heads", config.part("head"), **sizes, table=language.embedding.weight)
     vision, connector = sight(config, width=language.width, fusion=fusion)
     _check_words(getattr(fusion, "words", None), language.vocabulary)

@@ -7,10 +7,22 @@ from typing import Any
 from foveal.core.errors import InputError
 from foveal.models.causal import Causal
 from foveal.preprocess.processor import Processor
-from foveal.weights import beit3, chameleon, decoder, llava, lxmert, pix2seq, vilbert, vilt, vision_towers, visualbert
+from foveal.weights import (
+    beit3,
+    chameleon,
+    decoder,
+    llava,
+    lxmert,
+    opt,
+    pix2seq,
+    vilbert,
+    vilt,
+    vision_towers,
+    visualbert,
+)
 from foveal.weights.huggingface import HuggingFaceCausal
 
-_FAMILIES = (llava, chameleon, decoder, vision_towers, visualbert, vilt, lxmert, vilbert, pix2seq, beit3)
+_FAMILIES = (llava, chameleon, decoder, opt, vision_towers, visualbert, vilt, lxmert, vilbert, pix2seq, beit3)
 # Origins other than Hugging Face, by the name that a user may give.
 FORMATS = {"pix2seq": pix2seq, "beit3": beit3, "vilbert": vilbert}
 

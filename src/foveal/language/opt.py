@@ -1,0 +1,157 @@
+"""OPT (2205.01068): a decoder of learned positions, LayerNorms and plain feed-forwards with biases."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from foveal.core.errors import InputError
+from foveal.core.types import Batch, Cache, Stream
+from foveal.language.decoder import opened
+from foveal.layers.attention import Attention
+from foveal.layers.cache import KVCache
+from foveal.layers.initial import small_normal
+from foveal.layers.linear import Linear
+from foveal.layers.mlp import FeedForward
+
+OFFSET = 2  # rows of the table of positions before that of the first word
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the model; the defaults are a small one to train from scratch.
+
+    `norm_first` norms what a part reads, else what it has written (OPT-350M); `last_norm` stands before the head.
+    Words of another `word_width` than the layers' are mapped to it, and back for the head.
+    """
+
+    vocabulary: int
+    width: int = 256
+    depth: int = 4
+    heads: int = 4
+    inner: int | None = None
+    context: int = 2048
+    activation: str = "relu"
+    eps: float = 1e-5
+    bias: bool = True
+    norm_first: bool = True
+    last_norm: bool = True
+    word_width: int | None = None
+    deviation: float = 0.02
+
+
+class Layer(nn.Module):
+    """Attend to what was written, then feed, each beside a residual: a stream to a stream."""
+
+    def __init__(
+        self,
+        *,
+        index: int,
+        width: int,
+        heads: int,
+        inner: int,
+        activation: str,
+        eps: float,
+        bias: bool,
+        norm_first: bool,
+    ) -> None:
+        super().__init__()
+        self.index, self.norm_first = index, norm_first
+        self.attention_norm, self.feed_norm = nn.LayerNorm(width, eps=eps), nn.LayerNorm(width, eps=eps)
+        self.attention = Attention(width=width, heads=heads, bias=bias, out_bias=bias, causal=True)
+        self.feed = FeedForward(width=width, inner=inner, activation=activation, bias=bias)
+
+    def forward(self, stream: Stream) -> Stream:
+        """One layer."""
+        attend = partial(self.attention, mask=stream.mask, cache=stream.cache, layer=self.index, fan=stream.fan)
+        return stream.with_hidden(self._fed(stream.hidden, attend, stream.hidden))
+
+    def only(self, stream: Stream, at: Int[Tensor, "B Q"]) -> Stream:
+        """What the layer says at these places of each row alone, `[B Q D]`; its cache keeps all."""
+        attend = partial(self.attention, mask=stream.mask, cache=stream.cache, layer=self.index, at=at)
+        kept = stream.only(at)
+        return kept.with_hidden(self._fed(stream.hidden, attend, kept.hidden))
+
+    def _fed(self, read: Tensor, attend: Callable[[Tensor], Tensor], beside: Tensor) -> Tensor:
+        if self.norm_first:
+            hidden = beside + attend(self.attention_norm(read))
+            return hidden + self.feed(self.feed_norm(hidden))
+        hidden = self.attention_norm(beside + attend(read))
+        return self.feed_norm(hidden + self.feed(hidden))
+
+
+class Opt(nn.Module):
+    """Tokens to a stream, layers over it, and what stands before the head; the head is apart.
+
+    Raises InputError where heads do not divide the width, and for a text longer than the context.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary: int,
+        width: int = 256,
+        depth: int = 4,
+        heads: int = 4,
+        inner: int | None = None,
+        context: int = 2048,
+        activation: str = "relu",
+        eps: float = 1e-5,
+        bias: bool = True,
+        norm_first: bool = True,
+        last_norm: bool = True,
+        word_width: int | None = None,
+        deviation: float = 0.02,
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise InputError(f"{heads} heads do not divide a width of {width}; give a divisor of the width")
+        self.vocabulary, self.width, self.depth, self.context = vocabulary, width, depth, context
+        self.heads, self.word_width = heads, word_width or width
+        mapped = self.word_width != width
+        self.embedding = nn.Embedding(vocabulary, self.word_width)
+        self.positions = nn.Embedding(context + OFFSET, width)
+        self.map_in = Linear(self.word_width, width, bias=False) if mapped else nn.Identity()
+        self.map_out = Linear(width, self.word_width, bias=False) if mapped else nn.Identity()
+        layer = partial(
+            Layer, width=width, heads=heads, inner=inner or 4 * width, activation=activation, eps=eps, bias=bias,
+            norm_first=norm_first,
+        )  # fmt: skip
+        self.layers = nn.ModuleList(layer(index=index) for index in range(depth))
+        self.last_norm = nn.LayerNorm(width, eps=eps) if last_norm else nn.Identity()
+        self.apply(partial(small_normal, deviation=deviation))
+
+    def open(self, batch: Batch, cache: Cache | None = None) -> Stream:
+        """Embed the tokens `[B L]`, not yet at their places: those are for words and sight alike."""
+        stream = opened(self.map_in(self.embedding(batch.input_ids)), batch, cache)
+        if cache is not None or stream.positions.shape[1] > self.context:
+            self._check(stream.positions)
+        return stream
+
+    def enter(self, stream: Stream) -> Stream:
+        """Add what is learned of each place, to visual tokens too."""
+        return stream.with_hidden(stream.hidden + self.positions(stream.positions + OFFSET))
+
+    def norm(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch W"]:
+        """The last norm and the way back to the width of words, where there are such."""
+        return self.map_out(self.last_norm(hidden))
+
+    def cache(self, batch: int, length: int) -> KVCache:
+        """Room for the keys and values of `batch` rows of `length` tokens, where the weights are."""
+        table = self.positions.weight
+        return KVCache(
+            layers=self.depth,
+            batch=batch,
+            kv_heads=self.heads,
+            length=length,
+            head_width=self.width // self.heads,
+            dtype=table.dtype,
+            device=table.device,
+        )
+
+    def _check(self, positions: Int[Tensor, "B L"]) -> None:
+        if not torch.compiler.is_compiling() and (longest := int(positions.max()) + 1) > self.context:
+            raise InputError(f"{longest} tokens for a model of {self.context} places; shorten the text")
