@@ -66,7 +66,7 @@ class Pixels(_Movable):
 
     values: Float[Tensor, "T C H W"]
     image: Int[Tensor, " T"]  # the image that each tile belongs to
-    tile: Int[Tensor, "T 2"]  # its row and column in that image's grid of tiles; -1 -1 is the global view
+    tile: Int[Tensor, "T 2"]  # row and column in its image's grid; -1 -1 is the global view, -2 -2 stands for none
     sizes: tuple[Grid, ...] | None = None
     frames: tuple[int, ...] | None = None
 
@@ -247,7 +247,7 @@ class Stream(_Movable):
 
     `mask` is True where a query may look at a key; None means plain causal attention. `rotary` holds the cosines
     and sines of `positions`. `types`, `owner`, `looks`, `segment` and `branch` are those of the batch, `memory` is what
-    cross-attention reads where `memory_mask` lets it (None: everywhere).
+    cross-attention reads where `memory_mask` lets it (None: everywhere), each token where `memory_seen` does.
     """
 
     hidden: Float[Tensor, "B L D"]
@@ -260,6 +260,7 @@ class Stream(_Movable):
     apart: Apart | None = None  # set where the layers treat words and sight apart
     memory: Tensor | None = None
     memory_mask: Bool[Tensor, "B 1 1 M"] | None = None
+    memory_seen: Bool[Tensor, "B 1 L M"] | None = None
     whole: "Stream | None" = None  # set where the layers read some places alone: the stream with all of them
     owner: Int[Tensor, " I"] | None = None
     looks: Bool[Tensor, "B L N"] | None = None
@@ -274,10 +275,11 @@ class Stream(_Movable):
 
     def only(self, at: Int[Tensor, "B Q"]) -> "Stream":
         """These places of each row alone, `[B Q]`, without what says how they look at each other."""
-        names = ("hidden", "positions", "slots", "types", "valid", "segment", "branch")
+        names = ("hidden", "positions", "slots", "types", "valid", "looks", "segment", "branch")
         parts = {name: part for name in names if (part := getattr(self, name)) is not None}
         kept = {name: part.take_along_dim(at[..., None] if part.ndim > 2 else at, 1) for name, part in parts.items()}
-        return replace(self, **kept, mask=None, rotary=None, fan=None)
+        seen = None if self.memory_seen is None else self.memory_seen.take_along_dim(at[:, None, :, None], 2)
+        return replace(self, **kept, memory_seen=seen, mask=None, rotary=None, fan=None)
 
 
 @dataclass(frozen=True, kw_only=True)
