@@ -31,7 +31,8 @@ def test_sizes_stay_readable(path):
 def _is_flat(path: Path, node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """A component's constructor takes its Config's settings flat, a command its options: data, not arguments."""
     component = node.name == "__init__" and path.parent.name in ROOMS
-    return component or (path.parent.name == "cli" and node.name == "command")
+    named = node.name == "command" or any(ast.unparse(made) == "app.command()" for made in node.decorator_list)
+    return component or (path.parent.name == "cli" and named)
 
 
 @pytest.mark.parametrize("room", ROOMS)

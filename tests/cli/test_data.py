@@ -29,6 +29,20 @@ def test_scenes_as_json(tmp_path, capsys):
     assert row["scenes_per_second"] > 0 and "CC BY-SA 4.0" in row["attribution"]
 
 
+def test_scenes_with_choices(tmp_path, capsys):
+    out = tmp_path / "a"
+    assert run(["data", "scenes", str(out), "--count", "10", "--choices", "4", *SMALL]) == 0
+    assert {len(example.choices) for example in read(out)} == {0, 4}
+    lines = (out / "train.jsonl").read_text().splitlines()
+    row = next(row for row in map(json.loads, lines) if "choices" in row["meta"])
+    row["meta"]["choices"] = ["something else", "nothing"]
+    (out / "train.jsonl").write_text("\n".join([*lines[:2], json.dumps(row)]))
+    capsys.readouterr()
+    assert run(["data", "inspect", str(out)]) == 2
+    told = capsys.readouterr().err
+    assert f"train.jsonl:3: example '{row['id']}' is answered" in told and told.count("\n") == 1
+
+
 def test_inspect(made, capsys):
     assert run(["data", "inspect", str(made)]) == 0
     told = capsys.readouterr().out
@@ -84,6 +98,7 @@ def test_convert(tmp_path, capsys):
         (["scenes", "OUT", "--size", "1024-224"], "size 1024-224 pixels"),
         (["scenes", "OUT", "--drawings", "999"], "999 drawings asked for; choose 1 to 200"),
         (["scenes", "OUT", "--workers", "-2"], "-2 workers asked for"),
+        (["scenes", "OUT", "--choices", "1"], "1 choices a question asked for; give 0 for none, or 2 to 12"),
         (["inspect", "OUT"], "no data at"),
         (["preview", "MADE", "OUT.png", "--kind", "cuont"], "unknown kind of question 'cuont'; did you mean 'count'"),
         (["preview", "MADE", "OUT.png", "--split", "tst"], "did you mean 'test'"),

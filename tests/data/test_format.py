@@ -41,6 +41,12 @@ def test_an_example_is_read_whole(folder):
     assert (said(example, "user"), said(example, "assistant")) == (["Where is the fox?"], ["left"])
 
 
+def test_choices_are_the_answers_to_pick_from(folder):
+    (example,) = read(put(folder, offered(["top", " left"])))
+    assert (example.choices, example.answer) == (("top", "left"), "left")
+    assert read(put(folder, LINE))[0].choices == ()
+
+
 def test_a_plain_text_message_becomes_a_list(folder):
     row = {"id": "1", "images": [], "messages": [{"role": "user", "content": "Hello"}]}
     (example,) = read(put(folder, row, ""))
@@ -49,6 +55,10 @@ def test_a_plain_text_message_becomes_a_list(folder):
 
 def without(name):
     return {key: value for key, value in LINE.items() if key != name}
+
+
+def offered(choices, **more):
+    return {**LINE, "meta": {"choices": choices}, **more}
 
 
 def boxed(xyxy, **more):
@@ -78,6 +88,13 @@ def boxed(xyxy, **more):
         ({**LINE, "meta": [1]}, "'meta' is a list"),
         ({**LINE, "boxes": {"a": 1}}, "'boxes' is a dict"),
         ({**LINE, "boxes": [{"label": "fox"}]}, "a box without label or xyxy"),
+        (offered("left right"), "example '7' has choices 'left right'; give a list of texts"),
+        (offered(["left", " "]), "give a list of texts, none of them empty"),
+        (offered(["left"]), "example '7' has 1 choices; give 2 or more, or leave 'choices' out"),
+        (offered(["left", "top", "left "]), "example '7' has the choice 'left' 2 times; give each once"),
+        (offered(["top", "right"]), r"example '7' is answered 'left', and its choices are \['top', 'right'\]; add the"),
+        (offered(["left", "top"], messages=LINE["messages"] * 2, images=["a.png"] * 2), "2 assistant messages"),
+        (offered(["left", "top"], messages=LINE["messages"][:1]), "0 assistant messages"),
         (boxed([1, 2, 3]), "give left, top, right, bottom"),
         (boxed([5, 2, 3, 9]), r"box 'fox' is inverted or empty: \[5, 2, 3, 9\]"),
         (boxed([5, 2, 5, 9]), "inverted or empty"),

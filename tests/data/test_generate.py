@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -73,6 +74,21 @@ def test_the_same_bytes_for_any_number_of_workers(made, tmp_path):
     write_scenes(tmp_path / "two", CONFIG, count=40, workers=2)
     assert contents(tmp_path / "two") == contents(out)
     assert [p.name for p in tmp_path.iterdir()] == ["two"]
+
+
+def test_choices_stand_beside_questions_and_change_nothing_else(made, tmp_path):
+    out, _ = made
+    write_scenes(tmp_path / "four", replace(CONFIG, choices=4), count=40)
+    there, bare = contents(tmp_path / "four"), contents(out)
+    assert b"choices" not in b"".join(bare.values())
+    assert json.loads(there.pop(MARK))["config"] == {**json.loads(bare.pop(MARK))["config"], "choices": 4}
+    examples = read(tmp_path / "four", split="test")
+    assert {len(e.choices) for e in examples} == {0, 4}
+    assert {e.meta["kind"] for e in examples if not e.choices} == {"caption", "present"}
+    assert {e.answer in e.choices for e in examples if e.choices} == {True}
+    without = [{key: value for key, value in e.meta.items() if key != "choices"} for e in examples]
+    assert without == [e.meta for e in read(out, split="test")]
+    assert all(there[name] == bare[name] for name in bare if not name.endswith(".jsonl"))
 
 
 def test_png_is_without_loss(tmp_path):

@@ -21,6 +21,7 @@ def scenes(
     size: str = typer.Option("224-1024", "--size", help="Pixels: 256 is a fixed square, 224-1024 is varied."),
     drawings: int = typer.Option(200, "--drawings", help="How many different drawings are in use."),
     words: int = typer.Option(100, "--words", help="How many different written words are in use."),
+    choices: int = typer.Option(0, "--choices", help="Answers to pick from beside each question.", show_default="none"),
     workers: int = typer.Option(0, "--workers", help="Processes; 0 is one for each core.", show_default=False),
     images: str = typer.Option("jpeg", "--images", help="How images are written: jpeg or png."),
     force: bool = typer.Option(False, "--force", help="Replace an older data set at OUT."),
@@ -32,7 +33,7 @@ def scenes(
     from foveal.data.generate import cores, tasks, write_scenes
     from foveal.data.scenes import SceneConfig
 
-    config = SceneConfig(seed=seed, size=parse_size(size), drawings=drawings, words=words)
+    config = SceneConfig(seed=seed, size=parse_size(size), drawings=drawings, words=words, choices=choices)
     at = console(quiet=as_json)
     with bar(at, "scenes", sum(last - first for _, first, last in tasks(count, config))) as advance:
         made = write_scenes(

@@ -1,8 +1,15 @@
-"""The data format: JSON lines in the chat form of the OpenAI and Hugging Face processors, images beside them."""
+"""The data format: JSON lines in the chat form of the OpenAI and Hugging Face processors, images beside them.
+
+{"id", "images": ["a.png"], "messages": [{"role", "content"}], "boxes"?: [{"image", "label", "xyxy"}], "meta"?: {...}}
+
+Where the answer is to be picked, `meta["choices"]` lists the answers to pick from, two or more different ones; the
+example's one assistant message is among them.
+"""
 
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -142,7 +149,11 @@ class Checker:
             raise InputError(f"{where}: {len(features)} features but {len(images)} images; give each image its own")
         messages = self.messages(row["messages"], len(images), where)
         boxes = self.boxes(row.get("boxes") or [], images, meta, where)
-        return Example(id=row["id"], images=images, features=features, messages=tuple(messages), boxes=boxes, meta=meta)
+        said = {"id": row["id"], "messages": tuple(messages), "boxes": boxes, "meta": meta}
+        made = Example(images=images, features=features, **said)
+        if "choices" in meta:
+            self.choices(made, where)
+        return made
 
     def images(self, names: list[Any], where: str) -> tuple[Path, ...]:
         """The paths of the images, all of which exist."""
@@ -192,6 +203,23 @@ class Checker:
         if markers != images:
             raise InputError(f"{where}: {markers} image markers but {images} images; give each image one marker")
         return messages
+
+    @staticmethod
+    def choices(example: Example, where: str) -> None:
+        """Raises InputError for choices that are no two different texts, or without the answer among them."""
+        given, where = example.meta["choices"], f"{where}: example {example.id!r}"
+        if not isinstance(given, list) or not all(isinstance(choice, str) and choice.strip() for choice in given):
+            raise InputError(f"{where} has choices {given!r}; give a list of texts, none of them empty")
+        if len(given) < 2:
+            raise InputError(f"{where} has {len(given)} choices; give 2 or more, or leave 'choices' out")
+        choice, times = Counter(example.choices).most_common(1)[0]
+        if times > 1:
+            raise InputError(f"{where} has the choice {choice!r} {times} times; give each once")
+        answers = sum(message["role"] == "assistant" for message in example.messages)
+        if answers != 1:
+            raise InputError(f"{where} has choices and {answers} assistant messages; give the one that is right")
+        if example.answer not in example.choices:
+            raise InputError(f"{where} is answered {example.answer!r}, and its choices are {given}; add the answer")
 
     def boxes(self, rows: Any, images: tuple[Path, ...], meta: dict[str, Any], where: str) -> tuple[Box, ...]:
         """The boxes, each within its image."""

@@ -12,14 +12,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
+from foveal.core.config import dump
 from foveal.core.errors import InputError, unknown
 from foveal.data.drawings import ATTRIBUTION, share
 from foveal.data.format import chat, encode_box
+from foveal.data.questions import Question
 from foveal.data.scenes import SPLITS, Scene, SceneConfig, Scenes, split_of
 
 CODECS = {"jpeg": ".jpg", "png": ".png"}
@@ -63,15 +66,17 @@ def scene_lines(scene: Scene, image: str) -> list[str]:
     everything = list(range(len(scene.boxes)))
     ask = DESCRIBE[sum(scene.id.encode()) % len(DESCRIBE)]
     rows = [(ask, scene.caption, {"kind": "caption", **common, "evidence": everything})]
-    rows += [
-        (q.text, q.answer, {"kind": q.kind, **common, "form": q.form, "evidence": list(q.evidence), "area": q.area})
-        for q in scene.questions
-    ]
+    rows += [(q.text, q.answer, {"kind": q.kind, **common, **_about(q)}) for q in scene.questions]
     return [
         f'{{"id":"{scene.id}-{number:02d}","images":[{dumps(image)}],"messages":{dumps(chat(question, answer))},'
         f'"boxes":{boxes},"meta":{dumps(meta)}}}\n'
         for number, (question, answer, meta) in enumerate(rows)
     ]
+
+
+def _about(question: Question) -> dict[str, Any]:
+    told = {"form": question.form, "evidence": list(question.evidence), "area": question.area}
+    return told | ({"choices": list(question.choices)} if question.choices else {})
 
 
 def make_chunk(
@@ -171,7 +176,7 @@ def write_scenes(
                 file.close()
         shutil.rmtree(folder / SHARED)
         (folder / "ATTRIBUTION.txt").write_text(ATTRIBUTION + "\n")
-        about = {"made_by": "foveal data scenes", "count": count, "config": asdict(config), "attribution": ATTRIBUTION}
+        about = {"made_by": "foveal data scenes", "count": count, "config": dump(config), "attribution": ATTRIBUTION}
         (folder / MARK).write_text(json.dumps(about, indent=1) + "\n")
     return Summary(
         scenes={s: scenes[s] for s in SPLITS},

@@ -17,7 +17,7 @@ class Question:
     """A question: its kind, its form within the kind, words, answer, and the boxes that the answer rests on.
 
     `evidence` are places in the scene's list of boxes (drawings first, then words); `area` is the share of the canvas
-    that they cover (0 to 1).
+    that they cover (0 to 1). `choices` are the answers to pick from, where it has them.
     """
 
     kind: str
@@ -26,6 +26,7 @@ class Question:
     answer: str
     evidence: tuple[int, ...]
     area: float
+    choices: tuple[str, ...] = ()
 
 
 def _shuffled(rng: np.random.Generator, items: list) -> list:

@@ -1,13 +1,15 @@
 """Starter scenes: pictures composed from drawings and words, with caption, boxes and questions, from a seed alone."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
+from foveal.core.config import later
 from foveal.core.errors import InputError
 from foveal.data.captions import caption
+from foveal.data.choices import Pool, choices
 from foveal.data.drawings import names
 from foveal.data.layout import Layout, compose
 from foveal.data.questions import Question, questions
@@ -24,6 +26,7 @@ class SceneConfig:
     `size`: a fixed square in pixels, or the least and the most that a side of a varied canvas may have. `drawings` and
     `words`: how many of each vocabulary are in use. `max_drawings`: a scene holds 1 to this many, equally often.
     `per_kind`: the most questions of one kind on a scene (of `present`: the most pairs of a yes and a no).
+    `choices`: so many answers to pick from beside each question whose kind has as many (0: none).
     """
 
     seed: int = 0
@@ -32,6 +35,7 @@ class SceneConfig:
     words: int = 100
     max_drawings: int = 12
     per_kind: int = 2
+    choices: int = later(0)
 
     def __post_init__(self) -> None:
         least, most = (self.size, self.size) if isinstance(self.size, int) else self.size
@@ -45,6 +49,8 @@ class SceneConfig:
             raise InputError(f"{self.drawings} drawings asked for; scenes need 20 or more to choose from")
         if self.per_kind < 1:
             raise InputError(f"{self.per_kind} questions of a kind asked for; give 1 or more")
+        if self.choices == 1 or not 0 <= self.choices <= 12:
+            raise InputError(f"{self.choices} choices a question asked for; give 0 for none, or 2 to 12")
         for choose, number in ((names, self.drawings), (words, self.words)):
             choose(number)
 
@@ -101,7 +107,12 @@ class Scenes:
     def questions(self, layout: Layout, index: int) -> tuple[Question, ...]:
         """The questions on the layout of scene `index`."""
         rng = np.random.default_rng((self.config.seed, 4 + self.pairs, index))
-        return questions(layout, rng, self.config.per_kind)
+        asked = questions(layout, rng, self.config.per_kind)
+        if not self.config.choices:
+            return asked
+        chance = np.random.default_rng((self.config.seed, 8 + self.pairs, index))
+        pool = Pool(drawings=self.drawings, words=self.words, max_drawings=self.config.max_drawings)
+        return tuple(replace(q, choices=choices(q, layout, pool, self.config.choices, chance)) for q in asked)
 
     def __getitem__(self, index: int) -> Scene:
         layout = self.layout(index)
