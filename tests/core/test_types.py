@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foveal.core.errors import InputError
-from foveal.core.types import Batch, Layout, Pixels, VisualTokens
+from foveal.core.types import Batch, Layout, Pixels, Stream, VisualTokens
 
 GRIDS = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4)
 
@@ -72,3 +72,13 @@ def test_the_tiles_of_a_video_are_of_one_image():
     pixels = Pixels.whole(torch.zeros(4, 3, 4, 4), (3, 1))
     assert pixels.image.tolist() == [0, 0, 0, 1] and pixels.frames == (3, 1) and (pixels.tile == -1).all()
     assert pixels.to(torch.float64).frames == (3, 1)
+
+
+def test_a_stream_of_some_places_alone_keeps_what_each_of_them_sees():
+    hidden, places = torch.arange(6.0).view(1, 3, 2), torch.arange(3)[None]
+    looks = torch.tensor([[[False, True], [True, False], [True, True]]])
+    stream = Stream(hidden=hidden, positions=places, slots=places, looks=looks, memory_seen=looks[:, None])
+    some = stream.only(torch.tensor([[2, 0]]))
+    assert some.hidden.tolist() == [[[4, 5], [0, 1]]] and some.positions.tolist() == [[2, 0]]
+    assert some.looks.tolist() == [[[True, True], [False, True]]]
+    assert some.memory_seen.tolist() == [some.looks.tolist()]

@@ -109,9 +109,11 @@ def test_no_gradient_is_kept_and_generation_leaves_the_mode_alone(model):
 
 
 def test_padding_moves_to_the_left_with_all_that_belongs_to_a_token():
-    batch = batch_of(ROWS, "right")
-    moved, there = left_padded(batch), batch_of(ROWS, "left")
-    for name in ("valid", "prompt", "image_slot"):
+    batch, there = batch_of(ROWS, "right"), batch_of(ROWS, "left")
+    batch, there = (replace(one, looks=one.image_slot[..., None] >= torch.tensor([0, 3])) for one in (batch, there))
+    moved = left_padded(batch)
+    assert moved.looks.any()
+    for name in ("valid", "prompt", "image_slot", "looks"):
         assert torch.equal(getattr(moved, name), getattr(there, name))
     assert torch.equal(moved.input_ids[moved.valid], there.input_ids[there.valid])
     assert torch.equal(left_padded(moved).input_ids, moved.input_ids)
