@@ -6,7 +6,7 @@ from typing import Any
 
 Keypoint = tuple[float, float, int]  # x, y, and 0 where it is not known, 1 where it is hidden, 2 where it is seen
 FEATURES = (".npz", ".safetensors")  # how files of region features end
-VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ogv")  # how files of videos end
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")  # how files of videos end
 
 
 @dataclass(frozen=True, kw_only=True)
