@@ -1,13 +1,16 @@
 """What stands in each cell of an image's grid, out of the boxes of its example: labels for dense supervision."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from foveal.core.types import IGNORE, Grid
+from foveal.core.errors import InputError
+from foveal.core.types import IGNORE, Grid, Layout
+from foveal.preprocess.collate import Group
+from foveal.preprocess.image import image_size
 from foveal.preprocess.transform import ImageTransform
 
 XYXY = Sequence[float | int]  # left, top, right, bottom in pixels
@@ -49,6 +52,40 @@ def cells(
     taken = scores.max(axis=0) > 0
     found[taken] = np.asarray(tokens, np.int64)[winner[taken]]
     return torch.from_numpy(found)
+
+
+def shown_cells(
+    groups: Sequence[Group],
+    layout: Layout,
+    *,
+    label: Callable[[str], int],
+    transform: ImageTransform,
+    background: int = IGNORE,
+) -> Int[Tensor, " S"]:
+    """The same for all images of all groups in order; `label` gives the token of a name.
+
+    Raises InputError for visual tokens that lie on no grid.
+    """
+    made, image = [], 0
+    for group in groups:
+        example = group[0].example
+        for number, picture in enumerate(example.images):
+            grid = layout.grids[image]
+            if grid is None:
+                raise InputError("per-cell labels need visual tokens on a grid, and these lie on none; leave them")
+            boxes = [box for box in example.boxes if box.image == number]
+            made.append(
+                cells(
+                    [box.xyxy for box in boxes],
+                    [label(box.label) for box in boxes],
+                    size=image_size(picture),
+                    transform=transform,
+                    grid=grid,
+                    background=background,
+                )
+            )
+            image += 1
+    return torch.cat(made) if made else torch.zeros(0, dtype=torch.long)
 
 
 def _overlap(edges: np.ndarray, count: int) -> np.ndarray:

@@ -14,10 +14,9 @@ from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.core.types import IGNORE, Batch, Layout, Pixels, VisualTokens
 from foveal.preprocess import chat
-from foveal.preprocess.cells import cells as cell_labels
+from foveal.preprocess.cells import shown_cells
 from foveal.preprocess.collate import Group, Padding, collate, lengths, pack, same_images, size, split
 from foveal.preprocess.detection import Detection
-from foveal.preprocess.image import image_size
 from foveal.preprocess.masking import Masking, Words, exchanged, mask_regions, mask_words
 from foveal.preprocess.region_files import Reader, RegionFiles
 from foveal.preprocess.regions import Find, Plan, Proposals, Sights, Source, sights
@@ -336,26 +335,7 @@ class Processor:
 
     def _cells(self, groups: Sequence[Group], layout: Layout) -> Tensor:
         background = IGNORE if self.config.background is None else self._label(self.config.background)
-        made, image = [], 0
-        for group in groups:
-            example = group[0].example
-            for number, picture in enumerate(example.images):
-                grid = layout.grids[image]
-                if grid is None:
-                    raise InputError("per-cell labels need visual tokens on a grid, and these lie on none; leave them")
-                boxes = [box for box in example.boxes if box.image == number]
-                made.append(
-                    cell_labels(
-                        [box.xyxy for box in boxes],
-                        [self._label(box.label) for box in boxes],
-                        size=image_size(picture),
-                        transform=self.transform,
-                        grid=grid,
-                        background=background,
-                    )
-                )
-                image += 1
-        return torch.cat(made) if made else torch.zeros(0, dtype=torch.long)
+        return shown_cells(groups, layout, label=self._label, transform=self.transform, background=background)
 
     def save(self, directory: str | Path) -> None:
         """The tokenizer's files, and the settings under `processor` in the directory's `config.yaml`."""
