@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 
 from foveal.connectors.perceiver import Perceiver
@@ -39,6 +41,31 @@ def test_widths_that_differ_meet_before_the_latents():
     model = perceiver(width_in=6, width_out=8)
     assert model(tokens((2, 2), width=6)).features.shape == (3, 8)
     assert perceiver().map is None
+
+
+def test_hidden_tokens_are_gathered_by_none():
+    model, visual = perceiver(), tokens((2, 2), (1, 3))
+    hidden = replace(visual, masked=torch.tensor([False, False, True, True, False, True, False]))
+    made = model(hidden).features
+    layout = Layout.of_grids([(1, 2), (1, 2)])
+    kept = VisualTokens.on_layout(visual.features[~hidden.masked], layout)
+    torch.testing.assert_close(made, model(kept).features, atol=1e-6, rtol=1e-5)
+    even = tokens((1, 2), (1, 2))
+    hidden = replace(even, masked=torch.tensor([True, False, False, False]))
+    kept = VisualTokens.on_layout(even.features[1:], Layout.of_grids([(1, 1), (1, 2)]))
+    torch.testing.assert_close(model(hidden).features, model(kept).features, atol=1e-6, rtol=1e-5)
+
+
+def test_a_gated_map_may_come_first():
+    model = perceiver(width_in=6, width_out=8, entry=10, activation="silu")
+    assert model.map.gate.weight.shape == (10, 6) and model.map.down.weight.shape == (8, 10)
+    visual = tokens((2, 2), width=6)
+    entered = visual.with_features(model.map(visual.features))
+    model.map = None
+    expected = model(entered).features
+    torch.testing.assert_close(
+        perceiver(width_in=6, width_out=8, entry=10, activation="silu")(visual).features, expected
+    )
 
 
 def test_every_setting_makes_a_model_that_learns():

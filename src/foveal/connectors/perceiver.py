@@ -18,7 +18,8 @@ class Config:
     """`latents` tokens out of each image, in `depth` layers of `heads` heads of `head_width`.
 
     `kv_heads` key heads serve them (None: as many). The feed-forward is `factor` times as wide, gated where so asked.
-    `qk_norm` norms each query and key head as `norm` says. A linear map comes first where widths differ.
+    `qk_norm` norms each query and key head as `norm` says. A linear map comes first where widths differ, or a gated
+    feed-forward of the inner width `entry` (IDEFICS-2, 2405.02246).
     """
 
     latents: int = 64
@@ -32,6 +33,7 @@ class Config:
     norm: NormKind = "layer"
     qk_norm: bool = False
     eps: float = 1e-5
+    entry: int = 0
 
 
 class Perceiver(nn.Module):
@@ -53,10 +55,13 @@ class Perceiver(nn.Module):
         norm: NormKind = "layer",
         qk_norm: bool = False,
         eps: float = 1e-5,
+        entry: int = 0,
     ) -> None:
         super().__init__()
         self.count, width = latents, width_out
         self.map = Linear(width_in, width) if width_in != width else None
+        if entry:
+            self.map = GatedFeedForward(width=width_in, inner=entry, activation=activation, out=width)
         make, feed = norms(norm, eps=eps), GatedFeedForward if gated else FeedForward
         heading = {"heads": heads, "inner": heads * head_width, "kv_heads": kv_heads}
         self.resampler = Resampler(
@@ -83,5 +88,8 @@ class Perceiver(nn.Module):
         """Map, and gather image by image."""
         features = visual.features if self.map is None else self.map(visual.features)
         tokens, mask = by_image(features, visual.layout)
+        if visual.masked is not None:
+            shown = by_image(visual.masked[:, None].float(), visual.layout)[0].mT[:, None] == 0
+            mask = shown if mask is None else mask & shown
         made = VisualTokens.on_layout(self.resampler(tokens, mask=mask).flatten(0, 1), self.plan(visual.layout))
         return replace(made, mass=shares(visual, self.count))

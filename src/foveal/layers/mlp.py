@@ -53,16 +53,18 @@ class FeedForward(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """A linear map gated by an activated one (SwiGLU where the activation is silu, 2002.05202)."""
+    """A linear map gated by an activated one (SwiGLU where the activation is silu, 2002.05202), to a width of `out`."""
 
-    def __init__(self, *, width: int, inner: int, activation: str = "silu", bias: bool = False) -> None:
+    def __init__(
+        self, *, width: int, inner: int, activation: str = "silu", bias: bool = False, out: int | None = None
+    ) -> None:
         super().__init__()
         self.gate = Linear(width, inner, bias=bias)
         self.up = Linear(width, inner, bias=bias)
-        self.down = Linear(inner, width, bias=bias)
+        self.down = Linear(inner, out or width, bias=bias)
         self.activation = _named(activation)
 
-    def forward(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+    def forward(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch O"]:
         """Gate, multiply, down."""
         return self.down(self.activation(self.gate(hidden)) * self.up(hidden))
 
