@@ -34,6 +34,21 @@ def test_an_image_alone_equals_itself_in_a_batch(name):
 
 
 @pytest.mark.parametrize("name", names("connectors"))
+def test_a_video_brings_what_is_planned_and_its_frames_are_seen_as_images_are(name):
+    torch.manual_seed(0)
+    connector = build("connectors", spec("connectors", name), width_in=8, width_out=8)
+    tiles = Layout.of_grids([(2, 3), (4, 4), (4, 4), (4, 4)])
+    seen = VisualTokens.on_layout(torch.randn(tiles.total, 8), tiles)
+    video = seen.filmed((1, 3))
+    mapped = connector(video)
+    assert mapped.layout == connector.plan(video.layout) and len(mapped.layout.counts) == 2
+    assert mapped.features.shape == (mapped.layout.total, 8)
+    if mapped.layout.frames is not None:  # token by token: frames are not mixed
+        torch.testing.assert_close(mapped.features, connector(seen).features, atol=1e-6, rtol=1e-5)
+        assert torch.equal(mapped.frame, video.frame)
+
+
+@pytest.mark.parametrize("name", names("connectors"))
 def test_unknown_setting_is_refused_with_a_hint(name):
     with pytest.raises(InputError, match="unknown key"):
         spec("connectors", {"name": name, "dephts": 2})

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from foveal.core.errors import InputError
-from foveal.core.types import VisualTokens
+from foveal.core.types import Pixels, VisualTokens
+from foveal.preprocess.video import Frames, pixels
 from foveal.training import features
 from foveal.training.config import Stage
 from foveal.training.features import Store, fill, identity
@@ -55,6 +56,26 @@ def test_each_image_is_encoded_once_and_only_what_is_missing(world, tmp_path, im
     torch.testing.assert_close(pickle.loads(pickle.dumps(again))(images[3:4]).features, again(images[3:4]).features)
 
 
+def test_frames_of_videos_are_kept_together(world, tmp_path, images):
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for number in range(3):
+        shutil.copy(images[number], folder / f"{number}.png")
+    model, shown = world.model().eval(), [images[3], folder, images[4]]
+    settings = Frames(count=2)
+    store = Store(tmp_path / "kept", "fp32")
+    fill(store, shown, encoder=model.vision, look=lambda some: pixels(some, world.processor.transform, settings))
+    again = Store(tmp_path / "kept", "fp32")(shown)
+    frames = model.vision(world.processor.transform.pixels([images[3], images[0], images[2], images[4]]))
+    torch.testing.assert_close(again.features, frames.features, atol=1e-6, rtol=0)
+    whole = frames.filmed((1, 2, 1))
+    assert again.layout == whole.layout and torch.equal(again.frame, whole.frame)
+    assert torch.equal(again.boxes, whole.boxes)
+    assert Store(tmp_path / "kept", "fp32")([images[4]]).layout.frames is None
+    shutil.copy(images[5], folder / "1.png")
+    assert store.missing(shown) == [folder]
+
+
 def test_an_interrupted_encoding_goes_on_where_it_stopped(world, tmp_path, images, monkeypatch):
     monkeypatch.setattr(features, "SHARD", 5)
     model, done = world.model().eval(), []
@@ -92,16 +113,9 @@ def test_other_levels_come_along(tmp_path, images):
         return Layout.of_grids([(1, 2)])
 
     store = Store(tmp_path, "fp32")
-    fill(store, images[:1], encoder=encoder, look=lambda names: Empty(), batch_size=1)
+    fill(store, images[:1], encoder=encoder, look=lambda names: Pixels.whole(torch.zeros(1, 3, 1, 1)), batch_size=1)
     read = store(images[:1])
     assert [level.tolist() for level in read.levels] == [[[10, 11, 12], [13, 14, 15]], [[20], [23]]]
-
-
-class Empty:
-    """Pixels that nobody reads."""
-
-    def to(self, device):
-        return self
 
 
 def test_a_disk_without_room_is_told_before_the_work(world, tmp_path, images, monkeypatch):

@@ -50,7 +50,7 @@ class ConvMlp(nn.Module):
 
     def _around(self, features: Tensor, layout: Layout) -> Tensor:
         parts, start = [], 0
-        for grid, images in _runs(self.plan(layout)):
+        for grid, images in _runs(self.plan(layout).by_frame()):
             count = images * grid[0] * grid[1]
             maps = features[start : start + count].view(images, *grid, -1).permute(0, 3, 1, 2)
             parts.append(self.activation(self.mix(maps)).permute(0, 2, 3, 1).reshape(count, -1))

@@ -54,7 +54,8 @@ class Placed(nn.Module):
 
     def plan(self, layout: Layout) -> Layout:
         """As many tokens as come in."""
-        for count, lies in zip(layout.counts, layout.grids, strict=True) if self.placed else ():
+        tiles = layout.by_frame()
+        for count, lies in zip(tiles.counts, tiles.grids, strict=True) if self.placed else ():
             self._cells(count, lies)
         return layout
 
@@ -62,7 +63,8 @@ class Placed(nn.Module):
         """Map, norm, add places, feed."""
         hidden = self.norm(self.map(visual.features))
         if self.placed:
-            pairs = zip(visual.layout.counts, visual.layout.grids, strict=True)
+            tiles = visual.layout.by_frame()
+            pairs = zip(tiles.counts, tiles.grids, strict=True)
             hidden = hidden + torch.cat([self._codes(self._cells(*pair), hidden) for pair in pairs])
         if self.feed is not None and self.feed_norm is not None:
             hidden = hidden + self.feed(self.feed_norm(hidden))

@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ class _Place:
     start: int
     count: int
     grid: Grid | None
+    frames: int = 1
 
 
 @dataclass
@@ -72,9 +74,9 @@ class Store:
 
     def _know(self, shard: str, index: Mapping[str, Any]) -> None:
         self.widths, start = tuple(index["widths"]), 0
-        for key, count, grid in index["images"]:
+        for key, count, grid, *frames in index["images"]:  # without their number where there are no videos
             place = tuple(grid) if grid is not None else None
-            self.places[key] = _Place(shard=shard, start=start, count=count, grid=place)
+            self.places[key] = _Place(shard=shard, start=start, count=count, grid=place, frames=sum(frames) or 1)
             start += count
 
     def missing(self, images: Sequence[Any]) -> list[Any]:
@@ -85,7 +87,7 @@ class Store:
     def __call__(self, images: Sequence[Any]) -> VisualTokens:
         """The features of these images in order, in float32; raises InputError for one that was never encoded."""
         places = [self._place(image) for image in images]
-        layout = Layout(counts=tuple(place.count for place in places), grids=tuple(place.grid for place in places))
+        layout = _layout(places)
         rows = np.empty((layout.total, sum(self.widths)), dtype=_RAW[self.dtype])
         for place, (begin, end) in zip(places, pairwise(layout.offsets), strict=True):
             rows[begin:end] = self._rows(place.shard)[place.start : place.start + place.count]
@@ -109,7 +111,7 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         rows = [torch.cat([seen.features, *seen.levels], dim=1).to(_TYPES[self.dtype]) for _, seen in encoded]
         widths = [encoded[0][1].features.shape[1], *(level.shape[1] for level in encoded[0][1].levels)]
-        images = [(key, seen.layout.total, seen.layout.grids[0]) for key, seen in encoded]
+        images = [(key, seen.layout.total, seen.layout.grids[0], *(seen.layout.frames or ())) for key, seen in encoded]
         name = hashlib.sha256("".join(key for key, _ in encoded).encode()).hexdigest()[:16]
         _put(self.folder / f"{name}.bin", torch.cat(rows).cpu().contiguous().view(torch.uint8).numpy().data)
         index = {"widths": widths, "images": images}
@@ -117,12 +119,24 @@ class Store:
         self._know(name, index)
 
 
+def _layout(places: Sequence[_Place]) -> Layout:
+    frames = tuple(place.frames for place in places)
+    return Layout(
+        counts=tuple(place.count for place in places),
+        grids=tuple(place.grid for place in places),
+        frames=frames if any(number > 1 for number in frames) else None,
+    )
+
+
 def image_key(image: Any) -> str:
-    """An image file as it is now; raises InputError for a picture that is no file."""
+    """An image file, or a directory of frames, as it is now; raises InputError for a picture that is no file."""
     if not isinstance(image, str | os.PathLike):
         raise InputError("features are cached for image files alone; give paths, or turn cached features off")
     try:
         known = os.stat(image)
+        if S_ISDIR(known.st_mode):
+            frames = sorted((one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in os.scandir(image))
+            return f"{os.path.abspath(image)}:{hashlib.sha256(str(frames).encode()).hexdigest()[:16]}"
     except OSError as error:
         raise InputError(f"cannot read the image {os.fspath(image)} ({error.strerror}); mend the data") from None
     return f"{os.path.abspath(image)}:{known.st_size}:{known.st_mtime_ns}"
@@ -167,7 +181,7 @@ def fill(
     half = torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
     for done, (chosen, pixels) in _looked(wanted, look, batch_size):
         with half:
-            seen = encoder(pixels.to(device))
+            seen = encoder(pixels.to(device)).filmed(pixels.frames)
         if not waiting and done == len(chosen):
             _check_room(store, seen, share=len(wanted) / len(chosen), total=len(wanted), say=say)
         waiting += zip(map(image_key, chosen), _each(seen), strict=True)
@@ -200,7 +214,10 @@ def _each(seen: VisualTokens) -> list[VisualTokens]:
         raise InputError("cached features hold one token a grid cell, and this encoder's lie elsewhere; turn them off")
     parts = []
     for i, (begin, end) in enumerate(pairwise(seen.layout.offsets)):
-        layout = Layout(counts=seen.layout.counts[i : i + 1], grids=seen.layout.grids[i : i + 1])
+        number = 1 if seen.layout.frames is None else seen.layout.frames[i]
+        layout = Layout(
+            counts=(end - begin,), grids=seen.layout.grids[i : i + 1], frames=(number,) if number > 1 else None
+        )
         levels = tuple(level[begin:end] for level in seen.levels)
         parts.append(VisualTokens.on_layout(seen.features[begin:end], layout, levels))
     return parts
