@@ -55,20 +55,23 @@ class Sight(nn.Module):
         if not isinstance(seen, VisualTokens):
             if self.vision is None:
                 raise InputError("the batch holds pixels but the model reads features made elsewhere; give these")
-            seen = self.vision(seen)
+            seen = self.vision(seen).filmed(seen.frames)
         if seen.codes is None and (recognise := getattr(self.vision, "recognise", None)) is not None:
             seen = replace(seen, codes=recognise(seen.features))  # features out of a store hold none
         return seen if batch.regions is None else pooled(seen, batch.regions)
 
-    def plan(self, sizes: Sequence[Grid] | Layout) -> Layout:
-        """The visual tokens that images of these sizes (height, width) will bring, or regions of this layout."""
+    def plan(self, sizes: Sequence[Grid] | Layout, frames: tuple[int, ...] | None = None) -> Layout:
+        """The visual tokens that images of these sizes (height, width) will bring, or regions of this layout.
+
+        As many of the sizes in a row as `frames` say are those of the frames of one video (None: there is none).
+        """
         if self.vision is None and (self.connector is None or not isinstance(sizes, Layout)):
             given = len(sizes.counts) if isinstance(sizes, Layout) else len(sizes)
             way = "ask in text alone" if self.connector is None else "it reads features made elsewhere"
             raise InputError(f"{given} images for a model without a vision encoder; {way}")
         if not isinstance(sizes, Layout):
             assert self.vision is not None
-            sizes = self.vision.plan(sizes)
+            sizes = self.vision.plan(sizes).filmed(frames)
         layout = sizes if self.connector is None else self.connector.plan(sizes)
         placed = getattr(self.fusion, "placed", None)
         return layout if placed is None else placed(layout)
