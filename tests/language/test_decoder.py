@@ -128,6 +128,33 @@ def test_branches_on_a_trunk_equal_whole_sequences(model):
     same(together[9:], logits(model, texts(trunk + branches[1]))[0, 7:])
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_window_hides_what_lies_before_it(side):
+    near, far = fresh(window=3, depth=1), fresh(window=64, depth=1)
+    batch = texts(ROW, OTHER[:2], side=side)
+    for end in range(4, 8):
+        same(logits(near, texts(ROW))[0, end - 1], logits(far, texts(ROW[end - 3 : end]))[0, -1])
+    assert (logits(near, batch)[0] - logits(far, batch)[0]).abs().max() > 1e-2
+    assert logits(near, batch).isfinite().all()
+    same(logits(near, replace(texts(ROW), full=True)), logits(near, texts(ROW)))
+
+
+def test_a_window_moves_on_with_the_cache():
+    model, batch = fresh(window=3), texts(ROW, ROW[::-1])
+    cache, parts = model.language.cache(2, 7), []
+    for start, end in ((0, 2), (2, 6), (6, 7)):
+        pieces = {name: getattr(batch, name)[:, start:end] for name in ("input_ids", "valid", "prompt", "image_slot")}
+        parts.append(logits(model, Batch(**pieces, full=True), cache=cache))
+    same(torch.cat(parts, 1), logits(model, batch))
+
+
+def test_branches_do_not_fit_a_window_shorter_than_their_row():
+    branches = torch.tensor([[0, 0, 1, 1, 2, 2, 2]])
+    with pytest.raises(InputError, match="rows of 7 tokens with branches for a window of 3"):
+        logits(fresh(window=3), texts(ROW, branch=branches))
+    same(logits(fresh(window=7), texts(ROW, branch=branches)), logits(fresh(), texts(ROW, branch=branches)))
+
+
 def test_same_seed_same_weights_of_the_wanted_deviation():
     one, other = fresh(deviation=0.02).state_dict(), fresh(deviation=0.02).state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -30,7 +30,8 @@ class Config:
     feed-forward write, not what they read (Chameleon's larger model).
     `deviation` is that of the fresh weights; `scaled` divides it by the root of twice the depth in the maps that
     write to the residual stream (GPT-2).
-    With `alike`, queries and keys begin as one map of that deviation.
+    With `alike`, queries and keys begin as one map of that deviation. A token sees the `window` tokens up to its own
+    (None: all; Mistral, 2310.06825).
     """
 
     vocabulary: int
@@ -52,6 +53,7 @@ class Config:
     deviation: float = 0.02
     scaled: bool = False
     alike: float = 0.0
+    window: int | None = None
 
 
 class Layer(nn.Module):
@@ -114,8 +116,10 @@ class Decoder(nn.Module):
         deviation: float = 0.02,
         scaled: bool = False,
         alike: float = 0.0,
+        window: int | None = None,
     ) -> None:
         super().__init__()
+        self.window = window
         self.vocabulary, self.width, self.depth, self.context = vocabulary, width, depth, context
         self.kv_heads, self.head_width, self.rope = kv_heads or heads, head_width or width // heads, rope
         _check(width, heads, self.kv_heads, head_width, self.head_width)
@@ -138,7 +142,7 @@ class Decoder(nn.Module):
 
     def open(self, batch: Batch, cache: Cache | None = None) -> Stream:
         """Embed the tokens `[B L]`; positions continue, and the mask covers, what the cache holds."""
-        stream = opened(self.embedding(batch.input_ids), batch, cache)
+        stream = opened(self.embedding(batch.input_ids), batch, cache, window=self.window)
         frequencies = inverse_frequencies(self.head_width, self.rope, device=stream.hidden.device)
         return replace(stream, rotary=tables(stream.positions, frequencies, dtype=stream.hidden.dtype))
 
@@ -160,17 +164,34 @@ class Decoder(nn.Module):
         )
 
 
-def opened(hidden: Float[Tensor, "B L D"], batch: Batch, cache: Cache | None = None) -> Stream:
-    """The stream of a model that writes, out of its embedded words: places, and who sees whom, go on from the cache."""
+def opened(
+    hidden: Float[Tensor, "B L D"], batch: Batch, cache: Cache | None = None, *, window: int | None = None
+) -> Stream:
+    """The stream of a model that writes, out of its embedded words: places, and who sees whom, go on from the cache.
+
+    Raises InputError for branches in rows that are longer than the window.
+    """
     valid = batch.valid if cache is None else cache.extend(batch.valid)
     length = batch.input_ids.shape[1]
     positions = batch.positions
     if positions is None:
         positions = (valid.cumsum(1) - 1).clamp(min=0)[:, -length:]
     mask = None
-    plain = batch.full and batch.order is None and length in (1, valid.shape[1])
+    beyond = window is not None and valid.shape[1] > window
+    if beyond and batch.branch is not None:
+        raise InputError(
+            f"rows of {valid.shape[1]} tokens with branches for a window of {window}; give one conversation a row"
+        )
+    plain = batch.full and batch.order is None and length in (1, valid.shape[1]) and not beyond
     if batch.fan is None and not plain:
-        mask = attention_mask(valid, queries=length, order=batch.order, segment=batch.segment, branch=batch.branch)
+        mask = attention_mask(
+            valid,
+            queries=length,
+            order=batch.order,
+            segment=batch.segment,
+            branch=batch.branch,
+            window=window if beyond else None,
+        )
     return Stream(
         hidden=hidden,
         positions=positions,

@@ -12,12 +12,14 @@ def attention_mask(
     order: Int[Tensor, "B K"] | None = None,
     segment: Int[Tensor, "B K"] | None = None,
     branch: Int[Tensor, "B K"] | None = None,
+    window: int | None = None,
 ) -> Bool[Tensor, "B 1 L K"]:
     """True where one of the last `queries` tokens may look at a key.
 
     A key is seen when it is valid, its `order` is not greater than the query's (default 0 1 2 3: causal; all equal:
-    bidirectional; 0 0 0 1 2: a bidirectional prefix), it lies in the query's `segment`, and its `branch` is 0 (the
-    trunk) or the query's own. A token that may look at none sees itself, so that a row of padding stays finite;
+    bidirectional; 0 0 0 1 2: a bidirectional prefix), it lies in the query's `segment`, its `branch` is 0 (the trunk)
+    or the query's own, and it is among the `window` places up to the query's (None: all). A token that may look at
+    none sees itself, so that a row of padding stays finite;
     padding that may look at others is read as references read it, without itself.
     """
     length = valid.shape[1]
@@ -28,5 +30,7 @@ def attention_mask(
         seen &= segment[:, None, :] == segment[:, -queries:, None]
     if branch is not None:
         seen &= (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, -queries:, None])
+    if window is not None:
+        seen &= place > place[-queries:, None] - window
     blind = ~seen.any(-1, keepdim=True)
     return (seen | (blind & (place == place[-queries:, None])))[:, None]
