@@ -1,8 +1,9 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foveal.layers.masks import attention_mask
+from foveal.layers.masks import attention_mask, beside_queries
 
 
 def seen(mask):
@@ -50,3 +51,18 @@ def test_last_queries_are_the_last_rows_of_the_whole_and_see_something(data, len
         attention_mask(valid, queries=queries, segment=segment, branch=branch), whole[:, :, length - queries :]
     )
     assert whole.any(-1).all()
+
+
+@pytest.mark.parametrize(
+    ("sees", "expected"),
+    [
+        ("own", [[0, 1], [0, 1], [2, 3, 4], [2, 3, 4], [2, 3, 4]]),
+        ("earlier", [[0, 1], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4]]),
+        ("all", [[0, 1, 2, 3, 4]] * 5),
+    ],
+)
+def test_two_queries_beside_three_words_by_each_of_the_three_rules(sees, expected):
+    assert seen(beside_queries(torch.ones(1, 3, dtype=torch.bool), queries=2, sees=sees)) == expected
+    padded = beside_queries(torch.tensor([[True, True, False]]), queries=2, sees=sees)
+    assert seen(padded)[:4] == [[key for key in row if key < 4] for row in expected[:4]]
+    assert padded.any(-1).all()

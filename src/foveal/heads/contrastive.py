@@ -18,6 +18,7 @@ class Config:
 
     size: int | None = None
     temperature: float = 0.07
+    bias: bool = False
 
 
 class Contrastive(nn.Module):
@@ -35,9 +36,10 @@ class Contrastive(nn.Module):
         table: nn.Parameter,
         size: int | None = None,
         temperature: float = 0.07,
+        bias: bool = False,
     ) -> None:
         super().__init__()
-        self.sight, self.words = (Linear(width, size or width, bias=False) for _ in range(2))
+        self.sight, self.words = (Linear(width, size or width, bias=bias) for _ in range(2))
         self.apply(small_normal)
         self.scale = nn.Parameter(torch.tensor(-math.log(temperature)))
 

@@ -1,8 +1,12 @@
 """One mask rule; integers choose the pattern."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+
+Sees = Literal["own", "earlier", "all"]  # what words beside queries see
 
 
 def attention_mask(
@@ -34,3 +38,20 @@ def attention_mask(
         seen &= place > place[-queries:, None] - window
     blind = ~seen.any(-1, keepdim=True)
     return (seen | (blind & (place == place[-queries:, None])))[:, None]
+
+
+def beside_queries(valid: Bool[Tensor, "B L"], *, queries: int, sees: Sees) -> Bool[Tensor, "B 1 N N"]:
+    """Who sees whom where `queries` stand before each row's words (BLIP-2, 2301.12597).
+
+    `own`: queries see queries, words see words. `earlier`: words see the queries and themselves up to their own place,
+    queries see queries. `all`: all see all.
+    """
+    rows, words = valid.shape
+    place = torch.arange(1 - queries, words + 1, device=valid.device).clamp(min=0).expand(rows, -1)
+    both = torch.cat([valid.new_ones(rows, queries), valid], dim=1)
+    return attention_mask(
+        both,
+        queries=queries + words,
+        order=place if sees == "earlier" else torch.zeros_like(place),
+        segment=(place > 0).long() if sees == "own" else None,
+    )

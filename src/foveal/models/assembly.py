@@ -7,7 +7,7 @@ from typing import Any
 from foveal.core.errors import unknown
 from foveal.models.config import ModelConfig
 
-_ASSEMBLIES = ("autoencoder", "causal", "masked", "seq2seq")
+_ASSEMBLIES = ("autoencoder", "causal", "masked", "seq2seq", "two_tower")
 
 
 def assemble(config: ModelConfig) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from foveal.core.types import Batch
 
-Compared = tuple[Tensor, int, Mapping[str, tuple[Tensor, int]]]
+Compared = tuple[Tensor, float | int, Mapping[str, tuple[Tensor, int]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,15 +22,26 @@ class Across:
     `embed(model, batch, **settings)` gives vectors `[B ... K]` and keys `[B N]` that need no gradient (other batches'
     keys are moved apart where they are counted: `counted` names these columns); `compare(vectors, keys)` has no
     parameters of its own, so that the vectors' gradient is all that the model needs to know of the other rows.
+    `beside(model, batch, *embedded, **settings)` is what each batch adds by itself; it is handed all that `embed`
+    gives, which may be more than the two.
     """
 
-    embed: Callable[..., tuple[Tensor, Tensor]]
+    embed: Callable[..., tuple[Any, ...]]
     compare: Callable[[Float[Tensor, "B *more"], Int[Tensor, "B N"]], Compared]
     counted: tuple[int, ...] = ()
+    beside: Callable[..., Compared] | None = None
 
     def __call__(self, model: nn.Module, batch: Batch, **settings: Any) -> Compared:
         """The loss of one batch by itself."""
-        return self.compare(*self.embed(model, batch, **settings))
+        embedded = self.embed(model, batch, **settings)
+        vectors, keys, *_ = embedded
+        return added(self.compare(vectors, keys), self.alone(model, batch, embedded, settings))
+
+    def alone(
+        self, model: nn.Module, batch: Batch, embedded: tuple[Any, ...], settings: Mapping[str, Any]
+    ) -> Compared | None:
+        """What one batch adds by itself, by what was `embedded` of its rows."""
+        return None if self.beside is None else self.beside(model, batch, *embedded, **settings)
 
     def joined(self, told: Sequence[tuple[Tensor, Tensor]]) -> tuple[Float[Tensor, "B *more"], Int[Tensor, "B N"]]:
         """Vectors and keys of several batches, end to end."""
@@ -41,6 +52,13 @@ class Across:
             begin = int(own[:, list(self.counted)].max()) + 1 if self.counted and own.numel() else begin
             moved.append(own)
         return torch.cat([vectors for vectors, _ in told]), torch.cat(moved)
+
+
+def added(one: Compared, other: Compared | None) -> Compared:
+    """Two losses as one: their sums, their counts, and the parts of both."""
+    if other is None:
+        return one
+    return one[0] + other[0], one[1] + other[1], {**one[2], **other[2]}
 
 
 def pulls(

@@ -31,19 +31,27 @@ class Scored(nn.Module):
         return whole if isinstance(whole, Across) else None
 
     def forward(self, batch: Batch, pull: Tensor | None = None) -> tuple[Any, ...]:
-        """The objective's sum and count for one micro-batch; of one across batches what has the gradient `pull`."""
+        """The objective's sum and count for one micro-batch.
+
+        Of one across batches what has the gradient `pull`, and what this batch adds by itself.
+        """
         with self._precise(batch):
             if pull is None:
                 return self.objective(self.model, batch)
-            vectors, _ = self.embed(batch)
-            return ((vectors * pull).sum(),)
+            embedded = self.embed(batch)
+            assert self.across is not None
+            alone = self.across.alone(self.model, batch, embedded, self._settings)
+            return (embedded[0] * pull).sum(), alone
 
-    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What an objective across batches is told of one of them."""
+    def embed(self, batch: Batch) -> tuple[Any, ...]:
+        """What an objective across batches is told of one of them: vectors, keys, perhaps more."""
         assert self.across is not None
-        settings = self.objective.keywords if isinstance(self.objective, partial) else {}
         with self._precise(batch):
-            return self.across.embed(self.model, batch, **settings)
+            return self.across.embed(self.model, batch, **self._settings)
+
+    @property
+    def _settings(self) -> Mapping[str, Any]:
+        return self.objective.keywords if isinstance(self.objective, partial) else {}
 
     def _precise(self, batch: Batch) -> torch.autocast:
         return torch.autocast(batch.input_ids.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
@@ -70,17 +78,29 @@ def backward(
     whole = accelerator.unwrap_model(scored)
     if whole.across is not None and (len(batches) > 1 or accelerator.num_processes > 1):
         return _backward_across(accelerator, scored, batches)
-    loss = count = torch.zeros((), device=accelerator.device)
-    parts: dict[str, tuple[Tensor, Tensor]] = {}
+    sums = _Sums(accelerator.device)
     for i, batch in enumerate(batches):
         with accelerator.no_sync(scored) if i < len(batches) - 1 else nullcontext():
-            total, number, *named = scored(batch)
-            accelerator.backward(total)
-        loss, count = loss + total.detach(), count + number
+            told = scored(batch)
+            accelerator.backward(told[0])
+        sums.add(told)
+    return sums.loss, sums.count, sums.parts
+
+
+class _Sums:
+    """What batches add up to: loss, count, and named parts of them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss = self.count = torch.zeros((), device=device)
+        self.parts: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def add(self, told: tuple[Any, ...]) -> None:
+        """One more batch, without what its gradient is made of."""
+        loss, count, *named = told
+        self.loss, self.count = self.loss + loss.detach(), self.count + count
         for name, (part, of) in (named[0] if named else {}).items():
-            before = parts.get(name, (0.0, 0.0))
-            parts[name] = (before[0] + part.detach(), torch.as_tensor(before[1] + of))
-    return loss, count, parts
+            before = self.parts.get(name, (0.0, 0.0))
+            self.parts[name] = (before[0] + torch.as_tensor(part).detach(), torch.as_tensor(before[1] + of))
 
 
 def _backward_across(
@@ -88,19 +108,22 @@ def _backward_across(
 ) -> tuple[Tensor, Tensor, dict[str, tuple[Tensor, Tensor]]]:
     """The same where rows of different micro-batches and processes are compared: each batch goes through twice.
 
-    Every process finds the loss of all, and tells its share of it.
+    Every process finds the loss of all, and tells its share of it, with what its own batches add by themselves.
     """
     whole = accelerator.unwrap_model(scored)
     with torch.no_grad():
-        told = [whole.embed(batch) for batch in batches]
+        told = [whole.embed(batch)[:2] for batch in batches]
     found, (loss, count, parts) = pulls(whole.across, told, accelerator)
+    world = float(accelerator.num_processes)
+    sums = _Sums(loss.device)
+    sums.add((loss / world, count / world, {name: (part / world, of / world) for name, (part, of) in parts.items()}))
     for i, (batch, pull) in enumerate(zip(batches, found, strict=True)):
         with accelerator.no_sync(scored) if i < len(batches) - 1 else nullcontext():
-            (total,) = scored(batch, pull)
-            accelerator.backward(total)
-    world = float(accelerator.num_processes)
-    shared = {name: (part.detach() / world, torch.as_tensor(of / world)) for name, (part, of) in parts.items()}
-    return loss / world, torch.as_tensor(count / world, device=loss.device), shared
+            total, alone = scored(batch, pull)
+            accelerator.backward(total if alone is None else total + alone[0])
+        if alone is not None:
+            sums.add(alone)
+    return sums.loss, sums.count, sums.parts
 
 
 def rescale(parameters: Sequence[nn.Parameter], *, divisor: Tensor, clip: float) -> Tensor:

@@ -13,6 +13,7 @@ from foveal.core.errors import InputError, unknown
 from foveal.models.autoencoder import Autoencoder
 from foveal.models.causal import Causal
 from foveal.models.masked import Masked
+from foveal.models.two_tower import TwoTower
 from foveal.preprocess.processor import Processor
 from foveal.weights.files import write_checkpoint
 
@@ -22,7 +23,7 @@ _KEYS = ("foveal", "model", "processor", "external", "origin", "about")
 
 def write_run(
     path: str | os.PathLike[str],
-    model: Causal | Masked | Autoencoder,
+    model: Causal | Masked | Autoencoder | TwoTower,
     processor: Processor | None,
     *,
     external: Mapping[str, str] | None = None,

@@ -11,6 +11,7 @@ from foveal.core.lookup import Spec
 from foveal.models.autoencoder import Autoencoder
 from foveal.models.causal import Causal
 from foveal.models.masked import Masked
+from foveal.models.two_tower import TwoTower
 from foveal.weights import decoder, efficientnet_lite, files, smollm2, vision_towers
 
 _PACKAGED = {"vision": ("imagenet",), "language": ("smollm2-135m",)}
@@ -49,7 +50,7 @@ def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: weight for name, weight in state.items()}
 
 
-def initialise(model: Causal | Masked | Autoencoder, sources: Mapping[str, str]) -> None:
+def initialise(model: Causal | Masked | Autoencoder | TwoTower, sources: Mapping[str, str]) -> None:
     """Fill the parts that `sources` name; every weight of such a part must come, in its shape."""
     wanted = model.state_dict()
     for part, source in sources.items():

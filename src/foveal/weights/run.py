@@ -24,6 +24,7 @@ from foveal.models.draw import draw
 from foveal.models.masked import Masked
 from foveal.models.talk import stream_answer
 from foveal.models.tell import told
+from foveal.models.two_tower import TwoTower
 from foveal.preprocess.processor import Asked, Processor
 from foveal.weights import families
 from foveal.weights.directory import fingerprint, read_config, write_run
@@ -39,7 +40,7 @@ class Run(nn.Module):
 
     def __init__(
         self,
-        model: Causal | Masked | Autoencoder,
+        model: Causal | Masked | Autoencoder | TwoTower,
         processor: Processor | None = None,
         *,
         external: Mapping[str, str] | None = None,
@@ -88,6 +89,11 @@ class Run(nn.Module):
             raise InputError(
                 "this run is an image tokenizer, which neither reads nor writes words; score it with foveal eval, or "
                 "train a model over it: foveal train chameleon init.vision=RUN"
+            )
+        if isinstance(self.model, TwoTower):
+            raise InputError(
+                "this run tells which texts and images belong together and answers no question; score it with foveal "
+                "eval --pretraining, or train a model over it: foveal train blip2 init.connector=RUN"
             )
         return self.model
 

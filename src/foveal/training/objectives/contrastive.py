@@ -20,30 +20,44 @@ class Config:
     head: str = "pair"
 
 
-def embed(model: nn.Module, batch: Batch, *, head: str = "pair") -> tuple[Float[Tensor, "B 2 K"], Int[Tensor, "B 2"]]:
+def embed(model: nn.Module, batch: Batch, *, head: str = "pair") -> tuple[Float[Tensor, "B N K"], Int[Tensor, "B 2"]]:
     """For each row the vectors of its image and of its text, and numbers that rows with the same of either share.
 
-    Both come from the first token of their own. Raises InputError for a row without an image, or without a text.
+    Both come from the first token of their own; a model with towers of its own says what they are, and may give an
+    image several vectors, `[B N+1 K]`. Raises InputError for a row without an image, or without a text.
     """
+    if (towers := getattr(model, "vectors", None)) is not None:
+        pairs = model.pairs(batch)  # type: ignore[operator]
+        return towers(pairs), keys(batch)
     seen = batch.valid & (batch.image_slot >= 0)
     words = batch.valid & ~seen
     if not (seen.any(1) & words.any(1)).all():
         raise InputError("a row without an image or a text; the contrastive objective compares pairs of the two")
     image = _vectors(model, cut(batch, seen), head)[:, 0]
     text = _vectors(model, replace(cut(batch, words), visual=None, regions=None), head)[:, 1]
-    keys = torch.stack([first_slot(batch, seen), fingerprint(batch.input_ids, words)], dim=1)
-    return torch.stack([image, text], dim=1), keys
+    return torch.stack([image, text], dim=1), keys(batch)
 
 
-def compare(vectors: Float[Tensor, "B 2 K"], keys: Int[Tensor, "B 2"]) -> Compared:
-    """The cross-entropy, in nats, of each row's text among all texts and of its image among all images, halved.
+def keys(batch: Batch) -> Int[Tensor, "B 2"]:
+    """Numbers of each row's image and of its text; rows with the same of either share them."""
+    seen = batch.valid & (batch.image_slot >= 0)
+    return torch.stack([first_slot(batch, seen), fingerprint(batch.input_ids, batch.valid & ~seen)], dim=1)
+
+
+def likeness(vectors: Float[Tensor, "B N K"], keys: Int[Tensor, "B 2"]) -> Float[Tensor, "B B"]:
+    """How well each image fits each text: the best of its N - 1 vectors beside the text's, which is the last.
 
     Rows with the same image or the same text are no wrong choices for each other.
     """
-    image, text = exact(vectors).unbind(1)
-    logits = image @ text.T
+    images, text = exact(vectors[:, :-1]), exact(vectors[:, -1])
+    logits = (images @ text.T).amax(1)
     alike = (keys[:, None] == keys[None]).any(-1) & ~torch.eye(len(keys), dtype=torch.bool, device=keys.device)
-    logits, right = logits.masked_fill(alike, -torch.inf), torch.arange(len(keys), device=keys.device)
+    return logits.masked_fill(alike, -torch.inf)
+
+
+def compare(vectors: Float[Tensor, "B N K"], keys: Int[Tensor, "B 2"]) -> Compared:
+    """The cross-entropy, in nats, of each row's text among all texts and of its image among all images, halved."""
+    logits, right = likeness(vectors, keys), torch.arange(len(keys), device=keys.device)
     both = [(some, F.cross_entropy(some, right, reduction="sum")) for some in (logits, logits.T)]
     found = sum((some.argmax(1) == right).sum() for some, _ in both) / 2
     loss = (both[0][1] + both[1][1]) / 2

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
@@ -34,6 +34,11 @@ def score(told: Float[Tensor, "B 2"], batch: Batch) -> tuple[Tensor, int, Parts]
     wanted = batch.targets.get("matching")
     if wanted is None:
         raise InputError("the batch has no foreign texts; give the stage's processor 'masking' with a share of them")
+    return compared(told, wanted)
+
+
+def compared(told: Float[Tensor, "N 2"], wanted: Int[Tensor, " N"]) -> tuple[Tensor, int, Parts]:
+    """The same of rows that are `wanted` to belong or to be foreign."""
     loss = F.cross_entropy(exact(told), wanted, reduction="sum")
     right = (told.argmax(-1) == wanted).sum()
     return loss, wanted.numel(), {"matching": (loss, wanted.numel()), "accuracy_matching": (right, wanted.numel())}
