@@ -1,4 +1,4 @@
-"""Llama, Qwen2 and Qwen3 against their references: known answers, and freshly made random tiny models."""
+"""Llama, Mistral, Qwen2 and Qwen3 against their references: known answers, and freshly made random tiny models."""
 
 import pytest
 import torch
@@ -30,6 +30,8 @@ CASES = {
     "llama with biases": ("Llama", {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"}),
     "llama 3": ("Llama", {"num_key_value_heads": 2, "rope_parameters": LLAMA3}),
     "llama stretched": ("Llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}}),
+    "mistral": ("Mistral", {"num_key_value_heads": 2, "head_dim": 10, "sliding_window": None}),
+    "mistral with a window": ("Mistral", {"num_key_value_heads": 2, "sliding_window": 5}),
     "qwen2": ("Qwen2", {"num_key_value_heads": 2, "rms_norm_eps": 1e-5}),
     "qwen2 tied": ("Qwen2", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
     "qwen3": ("Qwen3", {"num_key_value_heads": 2, "head_dim": 16}),

@@ -1,6 +1,7 @@
-"""Plain language models of Hugging Face: Llama (and SmolLM2), Qwen2, Qwen3."""
+"""Plain language models of Hugging Face: Llama (and SmolLM2), Mistral, Qwen2, Qwen3."""
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from foveal.models.config import ModelConfig
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
 from foveal.weights.names import Renaming, Rule, prefixed
 
-KINDS = ("llama", "qwen2", "qwen3")
+KINDS = ("llama", "mistral", "qwen2", "qwen3")
 
 _RULES: list[Rule] = [
     ("embedding.weight", "embed_tokens.weight"),
@@ -65,7 +66,7 @@ def language_settings(text_config: Mapping[str, Any]) -> dict[str, Any]:
     kind = text_config.get("model_type")
     if kind not in KINDS:
         raise unknown("kind of language model", str(kind), KINDS)
-    config = _reference_config(text_config)
+    config = reference_config(text_config)
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         raise InputError(
             f"the {kind} config asks for sliding-window attention (use_sliding_window), which the decoder lacks; "
@@ -90,6 +91,7 @@ def language_settings(text_config: Mapping[str, Any]) -> dict[str, Any]:
         "qk_norm": kind == "qwen3",
         "rope": _rope(config.rope_parameters),
         "deviation": config.initializer_range,
+        "window": config.sliding_window if kind == "mistral" else None,
     }
 
 
@@ -110,7 +112,7 @@ def load(
     Raises InputError for an unsupported config and for a missing, unexpected or mis-shaped weight.
     """
     language = language_settings(config)
-    head = {"name": "language_model", "tied": _reference_config(config).tie_word_embeddings}
+    head = {"name": "language_model", "tied": reference_config(config).tie_word_embeddings}
     return load_causal(
         Path(directory),
         ModelConfig.parse({"language": language, "head": head}),
@@ -122,11 +124,12 @@ def load(
     )
 
 
-def _reference_config(given: Mapping[str, Any]) -> Any:
+def reference_config(given: Mapping[str, Any]) -> Any:
+    """The reference's reading of a config, which knows what a file leaves out; raises InputError for a broken one."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
-    settings = {name: value for name, value in given.items() if name != "model_type"}
+    settings = deepcopy({name: value for name, value in given.items() if name != "model_type"})  # it writes into parts
     try:
         return AutoConfig.for_model(given["model_type"], **settings)
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
