@@ -65,9 +65,12 @@ class QformerLayer(nn.Module):
         memory_mask: Bool[Tensor, "B 1 #Q M"] | None = None,
         cache: Cache | None = None,
         index: int = 0,
-    ) -> Float[Tensor, "B N D"]:
-        """One layer; the first `queries` places are queries, the rest is text."""
-        hidden = self.attention_norm(hidden + self.attention(hidden, mask=mask, cache=cache, layer=index))
+        alone: bool = False,
+    ) -> Float[Tensor, "B R D"]:
+        """One layer; the first `queries` places are queries, the rest is text, or they are asked `alone`."""
+        at = torch.arange(queries, device=hidden.device).expand(len(hidden), -1) if alone else None
+        mixed = self.attention(hidden, mask=mask, cache=cache, layer=index, at=at)
+        hidden = self.attention_norm((hidden[:, :queries] if alone else hidden) + mixed)
         asking, text = hidden[:, :queries], hidden[:, queries:]
         parts = []
         if asking.shape[1]:
@@ -127,12 +130,13 @@ class Qformer(nn.Module):
         memory: Memory | None = None,
         memory_mask: Bool[Tensor, "B 1 #Q M"] | None = None,
         cache: Cache | None = None,
-    ) -> Float[Tensor, "B N D"]:
-        """The last state of the queries, then of the text, `[B Q+L D]`; see `states`."""
+        alone: bool = False,
+    ) -> Float[Tensor, "B R D"]:
+        """The last state of the queries, then of the text, `[B Q+L D]`, or of the queries `alone`; see `states`."""
         last = None
         for state in self.states(
-            queries, text=text, mask=mask, memory=memory, memory_mask=memory_mask, cache=cache
-        ):  # fmt: skip
+            queries, text=text, mask=mask, memory=memory, memory_mask=memory_mask, cache=cache, alone=alone
+        ):
             last = state
         assert last is not None
         return last
@@ -146,11 +150,13 @@ class Qformer(nn.Module):
         memory: Memory | None = None,
         memory_mask: Bool[Tensor, "B 1 #Q M"] | None = None,
         cache: Cache | None = None,
-    ) -> Iterator[Float[Tensor, "B N D"]]:
+        alone: bool = False,
+    ) -> Iterator[Float[Tensor, "B R D"]]:
         """The state before every layer and after the last.
 
         `mask` says who sees whom among queries and text (and what the `cache` holds of them); None: all see all.
-        `memory` is what `read` made; `memory_mask` what of it is seen.
+        `memory` is what `read` made; `memory_mask` what of it is seen. The last state may be that of the queries
+        `alone`.
         """
         hidden = self.norm(self._beside(queries, text, memory))
         count = 0 if queries is None else queries.shape[1]
@@ -158,10 +164,17 @@ class Qformer(nn.Module):
         pairs = iter(memory or ())
         for index, layer in enumerate(self._layers):
             pair = next(pairs, None) if layer.look is not None else None
+            last = alone and text is not None and index + 1 == self.depth
             hidden = layer(
-                hidden, queries=count, mask=mask, memory=pair, memory_mask=memory_mask, cache=cache, index=index
-            )
+                hidden, queries=count, mask=mask, memory=pair, memory_mask=memory_mask, cache=cache, index=index,
+                alone=last,
+            )  # fmt: skip
             yield hidden
+
+    @property
+    def last_text_feed(self) -> Feed | None:
+        """What the last layer says of text alone: of no use to who asks the queries."""
+        return list(self._layers)[-1].text_feed
 
     @property
     def _layers(self) -> Iterator[QformerLayer]:

@@ -10,7 +10,7 @@ from foveal.core.errors import InputError
 from foveal.core.interfaces import Connector, Fusion, GenerativeModel, VisionEncoder
 from foveal.core.labels import next_labels
 from foveal.core.lookup import build
-from foveal.core.types import IGNORE, Batch, Cache, Output
+from foveal.core.types import IGNORE, Batch, Cache, Output, VisualTokens
 from foveal.models.config import ModelConfig
 from foveal.models.parts import Sight, flow, sight, unfilled
 
@@ -43,12 +43,14 @@ class Causal(Sight):
         cache: Cache | None = None,
         keep: Keep = "all",
         keep_hidden: bool = False,
+        visual: VisualTokens | None = None,
     ) -> Output:
         """Logits `[B L V]`, of the `last` token alone `[B 1 V]`, or where a label is predicted `[N V]`.
 
-        `keep_hidden` also returns the input of every layer and the final normed state.
+        `keep_hidden` also returns the input of every layer and the final normed state. `visual` are the batch's images
+        in language width, where they have been seen already.
         """
-        visual = self.see(batch)
+        visual = self.see(batch) if visual is None else visual
         batch = self.worded(batch, visual)
         stream = self.fusion.at_input(self.language.open(batch, cache), visual)
         only = None if keep_hidden or keep != "last" else self._last(batch)

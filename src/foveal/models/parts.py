@@ -41,9 +41,12 @@ class Sight(nn.Module):
         return batch if at_words is None else at_words(batch, visual)
 
     def see(self, batch: Batch) -> VisualTokens | None:
-        """The batch's visual tokens in language width."""
+        """The batch's visual tokens in language width; a connector with a `query` hears what the batch asks."""
         seen = self.look(batch)
-        return seen if seen is None or self.connector is None else self.connector(seen)
+        if seen is None or self.connector is None:
+            return seen
+        query = getattr(self.connector, "query", None)
+        return self.connector(seen) if query is None else self.connector(seen, query(batch))  # type: ignore[call-arg]
 
     def look(self, batch: Batch) -> VisualTokens | None:
         """The same before the connector: what the encoder says, or the features that the batch brings."""

@@ -1,0 +1,121 @@
+"""So many learned queries look at each image and say what they found (BLIP-2, 2301.12597).
+
+With a vocabulary they hear the question too, and look for what it asks (InstructBLIP, 2305.06500).
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from foveal.core.types import Batch, Layout, Query, VisualTokens
+from foveal.layers.images import by_image, shares
+from foveal.layers.initial import small_normal
+from foveal.layers.linear import Linear
+from foveal.layers.masks import beside_queries
+from foveal.layers.meeting import places_of
+from foveal.layers.qformer import Qformer as Stack
+from foveal.layers.qformer import Words
+
+DEVIATION = 0.02  # of fresh queries
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the connector; the defaults are a small one to train from scratch.
+
+    Every `frequency`-th layer looks at the image. A `vocabulary` is that of the questions it hears (0: it hears none),
+    of at most `context` words.
+    """
+
+    queries: int = 32
+    width: int = 256
+    depth: int = 4
+    heads: int = 4
+    inner: int | None = None
+    frequency: int = 2
+    activation: str = "gelu"
+    eps: float = 1e-12
+    vocabulary: int = 0
+    context: int = 512
+
+
+class Qformer(nn.Module):
+    """`features[S E]` to `queries` features of width D for each image, whatever its size."""
+
+    def __init__(
+        self,
+        *,
+        width_in: int,
+        width_out: int,
+        queries: int = 32,
+        width: int = 256,
+        depth: int = 4,
+        heads: int = 4,
+        inner: int | None = None,
+        frequency: int = 2,
+        activation: str = "gelu",
+        eps: float = 1e-12,
+        vocabulary: int = 0,
+        context: int = 512,
+    ) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(queries, width) * DEVIATION)
+        self.words = Words(vocabulary=vocabulary, context=context, width=width) if vocabulary else None
+        self.stack = Stack(
+            width=width, depth=depth, heads=heads, inner=inner or 4 * width, memory_width=width_in,
+            frequency=frequency, text=bool(vocabulary), activation=activation, eps=eps,
+        )  # fmt: skip
+        self.map = Linear(width, width_out)
+        small_normal(self.map)
+        if self.stack.last_text_feed is not None:
+            self.stack.last_text_feed.requires_grad_(False)  # nobody asks what the last layer says of words
+
+    def plan(self, layout: Layout) -> Layout:
+        """As many tokens an image as there are queries; they lie on no grid."""
+        images = len(layout.counts)
+        return Layout(counts=(len(self.queries),) * images, grids=(None,) * images)
+
+    def query(self, batch: Batch) -> Query | None:
+        """What each image is asked, a row an image; None where no question is heard."""
+        if self.words is None:
+            return None
+        ids = _asked(batch, per_image=len(self.queries))
+        return Query(features=self.words(ids.clamp(min=0)), valid=ids >= 0)
+
+    def forward(self, visual: VisualTokens, query: Query | None = None) -> VisualTokens:
+        """Look, and map what the queries found."""
+        return self.told(visual, self.look(visual, query, alone=True))
+
+    def look(self, visual: VisualTokens, query: Query | None = None, *, alone: bool = False) -> Float[Tensor, "I N W"]:
+        """The last state of each image's queries, and of the words behind them unless the queries `alone` are asked."""
+        memory, seen = by_image(visual.features, visual.layout)
+        queries = self.queries.to(memory.dtype).expand(len(memory), -1, -1)
+        mask = None if query is None else beside_queries(query.valid, queries=len(self.queries), sees="all")
+        text = None if query is None else query.features.to(memory.dtype)
+        memory = self.stack.read(memory)
+        return self.stack(queries, text=text, mask=mask, memory=memory, memory_mask=seen, alone=alone)
+
+    def told(self, visual: VisualTokens, states: Float[Tensor, "I N W"]) -> VisualTokens:
+        """The queries' states in language width, as tokens of the images that they looked at."""
+        found = self.map(states[:, : len(self.queries)]).flatten(0, 1)
+        made = VisualTokens.on_layout(found, self.plan(visual.layout))
+        return replace(made, mass=shares(visual, len(self.queries)))
+
+
+def _asked(batch: Batch, *, per_image: int) -> Int[Tensor, "I L"]:
+    """The words of each image's question, -1 for none: those given, or the prompt of its own conversation."""
+    if batch.question is not None:
+        return batch.question[batch.owner]
+    words = batch.prompt & (batch.image_slot < 0)
+    if batch.branch is not None:
+        words &= batch.branch == 0  # an image that several questions share hears what they share
+    words = words[batch.owner]
+    if batch.segment is not None:
+        first = torch.arange(len(batch.owner), device=batch.owner.device) * per_image
+        begin = (batch.image_slot[batch.owner] == first[:, None]).int().argmax(1, keepdim=True)
+        segment = batch.segment[batch.owner]
+        words &= segment == segment.gather(1, begin)
+    places = places_of(words)
+    return torch.where(words.gather(1, places), batch.input_ids[batch.owner].gather(1, places), -1)
