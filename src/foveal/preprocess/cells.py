@@ -64,8 +64,10 @@ def shown_cells(
 ) -> Int[Tensor, " S"]:
     """The same for all images of all groups in order; `label` gives the token of a name.
 
-    Raises InputError for visual tokens that lie on no grid.
+    Raises InputError for visual tokens that lie on no grid, and for videos.
     """
+    if layout.frames is not None:
+        raise InputError("per-cell labels are those of pictures, and there are videos here; leave them")
     made, image = [], 0
     for group in groups:
         example = group[0].example

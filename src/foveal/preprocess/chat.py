@@ -11,7 +11,7 @@ Order = Literal["as_given", "prefix", "suffix"]
 
 
 class Marker(NamedTuple):
-    """An image stands here; `bare` where the writer put the marker into the text and set the space around it."""
+    """An image or a video stands here; `bare` where the writer put the marker into the text and set the space around it."""
 
     bare: bool = False
 
@@ -161,7 +161,7 @@ def _turn(message: Mapping[str, Any], where: str) -> Turn:
 
 def _part(part: Any, where: str) -> str | Marker:
     kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind == "image":
+    if kind in ("image", "video"):
         return Marker()
     if kind == "text" and isinstance(part.get("text"), str):
         return part["text"]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveal.core.config import dump, parse
+from foveal.core.config import dump, later, parse
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.core.types import IGNORE, Batch, Layout, Pixels, VisualTokens
@@ -24,6 +24,7 @@ from foveal.preprocess.task_speller import speller_of
 from foveal.preprocess.tasks import Task
 from foveal.preprocess.tokens import Coder, Encoded, encoded
 from foveal.preprocess.transform import ImageTransform
+from foveal.preprocess.video import Frames, pixels, refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,7 +36,7 @@ Learned = Example | Encoded
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessorConfig:
-    """How pictures and conversations become batches.
+    """How pictures and conversations become batches; `video` says which frames of a video are looked at.
 
     `template` is one of plain, qa, vicuna, chatml, `tokenizer` (the tokenizer's own), or a template's fields.
     `context` is the most tokens of a conversation; with `truncate`, longer training examples lose text from the end.
@@ -66,6 +67,7 @@ class ProcessorConfig:
     proposals: str | Proposals | None = None
     region_files: RegionFiles | None = None
     detection: Detection | None = None
+    video: Frames = later(Frames())
 
 
 class Processor:
@@ -106,6 +108,10 @@ class Processor:
     def begin_ids(self) -> tuple[int, ...]:
         """The tokens that begin an image."""
         return tuple(self._coder.bare(self.config.around[0]))
+
+    def pixels(self, images: Sequence[Any]) -> Pixels:
+        """One tile a picture, and one a frame of a video that is looked at."""
+        return pixels(images, self.transform, self.config.video)
 
     def text(self, ids: Sequence[int] | Tensor) -> str:
         """Words of tokens, without special tokens and outer space."""
@@ -225,7 +231,9 @@ class Processor:
 
     def _shown(self, rows: Sequence[Encoded], plan: Plan, visual: See | None) -> Pixels | VisualTokens | None:
         """The pictures of the rows, one after the other."""
-        return self._seen(self._sights([[one] for one in rows], plan).images, visual)
+        shown = self._sights([[one] for one in rows], plan).images
+        refuse(shown, "objects")
+        return self._seen(shown, visual)
 
     def _words(self) -> Words:
         return Words.of(len(self.tokenizer), self._coder.special, self._coder.mask_id)
@@ -283,8 +291,8 @@ class Processor:
         return group
 
     def _sights(self, groups: Sequence[Group], plan: Plan, *, shared: bool = False) -> Sights:
-        source, files, image = self.config.regions, self._files, self.transform
-        return sights(groups, plan, transform=image, source=source, files=files, find=self.find, shared=shared)
+        of: dict[str, Any] = {"source": self.config.regions, "frames": self.config.video, "files": self._files}
+        return sights(groups, plan, transform=self.transform, find=self.find, shared=shared, **of)
 
     def _read(self, example: Example) -> Example:
         """The example with what this model looks at as its images."""
@@ -326,7 +334,7 @@ class Processor:
     def _seen(self, images: Sequence[Any], visual: See | None) -> Pixels | VisualTokens | None:
         if not images:
             return None
-        seen = (visual or self._files or self.transform.pixels)(images)
+        seen = (visual or self._files or self.pixels)(images)
         if isinstance(seen, VisualTokens) and len(seen.layout.counts) != len(images):
             raise InputError(
                 f"features of {len(seen.layout.counts)} images for a batch of {len(images)}; give one set an image"

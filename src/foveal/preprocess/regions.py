@@ -11,15 +11,16 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.example import Box
-from foveal.core.types import Grid, Layout, Regions
+from foveal.core.types import Layout, Regions
 from foveal.preprocess.collate import Group, pictures
 from foveal.preprocess.image import image_size
 from foveal.preprocess.region_files import Reader
 from foveal.preprocess.transform import ImageTransform
+from foveal.preprocess.video import Frames, counts, refuse
 
 Source = Literal["grid", "oracle", "windows", "proposals"]
 Find = Callable[[Sequence[Any]], Sequence[Sequence[Box]]]  # the boxes that each picture is found to hold
-Plan = Callable[[Sequence[Grid] | Layout], Layout]  # of image sizes, or of what lies in the images already
+Plan = Callable[..., Layout]  # of image sizes (with `frames` of videos), or of what lies in the images already
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 WINDOWS = (1, 2, 3, 4)  # how many along each side
 
@@ -67,11 +68,12 @@ def sights(
     files: Reader | None = None,
     find: Find | None = None,
     shared: bool = False,
+    frames: Frames | None = None,
 ) -> Sights:
     """What the groups show, before a pixel is read: the regions of `files`, or of the pictures by their `source`.
 
     `oracle` takes the true boxes of the data, `windows` fixed ones and `proposals` those that `find` finds; the whole
-    image goes before them. Raises InputError for proposals that nothing finds.
+    image goes before them; a video has `frames` alone. Raises InputError for proposals that nothing finds.
     """
     images, places = pictures(groups, shared=shared)
     if not images:
@@ -79,15 +81,19 @@ def sights(
     if files is not None:
         return Sights(images, places, plan(files.layout(images)))
     if source == "grid":
+        film = counts(images, frames or Frames())
+        if film is not None:
+            return Sights(images, places, plan([transform.grid] * sum(film), frames=film))
         return Sights(images, places, plan([transform.grid] * len(images)))
+    refuse(images, "regions")
     if source == "windows":
         boxes = [windows()] * len(images)
     else:
         true = source == "oracle"
         lying = _true(groups, places, len(images)) if true else _found(images, find)
         boxes = [placed(some, image, transform) for some, image in zip(lying, images, strict=True)]
-    counts = tuple(len(some) for some in boxes)
-    regions = Regions(boxes=torch.cat(boxes), layout=Layout(counts=counts, grids=(None,) * len(counts)))
+    layout = Layout(counts=tuple(len(some) for some in boxes), grids=(None,) * len(boxes))
+    regions = Regions(boxes=torch.cat(boxes), layout=layout)
     return Sights(images, places, plan(regions.layout), regions)
 
 
