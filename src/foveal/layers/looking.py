@@ -1,0 +1,66 @@
+"""Which images of its row each token may look at, and where their tokens lie."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from foveal.core.errors import InputError
+from foveal.core.types import Layout, Stream, VisualTokens
+from foveal.layers.meeting import places_of
+
+
+class View(NamedTuple):
+    """Each row's images laid out side by side: which visual tokens, where there are any, and who sees them."""
+
+    index: Int[Tensor, "B M"]
+    there: Bool[Tensor, "B 1 1 M"]
+    seen: Bool[Tensor, "B 1 L M"]
+
+
+def by_markers(stream: Stream, visual: VisualTokens, *, last: bool) -> View:
+    """Tokens see the images that begin at or before them, of their own segment, in the trunk or their own branch.
+
+    With `last` it is the last of these alone. Rows may share an image: so the rows say, not the images.
+    """
+    opens = visual.image.diff(prepend=visual.image[:1] - 1) != 0
+    slots = stream.slots.clamp(min=0)
+    begun = (stream.slots >= 0) & opens[slots]
+    places = places_of(begun)
+    real = begun.gather(1, places)
+    here = torch.arange(slots.shape[1], device=slots.device)[:, None]
+    sees = real[:, None] & (places[:, None] <= here)
+    if stream.segment is not None:
+        sees &= stream.segment.gather(1, places)[:, None] == stream.segment[..., None]
+    if stream.branch is not None:
+        branch = stream.branch.gather(1, places)[:, None]
+        sees &= (branch == 0) | (branch == stream.branch[..., None])
+    if last:
+        sees &= sees.flip(-1).cumsum(-1).flip(-1) == 1
+    return _laid(visual.image[slots.gather(1, places)], real, visual.layout, sees)
+
+
+def as_told(looks: Bool[Tensor, "B L N"], owner: Int[Tensor, " I"], visual: VisualTokens) -> View:
+    """Tokens see the images of their row, in order, that `looks` names.
+
+    Raises InputError for a row that owns more images than it tells of.
+    """
+    rows, _, told = looks.shape
+    number = (owner[:, None] == owner).tril(-1).sum(1)
+    if not torch.compiler.is_compiling() and len(owner) and (most := int(number.max()) + 1) > told:
+        raise InputError(f"a row has {most} images, but its looks tell of {told}; give both the same number")
+    images = owner.new_zeros(rows, told)
+    images[owner, number] = torch.arange(len(owner), device=owner.device)
+    real = torch.zeros_like(images, dtype=torch.bool)
+    real[owner, number] = True
+    return _laid(images, real, visual.layout, looks & real[:, None])
+
+
+def _laid(images: Int[Tensor, "B N"], real: Bool[Tensor, "B N"], layout: Layout, sees: Bool[Tensor, "B L N"]) -> View:
+    sizes, begins = torch.tensor([layout.counts, layout.offsets[:-1]], dtype=torch.long, device=images.device)
+    place = torch.arange(max(layout.counts), device=images.device)
+    there = real[..., None] & (place < sizes[images][..., None])
+    index = torch.where(there, begins[images][..., None] + place, 0)
+    seen = sees[..., None] & there[:, None]
+    return View(index.flatten(1), there.flatten(1)[:, None, None], seen.flatten(2)[:, None])
