@@ -67,7 +67,7 @@ class ProcessorConfig:
     proposals: str | Proposals | None = None
     region_files: RegionFiles | None = None
     detection: Detection | None = None
-    video: Frames = later(Frames())
+    video: Frames | None = later(None)
 
 
 class Processor:

@@ -81,7 +81,7 @@ def sights(
     if files is not None:
         return Sights(images, places, plan(files.layout(images)))
     if source == "grid":
-        film = counts(images, frames or Frames())
+        film = counts(images, frames)
         if film is not None:
             return Sights(images, places, plan([transform.grid] * sum(film), frames=film))
         return Sights(images, places, plan([transform.grid] * len(images)))

@@ -140,14 +140,15 @@ def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
 
 
-def counts(images: Sequence[Any], frames: Frames) -> tuple[int, ...] | None:
+def counts(images: Sequence[Any], frames: Frames | None = None) -> tuple[int, ...] | None:
     """How many frames of each image are looked at, before one is opened; None where no image is a video."""
+    frames = frames or Frames()
     if not any(map(is_video, images)):
         return None
     return tuple(len(chosen(times(image, frames.rate), frames)) if is_video(image) else 1 for image in images)
 
 
-def pixels(images: Sequence[Any], look: ImageTransform, frames: Frames) -> Pixels:
+def pixels(images: Sequence[Any], look: ImageTransform, frames: Frames | None = None) -> Pixels:
     """One tile a picture, and one a chosen frame of a video."""
     opened = [open_video(image, frames).frames if is_video(image) else (image,) for image in images]
     values = [look(picture) for one in opened for picture in one]
