@@ -86,6 +86,36 @@ def pack(sizes: Sequence[int], length: int) -> list[list[int]]:
     return [sorted(row) for row in rows]
 
 
+def packed(groups: Sequence[Group], counts: Sequence[Sequence[int]], length: int) -> Sequence[Sequence[Group]]:
+    """Rows of at most `length` tokens that hold all groups, each whole or split."""
+    parts = [(part, c) for group, c in zip(groups, counts, strict=True) for part in split(group, c, length)]
+    return [[parts[i][0] for i in row] for row in pack([size(part, c) for part, c in parts], length)]
+
+
+def fitted(one: Encoded, counts: Sequence[int], limit: int, *, truncate: bool) -> Encoded:
+    """The conversation itself where it has at most `limit` tokens, or with `truncate` as much of its text as has.
+
+    Raises InputError for one that is too long, or too long without what would be cut of its images.
+    """
+    ends = lengths(one, counts).cumsum()
+    if ends[-1] <= limit:
+        return one
+    kept = int((ends <= limit).sum())
+    images = int((one.ids < 0).sum())
+    if (one.ids[kept:] < 0).any():
+        fit = sum(counts[-1 - i] for i in one.ids[:kept] if i < 0)
+        raise InputError(
+            f"{one.where} has {ends[-1]} tokens for {limit}; cutting it would leave {fit} of {sum(counts)} tokens "
+            f"of its {images} images, and images are not cut: raise the context or plan fewer visual tokens"
+        )
+    if not truncate:
+        raise InputError(
+            f"{one.where} has {ends[-1]} tokens ({sum(counts)} of them of images), but {limit} fit; "
+            "raise the context, or set truncate to cut text from the end"
+        )
+    return replace(one, ids=one.ids[:kept], loss=one.loss[:kept], prompt=min(one.prompt, kept))
+
+
 def laid(one: Encoded, counts: Sequence[int], starts: Sequence[int], fill: int, entries: slice) -> Tokens:
     """Some entries as tokens: image k becomes `counts[k]` slots from visual token `starts[k]` on."""
     ids, loss = one.ids[entries], one.loss[entries]

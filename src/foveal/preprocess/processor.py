@@ -13,9 +13,9 @@ from foveal.core.config import dump, later, parse
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.core.types import IGNORE, Batch, Layout, Pixels, VisualTokens
-from foveal.preprocess import chat
+from foveal.preprocess import chat, choices
 from foveal.preprocess.cells import shown_cells
-from foveal.preprocess.collate import Group, Padding, collate, lengths, pack, same_images, size, split
+from foveal.preprocess.collate import Group, Padding, collate, fitted, lengths, packed, same_images
 from foveal.preprocess.detection import Detection
 from foveal.preprocess.masking import Masking, Words, exchanged, mask_regions, mask_words
 from foveal.preprocess.region_files import Reader, RegionFiles
@@ -43,12 +43,13 @@ class ProcessorConfig:
     `around` are the words that begin and end an image; where the model `draws`, it learns to write images in answers.
     `mutual` lets the tokens of an image see each other, not only the earlier ones (PaliGemma, 2407.07726).
     `answers` is the vocabulary of a model that chooses its answers: batches hold questions alone, and the tokens of
-    an answer are its place in the vocabulary. `background` is the word that stands for cells without a box; without
-    it they carry no label. `regions` says what is a visual token: a cell of the encoder's `grid`, what lies in the
-    data's true boxes (`oracle`: a bound, no system, for it leaks how many things there are and where), in fixed
-    `windows`, or in the boxes that the run of the `proposals` finds. With `region_files` images are files of features
-    that a detector has made. With `masking`, training batches hold whole conversations with parts of them hidden. With
-    `detection` nothing is said in words: batches hold the objects of one picture a row.
+    an answer are its place in the vocabulary. With `choices`, a question has as many of its own, each of which is read
+    in a row with it; one asked by hand names any number of them after it, parted by |. `background` is the word that
+    stands for cells without a box; without it they carry no label. `regions` says what is a visual token: a cell of the
+    encoder's `grid`, what lies in the data's true boxes (`oracle`: a bound, no system, for it leaks how many things
+    there are and where), in fixed `windows`, or in the boxes that the run of the `proposals` finds. With `region_files`
+    images are files of features that a detector has made. With `masking`, training batches hold whole conversations
+    with parts of them hidden. With `detection` nothing is said in words: batches hold the objects of one picture a row.
     """
 
     image: ImageTransform = field(default_factory=ImageTransform)
@@ -62,6 +63,7 @@ class ProcessorConfig:
     mutual: bool = False
     background: str | None = None
     answers: tuple[str, ...] | None = None
+    choices: int = later(0)
     masking: Masking | None = None
     regions: Source = "grid"
     proposals: str | Proposals | None = None
@@ -88,6 +90,7 @@ class Processor:
         self._files = None if self.config.region_files is None else Reader(self.config.region_files)
         if self.config.answers is not None and not self.config.answers:
             raise InputError("an empty answer vocabulary; give the processor at least one answer, or none at all")
+        choices.check(self.config.choices, self.config.answers)
         detection = self.config.detection
         self.speller = None if detection is None else speller_of(detection, self.config.image, tokenizer)
         self._classes = {answer: place for place, answer in enumerate(self.config.answers or ())}
@@ -117,7 +120,8 @@ class Processor:
         """Words of tokens, without special tokens and outer space."""
         if self.config.answers is not None:
             return " ".join(self.config.answers[place] for place in torch.as_tensor(ids).tolist())
-        return str(self.tokenizer.decode(torch.as_tensor(ids).tolist(), skip_special_tokens=True)).strip()
+        spoken = [token for token in torch.as_tensor(ids).tolist() if token != IGNORE]
+        return str(self.tokenizer.decode(spoken, skip_special_tokens=True)).strip()
 
     def encode(self, example: Example, *, where: str = "") -> Encoded:
         """The conversation's tokens with its answers marked: pure, so keep it instead of doing it again."""
@@ -127,8 +131,9 @@ class Processor:
             return Encoded(example=example, ids=nothing, loss=nothing.astype(bool), prompt=0, where=where)
         if self._classes and self.config.masking is None:
             return replace(self._asked(example, 0), example=example)
-        turns = chat.turns(example, marker=self.config.marker, order=self.config.order, where=where)
-        return encoded(example, self.render(turns, marker=self.config.marker, reply=False), self._coder, where)
+        if self.config.choices and self.config.masking is None:
+            return self._each(choices.counted(example, self.config.choices, where), where)
+        return self._whole(example, where)
 
     def prompt(
         self,
@@ -145,12 +150,16 @@ class Processor:
 
         A conversation is an Example or `(images, text)` (one image, several or None). `plan` is the model's: slots
         are laid out before a pixel is read. `visual` is as in `training`. `shared` sees an image once for all rows
-        that ask about it (only where no question steers vision). Raises InputError where `room` more tokens would
-        pass the context. `task` is what a model that spells objects shall do, about the example's first box or text.
+        that ask about it (only where no question steers vision), as rows of choices always do. Raises InputError where
+        `room` more tokens would pass the context. `task` is what a model that spells objects shall do, about the
+        example's first box or text.
         """
         if self.speller is not None:
             shown = [self.encode(_example(one, self.config.marker)) for one in conversations]
             return self.speller.prompt([one.example for one in shown], self._shown(shown, plan, visual), task)
+        if self.config.choices:
+            each = [self._offered(one, row) for row, one in enumerate(conversations, 1)]
+            return self._beside(each, plan, visual, padding)
         asked = [self._asked(one, row) for row, one in enumerate(conversations, 1)]
         batch, _ = self._apart(asked, plan, visual, padding, room=room, shared=shared)
         return replace(batch, labels=None)
@@ -172,7 +181,8 @@ class Processor:
         With `length`, rows of that many tokens hold several conversations. `visual` gives pixels or ready features
         for the images of the batch in order (as the examples hold them); without it they are opened. `cells` adds
         `targets["cells"]`, the token of what stands at each visual token. With an answer vocabulary a group is a row
-        for each question, and `targets["answer"]` says which answer is right (IGNORE: none of the vocabulary).
+        for each question, and `targets["answer"]` says which answer is right (IGNORE: none of the vocabulary); with
+        choices a row for each of these, as many in turn as `Batch.choices` says, and `targets["choice"]` the right one.
         With `masking` a group is a row for each conversation; what is hidden is drawn from the `seed`: words as
         `labels` say, visual tokens as `targets["regions"]` does; `targets["matching"]` is 1 for a foreign text.
         With `detection` a group is a row for each of its pictures' spellings, and noise is drawn from the `seed`.
@@ -186,11 +196,15 @@ class Processor:
             return self._masked(rows, plan, visual, padding, self.config.masking, np.random.default_rng(list(seed)))
         if self._classes:
             return self._chosen([one for entry in examples for one in self._group(entry)], plan, visual, padding)
+        if self.config.choices:
+            rows = [one for entry in examples for one in self._group(entry)]
+            targets = {"choice": torch.tensor(choices.right(rows))}
+            return replace(self._beside(rows, plan, visual, padding), targets=targets)
         groups = [self._group(entry) for entry in examples]
         counts = self._counts(plan, groups)
         limit = min(self.config.context, length or self.config.context)
         groups = [[self._fitting(one, c, limit) for one in group] for group, c in zip(groups, counts, strict=True)]
-        rows = [[group] for group in groups] if length is None else _packed(groups, counts, length)
+        rows = [[group] for group in groups] if length is None else packed(groups, counts, length)
         ordered = [group for row in rows for group in row]
         shown, coder = self._sights(ordered, plan), self._coder
         batch = collate(
@@ -211,6 +225,11 @@ class Processor:
         right = [self._classes.get(one.example.answer, IGNORE) for one in asked]
         batch, _ = self._apart(asked, plan, visual, padding)
         return replace(batch, labels=None, targets={"answer": torch.tensor(right)})
+
+    def _beside(self, asked: Sequence[Encoded], plan: Plan, visual: See | None, padding: Padding) -> Batch:
+        """The rows of all choices of the questions, sharing their images; the words of a choice carry the labels."""
+        batch, _ = self._apart([row for one in asked for row in one.rows], plan, visual, padding)
+        return replace(batch, choices=choices.together(asked))
 
     def _masked(
         self,
@@ -271,6 +290,24 @@ class Processor:
         return self._labels[words]
 
     def _asked(self, one: Asked, row: int) -> Encoded:
+        one, where = self._question(one, row)
+        turns = chat.turns(one, marker=self.config.marker, order=self.config.order, where=where)
+        return encoded(one, self.render(turns, marker=self.config.marker, reply=True), self._coder, where)
+
+    def _offered(self, one: Asked, row: int) -> Encoded:
+        one, where = self._question(one, row)
+        known = choices.counted(one, self.config.choices, where) if one.choices else choices.offered(one, where)
+        return self._each(known, where)
+
+    def _each(self, example: Example, where: str) -> Encoded:
+        rows = tuple(self._whole(one, where) for one in choices.conversations(example))
+        return replace(rows[0], example=example, rows=rows)
+
+    def _whole(self, example: Example, where: str) -> Encoded:
+        turns = chat.turns(example, marker=self.config.marker, order=self.config.order, where=where)
+        return encoded(example, self.render(turns, marker=self.config.marker, reply=False), self._coder, where)
+
+    def _question(self, one: Asked, row: int) -> tuple[Example, str]:
         where = f"row {row}" if isinstance(one, tuple) else f"example {one.id!r}"
         one = self._read(_example(one, self.config.marker))
         messages = one.messages
@@ -278,9 +315,7 @@ class Processor:
             messages = messages[:-1]
         if not messages:
             raise InputError(f"{where} asks nothing; give it a user message")
-        one = replace(one, messages=messages)
-        turns = chat.turns(one, marker=self.config.marker, order=self.config.order, where=where)
-        return encoded(one, self.render(turns, marker=self.config.marker, reply=True), self._coder, where)
+        return replace(one, messages=messages), where
 
     def _group(self, entry: Learned | Sequence[Learned]) -> list[Encoded]:
         members = [entry] if isinstance(entry, Example | Encoded) else list(entry)
@@ -303,7 +338,8 @@ class Processor:
         return [[shown.layout.places[i] for i in mine] for mine in shown.places]
 
     def _check_room(self, one: Encoded, counts: Sequence[int], room: int) -> None:
-        total, room = int(lengths(one, counts).sum()), 0 if self._classes else room  # what is chosen takes no room
+        chosen = bool(self._classes or self.config.choices)
+        total, room = int(lengths(one, counts).sum()), 0 if chosen else room  # what is chosen takes no room
         if total + room > self.config.context:
             extra = f" and {room} for the answer" if room else ""
             raise InputError(
@@ -312,24 +348,9 @@ class Processor:
             )
 
     def _fitting(self, one: Encoded, counts: Sequence[int], limit: int) -> Encoded:
-        ends = lengths(one, counts).cumsum()
-        if ends[-1] <= limit:
-            return one
-        kept = int((ends <= limit).sum())
-        images = int((one.ids < 0).sum())
-        if (one.ids[kept:] < 0).any():
-            fit = sum(counts[-1 - i] for i in one.ids[:kept] if i < 0)
-            raise InputError(
-                f"{one.where} has {ends[-1]} tokens for {limit}; cutting it would leave {fit} of {sum(counts)} tokens "
-                f"of its {images} images, and images are not cut: raise the context or plan fewer visual tokens"
-            )
-        if not self.config.truncate:
-            raise InputError(
-                f"{one.where} has {ends[-1]} tokens ({sum(counts)} of them of images), but {limit} fit; "
-                "raise the context, or set truncate to cut text from the end"
-            )
-        self.truncated += 1
-        return replace(one, ids=one.ids[:kept], loss=one.loss[:kept], prompt=min(one.prompt, kept))
+        fit = fitted(one, counts, limit, truncate=self.config.truncate)
+        self.truncated += fit is not one
+        return fit
 
     def _seen(self, images: Sequence[Any], visual: See | None) -> Pixels | VisualTokens | None:
         if not images:
@@ -376,8 +397,3 @@ class Processor:
 
 def _example(one: Asked, marker: str) -> Example:
     return chat.question(*one, marker=marker) if isinstance(one, tuple) else one
-
-
-def _packed(groups: Sequence[Group], counts: Sequence[Sequence[int]], length: int) -> Sequence[Sequence[Group]]:
-    parts = [(part, c) for group, c in zip(groups, counts, strict=True) for part in split(group, c, length)]
-    return [[parts[i][0] for i in row] for row in pack([size(part, c) for part, c in parts], length)]

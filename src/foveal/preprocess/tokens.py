@@ -20,6 +20,7 @@ class Encoded:
     """One tokenised conversation, its images still one entry each: image k stands as -1 - k in `ids`.
 
     `loss` is True on the tokens of answers (their end included); `prompt` counts the entries before the first answer.
+    `rows` are the conversations that it is read as, where it has choices: one for each.
     """
 
     example: Example
@@ -27,6 +28,7 @@ class Encoded:
     loss: np.ndarray
     prompt: int
     where: str
+    rows: tuple["Encoded", ...] = ()
 
 
 class Coder:
