@@ -124,3 +124,12 @@ def test_resized_positions_keep_the_class_token_and_the_mean():
 def test_it_is_a_component():
     made = build("vision", spec("vision", {"name": "vit", **TINY, "layers": [-1, 1]}))
     assert isinstance(made, VisionEncoder) and made.plan([(64, 48)]).total == 16 * 12
+
+
+def test_the_last_state_may_be_normed_and_no_other():
+    encoder, plain = vit(layers=(-1, 1), last_norm=True), vit(layers=(-1, 1))
+    normed, bare = encoder(pixels()).features, plain(pixels()).features
+    torch.testing.assert_close(normed[:, :12], encoder.post_norm(bare[:, :12]))
+    assert torch.equal(normed[:, 12:], bare[:, 12:])
+    assert encoder.post_norm.weight.requires_grad and not plain.post_norm.weight.requires_grad
+    assert not vit(layers=(1,), last_norm=True).post_norm.weight.requires_grad

@@ -143,3 +143,12 @@ def test_a_weight_and_its_length_are_one_weight():
     torch.testing.assert_close(joined["a.weight"], torch.tensor([[6.0, 0.0], [0.0, 8.0]]))
     again, _ = whole(apart(joined, names))
     torch.testing.assert_close(again, joined)
+
+
+def test_axes_of_length_one_go_and_come_back():
+    renaming = Renaming([("queries", "query_tokens"), ("*.norm", "*.ln")], leading={"query_tokens": 1})
+    theirs = {"query_tokens": torch.randn(1, 4, 3), "a.ln": torch.randn(1, 2)}
+    ours = renaming.to_ours(theirs)
+    assert (ours["queries"].shape, ours["a.norm"].shape) == ((4, 3), (1, 2))
+    assert all(torch.equal(weight, theirs[name]) for name, weight in renaming.to_theirs(ours).items())
+    assert renaming.to_ours({"query_tokens": torch.randn(2, 4, 3)})["queries"].shape == (2, 4, 3)

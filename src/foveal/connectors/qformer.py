@@ -107,7 +107,7 @@ class Qformer(nn.Module):
 def _asked(batch: Batch, *, per_image: int) -> Int[Tensor, "I L"]:
     """The words of each image's question, -1 for none: those given, or the prompt of its own conversation."""
     if batch.question is not None:
-        return batch.question[batch.owner]
+        return batch.question
     words = batch.prompt & (batch.image_slot < 0)
     if batch.branch is not None:
         words &= batch.branch == 0  # an image that several questions share hears what they share

@@ -88,7 +88,8 @@ class VisualTokens(_Movable):
     it, a fifth number for the share of the image), `mass` how many patches it stands for, `levels` hold the same tokens
     at other encoder depths, `classes` what each shows, as the distribution that a detector or classifier gives, `codes`
     which entry of a codebook it is. The fusion hides those that are `masked`. With videos, `frame` counts the frames of
-    each image, and boxes are places in a frame.
+    each image, and boxes are places in a frame. `number` counts the images of each row, for connectors that
+    ask.
     """
 
     features: Float[Tensor, "S E"]
@@ -101,6 +102,7 @@ class VisualTokens(_Movable):
     codes: Int[Tensor, " S"] | None = None
     masked: Bool[Tensor, " S"] | None = None
     frame: Int[Tensor, " S"] | None = None
+    number: Int[Tensor, " S"] | None = None
 
     @classmethod
     def on_layout(
@@ -179,8 +181,8 @@ class Batch(_Movable):
     A token sees those of its own or a lower `order`: None means their place, so that the earlier ones are seen; the
     tokens of an image may share one, so that they see each other. `looks` says which of its row's images, in order, a
     token looks at, for fusions that ask; None: by their own rule.
-    `question` is the prompt in words of another vocabulary (-1: none), for who steers vision by such; None: the prompt
-    itself is heard.
+    `question` is what each image is asked in words of another vocabulary (-1: none), out of the prompt alone, for who
+    steers vision by such; None: the prompt itself is heard.
     `types` are token types (BERT's segments; of visual tokens too); None means 0 for text and 1 for visual tokens.
     `alignment` names, for each visual token, the places in its row of the words that it shows (-1: no more).
     With `regions`, what the encoder sees is pooled to these before the connector.
@@ -202,7 +204,7 @@ class Batch(_Movable):
     branch: Int[Tensor, "B L"] | None = None
     order: Int[Tensor, "B L"] | None = None
     looks: Bool[Tensor, "B L N"] | None = None
-    question: Int[Tensor, "B Q"] | None = None
+    question: Int[Tensor, "I Q"] | None = None
     types: Int[Tensor, "B L"] | None = None
     alignment: Int[Tensor, "S A"] | None = None
     targets: Mapping[str, Tensor] = field(default_factory=dict)  # what auxiliary objectives read

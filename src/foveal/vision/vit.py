@@ -25,7 +25,7 @@ class Config:
     """Settings of a tower; the defaults are CLIP-B/16 as LLaVA taps it.
 
     `layers` are the depths whose states are concatenated along features in this order: 0 is the input of the first
-    block, -1 the output of the last, never with the norm that follows it. `levels` are further depths, kept beside
+    block, -1 the output of the last, with the norm that follows it only where `last_norm` says so. `levels` are further depths, kept beside
     the features. `select` drops the first token by `default`, whether it is a class token or, in a tower without
     one, the first patch (as LLaVA of transformers does).
     """
@@ -46,6 +46,7 @@ class Config:
     layers: tuple[int, ...] = (-2,)
     select: Select = "default"
     levels: tuple[int, ...] = ()
+    last_norm: bool = False
 
 
 class AttentionPool(nn.Module):
@@ -105,11 +106,13 @@ class Vit(nn.Module):
         layers: tuple[int, ...] = (-2,),
         select: Select = "default",
         levels: tuple[int, ...] = (),
+        last_norm: bool = False,
     ) -> None:
         super().__init__()
         if width % heads:
             raise InputError(f"a vit of width {width} cannot split it over {heads} heads; give a divisor of the width")
         self.depth, self.patch, self.image_size, self.select = depth, patch, image_size, select
+        self.last_norm = last_norm
         self.taps, self.levels = _depths("layers", layers, depth), _depths("levels", levels, depth)
         self.width = width * len(self.taps)
         self.grid = (image_size // patch, image_size // patch)
@@ -137,6 +140,8 @@ class Vit(nn.Module):
         tiles, _, *size = pixels.values.shape
         layout = self.plan([(size[0], size[1])] * tiles)
         states = self.states(pixels.values, {*self.taps, *self.levels})
+        if self.last_norm and self.depth in states:
+            states[self.depth] = self.post_norm(states[self.depth])
         first = int(self.select == "default")
         tapped = {depth: state[:, first:].flatten(0, 1) for depth, state in states.items()}
         features = torch.cat([tapped[depth] for depth in self.taps], dim=-1)
@@ -172,7 +177,8 @@ class Vit(nn.Module):
     def _freeze_unreached(self) -> None:
         """What no tap reaches gets no gradient, so it must not count as trainable."""
         deepest = max((*self.taps, *self.levels))
-        for part in (*self.blocks[deepest:], self.post_norm, self.pool):
+        last = () if self.last_norm and deepest == self.depth else (self.post_norm,)
+        for part in (*self.blocks[deepest:], *last, self.pool):
             if part is not None:
                 part.requires_grad_(False)
 

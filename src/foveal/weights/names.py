@@ -43,10 +43,14 @@ def _joined(prefixes: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, 
 
 
 class Renaming:
-    """Two-way renaming of state dicts by rules; reads every accepted spelling, writes the canonical one."""
+    """Two-way renaming of state dicts by rules; reads every accepted spelling, writes the canonical one.
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
+    Their weights of the names in `leading` have so many axes of length 1 before those of ours.
+    """
+
+    def __init__(self, rules: Iterable[Rule], *, leading: Mapping[str, int] | None = None) -> None:
         self.rules = [_compiled(rule) for rule in rules]
+        self.leading = dict(leading or {})
 
     def to_ours(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Their state dict in our names; raises InputError for a name without a rule or given in two spellings."""
@@ -65,7 +69,7 @@ class Renaming:
             if targets is None:
                 strange.append(name)
                 continue
-            for target, part in zip(targets, _parts(name, weight, len(targets)), strict=True):
+            for target, part in zip(targets, _parts(name, self._bare(name, weight), len(targets)), strict=True):
                 if target in ours:
                     raise InputError(f"{came_from[target]} and {name} are two spellings of one weight; keep one")
                 ours[target], came_from[target] = part, name
@@ -86,7 +90,8 @@ class Renaming:
             absent = [part for part in parts if part not in state]
             if absent:
                 raise InputError(f"{source} is {_listed(parts)} stacked, but {_listed(absent)} is not there")
-            theirs[source] = state[name] if len(parts) == 1 else torch.cat([state[part] for part in parts])
+            weight = state[name] if len(parts) == 1 else torch.cat([state[part] for part in parts])
+            theirs[source] = weight[(None,) * self.leading.get(source, 0)] if source in self.leading else weight
         if strange:
             raise InputError(f"no rule for {_listed(strange)}; such a model has no place in their format")
         return theirs
@@ -95,6 +100,10 @@ class Renaming:
         """Their canonical name for one of ours (ours where no rule knows it), as messages want it."""
         found = self._source(name)
         return found[0] if found else name
+
+    def _bare(self, name: str, weight: Tensor) -> Tensor:
+        axes = self.leading.get(name, 0)
+        return weight.reshape(weight.shape[axes:]) if set(weight.shape[:axes]) == {1} else weight
 
     def _targets(self, name: str) -> tuple[str, ...] | None:
         for ours, theirs in self.rules:
