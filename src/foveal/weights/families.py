@@ -11,8 +11,10 @@ from foveal.weights import (
     beit3,
     chameleon,
     decoder,
+    idefics2,
     llava,
     lxmert,
+    open_flamingo,
     opt,
     pix2seq,
     vilbert,
@@ -22,9 +24,12 @@ from foveal.weights import (
 )
 from foveal.weights.huggingface import HuggingFaceCausal
 
-_FAMILIES = (llava, chameleon, decoder, opt, vision_towers, visualbert, vilt, lxmert, vilbert, pix2seq, beit3)
+_FAMILIES = (
+    *(llava, idefics2, open_flamingo, chameleon, decoder, opt),
+    *(vision_towers, visualbert, vilt, lxmert, vilbert, pix2seq, beit3),
+)
 # Origins other than Hugging Face, by the name that a user may give.
-FORMATS = {"pix2seq": pix2seq, "beit3": beit3, "vilbert": vilbert}
+FORMATS = {"pix2seq": pix2seq, "beit3": beit3, "vilbert": vilbert, "open_flamingo": open_flamingo}
 
 
 def family(config: Mapping[str, Any], where: str, *, format: str | None = None) -> ModuleType:
