@@ -14,7 +14,6 @@ from foveal.weights import (
     idefics2,
     llava,
     lxmert,
-    open_flamingo,
     opt,
     pix2seq,
     vilbert,
@@ -25,11 +24,11 @@ from foveal.weights import (
 from foveal.weights.huggingface import HuggingFaceCausal
 
 _FAMILIES = (
-    *(llava, idefics2, open_flamingo, chameleon, decoder, opt),
+    *(llava, idefics2, chameleon, decoder, opt),
     *(vision_towers, visualbert, vilt, lxmert, vilbert, pix2seq, beit3),
 )
 # Origins other than Hugging Face, by the name that a user may give.
-FORMATS = {"pix2seq": pix2seq, "beit3": beit3, "vilbert": vilbert, "open_flamingo": open_flamingo}
+FORMATS = {"pix2seq": pix2seq, "beit3": beit3, "vilbert": vilbert}
 
 
 def family(config: Mapping[str, Any], where: str, *, format: str | None = None) -> ModuleType:
