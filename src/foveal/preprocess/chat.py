@@ -11,7 +11,7 @@ Order = Literal["as_given", "prefix", "suffix"]
 
 
 class Marker(NamedTuple):
-    """An image or a video stands here; `bare` where the writer put the marker into the text and its own space around."""
+    """An image or a video stands here; `bare` where the writer put the marker into the text and set its space."""
 
     bare: bool = False
 
