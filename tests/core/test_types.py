@@ -68,9 +68,9 @@ def test_frames_that_do_not_fit_are_refused(frames, told):
         Layout.of_grids([(1, 2), (2, 2), (2, 2)]).filmed(frames)
 
 
-def test_the_tiles_of_a_video_are_of_one_image():
+def test_the_frames_of_a_video_are_images_in_a_row():
     pixels = Pixels.whole(torch.zeros(4, 3, 4, 4), (3, 1))
-    assert pixels.image.tolist() == [0, 0, 0, 1] and pixels.frames == (3, 1) and (pixels.tile == -1).all()
+    assert pixels.image.tolist() == [0, 1, 2, 3] and pixels.frames == (3, 1) and (pixels.tile == -1).all()
     assert pixels.to(torch.float64).frames == (3, 1)
 
 

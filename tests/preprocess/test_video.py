@@ -99,12 +99,12 @@ def test_what_is_a_video(folder):
     assert video.refuse([folder / "f0.png"], "parts") is None
 
 
-def test_frames_become_tiles_of_one_image(folder):
+def test_frames_become_images_in_a_row(folder):
     transform, frames = ImageTransform(size=4), Frames(count=3)
     images = [folder / "f7.png", folder]
     assert video.counts(images, frames) == (1, 3) and video.counts(images[:1], frames) is None
     found = video.pixels(images, transform, frames)
-    assert found.frames == (1, 3) and found.image.tolist() == [0, 1, 1, 1]
+    assert found.frames == (1, 3) and found.image.tolist() == [0, 1, 2, 3]
     for value, name in zip(found.values, ("f7", "f0", "f6", "f11"), strict=True):
         assert torch.equal(value, transform(folder / f"{name}.png"))
     assert video.pixels(images[:1], transform, frames).frames is None

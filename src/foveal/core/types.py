@@ -60,7 +60,7 @@ class Pixels(_Movable):
     """Tiles that enter a vision encoder, all of one size, normalised as the encoder wants them.
 
     Where smaller ones have been filled up, `sizes` are their own (height, width), from the upper left corner. `frames`
-    says how many tiles in a row are the frames of one video (None: there is none): an encoder takes each for an image,
+    says how many images in a row are the frames of one video (None: there is none): an encoder takes each for an image,
     and the model joins what it says of them.
     """
 
@@ -75,8 +75,6 @@ class Pixels(_Movable):
         """One tile an image, the whole picture, or one a frame."""
         count = values.shape[0]
         image = torch.arange(count, device=values.device)
-        if frames is not None:
-            image = _numbered(frames, tuple(range(len(frames)))).to(values.device)
         return cls(values=values, image=image, tile=torch.full((count, 2), -1, device=values.device), frames=frames)
 
 
