@@ -88,6 +88,20 @@ COMBINATIONS = [
 ]
 
 
+@pytest.mark.parametrize(("vision", "connector"), [one[:2] for one in COMBINATIONS if one[2] == "prefix"])
+def test_a_video_is_one_image_of_all_its_frames(vision, connector):
+    model = model_of(vision, connector, "prefix")
+    batch, _ = batch_of(model)
+    values = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    film = replace(batch, visual=Pixels.whole(values, (1, 2)))
+    with torch.no_grad():
+        whole, apart = model.look(film), model.look(replace(batch, visual=Pixels.whole(values)))
+        assert model.see(film).layout == model.plan([(32, 32)] * 3, frames=(1, 2))
+    assert torch.equal(whole.features, apart.features) and torch.equal(whole.boxes, apart.boxes)
+    assert whole.layout.frames == (1, 2) and torch.equal(whole.image, apart.image.clamp(max=1))
+    assert torch.equal(whole.frame, (apart.image == 2).long())
+
+
 @pytest.mark.parametrize(("vision", "connector", "fusion"), COMBINATIONS)
 def test_every_combination(vision, connector, fusion):
     model = model_of(vision, connector, fusion)
