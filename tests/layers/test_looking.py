@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -62,6 +64,25 @@ def test_what_is_told_counts_the_images_of_its_own_row():
     looks = torch.tensor([[[0, 1], [1, 1]], [[1, 1], [0, 0]]]).bool()
     view = as_told(looks, torch.tensor([1, 0, 0]), images(2, 1, 2))
     assert sees(view) == [[[3, 4], [2, 3, 4]], [[0, 1], []]]
+
+
+def test_parts_of_images_may_be_told_of():
+    looks = torch.tensor([[[[1, 0], [0, 1]], [[0, 0], [1, 1]]], [[[0, 1], [1, 1]], [[1, 0], [0, 0]]]]).bool()
+    view = as_told(looks, torch.tensor([0, 0, 1]), images(4, 4, 4))
+    assert sees(view) == [[[0, 1, 6, 7], [4, 5, 6, 7]], [[10, 11], [8, 9]]]
+    assert view.there.sum(-1).flatten().tolist() == [8, 4]
+    with pytest.raises(InputError, match=r"images of \(4, 2\) tokens in 2 parts each"):
+        as_told(looks, torch.tensor([0, 1]), images(4, 2))
+    with pytest.raises(InputError, match=r"images of \(3, 3\) tokens in 2 parts each"):
+        as_told(looks, torch.tensor([0, 1]), images(3, 3))
+
+
+def test_hidden_tokens_are_there_and_seen_by_none():
+    hidden = replace(images(2, 2), masked=torch.tensor([False, True, True, False]))
+    view = by_markers(stream([[-1, 0, 2]]), hidden, last=False)
+    assert sees(view) == [[[], [0], [0, 3]]] and view.there.all()
+    told = as_told(torch.ones(1, 2, 2).bool(), torch.tensor([0, 0]), hidden)
+    assert sees(told) == [[[0, 3], [0, 3]]]
 
 
 def test_more_images_than_are_told_of():

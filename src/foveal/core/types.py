@@ -177,8 +177,8 @@ class Batch(_Movable):
     `branch` 0 are the trunk that all see, and tokens of another branch see the trunk and their own branch alone.
     `positions` restart in each segment and continue from the trunk in each branch; None means counted from `valid`.
     A token sees those of its own or a lower `order`: None means their place, so that the earlier ones are seen; the
-    tokens of an image may share one, so that they see each other. `looks` says which of its row's images, in order, a
-    token looks at, for fusions that ask; None: by their own rule.
+    tokens of an image may share one, so that they see each other. `looks` says which of its row's images, in order, or
+    which of their equal parts `[B L N P]`, a token looks at, for fusions that ask; None: by their own rule.
     `question` is what each image is asked in words of another vocabulary (-1: none), out of the prompt alone, for who
     steers vision by such; None: the prompt itself is heard.
     `types` are token types (BERT's segments; of visual tokens too); None means 0 for text and 1 for visual tokens.
@@ -201,7 +201,7 @@ class Batch(_Movable):
     segment: Int[Tensor, "B L"] | None = None
     branch: Int[Tensor, "B L"] | None = None
     order: Int[Tensor, "B L"] | None = None
-    looks: Bool[Tensor, "B L N"] | None = None
+    looks: Bool[Tensor, "B L *N"] | None = None
     question: Int[Tensor, "I Q"] | None = None
     types: Int[Tensor, "B L"] | None = None
     alignment: Int[Tensor, "S A"] | None = None
@@ -266,7 +266,7 @@ class Stream(_Movable):
     memory_seen: Bool[Tensor, "B 1 L M"] | None = None
     whole: "Stream | None" = None  # set where the layers read some places alone: the stream with all of them
     owner: Int[Tensor, " I"] | None = None
-    looks: Bool[Tensor, "B L N"] | None = None
+    looks: Bool[Tensor, "B L *N"] | None = None
     segment: Int[Tensor, "B L"] | None = None
     branch: Int[Tensor, "B L"] | None = None
     cache: Cache | None = None
@@ -280,7 +280,7 @@ class Stream(_Movable):
         """These places of each row alone, `[B Q]`, without what says how they look at each other."""
         names = ("hidden", "positions", "slots", "types", "valid", "looks", "segment", "branch")
         parts = {name: part for name in names if (part := getattr(self, name)) is not None}
-        kept = {name: part.take_along_dim(at[..., None] if part.ndim > 2 else at, 1) for name, part in parts.items()}
+        kept = {name: part.take_along_dim(at[(..., *[None] * (part.ndim - 2))], 1) for name, part in parts.items()}
         seen = None if self.memory_seen is None else self.memory_seen.take_along_dim(at[:, None, :, None], 2)
         return replace(self, **kept, memory_seen=seen, mask=None, rotary=None, fan=None)
 

@@ -33,7 +33,7 @@ def left_padded(batch: Batch) -> Batch:
     order = batch.valid.byte().argsort(dim=1, stable=True)
     names = "input_ids", "valid", "prompt", "image_slot", "labels", "positions", "segment", "branch", "order", "looks"
     parts = {name: part for name in names if (part := getattr(batch, name)) is not None}
-    moved = {name: part.take_along_dim(order[..., None] if part.ndim > 2 else order, 1) for name, part in parts.items()}
+    moved = {name: part.take_along_dim(order[(..., *[None] * (part.ndim - 2))], 1) for name, part in parts.items()}
     return replace(batch, **moved)
 
 

@@ -1,5 +1,6 @@
 """Which images of its row each token may look at, and where their tokens lie."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -7,7 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.core.types import Layout, Stream, VisualTokens
+from foveal.core.types import Stream, VisualTokens
 from foveal.layers.meeting import places_of
 
 
@@ -38,15 +39,15 @@ def by_markers(stream: Stream, visual: VisualTokens, *, last: bool) -> View:
         sees &= (branch == 0) | (branch == stream.branch[..., None])
     if last:
         sees &= sees.flip(-1).cumsum(-1).flip(-1) == 1
-    return _laid(visual.image[slots.gather(1, places)], real, visual.layout, sees)
+    return _laid(visual.image[slots.gather(1, places)], real, visual, sees)
 
 
-def as_told(looks: Bool[Tensor, "B L N"], owner: Int[Tensor, " I"], visual: VisualTokens) -> View:
-    """Tokens see the images of their row, in order, that `looks` names.
+def as_told(looks: Bool[Tensor, "B L *N"], owner: Int[Tensor, " I"], visual: VisualTokens) -> View:
+    """Tokens see the images of their row, in order, that `looks` names; or of each image `[B L N P]` the equal parts.
 
-    Raises InputError for a row that owns more images than it tells of.
+    Raises InputError for a row that owns more images than it tells of, and for images that have no such parts.
     """
-    rows, _, told = looks.shape
+    rows, told = looks.shape[0], looks.shape[2]
     number = (owner[:, None] == owner).tril(-1).sum(1)
     if not torch.compiler.is_compiling() and len(owner) and (most := int(number.max()) + 1) > told:
         raise InputError(f"a row has {most} images, but its looks tell of {told}; give both the same number")
@@ -54,13 +55,24 @@ def as_told(looks: Bool[Tensor, "B L N"], owner: Int[Tensor, " I"], visual: Visu
     images[owner, number] = torch.arange(len(owner), device=owner.device)
     real = torch.zeros_like(images, dtype=torch.bool)
     real[owner, number] = True
-    return _laid(images, real, visual.layout, looks & real[:, None])
+    if looks.ndim == 3:
+        return _laid(images, real, visual, looks & real[:, None])
+    sizes, parts = set(visual.layout.counts), looks.shape[3]
+    if len(sizes) != 1 or (size := sizes.pop()) % parts:
+        raise InputError(f"images of {visual.layout.counts} tokens in {parts} parts each; give all the same multiple")
+    view = _laid(images, real, replace(visual, masked=None), real[:, None].expand(looks.shape[:3]))
+    return view._replace(seen=view.there & looks.flatten(2).repeat_interleave(size // parts, -1)[:, None])
 
 
-def _laid(images: Int[Tensor, "B N"], real: Bool[Tensor, "B N"], layout: Layout, sees: Bool[Tensor, "B L N"]) -> View:
-    sizes, begins = torch.tensor([layout.counts, layout.offsets[:-1]], dtype=torch.long, device=images.device)
-    place = torch.arange(max(layout.counts), device=images.device)
+def _laid(
+    images: Int[Tensor, "B N"], real: Bool[Tensor, "B N"], visual: VisualTokens, sees: Bool[Tensor, "B L N"]
+) -> View:
+    sizes, begins = torch.tensor(
+        [visual.layout.counts, visual.layout.offsets[:-1]], dtype=torch.long, device=images.device
+    )
+    place = torch.arange(max(visual.layout.counts), device=images.device)
     there = real[..., None] & (place < sizes[images][..., None])
     index = torch.where(there, begins[images][..., None] + place, 0)
-    seen = sees[..., None] & there[:, None]
+    shown = there if visual.masked is None else there & ~visual.masked[index]
+    seen = sees[..., None] & shown[:, None]
     return View(index.flatten(1), there.flatten(1)[:, None, None], seen.flatten(2)[:, None])
