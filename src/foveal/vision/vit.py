@@ -25,9 +25,9 @@ class Config:
     """Settings of a tower; the defaults are CLIP-B/16 as LLaVA taps it.
 
     `layers` are the depths whose states are concatenated along features in this order: 0 is the input of the first
-    block, -1 the output of the last, with the norm that follows it only where `last_norm` says so. `levels` are further depths, kept beside
-    the features. `select` drops the first token by `default`, whether it is a class token or, in a tower without
-    one, the first patch (as LLaVA of transformers does).
+    block, -1 the output of the last, with the norm that follows it only where `last_norm` says so. `levels` are
+    further depths, kept beside the features. `select` drops the first token by `default`, whether it is a class token
+    or, in a tower without one, the first patch (as LLaVA of transformers does).
     """
 
     width: int = 768

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError, unknown
-from foveal.core.types import IGNORE, Answer, Batch, Output
+from foveal.core.types import IGNORE, Answer, Batch, Grid, Layout, Output, Pixels
 from foveal.decode import generate as decoding
 from foveal.decode import sampling
 from foveal.models.causal import Causal, empty, next_labels
@@ -77,17 +77,21 @@ class HuggingFaceCausal(nn.Module):
         return draw(self.model, self.processor, asked, **settings)
 
     def forward(
-        self, input_ids: Int[Tensor, "B L"], *, output_hidden_states: bool | None = None, **inputs: Any
+        self, input_ids: Int[Tensor, "B L"] | None = None, *, output_hidden_states: bool | None = None, **inputs: Any
     ) -> Output:
         """Logits `[B L V]`, the loss when `labels` are given, and hidden states when asked (before each layer, and
         the last after its norm). Raises InputError for an argument that the model does not take."""
         batch = self.batch(input_ids, **inputs)
-        output = self.model(batch, keep_hidden=bool(output_hidden_states))
+        output = self.say(batch, keep_hidden=bool(output_hidden_states))
         if (unsaid := self.model.picture_words) is not None:
             output = replace(output, logits=decoding.in_text(output.logits, unsaid))
         return output if batch.labels is None else replace(output, loss=_loss(output.logits, next_labels(batch)))
 
-    def generate(self, input_ids: Int[Tensor, "B L"], **given: Any) -> Int[Tensor, "B M"]:
+    def say(self, batch: Batch, *, keep_hidden: bool) -> Output:
+        """What the model says of a batch; a reference that tells more of the way there has more fields."""
+        return self.model(batch, keep_hidden=keep_hidden)
+
+    def generate(self, input_ids: Int[Tensor, "B L"] | None = None, **given: Any) -> Int[Tensor, "B M"]:
         """New tokens alone, greedy unless `do_sample=True`; settings not given are the checkpoint's.
 
         Settings: max_new_tokens (20), eos_token_id, pad_token_id, do_sample, temperature, top_k, top_p,
@@ -110,9 +114,13 @@ class HuggingFaceCausal(nn.Module):
             sampling=_sampling(settings),
         )
 
-    def batch(self, input_ids: Int[Tensor, "B L"], **inputs: Any) -> Batch:
-        """What the model reads, out of the reference's arguments."""
-        return self.to_batch(input_ids, **heeded(inputs, inspect.signature(self.to_batch).parameters))
+    def batch(self, input_ids: Int[Tensor, "B L"] | None = None, **inputs: Any) -> Batch:
+        """What the model reads, out of the reference's arguments; raises InputError where there is no text."""
+        known = tuple(inspect.signature(self.to_batch).parameters)
+        named = inputs if input_ids is None else {known[0]: input_ids, **inputs}  # some references name it otherwise
+        if named.get(known[0]) is None:
+            raise InputError(f"there is no text; give {known[0]}")
+        return self.to_batch(**heeded(named, known))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a run directory that `foveal.load` reads back, to be called as this model is."""
@@ -146,17 +154,18 @@ def load_causal(
     state: Mapping[str, Tensor] | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    wrapper: type[HuggingFaceCausal] = HuggingFaceCausal,
 ) -> HuggingFaceCausal:
     """The model of a checkpoint directory, in the checkpoint's dtype unless told; strict about its weights.
 
     `state` are the weights where they have been read already. `to_batch` makes, for the model, what turns the
-    reference's arguments into a batch.
+    reference's arguments into a batch, `wrapper` is what the reference's class is called through.
     """
     model = empty(model_config)
     state = read_checkpoint(directory) if state is None else state
     load_strict(model, state, str(directory), renaming=renaming, dtype=dtype, device=device)
     generation = generation_settings(directory, config)
-    wrapped = HuggingFaceCausal(
+    wrapped = wrapper(
         model,
         to_batch=to_batch(model, config),
         renaming=renaming,
@@ -170,7 +179,7 @@ def load_causal(
 def generation_settings(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """generation_config.json over the special tokens of config.json (and of its text part)."""
     settings: dict[str, Any] = {}
-    for source in (config.get("text_config") or {}, config):
+    for source in (config.get("text_config") or config.get("lm") or {}, config):
         given = {name: source.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
         settings |= {name: value for name, value in given.items() if value is not None}
     path = directory / "generation_config.json"
@@ -194,6 +203,29 @@ def text_batch(
         positions=position_ids,
         full=attention_mask is None or (not torch.compiler.is_compiling() and bool(valid.all())),
     )
+
+
+def with_images(
+    batch: Batch, marked: Bool[Tensor, "B L"], pixel_values: Float[Tensor, "I C H W"] | None, *, model: Causal
+) -> Batch:
+    """The batch with images in the marked places, one visual token a place, in order.
+
+    Raises InputError where there are more or fewer places than the images bring tokens.
+    """
+    sizes: list[Grid] = []
+    if pixel_values is not None:
+        sizes = [(pixel_values.shape[-2], pixel_values.shape[-1])] * len(pixel_values)
+    layout = model.plan(sizes) if sizes else Layout.of_grids([])
+    if int(marked.sum()) != layout.total:
+        raise InputError(
+            f"{int(marked.sum())} image tokens in input_ids but {len(sizes)} images bring {layout.total}; "
+            "give both as the checkpoint's processor returns them"
+        )
+    if pixel_values is None:
+        return batch
+    slots = torch.where(marked, marked.flatten().cumsum(0).view_as(marked) - 1, -1)
+    owner = marked.nonzero()[:, 0][torch.tensor(layout.offsets[:-1], device=marked.device)]
+    return replace(batch, image_slot=slots, visual=Pixels.whole(pixel_values), owner=owner)
 
 
 def _loss(logits: Float[Tensor, "B L V"], labels: Int[Tensor, "B M"]) -> Float[Tensor, ""]:

@@ -1,7 +1,6 @@
 """LLaVA checkpoints of Hugging Face: CLIP or SigLIP tower, MLP projector, Llama or Qwen decoder (2310.03744)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from foveal.core.errors import InputError
-from foveal.core.types import Batch, Grid, Layout, Pixels
+from foveal.core.types import Batch
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.weights.decoder import language_rules, language_settings
-from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
+from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch, with_images
 from foveal.weights.names import Renaming, Rule
 from foveal.weights.vision_towers import vision_rules, vision_settings
 
@@ -98,24 +96,6 @@ def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
         labels: Int[Tensor, "B L"] | None = None,
     ) -> Batch:
         batch = text_batch(input_ids, attention_mask, position_ids, labels)
-        marked = input_ids == image_token
-        sizes: list[Grid] = []
-        if pixel_values is not None:
-            sizes = [(pixel_values.shape[-2], pixel_values.shape[-1])] * len(pixel_values)
-        layout = model.plan(sizes) if sizes else Layout.of_grids([])
-        if int(marked.sum()) != layout.total:
-            raise InputError(
-                f"{int(marked.sum())} image tokens in input_ids but {len(sizes)} images bring {layout.total}; "
-                "give both as the checkpoint's processor returns them"
-            )
-        if pixel_values is None:
-            return batch
-        slots = torch.where(marked, marked.flatten().cumsum(0).view_as(marked) - 1, -1)
-        return replace(batch, image_slot=slots, visual=Pixels.whole(pixel_values), owner=_owner(marked, layout))
+        return with_images(batch, input_ids == image_token, pixel_values, model=model)
 
     return to_batch
-
-
-def _owner(marked: Tensor, layout: Layout) -> Int[Tensor, " I"]:
-    rows = marked.nonzero()[:, 0]
-    return rows[torch.tensor(layout.offsets[:-1], device=rows.device)]
