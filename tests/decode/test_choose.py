@@ -1,19 +1,36 @@
+import pytest
 import torch
 
-from foveal.core.types import Batch
-from foveal.decode.choose import Chooser, choose
+from foveal.core.errors import InputError
+from foveal.core.types import IGNORE, Batch
+from foveal.decode.choose import Chooser, choose, picked
+
+
+def batch(ids, **more):
+    ids = torch.tensor(ids)
+    valid = torch.ones_like(ids, dtype=torch.bool)
+    return Batch(input_ids=ids, valid=valid, prompt=valid, image_slot=torch.full_like(ids, -1), **more)
 
 
 class Parrot:
     """Chooses the first token."""
 
     def choose(self, batch):
-        return batch.input_ids[:, 0]
+        return batch.input_ids[:, :1]
 
 
-def test_an_answer_is_one_step_long_whatever_steers_writing():
-    ids = torch.tensor([[3, 1], [5, 1]])
-    valid = torch.ones_like(ids, dtype=torch.bool)
-    batch = Batch(input_ids=ids, valid=valid, prompt=valid, image_slot=torch.full_like(ids, -1))
+def test_an_answer_is_what_the_model_chooses_whatever_steers_writing():
     assert isinstance(Parrot(), Chooser)
-    assert choose(Parrot(), batch, group=None, max_new_tokens=9, stop_ids=()).tolist() == [[3], [5]]
+    given = batch([[3, 1], [5, 1]])
+    assert choose(Parrot(), given, group=None, max_new_tokens=9, stop_ids=()).tolist() == [[3], [5]]
+
+
+def test_of_choices_it_is_the_words_of_the_best_row():
+    ids = [[1, 7, 2, 0], [1, 8, 9, 2], [1, 5, 2, 0], [1, 6, 2, 0]]
+    labels = torch.tensor([[-100, 7, 2, -100], [-100, 8, 9, 2], [-100, 5, 2, -100], [-100, 6, 2, -100]])
+    given = batch(ids, choices=2, labels=labels)
+    scores = torch.tensor([[0.0], [1.0], [5.0], [-1.0]])
+    assert picked(scores, given).tolist() == [[8, 9, 2], [5, 2, IGNORE]]
+    assert picked(-scores, given).tolist() == [[7, 2], [6, 2]]
+    with pytest.raises(InputError, match="does not say which words its choices are"):
+        picked(scores, batch(ids, choices=2))

@@ -66,6 +66,29 @@ def test_it_answers_from_its_vocabulary_and_is_read_back(tmp_path, picture):
     assert again.processor.text(run.generate(batch, max_new_tokens=1)[0]) in ANSWERS
 
 
+def test_it_picks_among_the_choices_of_a_question_and_is_read_back(tmp_path, picture):
+    torch.manual_seed(0)
+    run = foveal.build(config(heads={"choice": {"name": "classification", "labels": 1}})).eval()
+    for weight in run.model.parameters():
+        torch.nn.init.normal_(weight, std=0.3) if weight.ndim > 1 else None
+    words = word_tokenizer(["what colour is it", "red blue very two"])
+    run.processor = Processor(tokenizer=words, config=replace(processor().config, answers=None, choices=2))
+    choices = ("red", "very red", "blue", "two")
+    text = " | ".join(("what colour is it", *choices))
+    batch = run.processor.prompt([(picture, text)], plan=run.model.plan)
+    scores = run.model(batch).heads["choice"][:, 0]
+    first = run.answer(picture, text)
+    assert first.text == choices[int(scores.argmax())] and len(scores) == 4
+    least = " | ".join(("what colour is it", *(c for c in choices if c != first.text)))
+    assert run.answer(picture, least).text == choices[int(scores.argsort()[-2])]
+    run.save(tmp_path)
+    again = foveal.load(tmp_path)
+    assert again.answer(picture, text) == first and again.processor.config.choices == 2
+    assert again.processor.text(again.generate(batch, max_new_tokens=1)[0]) == first.text
+    ids = run.model.choose(run.processor.prompt([(picture, text), (None, text)], plan=run.model.plan))
+    assert [run.processor.text(row) in choices for row in ids] == [True, True]
+
+
 def test_a_batch_names_the_right_answers_and_shares_pictures(picture):
     run = foveal.build(config())
     asked = [example("what colour is it", "red", picture), example("how many", "seven", picture)]
@@ -98,6 +121,8 @@ def test_what_it_lacks_is_named(picture):
     ids = torch.ones(1, 2, dtype=torch.long)
     with pytest.raises(InputError, match="the heads pair and none for answers"):
         mute.model.choose(Batch(input_ids=ids, valid=ids > 0, prompt=ids > 0, image_slot=ids - 2))
+    with pytest.raises(InputError, match="the heads pair and none for choices; train one as 'choice'"):
+        mute.model.choose(Batch(input_ids=ids, valid=ids > 0, prompt=ids > 0, image_slot=ids - 2, choices=1))
 
 
 def test_the_last_layer_speaks_only_where_a_head_listens(picture):

@@ -1,22 +1,38 @@
-"""Answers that are chosen, not written: one pass, and the best of a fixed vocabulary of answers."""
+"""Answers that are chosen, not written: one pass, and the best of a vocabulary, or of a question's own choices."""
 
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Int
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from foveal.core.types import Batch
+from foveal.core.errors import InputError
+from foveal.core.labels import by_question
+from foveal.core.types import IGNORE, Batch
 
 
 @runtime_checkable
 class Chooser(Protocol):
     """A model that scores whole answers."""
 
-    def choose(self, batch: Batch) -> Int[Tensor, " B"]:
-        """The best answer of each row, by its place in the answer vocabulary."""
+    def choose(self, batch: Batch) -> Int[Tensor, "Q M"]:
+        """The best answer to each question, as the tokens that its processor makes words of."""
         ...
 
 
-def choose(model: Chooser, batch: Batch, **_: Any) -> Int[Tensor, "B 1"]:
-    """The answers as `generate` would return them: one step long. What steers writing does not matter here."""
-    return model.choose(batch)[:, None]
+def choose(model: Chooser, batch: Batch, **_: Any) -> Int[Tensor, "Q M"]:
+    """The answers as `generate` would return them. What steers writing does not matter here."""
+    return model.choose(batch)
+
+
+def picked(told: Float[Tensor, "B 1"], batch: Batch) -> Int[Tensor, "Q M"]:
+    """The labelled words of the row that scores best of each question's, and IGNORE after them.
+
+    Raises InputError for a batch that labels no words.
+    """
+    if batch.labels is None:
+        raise InputError("the batch does not say which words its choices are; make it with a processor of 'choices'")
+    best = by_question(told, batch).argmax(1)
+    said = batch.labels[best + batch.choices * torch.arange(len(best), device=best.device)]
+    first = (said == IGNORE).byte().argsort(dim=1, stable=True)
+    return said.gather(1, first)[:, : int((said != IGNORE).sum(1).max())]

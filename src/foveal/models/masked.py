@@ -11,6 +11,7 @@ from foveal.core.errors import InputError
 from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
 from foveal.core.lookup import Spec, build, class_name, module
 from foveal.core.types import Batch, Output, Stream
+from foveal.decode.choose import picked
 from foveal.models.config import ModelConfig
 from foveal.models.parts import Sight, flow, sight, unfilled
 
@@ -99,12 +100,17 @@ class Masked(Sight):
         most = 1 if alone else int(places.sum(1).max())
         return places.int().argsort(dim=1, descending=True, stable=True)[:, :most]
 
-    def choose(self, batch: Batch) -> Int[Tensor, " B"]:
-        """The best class of the head `answer` for each row; raises InputError where there is no such head."""
-        if "answer" not in self.heads:
+    def choose(self, batch: Batch) -> Int[Tensor, "Q M"]:
+        """The class that the head `answer` likes best, or of choices the words of the one that `choice` likes best.
+
+        Raises InputError where there is no such head.
+        """
+        head = "choice" if batch.choices else "answer"
+        if head not in self.heads:
             heads = ", ".join(self.heads)
-            raise InputError(f"this model has the heads {heads} and none for answers; train one as 'answer'")
-        return self(batch, at={"answer": None}).heads["answer"].argmax(-1)
+            raise InputError(f"this model has the heads {heads} and none for {head}s; train one as {head!r}")
+        told = self(batch, at={head: None}).heads[head]
+        return picked(told, batch) if batch.choices else told.argmax(-1, keepdim=True)
 
 
 def assemble(config: ModelConfig) -> Masked:

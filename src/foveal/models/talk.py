@@ -27,7 +27,7 @@ def stream_answer(
     seen = int((batch.image_slot >= 0).sum())
     ids: list[int] = []
     steps = (
-        iter([model.choose(batch)])
+        iter(model.choose(batch).unbind(1))
         if isinstance(model, Masked)
         else stream(model, batch, max_new_tokens=max_new_tokens, stop_ids=processor.stop_ids, **sampling)
     )
