@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -126,3 +128,12 @@ def test_the_size_of_blip_2():
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(InputError, match="3 heads do not divide a width of 16"):
         small(heads=3)
+
+
+def test_it_may_norm_what_it_sees_and_be_told_where_that_lies():
+    visual = tokens(4)
+    placed = small(places=2, norm=True)
+    moved = replace(visual, boxes=visual.boxes / 2)
+    assert not torch.allclose(placed(visual).features, placed(moved).features)
+    torch.testing.assert_close(placed(visual.with_features(3 * visual.features)).features, placed(visual).features)
+    assert set(small().state_dict()) == {name for name in placed.state_dict() if not name.startswith("shown.")}

@@ -10,13 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveal.core.types import Batch, Layout, Query, VisualTokens
-from foveal.layers.images import by_image, shares
+from foveal.layers.images import shares
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
 from foveal.layers.masks import beside_queries
 from foveal.layers.meeting import places_of
 from foveal.layers.qformer import Qformer as Stack
 from foveal.layers.qformer import Words
+from foveal.layers.shown import Shown
 
 DEVIATION = 0.02  # of fresh queries
 
@@ -25,8 +26,9 @@ DEVIATION = 0.02  # of fresh queries
 class Config:
     """Settings of the connector; the defaults are a small one to train from scratch.
 
-    Every `frequency`-th layer looks at the image. A `vocabulary` is that of the questions it hears (0: it hears none),
-    of at most `context` words.
+    Every `frequency`-th layer looks at the image, whose tokens may be normed (`norm`) and told where they lie by
+    `places` octaves (0: the encoder tells). A `vocabulary` is that of the questions it hears (0: it hears none), of at
+    most `context` words.
     """
 
     queries: int = 32
@@ -39,6 +41,8 @@ class Config:
     eps: float = 1e-12
     vocabulary: int = 0
     context: int = 512
+    places: int = 0
+    norm: bool = False
 
 
 class Qformer(nn.Module):
@@ -59,8 +63,11 @@ class Qformer(nn.Module):
         eps: float = 1e-12,
         vocabulary: int = 0,
         context: int = 512,
+        places: int = 0,
+        norm: bool = False,
     ) -> None:
         super().__init__()
+        self.shown = Shown(width=width_in, places=places, norm=norm)
         self.queries = nn.Parameter(torch.randn(queries, width) * DEVIATION)
         self.words = Words(vocabulary=vocabulary, context=context, width=width) if vocabulary else None
         self.stack = Stack(
@@ -90,7 +97,7 @@ class Qformer(nn.Module):
 
     def look(self, visual: VisualTokens, query: Query | None = None, *, alone: bool = False) -> Float[Tensor, "I N W"]:
         """The last state of each image's queries, and of the words behind them unless the queries `alone` are asked."""
-        memory, seen = by_image(visual.features, visual.layout)
+        memory, seen = self.shown(visual)
         queries = self.queries.to(memory.dtype).expand(len(memory), -1, -1)
         mask = None if query is None else beside_queries(query.valid, queries=len(self.queries), sees="all")
         text = None if query is None else query.features.to(memory.dtype)

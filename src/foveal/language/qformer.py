@@ -89,9 +89,12 @@ class Qformer(nn.Module):
         return self.stack.read(rows), there
 
     def forward(
-        self, seen: Seen, ids: Int[Tensor, "B L"], valid: Bool[Tensor, "B L"], *, sees: Sees
-    ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B L D"]]:
-        """The last states of the queries over one image a row, and of the words, which stand at the left."""
+        self, seen: Seen, ids: Int[Tensor, "B L"], valid: Bool[Tensor, "B L"], *, sees: Sees, alone: bool = False
+    ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B N D"]]:
+        """The last states of the queries over one image a row, and of the words, which stand at the left.
+
+        Where the queries are asked `alone`, there are no states of words.
+        """
         count = len(self.queries)
         whole = sees == "all" and not torch.compiler.is_compiling() and bool(valid.all())
         hidden = self.stack(
@@ -100,5 +103,6 @@ class Qformer(nn.Module):
             mask=None if whole else beside_queries(valid, queries=count, sees=sees),
             memory=seen[0],
             memory_mask=seen[1],
+            alone=alone,
         )
         return hidden[:, :count], hidden[:, count:]

@@ -52,9 +52,9 @@ class TwoTower(Sight):
     ) -> Output:
         """What every head says, or those that `at` names; `logits` are those of the first.
 
-        `pair` says `[B N K]`, the vectors of the queries and then of the text, `matching` `[B 2]`, and `write` `[B L V]`
-        of each row's words; with `keep` of `labelled` it alone is asked, where a label is predicted, `[N V]`. Raises
-        InputError for a head that is not there, and for rows that are no pairs.
+        `pair` says `[B N K]`, the vectors of the queries and then of the text, `matching` `[B 2]`, and `write`
+        `[B L V]` of each row's words; with `keep` of `labelled` it alone is asked, where a label is predicted,
+        `[N V]`. Raises InputError for a head that is not there, and for rows that are no pairs.
         """
         wanted = ("write",) if keep == "labelled" else tuple(self.heads) if at is None else tuple(at)
         for name in wanted:
@@ -113,7 +113,7 @@ class TwoTower(Sight):
         self, pairs: Pairs, images: Int[Tensor, " N"] | None = None, texts: Int[Tensor, " N"] | None = None
     ) -> Float[Tensor, "N 2"]:
         """Whether the text of a row belongs to the image of another, row by row (None: to its own)."""
-        queries, _ = self._states(pairs, sees="all", images=images, texts=texts)
+        queries, _ = self._states(pairs, sees="all", alone=True, images=images, texts=texts)
         return self.heads["matching"](queries)
 
     def plan(self, sizes: list[Grid] | Layout) -> Layout:  # type: ignore[override]
@@ -126,13 +126,19 @@ class TwoTower(Sight):
         return self.language
 
     def _states(
-        self, pairs: Pairs, *, sees: Sees, images: Tensor | None = None, texts: Tensor | None = None
+        self,
+        pairs: Pairs,
+        *,
+        sees: Sees,
+        alone: bool = False,
+        images: Tensor | None = None,
+        texts: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         image = pairs.image if images is None else pairs.image[images]
         ids, valid = (part if texts is None else part[texts] for part in (pairs.ids, pairs.valid))
         memory, there = pairs.seen
         memory = tuple((key[image], value[image]) for key, value in memory)
-        return self._reader((memory, None if there is None else there[image]), ids, valid, sees=sees)
+        return self._reader((memory, None if there is None else there[image]), ids, valid, sees=sees, alone=alone)
 
 
 def assemble(config: ModelConfig) -> TwoTower:

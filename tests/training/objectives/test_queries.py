@@ -11,7 +11,7 @@ from foveal.core.errors import InputError
 from foveal.core.types import Pixels
 from foveal.training.objectives import contrastive
 from foveal.training.objectives.next_token import next_token
-from foveal.training.objectives.queries import foreign, queries
+from foveal.training.objectives.queries import Config, foreign, queries
 from foveal.training.processes import accelerator
 from foveal.training.step import Scored, backward
 from tests.models.test_two_tower import batch, model, unmoved
@@ -69,6 +69,13 @@ def test_matching_in_parts_draws_from_each_by_itself():
     scored = Scored(made, partial(queries, words=0.1, matching=1.0), precision="fp32")
     *_, parts = backward(accelerator("cpu"), scored, [given, batch(rows=(1, 2))])
     assert int(parts["matching"][1]) == 15 and int(parts["pairs"][1]) == 5
+
+
+def test_a_share_of_the_rows_is_matched():
+    *_, parts = queries(model(), batch(), share=0.4)
+    assert parts["matching"][1] == 3 and parts["pairs"][1] == 3
+    with pytest.raises(InputError, match="share is 0"):
+        Config(share=0.0)
 
 
 def test_what_fits_better_is_drawn_more_often_and_never_the_own():

@@ -21,14 +21,22 @@ from foveal.training.objectives.matching import Parts, compared
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The weight of one word and of one pair that may be foreign, beside that of one row in contrast; 0: left out."""
+    """The weight of one word and of one pair that may be foreign, beside that of one row in contrast; 0: left out.
+
+    A `share` of the rows is matched: each as it is, with a foreign image, and with a foreign text.
+    """
 
     words: float = 0.1
     matching: float = 0.33
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise InputError(f"queries.share is {self.share}; give a share above 0 and up to 1, or matching 0")
 
 
 def embed(
-    model: nn.Module, batch: Batch, *, words: float = 0.1, matching: float = 0.33
+    model: nn.Module, batch: Batch, *, words: float = 0.1, matching: float = 0.33, share: float = 1.0
 ) -> tuple[Float[Tensor, "B N K"], Int[Tensor, "B 2"], Any]:
     """The vectors and keys of each row, as in contrast, and the model's pairs that they come from."""
     pairs = model.pairs(batch)  # type: ignore[operator]
@@ -44,6 +52,7 @@ def beside(
     *,
     words: float = 0.1,
     matching: float = 0.33,
+    share: float = 1.0,
 ) -> Compared:
     """The weighted losses of the words that are written and of the pairs that are matched, and their weights' sum."""
     losses: list[tuple[float, Tensor, int]] = []
@@ -52,16 +61,21 @@ def beside(
         loss, count = next_token.score(model.write(pairs), batch)  # type: ignore[operator]
         losses, parts = [(words, loss, count)], {"words": (loss, count)}
     if matching:
-        loss, count, told = matched(model, pairs, contrastive.likeness(vectors.detach(), keys))
+        loss, count, told = matched(model, pairs, contrastive.likeness(vectors.detach(), keys), share=share)
         losses, parts = [*losses, (matching, loss, count)], {**parts, **told}
     total = sum((weight * loss for weight, loss, _ in losses), start=vectors.new_zeros(()))
     return total, sum(weight * count for weight, _, count in losses), parts
 
 
-def matched(model: nn.Module, pairs: Any, logits: Float[Tensor, "B B"]) -> tuple[Tensor, int, Parts]:
-    """The cross-entropy of rows as they are, of texts with a foreign image, and of images with a foreign text."""
-    own = torch.arange(len(logits), device=logits.device)
-    images, texts = foreign(logits.T), foreign(logits)
+def matched(
+    model: nn.Module, pairs: Any, logits: Float[Tensor, "B B"], *, share: float = 1.0
+) -> tuple[Tensor, int, Parts]:
+    """The cross-entropy of rows as they are, of texts with a foreign image, and of images with a foreign text.
+
+    Of the batch's rows the first `share` are asked, which are any; what is foreign comes from all.
+    """
+    own = torch.arange(max(1, round(share * len(logits))), device=logits.device)
+    images, texts = foreign(logits.T)[: len(own)], foreign(logits)[: len(own)]
     told = model.match(pairs, torch.cat([own, images, own]), torch.cat([own, own, texts]))  # type: ignore[operator]
     return compared(told, torch.where(torch.arange(len(told), device=told.device) < len(own), BELONGS, FOREIGN))
 
