@@ -21,6 +21,7 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "incremental_state": (None,),
     "positions": (None,),
     "logits_to_keep": (0,),
+    "clear_conditioned_layers": (True,),
 }
 
 

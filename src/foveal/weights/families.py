@@ -14,6 +14,7 @@ from foveal.weights import (
     idefics2,
     llava,
     lxmert,
+    open_flamingo,
     opt,
     pix2seq,
     vilbert,
@@ -24,11 +25,11 @@ from foveal.weights import (
 from foveal.weights.huggingface import HuggingFaceCausal
 
 _FAMILIES = (
-    *(llava, idefics2, chameleon, decoder, opt),
+    *(llava, idefics2, open_flamingo, chameleon, decoder, opt),
     *(vision_towers, visualbert, vilt, lxmert, vilbert, pix2seq, beit3),
 )
 # Origins other than Hugging Face, by the name that a user may give.
-FORMATS = {"pix2seq": pix2seq, "beit3": beit3, "vilbert": vilbert}
+FORMATS = {"pix2seq": pix2seq, "beit3": beit3, "vilbert": vilbert, "open_flamingo": open_flamingo}
 
 
 def family(config: Mapping[str, Any], where: str, *, format: str | None = None) -> ModuleType:
@@ -52,7 +53,7 @@ def wrapped(
     """A model that began as a reference checkpoint, called as that reference is."""
     config = origin["config"]
     found = family(config, where)
-    return HuggingFaceCausal(
+    return getattr(found, "WRAPPER", HuggingFaceCausal)(
         model,
         to_batch=found.batcher(model, config),
         renaming=found.renaming(config),
