@@ -1,9 +1,13 @@
 from dataclasses import replace
 
+import pytest
 import torch
 
-from foveal.connectors.perceiver import Perceiver
+from foveal.connectors.perceiver import Perceiver, of_frames
+from foveal.core.errors import InputError
 from foveal.core.types import Layout, VisualTokens
+from foveal.weights.names import Renaming, load_strict
+from foveal.weights.open_flamingo import perceiver_rules
 
 SMALL = {"latents": 3, "depth": 2, "heads": 2, "head_width": 4, "factor": 2}
 
@@ -79,3 +83,83 @@ def test_every_setting_makes_a_model_that_learns():
 
 def test_no_images_bring_no_tokens():
     assert perceiver()(tokens()).features.shape == (0, 8)
+
+
+def video(*frames, cells=2):
+    layout = Layout.of_grids([(1, cells)] * sum(frames)).filmed(frames)
+    return VisualTokens.on_layout(torch.randn(layout.total, 8, generator=torch.Generator().manual_seed(1)), layout)
+
+
+def test_frames_of_a_video_are_gathered_together_and_told_apart():
+    visual = video(3, 1)
+    blind, told = perceiver(), perceiver(frames=4)
+    turned = visual.features.view(4, 2, 8)[[2, 1, 0, 3]].flatten(0, 1)
+    assert told(visual).layout.counts == (3, 3)
+    both = [model(visual).features for model in (blind, told)]
+    other = [model(visual.with_features(turned)).features for model in (blind, told)]
+    torch.testing.assert_close(both[0], other[0], atol=1e-6, rtol=1e-5)
+    assert (both[1][:3] - other[1][:3]).abs().max() > 1e-3
+    torch.testing.assert_close(both[1][3:], other[1][3:], atol=1e-6, rtol=1e-5)
+
+
+def test_eight_learned_frames_serve_thirty():
+    table = torch.arange(8.0)[:, None].repeat(1, 2)
+    long, short = of_frames(table, video(30, cells=1)), of_frames(table, video(5, cells=1))
+    torch.testing.assert_close(long[:, 0], torch.linspace(0, 7, 30))
+    assert short[:, 0].tolist() == [0, 1, 2, 3, 4]
+    assert of_frames(table[:1], video(3)).tolist() == [[0, 0]] * 6
+
+
+def test_images_of_a_row_are_told_apart():
+    model = perceiver(images=2)
+    visual = tokens((1, 2), (1, 2), (1, 2))
+    first = model(visual).features
+    numbered = model(replace(visual, number=torch.tensor([0, 0, 1, 1, 0, 0]))).features
+    assert (first - numbered).abs().amax(-1).view(3, 3).amax(1).gt(1e-3).tolist() == [False, True, False]
+    with pytest.raises(InputError, match="a row of 3 images for a connector that tells 2 apart"):
+        model(replace(visual, number=torch.tensor([0, 0, 1, 1, 2, 2])))
+
+
+def known_perceiver(known, part, **settings):
+    config, weights = known.config[part], {}
+    renaming = Renaming(
+        [
+            ("resampler.latents", f"{part}.latents"),
+            ("frames", f"{part}.frame_embs"),
+            ("images", f"{part}.media_time_embs"),
+            *perceiver_rules("resampler.", f"{part}."),
+        ]
+    )
+    weights = {name: weight for name, weight in known.weights.items() if name.startswith(f"{part}.")}
+    model = Perceiver(
+        width_in=config["dim"], width_out=config["dim"], latents=config["num_latents"], depth=config["depth"],
+        heads=config["heads"], head_width=config["dim_head"], factor=config["ff_mult"], **settings
+    )  # fmt: skip
+    ours = renaming.to_ours(weights)
+    if "images" in ours:
+        ours["images"] = ours["images"][:, 0]
+    load_strict(model, ours, "known answers")
+    return model.eval()
+
+
+def test_known_answers_of_rows_of_videos(known_answers):
+    known = known_answers("flamingo_perceiver")
+    model, media = known_perceiver(known, "a", frames=2, images=3), known.inputs["a"]
+    rows, videos, frames, cells = media.shape[:4]
+    layout = Layout(counts=(cells,) * (rows * videos * frames), grids=(None,) * (rows * videos * frames))
+    layout = layout.filmed((frames,) * (rows * videos))
+    visual = VisualTokens.on_layout(media.flatten(0, 3), layout)
+    visual = replace(visual, number=visual.image % videos)
+    with torch.no_grad():
+        found = model(visual).features.view(rows, videos, -1, media.shape[-1])
+    torch.testing.assert_close(found, known.outputs["a.latents"], atol=1e-5, rtol=1e-5)
+
+
+def test_known_answers_of_images(known_answers):
+    known = known_answers("flamingo_perceiver")
+    model, media = known_perceiver(known, "b"), known.inputs["b"]
+    rows, images, _, cells = media.shape[:4]
+    layout = Layout(counts=(cells,) * (rows * images), grids=(None,) * (rows * images))
+    with torch.no_grad():
+        found = model(VisualTokens.on_layout(media.flatten(0, 3), layout)).features
+    torch.testing.assert_close(found.view_as(known.outputs["b"]), known.outputs["b"], atol=1e-5, rtol=1e-5)

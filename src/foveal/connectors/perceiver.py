@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass, replace
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from foveal.core.errors import InputError
 from foveal.core.types import Layout, VisualTokens
 from foveal.layers.cross_attention import CrossAttention
 from foveal.layers.images import by_image, shares
 from foveal.layers.linear import Linear
 from foveal.layers.mlp import FeedForward, GatedFeedForward
 from foveal.layers.norms import NormKind, norms
+from foveal.layers.numbers import DEVIATION
 from foveal.layers.perceiver import PerceiverLayer, Resampler
 
 
@@ -19,7 +23,9 @@ class Config:
 
     `kv_heads` key heads serve them (None: as many). The feed-forward is `factor` times as wide, gated where so asked.
     `qk_norm` norms each query and key head as `norm` says. A linear map comes first where widths differ, or a gated
-    feed-forward of the inner width `entry` (IDEFICS-2, 2405.02246).
+    feed-forward of the inner width `entry` (IDEFICS-2, 2405.02246). Learned vectors tell tokens apart by their frame,
+    `frames` of them, between which a longer video finds its own, and by the number of their image in its row, one of
+    `images` (0: none do, as in OpenFlamingo).
     """
 
     latents: int = 64
@@ -34,10 +40,15 @@ class Config:
     qk_norm: bool = False
     eps: float = 1e-5
     entry: int = 0
+    frames: int = 0
+    images: int = 0
 
 
 class Perceiver(nn.Module):
-    """`features[S E]` to `latents` features an image, `[S D]`; they lie on no grid and stand for the whole image."""
+    """`features[S E]` to `latents` features an image, `[S D]`; they lie on no grid and stand for the whole image.
+
+    Raises InputError for a row of more images than it tells apart.
+    """
 
     def __init__(
         self,
@@ -56,9 +67,11 @@ class Perceiver(nn.Module):
         qk_norm: bool = False,
         eps: float = 1e-5,
         entry: int = 0,
+        frames: int = 0,
+        images: int = 0,
     ) -> None:
         super().__init__()
-        self.count, width = latents, width_out
+        self.count, self.counts_images, width = latents, images > 0, width_out
         self.map = Linear(width_in, width) if width_in != width else None
         if entry:
             self.map = GatedFeedForward(width=width_in, inner=entry, activation=activation, out=width)
@@ -78,6 +91,10 @@ class Perceiver(nn.Module):
             ],
             norm=make(width),
         )
+        self.frames, self.images = (
+            nn.Parameter(nn.init.normal_(torch.empty(count, width), std=DEVIATION)) if count else None
+            for count in (frames, images)
+        )
 
     def plan(self, layout: Layout) -> Layout:
         """As many tokens of each image as there are latents."""
@@ -85,11 +102,37 @@ class Perceiver(nn.Module):
         return Layout(counts=(self.count,) * images, grids=(None,) * images)
 
     def forward(self, visual: VisualTokens) -> VisualTokens:
-        """Map, and gather image by image."""
+        """Map, tell frames and images apart, and gather image by image."""
         features = visual.features if self.map is None else self.map(visual.features)
+        if self.frames is not None:
+            features = features + of_frames(self.frames, visual)
+        if self.images is not None:
+            features = features + _of_images(self.images, visual)
         tokens, mask = by_image(features, visual.layout)
         if visual.masked is not None:
             shown = by_image(visual.masked[:, None].float(), visual.layout)[0].mT[:, None] == 0
             mask = shown if mask is None else mask & shown
         made = VisualTokens.on_layout(self.resampler(tokens, mask=mask).flatten(0, 1), self.plan(visual.layout))
         return replace(made, mass=shares(visual, self.count))
+
+
+def of_frames(table: Float[Tensor, "F D"], visual: VisualTokens) -> Float[Tensor, "#S D"]:
+    """The vector of each token's frame; videos of more than F frames stretch the table over theirs, linearly."""
+    if visual.frame is None or visual.layout.frames is None:
+        return table[:1]
+    last = len(table) - 1
+    steps = [last / (count - 1) if count > last + 1 else 1.0 for count in visual.layout.frames]
+    place = visual.frame * torch.tensor(steps, device=table.device)[visual.image]
+    low = place.long().clamp(max=last)
+    share = (place - low)[:, None].to(table.dtype)
+    return torch.lerp(table[low], table[(low + 1).clamp(max=last)], share)
+
+
+def _of_images(table: Float[Tensor, "N D"], visual: VisualTokens) -> Float[Tensor, "#S D"]:
+    if visual.number is None:
+        return table[:1]
+    if not torch.compiler.is_compiling() and len(visual.number) and (most := int(visual.number.max()) + 1) > len(table):
+        raise InputError(
+            f"a row of {most} images for a connector that tells {len(table)} apart; raise connector.images"
+        )
+    return table[visual.number]

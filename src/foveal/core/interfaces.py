@@ -41,7 +41,10 @@ class ImageTokenizer(VisionEncoder, Protocol):
 
 @runtime_checkable
 class Connector(Protocol):
-    """Visual tokens of width E to visual tokens of width D; returns exactly what it planned."""
+    """Visual tokens of width E to visual tokens of width D; returns exactly what it planned.
+
+    One that `counts_images` is told the number of each among those of its row.
+    """
 
     def plan(self, layout: Layout) -> Layout:
         """The layout after the connector; an InputError where it cannot fold this layout."""

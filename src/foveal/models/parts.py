@@ -45,6 +45,9 @@ class Sight(nn.Module):
         seen = self.look(batch)
         if seen is None or self.connector is None:
             return seen
+        if getattr(self.connector, "counts_images", False):
+            before = (batch.owner[:, None] == batch.owner).tril(-1).sum(1)  # images of the same row
+            seen = replace(seen, number=before[seen.image])
         query = getattr(self.connector, "query", None)
         return self.connector(seen) if query is None else self.connector(seen, query(batch))  # type: ignore[call-arg]
 
@@ -94,11 +97,19 @@ def flow(
     """
     stream, states = language.enter(stream), []
     for i, layer in enumerate(language.layers):
-        stream = fusion.at_layer(i, stream)
-        states += [stream.hidden] if keep_hidden else []
+        stream, entered = _fused(fusion, i, stream)
+        states += [*entered, stream.hidden] if keep_hidden else []
         last = only is not None and i + 1 == language.depth
         stream = layer.only(stream, only) if last else layer(stream)  # type: ignore[operator]
-    return fusion.at_layer(language.depth, stream), states
+    stream, entered = _fused(fusion, language.depth, stream)
+    return stream, [*states, *entered] if keep_hidden else states
+
+
+def _fused(fusion: Fusion, index: int, stream: Stream) -> tuple[Stream, list[Tensor]]:
+    """The stream before this layer, and what entered the fusion's own layer there, where such count among the others."""
+    before = stream.hidden
+    stream = fusion.at_layer(index, stream)
+    return stream, [before] if getattr(fusion, "counted", False) and stream.hidden is not before else []
 
 
 def sight(config: ModelConfig, *, width: int, fusion: Fusion) -> tuple[VisionEncoder | None, Connector | None]:
