@@ -2,7 +2,7 @@ import pytest
 
 from foveal.core.errors import InputError
 from foveal.core.example import Example
-from foveal.evaluation.questions import blind, questions, said
+from foveal.evaluation.questions import blind, captions, questions, said, told, without_images
 
 
 def message(role, text, image=False):
@@ -63,3 +63,17 @@ def test_words_of_a_plain_message():
 def test_captions_are_left_out():
     caption = Example(id="8", images=ONE.images, messages=ONE.messages, meta={"kind": "caption"})
     assert [asked.id for asked in questions([caption, ONE])] == ["7"]
+
+
+def test_a_caption_stands_where_its_images_were():
+    caption = Example(id="c", images=ONE.images, messages=(message("user", "What is it?", image=True),
+                      message("assistant", "A fox.")), meta={"kind": "caption"})  # fmt: skip
+    known = captions([ONE, caption])
+    assert known == {("7.png",): "A fox."}
+    one = told(ONE, captions=known)
+    assert one.images == () and [said(turn) for turn in one.messages] == ["A fox. Where is the fox?", "top left"]
+    assert told(without_images(ONE), captions=known) == without_images(ONE)
+    with pytest.raises(InputError, match="'7' shows images that have no caption"):
+        told(ONE, captions={})
+    with pytest.raises(InputError, match="no captions to stand in the place"):
+        captions([ONE])

@@ -12,7 +12,7 @@ _HIDDEN = {
     "foreign": ("matching", "matching"),
 }
 _WHOLE = ("contrastive",)  # these want whole conversations with nothing hidden
-_SIGHTED = ("cells", "masked_regions", "matching", *_WHOLE)  # nothing is left of these without images
+_SIGHTED = ("cells", "masked_regions", "matching", "queries", *_WHOLE)  # nothing is left of these without images
 
 
 def objective_of(stage: Stage) -> tuple[str, Mapping[str, Any]]:

@@ -101,12 +101,10 @@ class Batches:
 
     def __call__(self, stage: Stage) -> "Collate":
         """The collate of a stage; features of a frozen encoder are computed now, those that are not there yet."""
-        from foveal.evaluation.questions import without_images
-
         processor, plan = self.processor(stage), self.run.model.plan
         name, _ = objective_of(stage)
         _detection.check(processor, self.data, self.say)
-        blind, known = self.recipe.text_only, {}
+        blind, known, seen = self.recipe.text_only or stage.images != "shown", {}, self._seen(stage)
         visual = None if blind else self._features(stage, processor)
         if not blind:
             self._find(processor)
@@ -115,7 +113,7 @@ class Batches:
 
         def encoded(example: Example) -> Any:
             if id(example) not in known:  # tokens are the same at every visit
-                known[id(example)] = processor.encode(without_images(example) if blind else example)
+                known[id(example)] = processor.encode(seen(example))
             return known[id(example)]
 
         def collate(groups: Sequence[Sequence[Example]], place: int) -> "Batch":
@@ -133,6 +131,14 @@ class Batches:
             return _classes.told(make, visual or processor.transform.pixels, classes)
 
         return collate
+
+    def _seen(self, stage: Stage) -> Callable[[Example], Example]:
+        """What a stage's model is shown of an example: all of it, or text alone."""
+        from foveal.evaluation.questions import captions, told, without_images
+
+        if self.recipe.text_only or stage.images == "hidden":
+            return without_images
+        return partial(told, captions=captions(self.data)) if stage.images == "told" else lambda example: example
 
     def _features(self, stage: Stage, processor: "Processor") -> "Store | None":
         """The store of cached features, filled; None where they are not wanted or the encoder learns."""

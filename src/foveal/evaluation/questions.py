@@ -79,3 +79,26 @@ def without_images(example: Example) -> Example:
             {**message, "content": [{"type": "text", "text": said(message)}]} for message in example.messages
         ),
     )
+
+
+def captions(examples: Iterable[Example]) -> dict[tuple[Any, ...], str]:
+    """What the caption of each set of images says. Raises InputError where there is none at all."""
+    found = {one.images: one.answer for one in examples if one.meta.get("kind") in OPEN and one.images}
+    if not found:
+        raise InputError("the data hold no captions to stand in the place of images; give examples of kind 'caption'")
+    return found
+
+
+def told(example: Example, *, captions: Mapping[tuple[Any, ...], str]) -> Example:
+    """The same conversation in words alone, in which the caption of its images stands before the first ones.
+
+    Raises InputError for images without a caption.
+    """
+    if not example.images:
+        return example
+    caption = captions.get(example.images)
+    if caption is None:
+        raise InputError(f"example {example.id!r} shows images that have no caption; give them one, or show the images")
+    first, *others = without_images(example).messages
+    content = [{"type": "text", "text": f"{caption} {said(first)}".strip()}]
+    return replace(without_images(example), messages=({**first, "content": content}, *others))

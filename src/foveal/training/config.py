@@ -29,9 +29,10 @@ class Stage:
     optimizer `muon` takes orthogonal steps for matrices between embeddings and head, at the rates of AdamW, and
     `muon_kernels` also for the kernels of convolutions.
     `kinds` says how often an example of a kind is seen in an epoch (0.5: every other time, 2: twice; `"*"`: all
-    others); `sources` names the data sets that the stage takes, where there are several. `pack` joins conversations
-    in rows of that length. `processor` holds settings of the processor for this stage alone, such as a higher
-    resolution.
+    others); `sources` names the data sets that the stage takes, where there are several. Images are `shown`, `told`
+    (the caption of an image stands in its place: text alone, from which a language model learns to answer) or `hidden`.
+    `pack` joins conversations in rows of that length. `processor` holds settings of the processor for this stage
+    alone, such as a higher resolution.
     """
 
     name: str = "train"
@@ -48,6 +49,7 @@ class Stage:
     pack: int | None = None
     kinds: Mapping[str, float] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
+    images: Literal["shown", "told", "hidden"] = "shown"
     rate: float = 1e-3
     rates: Mapping[str, float] = field(default_factory=dict)
     warmup: float = 0.03

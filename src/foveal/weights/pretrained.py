@@ -13,8 +13,10 @@ from foveal.models.causal import Causal
 from foveal.models.masked import Masked
 from foveal.models.two_tower import TwoTower
 from foveal.weights import decoder, efficientnet_lite, files, smollm2, vision_towers
+from foveal.weights.directory import read_config
 
-_PACKAGED = {"vision": ("imagenet",), "language": ("smollm2-135m",)}
+_PACKAGED = {"vision": ("imagenet",), "language": ("smollm2-135m",), "connector": ()}
+_FRESH = "connector.map."  # what a Q-Former's first stage has no use for
 
 
 def pretrained(part: str, source: str, spec: Spec | None) -> dict[str, Tensor]:
@@ -37,7 +39,11 @@ def pretrained(part: str, source: str, spec: Spec | None) -> dict[str, Tensor]:
 def _from_directory(part: str, directory: Path) -> dict[str, Tensor]:
     if (directory / "config.yaml").is_file():
         state = files.read_checkpoint(directory)
+        model = read_config(directory / "config.yaml")["model"]
+        state = queries(state) if part == "connector" and model.get("assembly") == "two_tower" else state
         return {name: weight for name, weight in state.items() if name.startswith(f"{part}.")}
+    if part == "connector":
+        raise InputError(f"{directory} is no run of Foveal; name the run that a connector is to be taken from")
     config = files.read_config(directory)
     family = {"vision": vision_towers, "language": decoder}[part]
     if not family.matches(config):
@@ -46,16 +52,31 @@ def _from_directory(part: str, directory: Path) -> dict[str, Tensor]:
     return {name: weight for name, weight in state.items() if name.startswith((f"{part}.", "head."))}
 
 
+def queries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a Q-Former has learned in its first stage, as a connector that hears no words: these stay behind."""
+    ours = {name.replace("language.", "connector.", 1): weight for name, weight in state.items()}
+    return {
+        name: weight
+        for name, weight in ours.items()
+        if name.startswith("connector.") and not name.startswith("connector.words.") and ".text_feed." not in name
+    }
+
+
 def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: weight for name, weight in state.items()}
 
 
 def initialise(model: Causal | Masked | Autoencoder | TwoTower, sources: Mapping[str, str]) -> None:
-    """Fill the parts that `sources` name; every weight of such a part must come, in its shape."""
+    """Fill the parts that `sources` name; every weight of such a part must come, in its shape.
+
+    But for a Q-Former's map to the language model, which its first stage has no use for and leaves fresh.
+    """
     wanted = model.state_dict()
     for part, source in sources.items():
         found = pretrained(part, source, getattr(model.config, part, None))
         absent = [name for name in wanted if name.startswith(f"{part}.") and name not in found]
+        if part == "connector" and not any(name.startswith(_FRESH) for name in found):
+            absent = [name for name in absent if not name.startswith(_FRESH)]
         strange = [name for name in found if name not in wanted or wanted[name].shape != found[name].shape]
         if absent or strange:
             raise InputError(
