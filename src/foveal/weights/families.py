@@ -9,11 +9,14 @@ from foveal.models.causal import Causal
 from foveal.preprocess.processor import Processor
 from foveal.weights import (
     beit3,
+    blip2,
     chameleon,
     decoder,
+    idefics,
     idefics2,
     llava,
     lxmert,
+    mllama,
     open_flamingo,
     opt,
     pix2seq,
@@ -25,7 +28,7 @@ from foveal.weights import (
 from foveal.weights.huggingface import HuggingFaceCausal
 
 _FAMILIES = (
-    *(llava, idefics2, open_flamingo, chameleon, decoder, opt),
+    *(llava, blip2, idefics2, open_flamingo, chameleon, decoder, opt),
     *(vision_towers, visualbert, vilt, lxmert, vilbert, pix2seq, beit3),
 )
 # Origins other than Hugging Face, by the name that a user may give.
