@@ -1,13 +1,14 @@
 """Scoring a run beside its baselines: what `foveal eval` and `foveal demo` share."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from foveal.cli._runs import open_run
 from foveal.core.errors import InputError
+from foveal.core.example import Example
 from foveal.evaluation.baselines import Majority
 from foveal.evaluation.compare import Compared, compare, plain
 from foveal.evaluation.questions import Question, blind, questions
@@ -50,10 +51,11 @@ def evaluate(wanted: Wanted, *, progress: Told) -> Evaluation:
     """Ask a run every question, and its text-only twin where there is one. Raises InputError for bad input."""
     from foveal.data.format import iterate
 
-    asked = questions(iterate(wanted.data, split=wanted.split), limit=_limit(wanted.limit))
+    loaded = open_run(wanted.run)
+    picks = loaded.processor.config.choices
+    asked = questions(fit(iterate(wanted.data, split=wanted.split), picks), limit=_limit(wanted.limit))
     training, source = training_questions(wanted.data, wanted.split)
     majority = Majority.of(training if source else asked)
-    loaded = open_run(wanted.run)
     twin = text_only_run(wanted)
     started = time.perf_counter()
     said = ask(loaded, asked, wanted, progress, "questions")
@@ -71,6 +73,23 @@ def evaluate(wanted: Wanted, *, progress: Told) -> Evaluation:
         seconds=seconds,
         about={**getattr(loaded, "about", {}), "parameters": sizes(loaded.model)},
     )
+
+
+def fit(examples: Iterable[Example], picks: int) -> Iterator[Example]:
+    """What can be asked of a run: where it picks among choices, what has some.
+
+    Raises InputError where nothing has.
+    """
+    none = True
+    for example in examples:
+        if example.choices or not picks:
+            none = False
+            yield example
+    if none and picks:
+        raise InputError(
+            f"this run picks among {picks} choices and the data hold no question with some; give examples 'choices' in "
+            f"their 'meta', or make data that have: foveal data scenes OUT --choices {picks}"
+        )
 
 
 def sizes(model: Any) -> str:

@@ -6,7 +6,8 @@ paper: "2304.08485"
 seed: 0
 model: {vision: {...}, connector: {...}, language: {...}, head: {...}}    # a component of each room
 init: {vision: imagenet}      # weights to start from, by part; or {from: RUN}, which brings model and processor
-processor: {tokenizer: words, template: plain, image: {size: 256}}       # answers: 500 for one that chooses answers
+processor: {tokenizer: words, template: plain, image: {size: 256}}       # answers: 500 for one that chooses answers,
+                              # choices: 4 for one that picks among those of each question
 data: {scenes: {size: 256}, count: 9000}                                  # or portraits, or {path: DIRECTORY}
 training: {stages: [{name: align, train: [connector], epochs: 1}, ...]}
 evaluation: {split: test}
@@ -309,6 +310,7 @@ def _tokenizer(source: str, data: Sequence[Example], *, mask: bool, special: Seq
     if source != "words":
         return store.tokenizer(Path(source))
     texts = {part["text"] for example in data for part in _texts(example)}
+    texts |= {choice for example in data for choice in example.choices}
     labels = {box.label for example in data for box in example.boxes}
     return word_tokenizer(sorted(texts), phrases=sorted(labels), mask=mask, special=special)
 
