@@ -1,5 +1,6 @@
 """One example of a data set: the chat format of the OpenAI and Hugging Face processors, with what is known besides."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,6 +8,11 @@ from typing import Any
 Keypoint = tuple[float, float, int]  # x, y, and 0 where it is not known, 1 where it is hidden, 2 where it is seen
 FEATURES = (".npz", ".safetensors")  # how files of region features end
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")  # how files of videos end
+
+
+def is_film(path: str | os.PathLike[str]) -> bool:
+    """Whether what stands among images under this name is a video: a directory of frames, or a file of such a name."""
+    return os.fspath(path).lower().endswith(VIDEOS) or os.path.isdir(path)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,8 @@ def _copied(examples: Iterator[Example], out: Path) -> Iterator[Example]:
                 # Two folders may hold the same name.
                 taken = (folder / image.name).exists() or image.name in known.values()
                 known[image] = f"{len(known)}-{image.name}" if taken else image.name
-                shutil.copyfile(image, folder / known[image])
+                copy = shutil.copytree if image.is_dir() else shutil.copyfile
+                copy(image, folder / known[image])
         yield replace(example, images=tuple(folder / known[image] for image in example.images))
 
 

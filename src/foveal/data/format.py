@@ -4,6 +4,9 @@
 
 Where the answer is to be picked, `meta["choices"]` lists the answers to pick from, two or more different ones; the
 example's one assistant message is among them.
+
+A part {"type": "video"} shows a video as {"type": "image"} does an image: "videos" names these in order, each a
+directory of frames or a video file, and "images" may then be left out. Boxes count images and videos together.
 """
 
 import json
@@ -16,17 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from foveal.core.errors import InputError, unknown
-from foveal.core.example import FEATURES, Box, Example, marks
+from foveal.core.example import FEATURES, Box, Example, is_film, marks
+from foveal.data import media
 from foveal.data.marks import keypoints, polygons
 
 ROLES = ("system", "user", "assistant")
-PARTS = ("image", "text")
+PARTS = (*media.KINDS, "text")
 SLACK = 1.0  # pixels that a box may reach over the edge: published boxes are rounded
 
 
-def chat(question: str, answer: str, images: int = 1) -> list[dict[str, Any]]:
-    """The messages of one question on some images and its answer."""
-    markers: list[dict[str, Any]] = [{"type": "image"} for _ in range(images)]
+def chat(question: str, answer: str, images: int = 1, kind: str = "image") -> list[dict[str, Any]]:
+    """The messages of one question on some images (or videos, by their kind) and its answer."""
+    markers: list[dict[str, Any]] = [{"type": kind} for _ in range(images)]
     return [
         {"role": "user", "content": [*markers, {"type": "text", "text": question}]},
         {"role": "assistant", "content": [{"type": "text", "text": answer}]},
@@ -99,11 +103,13 @@ def _cached(function: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """Width and height of an image in pixels, from its head or its file of regions; InputError where it is not one."""
+    """Width and height of an image in pixels, from its head, its file of regions or its frames; InputError for none."""
     if path.endswith(FEATURES):
         from foveal.preprocess import region_files
 
         return region_files.size(path)
+    if is_film(path):
+        return media.frame_size(path)
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -122,6 +128,7 @@ class Checker:
         self.root, self.exists, self.size = root, exists, size
         # What follows each other on one image shares its boxes and paths: a tenth of the memory.
         self.last: tuple[list[Any], tuple[Path, ...], Any, tuple[Box, ...]] = ([], (), None, ())
+        self.films: tuple[list[Any], tuple[Path, ...]] = ([], ())
 
     def __call__(self, line: str, where: str) -> Example:
         try:
@@ -136,6 +143,8 @@ class Checker:
             raise InputError(f"{where}: a {type(row).__name__}, not an object; one line is one example")
         if row.get("features"):
             row = {"images": row["features"], **row}
+        if row.get("videos"):
+            row = {"images": [], **row}
         for name, kind in (("id", str), ("images", list), ("messages", list)):
             if name not in row:
                 raise InputError(f"{where}: lacks the field {name!r}; an example has id, images and messages")
@@ -147,7 +156,8 @@ class Checker:
         images, features = self.images(row["images"], where), self.features(row.get("features") or [], where)
         if features and len(features) != len(images):
             raise InputError(f"{where}: {len(features)} features but {len(images)} images; give each image its own")
-        messages = self.messages(row["messages"], len(images), where)
+        messages = self.messages(row["messages"], where)
+        images = media.shown(messages, {"image": images, "video": self.videos(row.get("videos") or [], where)}, where)
         boxes = self.boxes(row.get("boxes") or [], images, meta, where)
         said = {"id": row["id"], "messages": tuple(messages), "boxes": boxes, "meta": meta}
         made = Example(images=images, features=features, **said)
@@ -167,21 +177,31 @@ class Checker:
             raise InputError(f"{where}: 'features' is a {type(names).__name__}; it must be a list")
         return () if names == self.last[0] else self.paths(names, "feature", where)
 
+    def videos(self, names: Any, where: str) -> tuple[Path, ...]:
+        """The paths of the videos: directories of frames, or files of videos."""
+        if not isinstance(names, list):
+            raise InputError(f"{where}: 'videos' is a {type(names).__name__}; it must be a list")
+        if names != self.films[0]:
+            self.films, self.last = (names, self.paths(names, "video", where)), (*self.last[:2], None, ())
+            for name in names:
+                media.check_video(str(self.root / name), name, where)
+        return self.films[1]
+
     def paths(self, names: list[Any], what: str, where: str) -> tuple[Path, ...]:
         """File names as paths."""
         for name in names:
             if not isinstance(name, str):
                 raise InputError(f"{where}: '{what}s' holds a {type(name).__name__}; give file names")
-            if not self.exists(str(self.root / name)):
+            place = str(self.root / name)
+            if not self.exists(place) and not (what == "video" and os.path.isdir(place)):
                 raise InputError(
                     f"{where}: names the {what} {name!r}, which is not in {self.root}; add it or mend the name"
                 )
         return tuple(self.root / name for name in names)
 
     @staticmethod
-    def messages(messages: list[Any], images: int, where: str) -> list[dict[str, Any]]:
-        """The messages, with as many image markers as there are images."""
-        markers = 0
+    def messages(messages: list[Any], where: str) -> list[dict[str, Any]]:
+        """The messages, each a role and parts of known types."""
         for message in messages:
             if not isinstance(message, dict) or "role" not in message or "content" not in message:
                 raise InputError(f"{where}: a message without role or content; give it both")
@@ -197,11 +217,8 @@ class Checker:
                     raise InputError(f"{where}: {unknown('content type', str(kind), PARTS)}")
                 if kind == "text" and not isinstance(part.get("text"), str):
                     raise InputError(f"{where}: a text part without 'text'; give it one")
-                markers += kind == "image"
         if not messages:
             raise InputError(f"{where}: no messages; an example has at least one")
-        if markers != images:
-            raise InputError(f"{where}: {markers} image markers but {images} images; give each image one marker")
         return messages
 
     @staticmethod
@@ -240,6 +257,10 @@ class Checker:
             raise InputError(f"{where}: box {row['label']!r} has xyxy {corners!r}; give left, top, right, bottom")
         if not isinstance(image, int) or not 0 <= image < len(images):
             raise InputError(f"{where}: box {row['label']!r} is on image {image!r} of {len(images)}; count from 0")
+        if is_film(images[image]):
+            raise InputError(
+                f"{where}: box {row['label']!r} is on a video, and boxes are those of images; leave it out"
+            )
         left, top, right, bottom = corners
         if not (left < right and top < bottom):
             raise InputError(
@@ -263,11 +284,7 @@ class Checker:
 
 def encode(example: Example, root: Path) -> str:
     """An example as a line of JSON without its end of line; image names are relative to `root`."""
-    row: dict[str, Any] = {
-        "id": example.id,
-        "images": [Path(os.path.relpath(image, root)).as_posix() for image in example.images],
-        "messages": example.messages,
-    }
+    row: dict[str, Any] = {"id": example.id, **media.named(example, root), "messages": example.messages}
     if example.features:
         row["features"] = [Path(os.path.relpath(file, root)).as_posix() for file in example.features]
     if example.boxes:

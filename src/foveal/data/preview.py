@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.data.format import said
+from foveal.data.media import pictures
 
 SIDE, LINE, WIDTH, COLUMNS, MARGIN = 320, 17, 44, 4, 16  # pixels, pixels a line of text, letters a line, and so on
 HUES = ("#c81e1e", "#1d4ed8", "#047857", "#7e22ce", "#b45309", "#0e7490")
@@ -37,21 +38,20 @@ def write_preview(groups: Sequence[Sequence[Example]], out: Path, *, title: str,
 
 
 def picture(group: Sequence[Example], side: int = SIDE) -> Image.Image:
-    """The images of a scene side by side in a square of `side` pixels, with the boxes of its first example."""
-    images, wide = group[0].images, side // max(1, len(group[0].images))
+    """What a scene shows (of videos, frames) side by side in a square of `side` pixels, with its first boxes."""
+    opened = [(number, shown) for number, path in enumerate(group[0].images) for shown in pictures(path)]
+    wide = side // max(1, len(opened))
     result = Image.new("RGB", (side, side), "white")
     pen = ImageDraw.Draw(result)
-    for number, path in enumerate(images):
-        with Image.open(path) as opened:
-            source = opened.convert("RGB")
+    for place, (number, source) in enumerate(opened):
         scale = min(wide / source.width, side / source.height)
         shown = source.resize((max(1, round(source.width * scale)), max(1, round(source.height * scale))))
-        left, top = number * wide + (wide - shown.width) // 2, (side - shown.height) // 2
+        left, top = place * wide + (wide - shown.width) // 2, (side - shown.height) // 2
         result.paste(shown, (left, top))
-        for place, box in enumerate(b for b in group[0].boxes if b.image == number):
+        for colour, box in enumerate(b for b in group[0].boxes if b.image == number):
             x, y, right, bottom = (scale * c for c in box.xyxy)
             corners = left + x, top + y, max(left + right, left + x + 1), max(top + bottom, top + y + 1)
-            pen.rectangle(corners, outline=HUES[place % len(HUES)])
+            pen.rectangle(corners, outline=HUES[colour % len(HUES)])
     return result
 
 

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from foveal.core.errors import InputError
 from foveal.core.example import FEATURES, Example
 from foveal.data.format import Checker, encode
+from foveal.data.media import markers
 
 
 def read_shard(path: str | os.PathLike[str]) -> Iterator[Example]:
@@ -96,6 +97,8 @@ def write_shard(path: str | os.PathLike[str], examples: Iterable[Example]) -> in
 def _check_pictures(one: Example, where: str) -> None:
     if one.features or any(str(name).endswith(FEATURES) for name in one.images):
         raise InputError(f"{where}: a shard holds no files of region features; keep these beside a .jsonl file")
+    if "video" in markers(one.messages):
+        raise InputError(f"{where}: a shard holds no videos; keep these beside a .jsonl file")
 
 
 def _bytes(image: Path) -> bytes:

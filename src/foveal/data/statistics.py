@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from foveal.core.example import Example
+from foveal.core.example import Example, is_film
 from foveal.data.format import image_size, said
 
 
@@ -33,6 +33,7 @@ def summary(examples: Iterable[Example]) -> dict[str, Any]:
         "examples": sum(row["count"] for row in kinds.values()),
         "scenes": len(scenes),
         "images": len(images),
+        **({"videos": films} if (films := sum(map(is_film, images))) else {}),
         "sizes": sizes(images),
         "kinds": kinds,
     }

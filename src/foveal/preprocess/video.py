@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from foveal.core.errors import InputError
-from foveal.core.example import VIDEOS
+from foveal.core.example import VIDEOS, is_film
 from foveal.core.types import Grid, Pixels
 from foveal.preprocess import video_files
 from foveal.preprocess.image import image_size
@@ -90,9 +90,7 @@ def chosen(seconds: Sequence[float], frames: Frames) -> tuple[int, ...]:
 
 def is_video(source: Any) -> bool:
     """Whether an image of an example is a video: one that is opened, a directory, or a file of such a name."""
-    if not isinstance(source, str | Path):
-        return isinstance(source, Video)
-    return str(source).lower().endswith(VIDEOS) or Path(source).is_dir()
+    return is_film(source) if isinstance(source, str | Path) else isinstance(source, Video)
 
 
 def times(source: Any, rate: float = 1.0) -> tuple[float, ...]:

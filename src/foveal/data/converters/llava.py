@@ -1,14 +1,16 @@
-"""LLaVA instruction data: a JSON list of conversations between human and gpt, images marked by `<image>`."""
+"""LLaVA instruction data: a JSON list of conversations between human and gpt, images and videos marked in the text."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
 from foveal.data.convert import get, load
+from foveal.data.media import KINDS, shown
 
-MARKER = "<image>"
+MARKER, MARKERS = "<image>", {"<image>": "image", "<video>": "video"}
 SPEAKERS = {"human": "user", "gpt": "assistant", "system": "system"}
 
 
@@ -19,25 +21,38 @@ def examples(source: Path, images: Path | None) -> Iterator[Example]:
         raise InputError(f"{source} holds a {type(rows).__name__}; LLaVA data are a list of conversations")
     for number, row in enumerate(rows):
         where = f"{source}: row {number}"
-        names = row.get("image") or [] if isinstance(row, dict) else []
-        messages = tuple(message(turn, where) for turn in get(row, "conversations", where))
+        turns = get(row, "conversations", where)
+        media = {kind: listed(folder, row.get(kind)) for kind in KINDS}
+        messages = tuple(message(turn, where, markers(media)) for turn in turns)
         yield Example(
             id=str(row.get("id", number)),
-            images=tuple(folder / name for name in ([names] if isinstance(names, str) else names)),
+            images=shown(messages, media, where),
             messages=messages,
             meta={"kind": "conversation"},
         )
 
 
-def message(turn: Any, where: str) -> dict[str, Any]:
-    """One turn of a conversation as a chat message, its image markers in their places."""
+def listed(folder: Path, names: str | list[str] | None) -> tuple[Path, ...]:
+    """Files by one name, by several or by none."""
+    return tuple(folder / name for name in ([names] if isinstance(names, str) else names or ()))
+
+
+def markers(media: Mapping[str, tuple[Path, ...]]) -> dict[str, str]:
+    """What each word shows: where there are videos alone, they may be marked as images are."""
+    if not media["video"]:
+        return {MARKER: "image"}
+    return MARKERS if media["image"] else dict.fromkeys(MARKERS, "video")
+
+
+def message(turn: Any, where: str, marks: Mapping[str, str]) -> dict[str, Any]:
+    """One turn of a conversation as a chat message, its markers in their places."""
     speaker = get(turn, "from", where)
     if speaker not in SPEAKERS:
         raise InputError(f"{where}: {unknown('speaker', str(speaker), SPEAKERS)}")
     content: list[dict[str, Any]] = []
-    for number, text in enumerate(get(turn, "value", where).split(MARKER)):
-        if number:
-            content.append({"type": "image"})
-        if text.strip():
+    for text in re.split(f"({'|'.join(marks)})", get(turn, "value", where)):
+        if text in marks:
+            content.append({"type": marks[text]})
+        elif text.strip():
             content.append({"type": "text", "text": text.strip("\n")})
     return {"role": SPEAKERS[speaker], "content": content}
