@@ -13,6 +13,7 @@ from foveal.weights import (
     chameleon,
     decoder,
     idefics2,
+    instructblip,
     llava,
     lxmert,
     open_flamingo,
@@ -26,7 +27,7 @@ from foveal.weights import (
 from foveal.weights.huggingface import HuggingFaceCausal
 
 _FAMILIES = (
-    *(llava, blip2, idefics2, open_flamingo, chameleon, decoder, opt),
+    *(llava, blip2, instructblip, idefics2, open_flamingo, chameleon, decoder, opt),
     *(vision_towers, visualbert, vilt, lxmert, vilbert, pix2seq, beit3),
 )
 # Origins other than Hugging Face, by the name that a user may give.
