@@ -152,3 +152,13 @@ def test_axes_of_length_one_go_and_come_back():
     assert (ours["queries"].shape, ours["a.norm"].shape) == ((4, 3), (1, 2))
     assert all(torch.equal(weight, theirs[name]) for name, weight in renaming.to_theirs(ours).items())
     assert renaming.to_ours({"query_tokens": torch.randn(2, 4, 3)})["queries"].shape == (2, 4, 3)
+
+
+def test_rows_of_one_weight_under_two_names():
+    renaming = Renaming([("table", "words")], parted={"words": (3, "more")})
+    theirs = {"words": torch.arange(6.0).view(3, 2), "more": torch.full((1, 2), 9.0)}
+    ours = renaming.to_ours(theirs)
+    assert ours["table"].tolist() == [[0, 1], [2, 3], [4, 5], [9, 9]]
+    back = renaming.to_theirs(ours)
+    assert back.keys() == theirs.keys() and all(torch.equal(back[name], theirs[name]) for name in theirs)
+    assert renaming.read({**theirs, "more": torch.zeros(1, 3)})[1] == ["more"]

@@ -91,25 +91,28 @@ def flow(
     keep_hidden: bool = False,
     only: Int[Tensor, "B Q"] | None = None,
 ) -> tuple[Stream, list[Tensor]]:
-    """The stream after the last layer, and the input of every layer where these are kept.
+    """The stream after the last layer, and where states are kept, what enters the first layer and what each but the
+    last says.
 
     With `only`, the last layer speaks at these places alone.
     """
     stream, states = language.enter(stream), []
     for i, layer in enumerate(language.layers):
         stream, entered = _fused(fusion, i, stream)
-        states += [*entered, stream.hidden] if keep_hidden else []
+        states += entered if keep_hidden else []
         last = only is not None and i + 1 == language.depth
         stream = layer.only(stream, only) if last else layer(stream)  # type: ignore[operator]
     stream, entered = _fused(fusion, language.depth, stream)
-    return stream, [*states, *entered] if keep_hidden else states
+    return stream, [*states, *entered[:-1]] if keep_hidden else states
 
 
 def _fused(fusion: Fusion, index: int, stream: Stream) -> tuple[Stream, list[Tensor]]:
-    """The stream before this layer, and what entered the fusion's own layer there, where such count among the others."""
+    """The stream before this layer, and the states to keep: two where the fusion counts its own layers among others."""
     before = stream.hidden
     stream = fusion.at_layer(index, stream)
-    return stream, [before] if getattr(fusion, "counted", False) and stream.hidden is not before else []
+    if getattr(fusion, "counted", False) and stream.hidden is not before:
+        return stream, [before, stream.hidden]
+    return stream, [before if index else stream.hidden]
 
 
 def sight(config: ModelConfig, *, width: int, fusion: Fusion) -> tuple[VisionEncoder | None, Connector | None]:

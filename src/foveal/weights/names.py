@@ -45,12 +45,19 @@ def _joined(prefixes: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, 
 class Renaming:
     """Two-way renaming of state dicts by rules; reads every accepted spelling, writes the canonical one.
 
-    Their weights of the names in `leading` have so many axes of length 1 before those of ours.
+    Their weights of the names in `leading` have so many axes of length 1 before those of ours. Of those in `parted`
+    all rows from a number on stand under another name of theirs.
     """
 
-    def __init__(self, rules: Iterable[Rule], *, leading: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        rules: Iterable[Rule],
+        *,
+        leading: Mapping[str, int] | None = None,
+        parted: Mapping[str, tuple[int, str]] | None = None,
+    ) -> None:
         self.rules = [_compiled(rule) for rule in rules]
-        self.leading = dict(leading or {})
+        self.leading, self.parted = dict(leading or {}), dict(parted or {})
 
     def to_ours(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Their state dict in our names; raises InputError for a name without a rule or given in two spellings."""
@@ -64,7 +71,7 @@ class Renaming:
         ours: dict[str, Tensor] = {}
         came_from: dict[str, str] = {}
         strange = []
-        for name, weight in state.items():
+        for name, weight in self._joined(state).items():
             targets = self._targets(name)
             if targets is None:
                 strange.append(name)
@@ -94,12 +101,22 @@ class Renaming:
             theirs[source] = weight[(None,) * self.leading.get(source, 0)] if source in self.leading else weight
         if strange:
             raise InputError(f"no rule for {_listed(strange)}; such a model has no place in their format")
+        for name, (rows, rest) in self.parted.items():
+            if name in theirs:
+                theirs[name], theirs[rest] = theirs[name][:rows], theirs[name][rows:]
         return theirs
 
     def spell(self, name: str) -> str:
         """Their canonical name for one of ours (ours where no rule knows it), as messages want it."""
         found = self._source(name)
         return found[0] if found else name
+
+    def _joined(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        joined = dict(state)
+        for name, (_, rest) in self.parted.items():
+            if name in joined and rest in joined and joined[name].shape[1:] == joined[rest].shape[1:]:
+                joined[name] = torch.cat([joined[name], joined.pop(rest)])
+        return joined
 
     def _bare(self, name: str, weight: Tensor) -> Tensor:
         axes = self.leading.get(name, 0)
