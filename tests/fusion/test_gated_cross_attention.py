@@ -356,3 +356,16 @@ def test_closed_gates_learn_first_and_let_nothing_through_to_sight():
     assert not visual.features.grad.any()
     learned = {name for name, weight in model.fusion.named_parameters() if weight.grad.abs().sum() > 0}
     assert learned == {name for name, _ in model.fusion.named_parameters() if "_gate" in name}
+
+
+def test_blocks_may_count_among_the_layers_whose_states_are_kept():
+    visual = images(2, 3)
+    batch = batch_of([[7, -1, 5, 4], [-2, 3, 2, 1]], visual)
+    counted, plain = (model_of(layers=(0, 2, 3), counted=counts) for counts in (True, False))
+    with torch.no_grad():
+        every, some = (model(batch, keep_hidden=True).hidden_states for model in (counted, plain))
+    assert len(every) == 3 + 3 + 1 and len(some) == 3 + 1
+    for state, place in zip(some, (1, 2, 4, 6), strict=True):
+        assert torch.equal(state, every[place])
+    assert torch.equal(every[0], counted.language.embedding(batch.input_ids))
+    assert not torch.equal(every[3], every[4])

@@ -29,7 +29,8 @@ class Config:
     A `gate` scales what a block adds by the tangens hyperbolicus of one number, of one for each channel, or not at
     all; it begins at `start`. Text `looks` at the last image before it or at all of them. Text that is `blind`,
     before any image, finds nothing, the mean of all its row's tokens, or looks at all; `feed_blind` feeds it too.
-    `width_of_sight` is that of the images' tokens (None: that of the words).
+    `width_of_sight` is that of the images' tokens (None: that of the words). With `counted`, blocks are layers among
+    the others where states are kept (Llama 3.2 Vision).
     """
 
     every: int = 1
@@ -50,6 +51,7 @@ class Config:
     looks: Literal["last", "all"] = "last"
     blind: Blind = "nothing"
     feed_blind: bool = True
+    counted: bool = False
 
 
 class GatedBlock(nn.Module):
@@ -125,8 +127,10 @@ class GatedCrossAttention(nn.Module):
         looks: Literal["last", "all"] = "last",
         blind: Blind = "nothing",
         feed_blind: bool = True,
+        counted: bool = False,
     ) -> None:
         super().__init__()
+        self.counted = counted
         self.apart, self.last, self.blind, self.feed_blind = width_of_sight or width, looks == "last", blind, feed_blind
         make, feed = norms(norm, eps=eps), GatedFeedForward if feed_gated else FeedForward
         inner = 4 * width if inner is None else inner
