@@ -16,6 +16,7 @@ from foveal.weights import (
     instructblip,
     llava,
     lxmert,
+    mllama,
     open_flamingo,
     opt,
     pix2seq,
@@ -27,7 +28,7 @@ from foveal.weights import (
 from foveal.weights.huggingface import HuggingFaceCausal
 
 _FAMILIES = (
-    *(llava, blip2, instructblip, idefics2, open_flamingo, chameleon, decoder, opt),
+    *(llava, blip2, instructblip, idefics2, mllama, open_flamingo, chameleon, decoder, opt),
     *(vision_towers, visualbert, vilt, lxmert, vilbert, pix2seq, beit3),
 )
 # Origins other than Hugging Face, by the name that a user may give.
