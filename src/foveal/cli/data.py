@@ -77,6 +77,35 @@ def portraits(
 
 
 @app.command()
+def motion(
+    out: Path = typer.Argument(help="The directory to make."),
+    count: int = typer.Option(1000, "--count", help="Videos in train, val and test (80/10/10)."),
+    seed: int = typer.Option(0, "--seed", help="The same seed gives the same bytes."),
+    size: int = typer.Option(256, "--size", help="The side of a frame, in pixels."),
+    frames: int = typer.Option(2, "--frames", help="Frames of a video."),
+    drawings: int = typer.Option(60, "--drawings", help="How many different drawings are in use."),
+    workers: int = typer.Option(0, "--workers", help="Processes; 0 is one for each core.", show_default=False),
+    force: bool = typer.Option(False, "--force", help="Replace an older data set at OUT."),
+    as_json: bool = JSON,
+) -> None:
+    """Make videos of drawings, one of which moves, with questions on what moved and where to."""
+    from foveal.cli._show import bar, console, print_json, table
+    from foveal.data.generate import cores
+    from foveal.data.motion import MotionConfig, write_motion
+
+    config = MotionConfig(seed=seed, size=size, frames=frames, drawings=drawings)
+    at = console(quiet=as_json)
+    with bar(at, "videos", count) as advance:
+        made = write_motion(out, config, count=count, workers=workers or cores(), force=force, progress=advance)
+    if as_json:
+        row = {"out": str(out), "videos": made.scenes, "examples": made.examples, "seconds": round(made.seconds, 3)}
+        print_json(row | {"videos_per_second": round(made.rate, 1)})
+        return
+    lines = [[split, f"{made.scenes[split]:,}", f"{made.examples[split]:,}"] for split in made.scenes]
+    at.print(table(["split", "videos", "examples"], lines))
+
+
+@app.command()
 def inspect(
     path: Path = typer.Argument(help="A data set's directory, or one .jsonl file."),
     as_json: bool = JSON,

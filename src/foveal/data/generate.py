@@ -9,7 +9,7 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +29,8 @@ CODECS = {"jpeg": ".jpg", "png": ".png"}
 MARK = "dataset.json"  # what tells a data set from any other directory
 SHARED = ".drawings"  # where the processes of one run exchange renderings; gone when the data set is whole
 CHUNK = 16  # scenes that a process makes at a time
+Chunk = tuple[list[tuple[str, int, str]], float]  # split, number of lines and lines of each; processor seconds
+Make = Callable[[str, str, Any], Chunk]  # of a folder, a codec and a piece of work
 DESCRIBE = ("Describe the picture.", "What is in the picture?", "What does the picture show?")
 
 
@@ -79,12 +81,11 @@ def _about(question: Question) -> dict[str, Any]:
     return told | ({"choices": list(question.choices)} if question.choices else {})
 
 
-def make_chunk(
-    config: SceneConfig, folder: str, codec: str, task: tuple[bool, int, int]
-) -> tuple[list[tuple[str, int, str]], float]:
+def make_chunk(config: SceneConfig, folder: str, codec: str, task: tuple[bool, int, int]) -> Chunk:
     """Write the images of some scenes; returns split, number of lines and lines of each, and processor seconds."""
     pairs, first, last = task
     start, scenes, made = time.process_time(), Scenes(config, pairs=pairs), []
+    os.makedirs(os.path.join(folder, "images"), exist_ok=True)
     for index in range(first, last):
         scene = scenes[index]
         image = f"images/{scene.id}{CODECS[codec]}"
@@ -153,18 +154,38 @@ def write_scenes(
     """
     if count < 1:
         raise InputError(f"{count} scenes asked for; give --count 1 or more")
+    make = functools.partial(make_chunk, config)
+    about = {"made_by": "foveal data scenes", "count": count, "config": dump(config)}
+    work = tasks(count, config)
+    return write_set(out, make, work, about=about, workers=workers, codec=codec, force=force, progress=progress)
+
+
+def write_set(
+    out: str | os.PathLike[str],
+    make: Make,
+    work: Sequence[Any],
+    *,
+    about: dict[str, Any],
+    splits: Sequence[str] = SPLITS,
+    workers: int = 1,
+    codec: str = "jpeg",
+    force: bool = False,
+    progress: Callable[[int], None] = lambda scenes: None,
+) -> Summary:
+    """Write what is made of each piece of work to the directory `out`; the same bytes for any `workers`.
+
+    `about` says what the data are. Raises InputError for bad arguments.
+    """
     if workers < 1:
         raise InputError(f"{workers} workers asked for; give 1 or more")
     if codec not in CODECS:
         raise unknown("image format", codec, CODECS)
     start, scenes, examples, cpu = time.perf_counter(), Counter(), Counter(), 0.0
     with whole_directory(Path(out), force=force) as folder:
-        (folder / "images").mkdir()
         (folder / SHARED).mkdir()
-        files = {split: open(folder / f"{split}.jsonl", "w", encoding="utf-8") for split in SPLITS}  # noqa: SIM115
+        files = {split: open(folder / f"{split}.jsonl", "w", encoding="utf-8") for split in splits}  # noqa: SIM115
         try:
-            make = functools.partial(make_chunk, config, str(folder), codec)
-            for made, seconds in _chunks(make, count, config, workers, folder / SHARED):
+            for made, seconds in _chunks(functools.partial(make, str(folder), codec), work, workers, folder / SHARED):
                 cpu += seconds
                 for split, number, lines in made:
                     files[split].write(lines)
@@ -176,11 +197,10 @@ def write_scenes(
                 file.close()
         shutil.rmtree(folder / SHARED)
         (folder / "ATTRIBUTION.txt").write_text(ATTRIBUTION + "\n")
-        about = {"made_by": "foveal data scenes", "count": count, "config": dump(config), "attribution": ATTRIBUTION}
-        (folder / MARK).write_text(json.dumps(about, indent=1) + "\n")
+        (folder / MARK).write_text(json.dumps({**about, "attribution": ATTRIBUTION}, indent=1) + "\n")
     return Summary(
-        scenes={s: scenes[s] for s in SPLITS},
-        examples={s: examples[s] for s in SPLITS},
+        scenes={s: scenes[s] for s in splits},
+        examples={s: examples[s] for s in splits},
         seconds=time.perf_counter() - start,
         cpu_seconds=cpu,
     )
@@ -192,21 +212,15 @@ def start_worker(shared: Path) -> None:
     share(shared)
 
 
-def _chunks(
-    make: Callable[[tuple[bool, int, int]], tuple[list[tuple[str, int, str]], float]],
-    count: int,
-    config: SceneConfig,
-    workers: int,
-    shared: Path,
-) -> Iterator[tuple[list[tuple[str, int, str]], float]]:
+def _chunks(make: Callable[[Any], Chunk], work: Sequence[Any], workers: int, shared: Path) -> Iterator[Chunk]:
     if workers == 1:
-        yield from map(make, tasks(count, config))
+        yield from map(make, work)
         return
     # Spawned, not forked: the caller may run threads (a progress bar does).
     pool = ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=start_worker, initargs=(shared,)
     )
     try:
-        yield from pool.map(make, tasks(count, config))
+        yield from pool.map(make, work)
     finally:
         pool.shutdown(cancel_futures=True)

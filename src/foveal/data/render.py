@@ -11,12 +11,17 @@ def render(layout: Layout) -> Image.Image:
     """The scene as an RGB picture of its canvas's size."""
     picture = paint(layout.background, layout.width, layout.height)
     for item in layout.drawings:
-        left, top, right, bottom = item.xyxy
-        drawing = scaled(item.name, right - left, bottom - top)
-        picture.paste(drawing, (left, top), drawing)
+        draw(picture, item)
     for item in layout.words:
         write(picture, item)
     return picture
+
+
+def draw(picture: Image.Image, item: Item) -> None:
+    """Lay a drawing into its box."""
+    left, top, right, bottom = item.xyxy
+    drawing = scaled(item.name, right - left, bottom - top)
+    picture.paste(drawing, (left, top), drawing)
 
 
 def write(picture: Image.Image, word: Item) -> None:
