@@ -110,13 +110,13 @@ def _batches(
     make = partial(processor.training, plan=model.plan)
     with tempfile.TemporaryDirectory() as folder:  # a picture is seen once, whatever is said about it
         kept = partial(_kept, Path(folder), images, device=device, progress=progress)
-        visual = None if model.vision is None else kept("encoder", model.vision, processor.transform.pixels)
+        visual = None if model.vision is None else kept("encoder", model.vision, processor.pixels)
         told = partial(_told, kept)
         known = _classes.of(loaded.about.get("classes"), processor, model.plan, see=told)
         for start in range(0, len(examples), size):
             some = examples[start : start + size]
             made = partial(make, some, seed=(start,))
-            shown = visual or processor.transform.pixels
+            shown = visual or processor.pixels
             batch = made(visual=visual) if known is None else _classes.told(made, shown, known)
             yield batch.to(device)
 

@@ -8,7 +8,7 @@ model: {vision: {...}, connector: {...}, language: {...}, head: {...}}    # a co
 init: {vision: imagenet}      # weights to start from, by part; or {from: RUN}, which brings model and processor
 processor: {tokenizer: words, template: plain, image: {size: 256}}       # answers: 500 for one that chooses answers,
                               # choices: 4 for one that picks among those of each question
-data: {scenes: {size: 256}, count: 9000}                                  # or portraits, or {path: DIRECTORY}
+data: {scenes: {size: 256}, count: 9000}                                  # or portraits, motion, or {path: DIRECTORY}
 training: {stages: [{name: align, train: [connector], epochs: 1}, ...]}
 evaluation: {split: test}
 text_only: false              # true: the same run without images
@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveal.cli import _codes, _detection, _objectives, _regions
-from foveal.core.config import dump, override, parse
+from foveal.core.config import dump, later, override, parse
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
+from foveal.data.motion import MotionConfig
 from foveal.data.portraits import PortraitConfig
 from foveal.data.scenes import SceneConfig
 from foveal.training.config import TrainingConfig
@@ -38,7 +39,7 @@ _SIGHT = ("vision", "connector", "features")  # what a model without images lack
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The examples: starter scenes or portraits, made when they are first needed, or data sets by directory or file.
+    """The examples: starter scenes, portraits or videos, made when first needed, or data sets by directory or file.
 
     Of several data sets, each is a source by the name of its directory or file, and stages may choose among them.
     """
@@ -48,10 +49,13 @@ class DataConfig:
     count: int = 9000
     path: str | tuple[str, ...] | None = None
     split: str = "train"
+    motion: MotionConfig | None = later(None)
 
     def __post_init__(self) -> None:
-        if sum(given is not None for given in (self.scenes, self.portraits, self.path)) != 1:
-            raise InputError("a recipe's data are 'scenes' or 'portraits' (made here) or a 'path'; give one of them")
+        if sum(given is not None for given in (self.scenes, self.portraits, self.motion, self.path)) != 1:
+            raise InputError(
+                "a recipe's data are 'scenes', 'portraits' or 'motion' (made here) or a 'path'; give one of them"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +190,8 @@ def data_folder(recipe: Recipe, *, say: Any, bar: Any) -> Path:
     from foveal.training.processes import processes
     from foveal.weights.smollm2 import user_cache
 
-    kind, make = ("scenes", make_scenes) if recipe.data.scenes is not None else ("portraits", make_portraits)
+    makers = {"scenes": make_scenes, "portraits": make_portraits, "motion": make_motion}
+    kind, make = next(one for one in makers.items() if getattr(recipe.data, one[0]) is not None)
     described = json.dumps({kind: dump(getattr(recipe.data, kind)), "count": recipe.data.count}, sort_keys=True)
     folder = user_cache() / kind / hashlib.sha256(described.encode()).hexdigest()[:16]
     with processes(recipe.training.device).main_process_first():
@@ -215,6 +220,16 @@ def make_portraits(data: DataConfig, folder: Path, *, bar: Any) -> None:
     assert data.portraits is not None
     with bar("portraits", data.count) as advance:
         write_portraits(folder, data.portraits, count=data.count, force=True, progress=advance)
+
+
+def make_motion(data: DataConfig, folder: Path, *, bar: Any) -> None:
+    """Write a recipe's starter videos to a directory, by a process for each core."""
+    from foveal.data.generate import cores
+    from foveal.data.motion import write_motion
+
+    assert data.motion is not None
+    with bar("videos", data.count) as advance:
+        write_motion(folder, data.motion, count=data.count, workers=cores(), force=True, progress=advance)
 
 
 def examples(recipe: Recipe, folder: Path) -> list[Example]:

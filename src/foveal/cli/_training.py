@@ -128,7 +128,7 @@ class Batches:
             )
             if classes is None:
                 return make(visual=visual)
-            return _classes.told(make, visual or processor.transform.pixels, classes)
+            return _classes.told(make, visual or processor.pixels, classes)
 
         return collate
 
@@ -151,9 +151,10 @@ class Batches:
         spec: Any = model.config.vision
         encoder: Any = model.vision
         described = {"vision": [spec.name, dump(spec.settings)], "image": dump(processor.transform)}
+        described |= {} if processor.config.video is None else {"video": dump(processor.config.video)}
         fold = getattr(module("vision", spec.name), "fold", None)
         call = encoder if fold is None else fold(encoder).eval()
-        return self._stored(encoder, call, wanted, described, look=processor.transform.pixels)
+        return self._stored(encoder, call, wanted, described, look=processor.pixels)
 
     def _find(self, processor: "Processor") -> None:
         """Have proposals found in every picture of the data now, those that are not known yet."""
