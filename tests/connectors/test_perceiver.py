@@ -5,7 +5,9 @@ import torch
 
 from foveal.connectors.perceiver import Perceiver, of_frames
 from foveal.core.errors import InputError
-from foveal.core.types import Layout, VisualTokens
+from foveal.core.types import Batch, Layout, VisualTokens
+from foveal.models.causal import assemble
+from foveal.models.config import ModelConfig
 from foveal.weights.names import Renaming, load_strict
 from foveal.weights.open_flamingo import perceiver_rules
 
@@ -108,6 +110,29 @@ def test_eight_learned_frames_serve_thirty():
     torch.testing.assert_close(long[:, 0], torch.linspace(0, 7, 30))
     assert short[:, 0].tolist() == [0, 1, 2, 3, 4]
     assert of_frames(table[:1], video(3)).tolist() == [[0, 0]] * 6
+
+
+def test_places_and_norms_are_told_of_tokens_as_they_come():
+    visual = tokens((2, 2))
+    turned = replace(visual, features=visual.features.flip(0))
+    placed = perceiver(places=2, norm_in=True)
+    assert (placed(visual).features - placed(turned).features).abs().max() > 1e-3
+    torch.testing.assert_close(
+        placed(visual).features, placed(visual.with_features(visual.features * 9 + 1)).features, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_a_model_numbers_the_images_of_each_row():
+    parts = {"features": 8, "connector": {"name": "perceiver", **SMALL, "images": 2}, "fusion": "gated_cross_attention"}
+    torch.manual_seed(0)
+    model = assemble(ModelConfig.parse({**parts, "language": {"name": "decoder", "vocabulary": 9, "width": 8}}))
+    visual, ids = tokens((1, 2), (1, 2), (1, 2)), torch.ones(2, 3, dtype=torch.long)
+    batch = Batch(
+        input_ids=ids, valid=ids > 0, prompt=ids > 0, image_slot=ids * -1, visual=visual, owner=torch.tensor([0, 1, 0])
+    )
+    told = model.connector(replace(visual, number=torch.tensor([0, 0, 0, 0, 1, 1])))
+    assert torch.equal(model.see(batch).features, told.features)
+    assert not torch.equal(told.features, model.connector(visual).features)
 
 
 def test_images_of_a_row_are_told_apart():

@@ -15,6 +15,7 @@ from foveal.layers.mlp import FeedForward, GatedFeedForward
 from foveal.layers.norms import NormKind, norms
 from foveal.layers.numbers import DEVIATION
 from foveal.layers.perceiver import PerceiverLayer, Resampler
+from foveal.layers.shown import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,8 @@ class Config:
     `qk_norm` norms each query and key head as `norm` says. A linear map comes first where widths differ, or a gated
     feed-forward of the inner width `entry` (IDEFICS-2, 2405.02246). Learned vectors tell tokens apart by their frame,
     `frames` of them, between which a longer video finds its own, and by the number of their image in its row, one of
-    `images` (0: none do, as in OpenFlamingo).
+    `images` (0: none do, as in OpenFlamingo). `places` octaves tell where a token's box lies (0: the encoder tells).
+    With `norm_in` tokens are normed as they come.
     """
 
     latents: int = 64
@@ -42,6 +44,8 @@ class Config:
     entry: int = 0
     frames: int = 0
     images: int = 0
+    places: int = 0
+    norm_in: bool = False
 
 
 class Perceiver(nn.Module):
@@ -69,9 +73,12 @@ class Perceiver(nn.Module):
         entry: int = 0,
         frames: int = 0,
         images: int = 0,
+        places: int = 0,
+        norm_in: bool = False,
     ) -> None:
         super().__init__()
         self.count, self.counts_images, width = latents, images > 0, width_out
+        self.shown = Shown(width=width_in, places=places, norm=norm_in)
         self.map = Linear(width_in, width) if width_in != width else None
         if entry:
             self.map = GatedFeedForward(width=width_in, inner=entry, activation=activation, out=width)
@@ -92,7 +99,7 @@ class Perceiver(nn.Module):
             norm=make(width),
         )
         self.frames, self.images = (
-            nn.Parameter(nn.init.normal_(torch.empty(count, width), std=DEVIATION)) if count else None
+            nn.Parameter(nn.init.normal_(torch.empty(count, width_in), std=DEVIATION)) if count else None
             for count in (frames, images)
         )
 
@@ -102,13 +109,14 @@ class Perceiver(nn.Module):
         return Layout(counts=(self.count,) * images, grids=(None,) * images)
 
     def forward(self, visual: VisualTokens) -> VisualTokens:
-        """Map, tell frames and images apart, and gather image by image."""
-        features = visual.features if self.map is None else self.map(visual.features)
+        """Tell frames, images and places, map, and gather image by image."""
+        features = visual.features
         if self.frames is not None:
             features = features + of_frames(self.frames, visual)
         if self.images is not None:
             features = features + _of_images(self.images, visual)
-        tokens, mask = by_image(features, visual.layout)
+        tokens, mask = self.shown(visual.with_features(features))
+        tokens = tokens if self.map is None else self.map(tokens)
         if visual.masked is not None:
             shown = by_image(visual.masked[:, None].float(), visual.layout)[0].mT[:, None] == 0
             mask = shown if mask is None else mask & shown
@@ -116,7 +124,7 @@ class Perceiver(nn.Module):
         return replace(made, mass=shares(visual, self.count))
 
 
-def of_frames(table: Float[Tensor, "F D"], visual: VisualTokens) -> Float[Tensor, "#S D"]:
+def of_frames(table: Float[Tensor, "F E"], visual: VisualTokens) -> Float[Tensor, "#S E"]:
     """The vector of each token's frame; videos of more than F frames stretch the table over theirs, linearly."""
     if visual.frame is None or visual.layout.frames is None:
         return table[:1]
@@ -128,7 +136,7 @@ def of_frames(table: Float[Tensor, "F D"], visual: VisualTokens) -> Float[Tensor
     return torch.lerp(table[low], table[(low + 1).clamp(max=last)], share)
 
 
-def _of_images(table: Float[Tensor, "N D"], visual: VisualTokens) -> Float[Tensor, "#S D"]:
+def _of_images(table: Float[Tensor, "N E"], visual: VisualTokens) -> Float[Tensor, "#S E"]:
     if visual.number is None:
         return table[:1]
     if not torch.compiler.is_compiling() and len(visual.number) and (most := int(visual.number.max()) + 1) > len(table):
