@@ -6,6 +6,8 @@ from safetensors.torch import save_file
 
 from foveal.core.errors import InputError
 from foveal.front import load
+from foveal.models.causal import empty
+from foveal.weights import idefics2
 from foveal.weights.files import read_checkpoint, write_json
 
 IMAGE, LATENTS = 98, 3
@@ -189,3 +191,24 @@ def test_what_cannot_be_read_is_told(tmp_path):
         InputError, match=r"text_config\.hidden_act is 'silu' but perceiver_config.hidden_act is 'gelu'"
     ):
         load(tmp_path)
+
+
+def test_the_released_config_makes_a_model_of_the_released_size():
+    """Old files name every part's type alike, and leave out what equals the defaults."""
+    import transformers as hf
+
+    tower = {"hidden_size": 1152, "image_size": 980, "intermediate_size": 4304, "patch_size": 14}
+    tower |= {"num_attention_heads": 16, "num_hidden_layers": 27}
+    text = {"model_type": "mistral", "vocab_size": 32003, "max_position_embeddings": 32768}
+    config = {
+        **{"model_type": "idefics2", "image_token_id": 32001, "perceiver_config": {"model_type": "idefics2"}},
+        **{"vision_config": {"model_type": "idefics2", **tower}, "text_config": text},
+    }
+    made = idefics2.model_config(config)
+    assert config["vision_config"]["model_type"] == "idefics2"
+    with torch.device("meta"):
+        theirs = hf.Idefics2ForConditionalGeneration(hf.Idefics2Config(vision_config=tower, text_config=text))
+    ours = empty(made).state_dict()
+    shapes = {name: weight.shape for name, weight in idefics2.renaming(config).to_theirs(ours).items()}
+    assert shapes == {name: weight.shape for name, weight in theirs.state_dict().items()}
+    assert sum(weight.numel() for weight in ours.values()) == 8_402_768_112

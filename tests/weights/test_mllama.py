@@ -6,6 +6,8 @@ from safetensors.torch import save_file
 
 from foveal.core.errors import InputError
 from foveal.front import load
+from foveal.models.causal import empty
+from foveal.weights import mllama
 from foveal.weights.files import read_checkpoint, write_json
 
 IMAGE, VOCABULARY = 99, 97
@@ -224,3 +226,22 @@ def test_what_cannot_be_loaded_is_told(tmp_path):
     reference(7, text={"cross_attention_layers": [1, 2]}).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"cross_attention_layers \[1, 2\] of 5 layers"):
         load(tmp_path)
+
+
+def test_the_released_config_makes_a_model_of_the_released_size():
+    """Old files scale rotary positions under another name, and leave out what equals the defaults."""
+    import transformers as hf
+
+    scaling = {**ROPE, "original_max_position_embeddings": 8192}
+    del scaling["rope_theta"]
+    text = {"model_type": "mllama_text_model", "rope_theta": 5e5, "rope_scaling": scaling}
+    config = {"model_type": "mllama", "text_config": text, "vision_config": {"image_size": 560}}
+    made = mllama.model_config(config)
+    assert made.language.settings.rope.scaling == "llama3" and made.language.settings.rope.original == 8192
+    assert made.language.settings.depth == 32 and made.fusion.settings.layers == (3, 7, 11, 15, 19, 23, 27, 31)
+    with torch.device("meta"):
+        theirs = hf.MllamaForConditionalGeneration(hf.MllamaConfig(vision_config={"image_size": 560}))
+    ours = empty(made).state_dict()
+    shapes = {name: weight.shape for name, weight in mllama.renaming(config).to_theirs(ours).items()}
+    assert shapes == {name: weight.shape for name, weight in theirs.state_dict().items()}
+    assert sum(weight.numel() for weight in ours.values()) == 10_670_220_835
