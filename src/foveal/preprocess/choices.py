@@ -1,7 +1,7 @@
 """Questions with choices: the conversation once for each of them, in rows that stand together."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -57,6 +57,12 @@ def conversations(example: Example) -> list[Example]:
     while asked and asked[-1].get("role") == "assistant":
         asked.pop()
     return [replace(example, messages=(*asked, {"role": "assistant", "content": choice})) for choice in example.choices]
+
+
+def each(example: Example, where: str, encode: Callable[[Example, str], Encoded]) -> Encoded:
+    """The example with its `rows`: what `encode` makes of the conversation with each of its choices."""
+    rows = [replace(encode(one, where), example=example) for one in conversations(example)]  # one example, not five
+    return replace(rows[0], rows=tuple(rows))
 
 
 def right(asked: Sequence[Encoded]) -> list[int]:

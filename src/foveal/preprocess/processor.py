@@ -132,7 +132,7 @@ class Processor:
         if self._classes and self.config.masking is None:
             return replace(self._asked(example, 0), example=example)
         if self.config.choices and self.config.masking is None:
-            return self._each(choices.counted(example, self.config.choices, where), where)
+            return choices.each(choices.counted(example, self.config.choices, where), where, self._whole)
         return self._whole(example, where)
 
     def prompt(
@@ -297,11 +297,7 @@ class Processor:
     def _offered(self, one: Asked, row: int) -> Encoded:
         one, where = self._question(one, row)
         known = choices.counted(one, self.config.choices, where) if one.choices else choices.offered(one, where)
-        return self._each(known, where)
-
-    def _each(self, example: Example, where: str) -> Encoded:
-        rows = tuple(self._whole(one, where) for one in choices.conversations(example))
-        return replace(rows[0], example=example, rows=rows)
+        return choices.each(known, where, self._whole)
 
     def _whole(self, example: Example, where: str) -> Encoded:
         turns = chat.turns(example, marker=self.config.marker, order=self.config.order, where=where)

@@ -56,7 +56,7 @@ class Run(nn.Module):
         return self.model(batch, **wanted)
 
     def generate(self, batch: Batch, *, max_new_tokens: int, **settings: Any) -> Int[Tensor, "B M"]:
-        """New tokens alone, stopping at the processor's stop tokens; or the places of the answers that it chooses."""
+        """New tokens alone, stopping at the processor's stop tokens; or what it chooses, as its processor reads it."""
         model = self._speaker()
         if isinstance(model, Masked):
             return choose(model, batch)
