@@ -22,9 +22,9 @@ Blind = Literal["nothing", "mean", "all"]
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Blocks stand before every `every`-th layer from layer `first` on (None: `every` - 1), or before the `layers`
-    named (the depth: after the last). Each has `heads` of `head_width` with `kv_heads` key heads (None: as many), and a
-    feed-forward of `inner` (None: 4 times the width, 0: none), gated with `feed_gated`.
+    """Blocks stand before every `every`-th layer, or before the `layers` named (the depth: after the last). Each has
+    `heads` of `head_width` with `kv_heads` key heads (None: as many), and a feed-forward of `inner` (None: 4 times the
+    width, 0: none), gated with `feed_gated`.
 
     A `gate` scales what a block adds by the tangens hyperbolicus of one number, of one for each channel, or not at
     all; it begins at `start`. Text `looks` at the last image before it or at all of them. Text that is `blind`,
@@ -34,7 +34,6 @@ class Config:
     """
 
     every: int = 1
-    first: int | None = None
     layers: tuple[int, ...] | None = None
     width_of_sight: int | None = None
     heads: int = 8
@@ -110,7 +109,6 @@ class GatedCrossAttention(nn.Module):
         width: int,
         depth: int,
         every: int = 1,
-        first: int | None = None,
         layers: tuple[int, ...] | None = None,
         width_of_sight: int | None = None,
         heads: int = 8,
@@ -149,7 +147,7 @@ class GatedCrossAttention(nn.Module):
                 feed_gate=gated() if inner else None,
             )
 
-        places = layers if layers is not None else range(every - 1 if first is None else first, depth, every)
+        places = layers if layers is not None else range(every - 1, depth, every)
         _check(places, depth=depth, every=every)
         self.blocks = nn.ModuleDict({str(layer): block() for layer in places})
 

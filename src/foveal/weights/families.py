@@ -13,6 +13,7 @@ from foveal.weights import (
     blip2_qformer,
     chameleon,
     decoder,
+    idefics,
     idefics2,
     instructblip,
     llava,
@@ -29,7 +30,7 @@ from foveal.weights import (
 from foveal.weights.huggingface import HuggingFaceCausal
 
 _FAMILIES = (
-    *(llava, blip2, blip2_qformer, instructblip, idefics2, mllama, open_flamingo, chameleon, decoder, opt),
+    *(llava, blip2, blip2_qformer, instructblip, idefics, idefics2, mllama, open_flamingo, chameleon, decoder, opt),
     *(vision_towers, visualbert, vilt, lxmert, vilbert, pix2seq, beit3),
 )
 # Origins other than Hugging Face, by the name that a user may give.
