@@ -179,6 +179,12 @@ def _from_huggingface(config: Mapping[str, Any]) -> ImageTransform:
     size = config.get("size", {"shortest_edge": 224} if clip else {"height": 224, "width": 224})
     size = {"shortest_edge": size} if isinstance(size, int) and clip else size
     size = {"height": size, "width": size} if isinstance(size, int) else size
+    if "longest_edge" in size or "max_image_tiles" in config:
+        wanted = "images of their own shape" if "longest_edge" in size else "tiles of an image"
+        raise InputError(
+            f"the preprocessor config ({kind}) makes {wanted}, and Foveal images of one size; call the model with what "
+            "the checkpoint's own processor returns"
+        )
     normal = config.get("do_normalize", True)
     common: dict[str, Any] = {
         "resample": _filter(config.get("resample", 3)),
