@@ -10,7 +10,7 @@ from foveal.core.errors import InputError
 from foveal.core.example import is_film
 from foveal.data.convert import convert
 from foveal.data.format import chat, encode, image_size, read
-from foveal.data.media import pictures
+from foveal.data.media import pictures, strip
 from foveal.data.preview import picture
 from foveal.data.shards import write_shard
 from foveal.data.statistics import summary
@@ -94,7 +94,8 @@ def test_a_video_is_counted_and_sized_by_its_frames(folder):
 
 def test_frames_are_pictured_side_by_side(folder):
     assert [one.getpixel((0, 0))[0] for one in pictures(folder / "one")] == [0, 80, 160]
-    assert len(pictures(folder / "a.png")) == 1
+    assert len(pictures(folder / "a.png")) == 1 and strip(folder / "a.png").size == (20, 16)
+    assert [strip(folder / "one").getpixel((12 * place, 0))[0] for place in range(3)] == [0, 80, 160]
     shown = np.asarray(picture(read(put(folder, row("video", videos=["one"]))), side=90))
     assert [shown[45, 15 + 30 * place, 0] for place in range(3)] == [0, 80, 160]
 

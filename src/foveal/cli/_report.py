@@ -95,10 +95,10 @@ def _mixed(asked: Sequence[Question], rows: Sequence[int], turn: int) -> list[in
 
 
 def _picture(asked: Sequence[Question], answers: Sequence[str], rows: Sequence[int]) -> Picture:
-    from foveal.preprocess.image import open_image
+    from foveal.data.media import strip
 
     example = asked[rows[0]].example
-    image = open_image(example.images[0])
+    image = strip(example.images[0])
     image.thumbnail((EDGE, EDGE))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=86, optimize=True)

@@ -8,12 +8,13 @@ import typer
 
 from foveal.cli import _sampling
 from foveal.core.errors import InputError
-from foveal.core.example import FEATURES
+from foveal.core.example import FEATURES, is_film
 
 
 def command(
     words: list[str] = typer.Argument(
-        metavar="IMAGE... PROMPT", help="Image files (- reads one from standard input), then the question."
+        metavar="IMAGE... PROMPT",
+        help="Images (- reads one from standard input) or videos (files, directories of frames), then the question.",
     ),
     run: Path | None = typer.Option(None, "--run", help="A run or checkpoint directory.", show_default="starter model"),
     max_new_tokens: int = typer.Option(32, "--max-new-tokens", help="The longest answer, in tokens."),
@@ -25,7 +26,7 @@ def command(
     seed: int = _sampling.SEED,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
-    """Ask a question about one or more pictures."""
+    """Ask a question about one or more pictures or videos."""
     import time
     from dataclasses import asdict
 
@@ -65,8 +66,10 @@ def split(words: list[str]) -> tuple[list[str], str]:
     import os
 
     *names, prompt = words
-    if prompt == "-" or os.path.isfile(prompt):  # unlike Path.is_file, it bears prompts too long for a file's name
-        raise InputError(f"the last argument is the question, and {prompt!r} is an image; add a question after it")
+    if prompt == "-" or os.path.exists(prompt):  # unlike Path.exists, it bears prompts too long for a file's name
+        raise InputError(
+            f"the last argument is the question, and {prompt!r} is an image or a video; add a question after it"
+        )
     if not prompt.strip():
         raise InputError("the question is empty; write what you want to know, such as 'What is in the picture?'")
     if names.count("-") > 1:
@@ -75,13 +78,17 @@ def split(words: list[str]) -> tuple[list[str], str]:
 
 
 def picture(name: str) -> Any:
-    """An opened image file, or the one on standard input, or a file of regions; InputError for what is none."""
+    """An opened image file, or the one on standard input, or the path of a video or of regions; InputError for none."""
     import sys
 
     from foveal.preprocess.image import open_image
+    from foveal.preprocess.video import times
 
     if name == "-":
         return open_image(sys.stdin.buffer.read(), name="standard input")
+    if is_film(name):
+        times(name)
+        return Path(name)
     return Path(name) if name.endswith(FEATURES) else open_image(Path(name))
 
 

@@ -65,6 +65,17 @@ def frame_size(path: str) -> tuple[int, int]:
     return width, height
 
 
+def strip(path: Any) -> Image.Image:
+    """The picture of an image file, or some frames of a video beside each other."""
+    some = pictures(path)
+    if len(some) == 1:
+        return some[0]
+    result = Image.new("RGB", (sum(one.width for one in some), max(one.height for one in some)), "white")
+    for place, one in enumerate(some):
+        result.paste(one, (sum(before.width for before in some[:place]), 0))
+    return result
+
+
 def pictures(path: Any, most: int = 4) -> list[Image.Image]:
     """What to show of an image file or a video: the picture, or some of its frames."""
     from foveal.preprocess.image import open_image
