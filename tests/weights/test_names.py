@@ -162,3 +162,15 @@ def test_rows_of_one_weight_under_two_names():
     back = renaming.to_theirs(ours)
     assert back.keys() == theirs.keys() and all(torch.equal(back[name], theirs[name]) for name in theirs)
     assert renaming.read({**theirs, "more": torch.zeros(1, 3)})[1] == ["more"]
+
+
+def test_what_their_format_lacks_is_zero_both_ways():
+    renaming = Renaming([("map.weight", "proj.weight")], lacking=["*.bias"])
+    module = nn.ModuleDict({"map": nn.Linear(3, 2, device="meta")})
+    given = {"proj.weight": torch.randn(2, 3, dtype=torch.float16)}
+    load_strict(module, given, "here", renaming=renaming)
+    state = module.state_dict()
+    assert state["map.bias"].tolist() == [0.0, 0.0] and state["map.bias"].dtype == torch.float16
+    assert renaming.to_theirs(state).keys() == given.keys()
+    with pytest.raises(InputError, match=r"map\.bias is not zero"):
+        renaming.to_theirs({**state, "map.bias": torch.ones(2)})

@@ -46,7 +46,8 @@ class Renaming:
     """Two-way renaming of state dicts by rules; reads every accepted spelling, writes the canonical one.
 
     Their weights of the names in `leading` have so many axes of length 1 before those of ours. Of those in `parted`
-    all rows from a number on stand under another name of theirs.
+    all rows from a number on stand under another name of theirs. Ours of the patterns `lacking` have no place there:
+    they are zero.
     """
 
     def __init__(
@@ -55,9 +56,11 @@ class Renaming:
         *,
         leading: Mapping[str, int] | None = None,
         parted: Mapping[str, tuple[int, str]] | None = None,
+        lacking: Iterable[str] = (),
     ) -> None:
         self.rules = [_compiled(rule) for rule in rules]
         self.leading, self.parted = dict(leading or {}), dict(parted or {})
+        self.lacking = [_Pattern(text) for text in lacking]
 
     def to_ours(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Their state dict in our names; raises InputError for a name without a rule or given in two spellings."""
@@ -87,6 +90,10 @@ class Renaming:
         theirs: dict[str, Tensor] = {}
         strange = []
         for name in state:
+            if self.lacks(name):
+                if state[name].any():
+                    raise InputError(f"{name} is not zero, and their format has no place for it; leave it untrained")
+                continue
             found = self._source(name)
             if found is None:
                 strange.append(name)
@@ -105,6 +112,10 @@ class Renaming:
             if name in theirs:
                 theirs[name], theirs[rest] = theirs[name][:rows], theirs[name][rows:]
         return theirs
+
+    def lacks(self, name: str) -> bool:
+        """Whether one of our weights has no place in their format, where it is zero."""
+        return any(pattern.match(name) is not None for pattern in self.lacking)
 
     def spell(self, name: str) -> str:
         """Their canonical name for one of ours (ours where no rule knows it), as messages want it."""
@@ -213,6 +224,10 @@ def load_strict(
     given, strange = (dict(state), []) if renaming is None else renaming.read(state)
     spell = renaming.spell if renaming is not None else str
     wanted = module.state_dict(keep_vars=True)
+    if renaming is not None:
+        kind = next((weight.dtype for weight in given.values() if weight.is_floating_point()), None)
+        lacked = [name for name in wanted if renaming.lacks(name)]
+        given |= {name: torch.zeros(wanted[name].shape, dtype=kind) for name in lacked}
     tied = _tied(wanted)
     faults = {
         "missing": [spell(names[0]) for names in tied if not any(name in given for name in names)],
