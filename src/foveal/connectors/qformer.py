@@ -68,7 +68,7 @@ class Qformer(nn.Module):
     ) -> None:
         super().__init__()
         self.shown = Shown(width=width_in, places=places, norm=norm)
-        self.queries = nn.Parameter(torch.randn(queries, width) * DEVIATION)
+        self.queries = nn.Parameter(nn.init.normal_(torch.empty(queries, width), std=DEVIATION))
         self.words = Words(vocabulary=vocabulary, context=context, width=width) if vocabulary else None
         self.stack = Stack(
             width=width, depth=depth, heads=heads, inner=inner or 4 * width, memory_width=width_in,

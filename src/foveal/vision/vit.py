@@ -25,8 +25,8 @@ class Config:
     """Settings of a tower; the defaults are CLIP-B/16 as LLaVA taps it.
 
     `layers` are the depths whose states are concatenated along features in this order: 0 is the input of the first
-    block, -1 the output of the last, with the norm that follows it only where `last_norm` says so. `levels` are
-    further depths, kept beside the features. `select` drops the first token by `default`, whether it is a class token
+    block, -1 the output of the last, with the norm that follows it (of `last_eps`; None: `eps`) only where `last_norm`
+    says so. `levels` are further depths, kept beside the features. `select` drops the first token by `default`, whether it is a class token
     or, in a tower without one, the first patch (as LLaVA of transformers does).
     """
 
@@ -47,6 +47,7 @@ class Config:
     select: Select = "default"
     levels: tuple[int, ...] = ()
     last_norm: bool = False
+    last_eps: float | None = None
 
 
 class AttentionPool(nn.Module):
@@ -55,7 +56,7 @@ class AttentionPool(nn.Module):
     def __init__(self, *, width: int, heads: int, inner: int, activation: str, eps: float) -> None:
         super().__init__()
         self.heads = heads
-        self.probe = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.probe = nn.Parameter(_small(1, 1, width))
         self.query, self.key, self.value, self.out = (Linear(width, width) for _ in range(4))
         self.norm = nn.LayerNorm(width, eps=eps)
         self.feed = FeedForward(width=width, inner=inner, activation=activation)
@@ -107,6 +108,7 @@ class Vit(nn.Module):
         select: Select = "default",
         levels: tuple[int, ...] = (),
         last_norm: bool = False,
+        last_eps: float | None = None,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -117,12 +119,12 @@ class Vit(nn.Module):
         self.width = width * len(self.taps)
         self.grid = (image_size // patch, image_size // patch)
         self.patches = nn.Conv2d(channels, width, patch, stride=patch, bias=patch_bias)
-        self.class_token = nn.Parameter(torch.randn(width) * 0.02) if class_token else None
-        self.positions = nn.Parameter(torch.randn(self.grid[0] * self.grid[1] + class_token, width) * 0.02)
+        self.class_token = nn.Parameter(_small(width)) if class_token else None
+        self.positions = nn.Parameter(_small(self.grid[0] * self.grid[1] + class_token, width))
         self.pre_norm = nn.LayerNorm(width, eps=eps) if pre_norm else nn.Identity()
         parts = {"width": width, "heads": heads, "inner": inner, "activation": activation, "eps": eps}
         self.blocks = nn.ModuleList(Block(**parts) for _ in range(depth))
-        self.post_norm = nn.LayerNorm(width, eps=eps)
+        self.post_norm = nn.LayerNorm(width, eps=eps if last_eps is None else last_eps)
         self.pool = AttentionPool(**parts) if pool else None
         self.apply(small_normal)
         self._freeze_unreached()
@@ -193,3 +195,7 @@ def _depths(setting: str, given: tuple[int, ...], depth: int) -> tuple[int, ...]
                 f"vit {setting} has {layer}, but the tower has {depth} blocks; give -{depth + 1} to {depth}"
             )
     return tuple(layer % (depth + 1) for layer in given)
+
+
+def _small(*shape: int) -> Tensor:
+    return nn.init.normal_(torch.empty(shape), std=0.02)
