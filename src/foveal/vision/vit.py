@@ -26,8 +26,8 @@ class Config:
 
     `layers` are the depths whose states are concatenated along features in this order: 0 is the input of the first
     block, -1 the output of the last, with the norm that follows it (of `last_eps`; None: `eps`) only where `last_norm`
-    says so. `levels` are further depths, kept beside the features. `select` drops the first token by `default`, whether it is a class token
-    or, in a tower without one, the first patch (as LLaVA of transformers does).
+    says so. `levels` are further depths, kept beside the features. `select` drops the first token by `default`, whether
+    it is a class token or, in a tower without one, the first patch (as LLaVA of transformers does).
     """
 
     width: int = 768

@@ -107,6 +107,6 @@ def image_token(config: Mapping[str, Any]) -> int:
     if (token := config.get("image_token_index", config.get("image_token_id"))) is None:
         raise InputError(
             "config.json names no image_token_index, as those written before transformers 4.46 do not; "
-            "add the id of the processor's <image> token"
+            "add the id of the token that stands for an image (50265 with OPT)"
         )
     return token

@@ -16,6 +16,7 @@ from foveal.weights import (
     idefics,
     idefics2,
     instructblip,
+    lavis,
     llava,
     lxmert,
     mllama,
@@ -30,11 +31,24 @@ from foveal.weights import (
 from foveal.weights.huggingface import HuggingFaceCausal
 
 _FAMILIES = (
-    *(llava, blip2, blip2_qformer, instructblip, idefics, idefics2, mllama, open_flamingo, chameleon, decoder, opt),
+    *(
+        llava,
+        blip2,
+        blip2_qformer,
+        instructblip,
+        lavis,
+        idefics,
+        idefics2,
+        mllama,
+        open_flamingo,
+        chameleon,
+        decoder,
+        opt,
+    ),
     *(vision_towers, visualbert, vilt, lxmert, vilbert, pix2seq, beit3),
 )
 # Origins other than Hugging Face, by the name that a user may give.
-FORMATS = {"pix2seq": pix2seq, "beit3": beit3, "vilbert": vilbert, "open_flamingo": open_flamingo}
+FORMATS = {"pix2seq": pix2seq, "beit3": beit3, "vilbert": vilbert, "open_flamingo": open_flamingo, "lavis": lavis}
 
 
 def family(config: Mapping[str, Any], where: str, *, format: str | None = None) -> ModuleType:

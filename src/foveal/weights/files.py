@@ -64,8 +64,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         beside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Every weight of one safetensors or pickled file; raises InputError where it is damaged or holds other things."""
+def read_weights(path: Path, *, key: str | None = None) -> dict[str, Tensor]:
+    """Every weight of one safetensors or pickled file, which may lie under a `key` there.
+
+    Raises InputError where it is damaged or holds other things.
+    """
     try:
         if path.suffix == ".safetensors":
             return _copied(path)
@@ -77,9 +80,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from None
     except pickle.UnpicklingError as error:
         raise InputError(f"{path} holds more than tensors ({_line(error)}); give a safetensors file") from None
+    if isinstance(state, dict) and isinstance(state.get(key), dict):
+        state = state[key]
     if not isinstance(state, dict) or not all(isinstance(weight, Tensor) for weight in state.values()):
         raise InputError(f"{path} is not a state dict of named tensors; save the model's state_dict() alone")
     return dict(state)
+
+
+def read_nested(path: Path, key: str, *, but: str = "") -> dict[str, Tensor]:
+    """Every weight of a file of pickled tensors, or of the one `.pth` in a directory `but` that of this name.
+
+    Some references save their state dict under a `key`, beside that of the optimiser. Where a directory has no such
+    file it is read as any other. Raises InputError as for others.
+    """
+    if path.is_dir():
+        found = [one for one in sorted(path.glob("*.pth")) if one.name != but]
+        if len(found) > 1:
+            raise InputError(f"{path} holds {len(found)} .pth files ({', '.join(map(str, found[:2]))}); leave one")
+        return read_nested(found[0], key) if found else read_checkpoint(path)
+    return read_weights(path, key=key)
 
 
 def _copied(path: Path) -> dict[str, Tensor]:
