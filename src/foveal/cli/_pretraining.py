@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 TASKS = {"words": "words", "regions": "regions", "matching": "foreign"}  # heads, and the masking that each wants
 PAIR = "pair"  # the head that tells which text belongs to which image
+WRITE = "write"  # the head that writes a text beside its image
+PAIRS = 500  # among so many, at most, a text is to find its image
 Told = Callable[[str, int], Any]
 
 
@@ -26,8 +28,9 @@ def pretraining(
     """For each task that the run has a head for: the mean loss and what needs no look at the example.
 
     `prior` is the loss of the frequencies of words, or of the mean of the regions, in these very examples. The
-    `accuracy` of pairs is the share of captions that rank their own image first among all, and of images their caption.
-    Raises InputError for a run that was not pretrained.
+    `accuracy` of pairs is the share of captions that rank their own image first among all, and of images their caption:
+    of 500 at most, and of `limit`. A run that reads pairs alone is scored on these in all its tasks. Raises InputError
+    for a run that was not pretrained.
     """
     from foveal.cli._runs import open_run
     from foveal.data.format import read
@@ -38,12 +41,14 @@ def pretraining(
     if not tasks and PAIR not in heads:
         names = ", ".join((*TASKS, PAIR))
         raise InputError(f"{run or 'starter'} has no head for {names}; it was not pretrained for these")
-    examples = _mixed(read(data, split=split), limit)
+    every = _mixed(read(data, split=split))
+    pairs = _captioned(every)[: min(limit or PAIRS, PAIRS)] if PAIR in heads else []
     found = _Found()
     if tasks:
-        for made in _batches(loaded, examples, tasks, batch, progress):
+        for made in _batches(loaded, pairs if WRITE in heads else every[:limit], tasks, batch, progress):
             _add(found, loaded.model, made, tasks)
-    pairs = _captioned(examples) if PAIR in heads else []
+    if WRITE in heads:
+        _write(found, loaded, pairs, batch, progress)
     return {**found.told(), **({PAIR: _retrieval(loaded, pairs, batch, progress)} if len(pairs) > 1 else {})}
 
 
@@ -87,11 +92,27 @@ def _nothing() -> Any:
     return Masking(words=0.0, regions=0.0, foreign=0.0)
 
 
-def _mixed(examples: Sequence[Example], limit: int | None) -> list[Example]:
+def _write(found: "_Found", loaded: Any, pairs: Sequence[Example], batch: int, progress: Told) -> None:
+    """Count what the model writes of one caption after the other: the next word, of those before it and the image."""
+    import torch
+
+    from foveal.training.objectives import next_token
+
+    model, device = loaded.model, next(loaded.model.parameters()).device
+    with torch.inference_mode(), progress(WRITE, len(pairs)) as advance:
+        for start in range(0, len(pairs), batch):
+            some = pairs[start : start + batch]
+            made = loaded.processor.training(some, plan=model.plan).to(device)
+            output = model(made, keep="labelled")
+            found.add(WRITE, next_token.score(output, made)[0], output.logits, output.labels)
+            advance(len(some))
+
+
+def _mixed(examples: Sequence[Example]) -> list[Example]:
     """In an order that puts different images beside each other; the same each time."""
     import numpy as np
 
-    order = np.random.default_rng(0).permutation(len(examples))[:limit]
+    order = np.random.default_rng(0).permutation(len(examples))
     return [examples[place] for place in order]
 
 
@@ -148,9 +169,16 @@ class _Found:
         self.regions: list[Any] = []
         self.target: Any = "feature"
 
+    def add(self, task: str, loss: Any, said: Any, right: Any) -> None:
+        """Count a batch's loss and what was `said`, `[N K]`, beside what is right."""
+        self.loss[task] += float(loss)
+        self.right[task] += int((said.argmax(-1) == right).sum())
+        self.count[task] += len(right)
+        self.classes[task].update(right.tolist())
+
     def told(self) -> dict[str, dict[str, float]]:
         """Means, and their priors."""
-        return {task: self._task(task) for task in TASKS if self.count[task]}
+        return {task: self._task(task) for task in (*TASKS, WRITE) if self.count[task]}
 
     def _task(self, task: str) -> dict[str, float]:
         count, loss = self.count[task], self.loss[task] / self.count[task]
@@ -200,10 +228,7 @@ def _add(found: _Found, model: Any, batch: "Batch", tasks: Sequence[str]) -> Non
             loss, *_ = matching.score(told["matching"], batch)
             scored["matching"] = loss, told["matching"], batch.targets["matching"]
         for task, (loss, said, right) in scored.items():
-            found.loss[task] += float(loss)
-            found.right[task] += int((said.argmax(-1) == right).sum())
-            found.count[task] += len(right)
-            found.classes[task].update(right.tolist())
+            found.add(task, loss, said, right)
         if seen is not None:
             loss, count, _ = masked_regions.score(told["regions"], batch, seen, target=found.target)
             found.loss["regions"] += float(loss)

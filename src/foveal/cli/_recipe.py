@@ -12,6 +12,7 @@ data: {scenes: {size: 256}, count: 9000}                                  # or p
 training: {stages: [{name: align, train: [connector], epochs: 1}, ...]}
 evaluation: {split: test}
 text_only: false              # true: the same run without images
+reference: {parts: [language], model: {...}}             # the model as large as its paper's, and what of it to count
 """
 
 import hashlib
@@ -67,6 +68,14 @@ class ProcessorRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The model as large as its paper's: components in the place of the recipe's, and the parts that are counted."""
+
+    parts: tuple[str, ...]
+    model: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One training run, as its YAML says."""
 
@@ -83,6 +92,7 @@ class Recipe:
     processor: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     text_only: bool = False
+    reference: Reference | None = None
 
     def identity(self) -> dict[str, Any]:
         """What a resumed run must share, beside its training settings."""

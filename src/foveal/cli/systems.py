@@ -18,7 +18,7 @@ def command(as_json: bool = typer.Option(False, "--json", help="Print one JSON l
         _show.print_json(rows)
         return
     console = _show.console()
-    heads = ["family", "system", "paper", "recipe", "vision", "parameters"]
+    heads = ["family", "system", "paper", "recipe", "vision", "parameters", "in its paper"]
     lines = [
         [
             entry["family"],
@@ -26,10 +26,12 @@ def command(as_json: bool = typer.Option(False, "--json", help="Print one JSON l
             entry["paper"],
             entry["recipe"],
             *_sizes(entry["parameters"], entry["vocabulary"]),
+            _millions(entry["reference"]) if entry["reference"] else "",
         ]
         for entry in rows
     ]
     console.print(_show.table(heads, lines, left=["system", "paper", "recipe"]))
+    console.print("in its paper: the parts that the recipe trains first, as large as there", style="dim")
     if any(entry["vocabulary"] is None for entry in rows):
         console.print("+ words: their embeddings, as many as the training data have words", style="dim")
     console.print("train one: foveal train RECIPE", style="dim")
@@ -58,7 +60,18 @@ def row(recipe: Any) -> dict[str, Any]:
         **header,
         "vocabulary": vocabulary,
         "parameters": {**counts, "all": sum(counts.values())},
+        "reference": None if recipe.reference is None else referred(recipe),
     }
+
+
+def referred(recipe: Any) -> int:
+    """How many parameters the counted parts have where the model is as large as its paper's."""
+    from foveal.models.assembly import empty
+    from foveal.models.config import ModelConfig
+
+    built = empty(ModelConfig.parse({**recipe.model, **recipe.reference.model}))
+    inside = tuple(f"{part}." for part in recipe.reference.parts)
+    return sum(weight.numel() for name, weight in built.named_parameters() if name.startswith(inside))
 
 
 def parameters(model: Mapping[str, Any], vocabulary: int) -> dict[str, int]:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from foveal.core.types import VisualTokens
+from foveal.layers.initial import small_normal
 from foveal.layers.masks import Sees, beside_queries
 from foveal.layers.qformer import Memory, Words
 from foveal.layers.qformer import Qformer as Stack
@@ -21,7 +23,8 @@ class Config:
     """Settings of the Q-Former; the defaults are a small one to train from scratch.
 
     Every `frequency`-th layer looks at visual tokens of `memory_width` (None: the vision encoder's). These are normed
-    (`norm`) and told where they lie by `places` octaves (0: the encoder tells).
+    (`norm`) and told where they lie by `places` octaves (0: the encoder tells). `deviation` is that of fresh maps: a
+    narrow stack wants more than BERT's, or all texts begin alike.
     """
 
     vocabulary: int
@@ -37,6 +40,7 @@ class Config:
     norm: bool = False
     activation: str = "gelu"
     eps: float = 1e-12
+    deviation: float = 0.02
 
 
 class Qformer(nn.Module):
@@ -61,6 +65,7 @@ class Qformer(nn.Module):
         norm: bool = False,
         activation: str = "gelu",
         eps: float = 1e-12,
+        deviation: float = 0.02,
     ) -> None:
         super().__init__()
         memory_width = memory_width or width
@@ -72,6 +77,7 @@ class Qformer(nn.Module):
             width=width, depth=depth, heads=heads, inner=inner or 4 * width, memory_width=memory_width,
             frequency=frequency, text=True, activation=activation, eps=eps,
         )  # fmt: skip
+        self.stack.apply(partial(small_normal, deviation=deviation))
 
     @property
     def embedding(self) -> nn.Embedding:

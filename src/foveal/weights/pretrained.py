@@ -31,6 +31,8 @@ def pretrained(part: str, source: str, spec: Spec | None) -> dict[str, Tensor]:
             raise InputError(f"imagenet weights are for vision efficientnet_lite, not {spec.name}; name a directory")
         return _under("vision.", efficientnet_lite.pretrained(spec.settings.variant))
     directory = smollm2.smollm2() if source == "smollm2-135m" else Path(source)
+    if not directory.is_dir() and part == "connector":
+        raise InputError(f"init.connector: there is no run {source}; train it first, or name another")
     if not directory.is_dir():
         raise unknown(f"source of {part} in init:", source, _PACKAGED[part])
     return _from_directory(part, directory)
