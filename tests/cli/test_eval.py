@@ -96,6 +96,16 @@ def test_the_table_and_the_report(tiny, tmp_path, capsys):
         (["--data", "{data}", "--run", "nowhere"], "no directory nowhere"),
         (["--data", "{data}", "--limit", "0"], "--limit 0"),
         (["--data", "{data}", "--batch", "0"], "--batch 1 or more"),
+        (["--data", "{data}", "--shots", "-1"], "-1 solved questions before each"),
+        (
+            ["--data", "{data}", "--shots", "1"],
+            "wants 1 solved ones of other scenes, and the training questions have 0",
+        ),
+        (
+            ["--data", "{data}", "--split", "train", "--shots", "1"],
+            "--shots 1: solved questions come from a train.jsonl",
+        ),
+        (["--data", "{data}", "--shots", "2", "--pretraining"], "--shots 2: solved questions go before questions"),
         (["--data", "{data}", "--text-only", "nowhere"], "no directory nowhere"),
         ([], "Missing option '--data'"),
     ],

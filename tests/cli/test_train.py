@@ -185,7 +185,7 @@ def test_mistakes_are_told_in_one_line(home, capsys):
         ("processor.template=plane", "did you mean 'plain'"),
         ("processor.imag=1", "did you mean 'image'"),
         ("data.path=nowhere", "no data at nowhere"),
-        ("data.scenes={}", "'scenes' or 'portraits' (made here) or a 'path'"),
+        ("data.scenes={}", "'scenes', 'portraits' or 'motion' (made here) or a 'path'"),
         ("training.stages.0.train=[vison]", "did you mean 'vision'"),
         ("model.language.vocabulary=5", "leave model.language.vocabulary out"),
         ("name=other", "unknown key in recipe: 'name'"),

@@ -83,6 +83,8 @@ def test_a_recipe_learns_from_videos_of_its_own(home):
 def test_a_run_is_scored_on_videos(home, capsys):
     row = told(capsys, "eval", "--run", home / "run", "--data", home / "data", "--batch", "8")
     assert row["questions"] == 8 and set(row["kinds"]) == {"mover", "way", "moved"}
+    few = told(capsys, "eval", "--run", home / "run", "--data", home / "data", "--batch", "8", "--shots", "2")
+    assert (few["questions"], few["shots"]) == (8, 2) and "shots" not in row
     report = home / "report.html"
     assert run(["eval", "--run", str(home / "run"), "--data", str(home / "data"), "--report", str(report)]) == 0
     assert "data:image/jpeg" in report.read_text()

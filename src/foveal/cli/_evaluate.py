@@ -13,6 +13,7 @@ from foveal.evaluation.baselines import Majority
 from foveal.evaluation.compare import Compared, compare, plain
 from foveal.evaluation.questions import Question, blind, questions
 from foveal.evaluation.run import answers
+from foveal.evaluation.shots import with_shots
 
 MOST = 20_000  # questions of the training split that the majority is taken from
 Told = Callable[[str, int], Any]  # a context manager that yields what counts finished questions
@@ -45,6 +46,8 @@ class Wanted:
     text_only: Path | None = None
     batch: int = 64
     max_new_tokens: int = 32
+    shots: int = 0
+    seed: int = 0
 
 
 def evaluate(wanted: Wanted, *, progress: Told) -> Evaluation:
@@ -55,13 +58,15 @@ def evaluate(wanted: Wanted, *, progress: Told) -> Evaluation:
     picks = loaded.processor.config.choices
     asked = questions(fit(iterate(wanted.data, split=wanted.split), picks), limit=_limit(wanted.limit))
     training, source = training_questions(wanted.data, wanted.split)
+    training = tuple(training)
     majority = Majority.of(training if source else asked)
+    posed = _with_shots(asked, training, loaded, wanted)
     twin = text_only_run(wanted)
     started = time.perf_counter()
-    said = ask(loaded, asked, wanted, progress, "questions")
+    said = ask(loaded, posed, wanted, progress, "questions")
     seconds = time.perf_counter() - started
     others = {
-        "text_only": ask(open_run(twin), blind(asked), wanted, progress, "without images") if twin else None,
+        "text_only": ask(open_run(twin), blind(posed), wanted, progress, "without images") if twin else None,
         "majority": majority.answers(asked),
         "question_majority": majority.answers_by_question(asked),
     }
@@ -92,6 +97,21 @@ def fit(examples: Iterable[Example], picks: int) -> Iterator[Example]:
         )
 
 
+def _with_shots(
+    asked: Sequence[Question], training: Sequence[Question], loaded: Any, wanted: Wanted
+) -> Sequence[Question]:
+    """The questions with solved ones before them. Raises InputError for a run that cannot read such."""
+    from foveal.decode.choose import Chooser
+
+    if wanted.shots and isinstance(loaded.model, Chooser):
+        raise InputError(f"--shots {wanted.shots}: this run chooses its answers and reads one question; leave it out")
+    if wanted.shots and not training:
+        raise InputError(
+            f"--shots {wanted.shots}: solved questions come from a train.jsonl beside what is scored, and there is none"
+        )
+    return with_shots(asked, training, wanted.shots, seed=wanted.seed)
+
+
 def sizes(model: Any) -> str:
     """How many parameters each part has, in words; weights that parts share are counted once."""
     counts: dict[str, int] = {}
@@ -115,7 +135,7 @@ def ask(loaded: Any, asked: Sequence[Question], wanted: Wanted, progress: Told, 
             model=loaded.model,
             processor=loaded.processor,
             generate=choose if isinstance(loaded.model, Chooser) else generate_shared,
-            batch_size=wanted.batch,
+            batch_size=-(-wanted.batch // (1 + wanted.shots)),  # as many images at a time
             max_new_tokens=wanted.max_new_tokens,
             progress=advance,
         )

@@ -28,9 +28,8 @@ def command(
     batch: int = typer.Option(64, "--batch", help="Questions answered together."),
     max_new_tokens: int = typer.Option(32, "--max-new-tokens", help="The longest answer, in tokens."),
     report: Path | None = typer.Option(None, "--report", help="Also write a report: one HTML file."),
-    pretraining: bool = typer.Option(
-        False, "--pretraining", help="Score what hidden parts and foreign texts it tells."
-    ),
+    pretraining: bool = typer.Option(False, "--pretraining", help="Score hidden parts and foreign texts it tells."),
+    shots: int = typer.Option(0, "--shots", help="Put so many solved training questions before each."),
     drawings: int | None = typer.Option(None, "--drawings", help="Have so many drawn; count those recognised."),
     out: Path | None = typer.Option(None, "--out", help="With --drawings: write these on one sheet, a .png file."),
     results: Path | None = typer.Option(None, "--results", help="Write found boxes, as a COCO results file."),
@@ -59,6 +58,7 @@ def command(
         where = {"run": str(run or "starter"), "data": str(data), "split": split, **more}
         _show.print_json({**where, **told}) if as_json else show(console, told)
 
+    _check_shots(shots, run, scored=drawings is not None or pretraining)
     if drawings is not None:
         told = _drawings.drawings(run, data, count=drawings, sampling=chosen, seed=seed, sheet=out, **common)
         return tell(told, _drawings.show)
@@ -73,10 +73,19 @@ def command(
     if pretraining:
         told = _pretraining.pretraining(run, data, limit=limit, **common)
         return tell(told, partial(tasks, seen=seen), regions=seen)
-    wanted = Wanted(
-        run=run, data=data, split=split, limit=limit, text_only=text_only, batch=batch, max_new_tokens=max_new_tokens
-    )
+    asking: Any = {"text_only": text_only, "max_new_tokens": max_new_tokens, "shots": shots, "seed": seed}
+    wanted = Wanted(run=run, data=data, split=split, limit=limit, batch=batch, **asking)
     tell(*_answered(wanted, report, seen, common["progress"]), regions=seen)
+
+
+def _check_shots(shots: int, run: Path | None, *, scored: bool) -> None:
+    """Raises InputError for solved questions where none are asked; `scored`: by other means than questions."""
+    from foveal.cli import _detection, _reconstruction
+
+    if shots and (scored or _detection.detects(run) or _reconstruction.reconstructs(run)):
+        raise InputError(
+            f"--shots {shots}: solved questions go before questions, and none are asked here; leave it out"
+        )
 
 
 def _answered(wanted: "Wanted", report: Path | None, seen: str, progress: Any) -> tuple[dict[str, Any], Any]:
@@ -85,7 +94,8 @@ def _answered(wanted: "Wanted", report: Path | None, seen: str, progress: Any) -
 
     found = evaluate(wanted, progress=progress)
     written = {} if report is None else _report(report, found, wanted)
-    return {**found.plain(), **written}, lambda console, told: show(console, found, told.get("report"), seen)
+    shots = {"shots": wanted.shots} if wanted.shots else {}
+    return {**found.plain(), **shots, **written}, lambda console, told: show(console, found, told.get("report"), seen)
 
 
 def _report(out: Path, found: "Evaluation", wanted: "Wanted") -> dict[str, str]:
