@@ -12,7 +12,7 @@ from foveal.core.errors import InputError
 from foveal.core.types import Layout, Stream, VisualTokens
 from foveal.layers.cross_attention import CrossAttention, KeyValue
 from foveal.layers.gates import Gate
-from foveal.layers.looking import as_told, by_markers
+from foveal.layers.looking import View, as_told, by_markers
 from foveal.layers.mlp import FeedForward, GatedFeedForward
 from foveal.layers.norms import NormKind, norms
 
@@ -159,13 +159,23 @@ class GatedCrossAttention(nn.Module):
         """Lay each row's images out for the blocks, and say what of them each token sees."""
         if visual is None or visual.features.shape[0] == 0:
             return stream
-        if stream.looks is None:
-            view = by_markers(stream, visual, last=self.last)
-        else:
-            assert stream.owner is not None
-            view = as_told(stream.looks, stream.owner, visual)
+        view = self.view(stream, visual)
         memory = visual.features[view.index].to(stream.hidden.dtype)
         return replace(stream, memory=memory, memory_mask=view.there, memory_seen=view.seen)
+
+    def view(self, stream: Stream, visual: VisualTokens) -> View:
+        """Which visual tokens lie side by side in the memory of each row, and who sees them."""
+        if stream.looks is None:
+            return by_markers(stream, visual, last=self.last)
+        assert stream.owner is not None
+        return as_told(stream.looks, stream.owner, visual)
+
+    def opened(
+        self, seen: Bool[Tensor, "B 1 L M"], there: Bool[Tensor, "B 1 1 M"]
+    ) -> tuple[Bool[Tensor, "B 1 L M"], Bool[Tensor, "B 1 L 1"]]:
+        """Where each token looks at last, and which see no image."""
+        blind = ~seen.any(-1, keepdim=True)
+        return seen if self.blind == "nothing" else seen | (blind & there), blind
 
     def at_layer(self, index: int, stream: Stream) -> Stream:
         """The block that stands before this layer, if one does."""
@@ -177,8 +187,7 @@ class GatedCrossAttention(nn.Module):
         if found is None:
             return stream.with_hidden(block.fed(stream.hidden)) if self.feed_blind else stream
         memory, seen, there = found
-        blind = ~seen.any(-1, keepdim=True)
-        mask = seen if self.blind == "nothing" else seen | (blind & there)
+        mask, blind = self.opened(seen, there)
         lost = ~mask.any(-1, keepdim=True)
         deaf, unfed = blind[:, 0] if self.blind == "mean" else None, None if self.feed_blind else blind[:, 0]
         hidden = block.look(stream.hidden, memory, mask=mask | lost, lost=lost[:, 0], deaf=deaf)

@@ -44,13 +44,13 @@ def looks(model: Masked, batch: Batch) -> Looks:
              "to_words": fusion.to_words}  # fmt: skip
     visual = model.see(batch)
     stream = fusion.at_input(model.language.open(batch), visual)
-    with _kept({name: [part.attention for part in parts] for name, parts in kinds.items()}) as kept:
+    with recorded({name: [part.attention for part in parts] for name, parts in kinds.items()}) as kept:
         flow(stream, language=model.language, fusion=fusion)
     return _placed(kept, stream, batch)
 
 
 @contextmanager
-def _kept(wanted: dict[str, list[nn.Module]]) -> Iterator[dict[str, list[Tensor]]]:
+def recorded(wanted: dict[str, list[nn.Module]]) -> Iterator[dict[str, list[Tensor]]]:
     """The maps of these attentions, out of what they are called with while the context is open."""
     kept: dict[str, list[Tensor]] = {name: [] for name in wanted}
 
