@@ -67,7 +67,7 @@ def renaming(config: Mapping[str, Any]) -> Renaming:
     blocks = range(given.num_hidden_layers // given.cross_layer_interval)
     theirs = [f"model.gated_cross_attn_layers.{block}." for block in blocks]
     rules = [
-        prefixed(_BLOCK, ours=f"fusion.blocks.{block * given.cross_layer_interval}.", theirs=name)
+        block_rules(ours=f"fusion.blocks.{block * given.cross_layer_interval}.", theirs=name)
         for block, name in enumerate(theirs)
     ]
     alphas = [f"{name}alpha_{part}" for name in theirs for part in ("cross_attn", "dense")]
@@ -86,6 +86,11 @@ def renaming(config: Mapping[str, Any]) -> Renaming:
         leading=dict.fromkeys(alphas, 2) if given.alpha_type == "vector" else None,
         parted=added if given.additional_vocab_size else None,
     )
+
+
+def block_rules(*, ours: str, theirs: str) -> list[Rule]:
+    """Renaming rules of a block of cross-attention under these prefixes."""
+    return prefixed(_BLOCK, ours=ours, theirs=theirs)
 
 
 def model_config(config: Mapping[str, Any]) -> ModelConfig:
