@@ -1,11 +1,21 @@
 """Solved questions before a question: of its kind, of other scenes, the same for the same seed, and nothing leaks."""
 
 import pytest
+import torch
 
 from foveal.core.errors import InputError
 from foveal.core.example import Box, Example
+from foveal.data.format import read
+from foveal.data.motion import MotionConfig, write_motion
+from foveal.decode.shared import generate_shared
 from foveal.evaluation.questions import blind, questions, said
+from foveal.evaluation.run import answers
 from foveal.evaluation.shots import with_shots
+from foveal.models.causal import assemble
+from foveal.models.config import ModelConfig
+from foveal.preprocess.processor import Processor, ProcessorConfig
+from foveal.preprocess.transform import ImageTransform
+from foveal.preprocess.words import word_tokenizer
 
 ANSWERS = {"where": "left", "count": "two"}
 
@@ -84,3 +94,50 @@ def test_none_are_the_questions_themselves():
 def test_too_few_are_told(shots, count, told):
     with pytest.raises(InputError, match=told):
         with_shots(asked(), pool(count), shots)
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """Videos of drawings of which one moves."""
+    out = tmp_path_factory.mktemp("films") / "data"
+    write_motion(out, MotionConfig(size=64, drawings=8, things=(2, 3)), count=30)
+    return read(out), read(out, split="test")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"connector": "linear"},
+        {
+            "connector": {"name": "perceiver", "latents": 3, "depth": 1, "heads": 2, "head_width": 8, "frames": 2},
+            "fusion": {"name": "gated_cross_attention", "heads": 2, "head_width": 8, "inner": 32, "start": 1.0},
+        },
+    ],
+)
+def test_videos_before_a_question_are_read_and_no_batch_changes_an_answer(films, parts):
+    training, asked = (questions(examples) for examples in films)
+    torch.manual_seed(0)
+    tokenizer = word_tokenizer(sorted({text for one in training for text in (one.text, one.truth)}))
+    settings = ProcessorConfig(image=ImageTransform(size=16), context=160)
+    processor = Processor(tokenizer=tokenizer, config=settings)
+    vit = {
+        "name": "vit",
+        "width": 16,
+        "depth": 1,
+        "heads": 2,
+        "inner": 16,
+        "patch": 8,
+        "image_size": 16,
+        "layers": [-1],
+    }
+    language = {"name": "decoder", "vocabulary": len(tokenizer), "width": 32, "depth": 2, "deviation": 0.5}
+    model = assemble(ModelConfig.parse({"vision": vit, "language": language, **parts})).eval()
+
+    def told(posed, size):
+        settings = {"model": model, "processor": processor, "generate": generate_shared, "max_new_tokens": 4}
+        return answers(posed, batch_size=size, **settings)
+
+    few, other = (with_shots(asked, training, 2, seed=seed) for seed in (0, 1))
+    together = told(few, 5)
+    assert together == [told([one], 1)[0] for one in few]
+    assert together != told(other, 5) and together != told(asked, 5)
