@@ -63,6 +63,8 @@ def test_videos_are_made_and_inspected(tmp_path, capsys):
     assert (split["videos"], split["sizes"]["width"]) == (8, [64, 64, 64])
     assert {kind: entry["count"] for kind, entry in split["kinds"].items()} == {"mover": 8, "way": 8, "moved": 16}
     assert split["kinds"]["moved"]["majority"] == 0.5
+    assert run(["data", "inspect", str(tmp_path / "a")]) == 0
+    assert "8 images (8 of them videos) width 64-64 px" in " ".join(capsys.readouterr().out.split())
     assert run(["data", "motion", str(tmp_path / "a"), "--count", "2"]) == 2
     assert "--force" in capsys.readouterr().err
     assert run(["data", "preview", str(tmp_path / "a"), str(tmp_path / "p.png"), "--count", "2"]) == 0

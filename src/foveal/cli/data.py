@@ -125,7 +125,8 @@ def inspect(
         return
     for name, row in found.items():
         sizes = ", ".join(f"{side} {low}-{high} px" for side, (low, _, high) in row["sizes"].items())
-        at.print(f"\n{name}: {row['examples']:,} examples, {row['images']:,} images {sizes}", markup=False)
+        films = f" ({row['videos']:,} of them videos)" if "videos" in row else ""
+        at.print(f"\n{name}: {row['examples']:,} examples, {row['images']:,} images{films} {sizes}", markup=False)
         lines = [
             [kind, f"{k['count']:,}", f"{k['answers']:,}", f"{100 * k['majority']:.1f}%", escape(_short(k["answer"]))]
             for kind, k in row["kinds"].items()
