@@ -45,11 +45,14 @@ class Autoencoder(nn.Module):
         """What one map after the other goes through: the levels of both directions."""
         return self.vision.levels
 
-    def plan(self, sizes: Sequence[Grid] | Layout) -> Layout:
-        """The codes that images of these sizes (height, width) will bring. Raises InputError for regions."""
+    def plan(self, sizes: Sequence[Grid] | Layout, frames: tuple[int, ...] | None = None) -> Layout:
+        """The codes that images of these sizes (height, width) will bring, or `frames` of videos.
+
+        Raises InputError for regions.
+        """
         if isinstance(sizes, Layout):
             raise InputError(f"{sizes.total} regions for an image tokenizer, which reads whole pictures; give it these")
-        return self.vision.plan(sizes)
+        return self.vision.plan(sizes).filmed(frames)
 
 
 def assemble(config: ModelConfig) -> Autoencoder:

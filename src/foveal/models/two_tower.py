@@ -116,9 +116,9 @@ class TwoTower(Sight):
         queries, _ = self._states(pairs, sees="all", alone=True, images=images, texts=texts)
         return self.heads["matching"](queries)
 
-    def plan(self, sizes: list[Grid] | Layout) -> Layout:  # type: ignore[override]
-        """The visual tokens that the queries will look at; each image takes one place in the text."""
-        layout = super().plan(sizes)
+    def plan(self, sizes: list[Grid] | Layout, frames: tuple[int, ...] | None = None) -> Layout:  # type: ignore[override]
+        """The visual tokens that the queries will look at; each image or video takes one place in the text."""
+        layout = super().plan(sizes, frames)
         return replace(layout, slots=(1,) * len(layout.counts))
 
     @property
