@@ -1,6 +1,9 @@
 """BLIP-2 in its two stages: queries by three objectives, then a frozen language model that reads them."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +116,28 @@ def test_the_first_stage_learns_all_three_and_is_scored(pictures, capsys):
     assert told["pair"]["accuracy"] > 0.3 and told["write"]["accuracy"] > told["write"]["majority"]
     assert run(["eval", "--run", "runs/first", "--data", "data", "--pretraining"]) == 0
     assert "write" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ways", ["processes", "micro-batches"])
+def test_contrast_and_writing_are_over_all_rows_of_a_step(pictures, ways):
+    objective = "training.stages.0.objective={name: queries, matching: 0}"
+    steps = "training.stages.0.steps=3"
+    assert run(["train", "first.yaml", objective, steps, "--out", "one"]) == 0
+    halves = ["train", "first.yaml", objective, steps, "training.stages.0.batch_size=4", "--out", "two"]
+    if ways == "processes":
+        launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(
+            [*launched, "-m", "foveal.cli.main", *halves], env=environment, capture_output=True, text=True, check=True
+        )
+    else:
+        assert run([*halves, "training.stages.0.accumulate=2"]) == 0
+    one, two = (load_file(f"{place}/model.safetensors") for place in ("one", "two"))
+    apart = [name for name in one if not torch.allclose(one[name], two[name], atol=1e-5)]
+    assert [name for name in apart if not name.endswith("key.bias")] == []  # whose gradient is nothing but rounding
+    told = [[json.loads(line)["loss_pairs"] for line in Path(place, "log.jsonl").read_text().splitlines()]
+            for place in ("one", "two")]  # fmt: skip
+    torch.testing.assert_close(*map(torch.tensor, told))
 
 
 def test_the_frozen_language_model_stays_as_it_learned_to_read(pictures):
