@@ -27,6 +27,7 @@ def test_a_run_of_a_tokenizer_comes_back_bit_for_bit(tmp_path):
     batch = batch_of(torch.rand(2, 3, 16, 16))
     assert read(batch).pixels.equal(made(batch).pixels) and read(batch).codes.shape == (2, 2, 2)
     assert read.model.plan([(16, 16)]).counts == (4,)
+    assert read.model.plan([(16, 16)] * 3, frames=(1, 2)).counts == (4, 8)
     with pytest.raises(InputError, match="an image tokenizer, which neither reads nor writes words"):
         read.answer(None, "What is it?")
     with pytest.raises(InputError, match="an image tokenizer"):

@@ -59,6 +59,7 @@ def unmoved(made):
 def test_each_image_takes_one_place_and_every_weight_learns():
     made, given = model(), batch()
     assert made.plan([(16, 16)] * 2).places == (1, 1) and made.plan([(16, 16)]).counts == (4,)
+    assert made.plan([(16, 16)] * 3, frames=(1, 2)).places == (1, 1)
     told = made(given)
     assert {name: tuple(said.shape) for name, said in told.heads.items()} == {
         "pair": (3, 4, 5), "write": (3, 6, 20), "matching": (3, 2),
