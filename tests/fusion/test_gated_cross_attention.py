@@ -369,3 +369,31 @@ def test_blocks_may_count_among_the_layers_whose_states_are_kept():
         assert torch.equal(state, every[place])
     assert torch.equal(every[0], counted.language.embedding(batch.input_ids))
     assert not torch.equal(every[3], every[4])
+
+
+def test_a_frozen_decoder_learns_to_name_what_is_seen():
+    torch.manual_seed(0)
+    connector = {"name": "perceiver", "latents": 2, "depth": 1, "heads": 2, "head_width": 4, "factor": 1}
+    language = {"name": "decoder", "vocabulary": WORDS, "width": 16, "depth": 2, "context": 16, "deviation": 0.4}
+    fused = {"name": "gated_cross_attention", **SMALL}
+    head = {"name": "language_model", "tied": True}
+    parts = {"features": SEEN, "connector": connector, "fusion": fused, "language": language, "head": head}
+    model = assemble(ModelConfig.parse(parts))
+    frozen = {name: weight.clone() for name, weight in model.language.state_dict().items()}
+    model.language.requires_grad_(False)
+    model.head.requires_grad_(False)
+    kinds = torch.arange(4)
+    visual = images(2, 2, 2, 2)  # as many tokens as latents, so that markers name the same places before and after
+    batch = batch_of([[-1 - kind, 7, 10 + kind] for kind in range(4)], visual)
+    batch = replace(batch, labels=torch.where(torch.arange(3) == 2, batch.input_ids, -100))
+    chosen = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.Adam(chosen, lr=2e-2)
+    losses = []
+    for _ in range(80):
+        losses.append(torch.nn.functional.cross_entropy(model(batch).logits[:, 1], 10 + kinds))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < losses[0] / 3
+    assert torch.equal(model(batch).logits[:, 1].argmax(-1), 10 + kinds)
+    assert all(torch.equal(weight, frozen[name]) for name, weight in model.language.state_dict().items())
