@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
-from foveal.core.types import Grid, Layout, VisualTokens
+from foveal.core.types import Layout, VisualTokens
+from foveal.layers.folding import runs
 from foveal.layers.linear import Linear
 from foveal.layers.mlp import activation as named
 
@@ -50,21 +51,9 @@ class ConvMlp(nn.Module):
 
     def _around(self, features: Tensor, layout: Layout) -> Tensor:
         parts, start = [], 0
-        for grid, images in _runs(self.plan(layout).by_frame()):
+        for grid, images in runs(self.plan(layout).by_frame()):
             count = images * grid[0] * grid[1]
             maps = features[start : start + count].view(images, *grid, -1).permute(0, 3, 1, 2)
             parts.append(self.activation(self.mix(maps)).permute(0, 2, 3, 1).reshape(count, -1))
             start += count
         return torch.cat(parts) if parts else features
-
-
-def _runs(layout: Layout) -> list[tuple[Grid, int]]:
-    """Neighbouring images with the same grid are convolved together."""
-    runs: list[tuple[Grid, int]] = []
-    for grid in layout.grids:
-        assert grid is not None
-        if runs and runs[-1][0] == grid:
-            runs[-1] = (grid, runs[-1][1] + 1)
-        else:
-            runs.append((grid, 1))
-    return runs
