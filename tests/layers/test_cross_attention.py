@@ -47,3 +47,18 @@ def test_key_heads_serve_several_query_heads_and_both_are_normed():
     mixed = (heads @ key.transpose(-1, -2) / 2).softmax(-1) @ spread
     expected = cross.out(mixed.transpose(1, 2).flatten(2))
     torch.testing.assert_close(cross(hidden, (cross.read(memory)[0], value)), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_glance_finds_what_a_look_finds(monkeypatch):
+    monkeypatch.setattr("foveal.layers.cross_attention.onednn_is_faster", lambda: False)
+    torch.manual_seed(0)
+    cross = CrossAttention(width=24, heads=2, memory_width=6)
+    hidden, memory = torch.randn(1, 3, 24), torch.randn(1, 8, 6)
+    mask = (torch.arange(8) < 5)[None, None, None]
+    with torch.no_grad():
+        assert cross._glances(hidden, memory)
+        for seen in (None, mask):
+            expected = cross(hidden, cross.read(memory), mask=seen)
+            torch.testing.assert_close(cross.glance(hidden, memory, mask=seen), expected, atol=1e-6, rtol=1e-5)
+        assert not cross._glances(hidden.expand(2, -1, -1), memory.expand(2, -1, -1))
+    assert not cross._glances(hidden, memory)

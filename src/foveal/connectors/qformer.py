@@ -101,7 +101,6 @@ class Qformer(nn.Module):
         queries = self.queries.to(memory.dtype).expand(len(memory), -1, -1)
         mask = None if query is None else beside_queries(query.valid, queries=len(self.queries), sees="all")
         text = None if query is None else query.features.to(memory.dtype)
-        memory = self.stack.read(memory)
         return self.stack(queries, text=text, mask=mask, memory=memory, memory_mask=seen, alone=alone)
 
     def told(self, visual: VisualTokens, states: Float[Tensor, "I N W"]) -> VisualTokens:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from foveal.layers.attention import attend, weights
-from foveal.layers.linear import Linear
+from foveal.layers.linear import Linear, onednn_is_faster
 
 KeyValue = tuple[Float[Tensor, "B G M d"], Float[Tensor, "B G M d"]]
 
@@ -53,6 +54,36 @@ class CrossAttention(nn.Module):
         """What each token finds in the memory where the mask lets it look."""
         mixed = attend(self._asked(hidden), *memory, mask=mask)
         return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def glance(
+        self,
+        hidden: Float[Tensor, "B L D"],
+        memory: Float[Tensor, "B M E"],
+        *,
+        mask: Bool[Tensor, "B 1 #L M"] | None = None,
+    ) -> Float[Tensor, "B L D"]:
+        """`forward` over a memory that is looked at once, where few queries take over the maps of many keys and values.
+
+        A key's product with a query is the memory's with the query mapped back, and values may be mixed before they
+        are mapped: fewer multiplications where queries and heads together are fewer than the tokens of the memory.
+        """
+        if not self._glances(hidden, memory):
+            return self(hidden, self.read(memory), mask=mask)
+        asked = self._asked(hidden)[0] * self.head_width**-0.5
+        keys, values = (part.weight.unflatten(0, (-1, self.head_width)) for part in (self.key, self.value))
+        scores = (asked @ keys).flatten(0, 1) @ memory[0].mT
+        scores = scores.unflatten(0, asked.shape[:2])
+        seen = (scores if mask is None else scores.masked_fill(~mask[0], float("-inf"))).softmax(-1)
+        mixed = (seen.flatten(0, 1) @ memory[0]).unflatten(0, asked.shape[:2]) @ values.mT
+        mixed = mixed.transpose(0, 1).flatten(1)[None]
+        return self.out(mixed if self.value.bias is None else mixed + self.value.bias)
+
+    def _glances(self, hidden: Tensor, memory: Tensor) -> bool:
+        """Whether that is faster: for one image, with plain maps as many as queries have, and no faster library."""
+        plain = type(self.key) is type(self.value) is Linear and isinstance(self.key_norm, nn.Identity)
+        asking = self.query.out_features == self.key.out_features and hidden.shape[1] * 2 <= self.head_width
+        few = len(memory) == 1 and asking and memory.shape[1] >= 2 * hidden.shape[1] and not memory.requires_grad
+        return plain and few and not (torch.is_grad_enabled() or torch.compiler.is_compiling() or onednn_is_faster())
 
     def weights(
         self,

@@ -61,7 +61,7 @@ class QformerLayer(nn.Module):
         *,
         queries: int,
         mask: Bool[Tensor, "B 1 #N K"] | None = None,
-        memory: KeyValue | None = None,
+        memory: KeyValue | Float[Tensor, "B M E"] | None = None,
         memory_mask: Bool[Tensor, "B 1 #Q M"] | None = None,
         cache: Cache | None = None,
         index: int = 0,
@@ -75,7 +75,11 @@ class QformerLayer(nn.Module):
         parts = []
         if asking.shape[1]:
             if self.look is not None and self.look_norm is not None and memory is not None:
-                asking = self.look_norm(asking + self.look(asking, memory, mask=memory_mask))
+                if isinstance(memory, Tensor):
+                    found = self.look.glance(asking, memory, mask=memory_mask)
+                else:
+                    found = self.look(asking, memory, mask=memory_mask)
+                asking = self.look_norm(asking + found)
             parts.append(self.query_feed(asking))
         if text.shape[1]:
             assert self.text_feed is not None
@@ -127,7 +131,7 @@ class Qformer(nn.Module):
         *,
         text: Float[Tensor, "B L D"] | None = None,
         mask: Bool[Tensor, "B 1 #N K"] | None = None,
-        memory: Memory | None = None,
+        memory: Memory | Float[Tensor, "B M E"] | None = None,
         memory_mask: Bool[Tensor, "B 1 #Q M"] | None = None,
         cache: Cache | None = None,
         alone: bool = False,
@@ -147,7 +151,7 @@ class Qformer(nn.Module):
         *,
         text: Float[Tensor, "B L D"] | None = None,
         mask: Bool[Tensor, "B 1 #N K"] | None = None,
-        memory: Memory | None = None,
+        memory: Memory | Float[Tensor, "B M E"] | None = None,
         memory_mask: Bool[Tensor, "B 1 #Q M"] | None = None,
         cache: Cache | None = None,
         alone: bool = False,
@@ -155,13 +159,14 @@ class Qformer(nn.Module):
         """The state before every layer and after the last.
 
         `mask` says who sees whom among queries and text (and what the `cache` holds of them); None: all see all.
-        `memory` is what `read` made; `memory_mask` what of it is seen. The last state may be that of the queries
-        `alone`.
+        `memory` is what `read` made, or unread where it is looked at once; `memory_mask` says what of it is seen. The
+        last state may be that of the queries `alone`.
         """
         hidden = self.norm(self._beside(queries, text, memory))
         count = 0 if queries is None else queries.shape[1]
         yield hidden
-        pairs = iter(memory or ())
+        looks = sum(layer.look is not None for layer in self._layers)
+        pairs = iter((memory,) * looks if isinstance(memory, Tensor) else memory or ())
         for index, layer in enumerate(self._layers):
             pair = next(pairs, None) if layer.look is not None else None
             last = alone and text is not None and index + 1 == self.depth
@@ -182,7 +187,7 @@ class Qformer(nn.Module):
             assert isinstance(layer, QformerLayer)
             yield layer
 
-    def _beside(self, queries: Tensor | None, text: Tensor | None, memory: Memory | None) -> Tensor:
+    def _beside(self, queries: Tensor | None, text: Tensor | None, memory: Memory | Tensor | None) -> Tensor:
         if text is not None and not self.text:
             raise InputError("text for a Q-Former that has no feed-forward for it; build it with text=True")
         if queries is not None and memory is None:

@@ -58,13 +58,12 @@ class QformerModel(nn.Module):
         if count and encoder_hidden_states is None:
             raise InputError(f"{count} queries without an image to look at; give encoder_hidden_states")
         queries, text = query_embeds[:, :count], query_embeds[:, count:]
-        memory = None if encoder_hidden_states is None else self.stack.read(encoder_hidden_states)
         states = list(
             self.stack.states(
                 queries if count else None,
                 text=text if text.shape[1] else None,
                 mask=_mask(attention_mask),
-                memory=memory if count else None,
+                memory=encoder_hidden_states if count else None,
                 memory_mask=None if encoder_attention_mask is None else encoder_attention_mask.bool()[:, None, None],
             )
         )
