@@ -61,7 +61,12 @@ def test_videos_are_made_and_inspected(tmp_path, capsys):
     assert row["videos"] == {"train": 8, "val": 1, "test": 1} and row["videos_per_second"] > 0
     split = told(capsys, "data", "inspect", tmp_path / "a")["splits"]["train"]
     assert (split["videos"], split["sizes"]["width"]) == (8, [64, 64, 64])
-    assert {kind: entry["count"] for kind, entry in split["kinds"].items()} == {"mover": 8, "way": 8, "moved": 16}
+    assert {kind: entry["count"] for kind, entry in split["kinds"].items()} == {
+        "caption": 8,
+        "mover": 8,
+        "way": 8,
+        "moved": 16,
+    }
     assert split["kinds"]["moved"]["majority"] == 0.5
     assert run(["data", "inspect", str(tmp_path / "a")]) == 0
     assert "8 images (8 of them videos) width 64-64 px" in " ".join(capsys.readouterr().out.split())
@@ -74,7 +79,7 @@ def test_videos_are_made_and_inspected(tmp_path, capsys):
 
 def test_a_recipe_learns_from_videos_of_its_own(home):
     (folder,) = (home / "cache" / "foveal" / "motion").iterdir()
-    assert len(read(folder)) == 16 * 4 and len(list((folder / "videos" / "m0-000000").iterdir())) == 3
+    assert len(read(folder)) == 16 * 5 and len(list((folder / "videos" / "m0-000000").iterdir())) == 3
     config = yaml.safe_load((home / "run" / "config.yaml").read_text())
     assert config["processor"]["video"]["count"] == 2
     (store,) = (home / "cache" / "foveal" / "features").iterdir()

@@ -9,7 +9,7 @@ from PIL import Image
 
 from foveal.core.errors import InputError
 from foveal.data.format import read
-from foveal.data.motion import WAYS, MotionConfig, motion, write_motion
+from foveal.data.motion import WAYS, MotionConfig, caption, motion, write_motion
 
 CONFIG = MotionConfig(size=96, frames=3)
 
@@ -55,14 +55,19 @@ def test_every_drawing_and_every_way_comes_as_often(made):
 
 def test_a_set_says_what_is_true(tmp_path):
     made = write_motion(tmp_path / "data", CONFIG, count=40)
-    assert made.scenes == {"train": 32, "val": 4, "test": 4} and made.examples["train"] == 128
+    assert made.scenes == {"train": 32, "val": 4, "test": 4} and made.examples["train"] == 160
     found = read(tmp_path / "data")
     truths = {f"m0-{index:06d}": motion(CONFIG, index) for index in range(40)}
     for example in found:
         truth, text = truths[example.meta["scene"]], example.messages[0]["content"][-1]["text"]
         (folder,) = example.images
         assert sorted(path.name for path in folder.iterdir()) == ["0.jpg", "1.jpg", "2.jpg"]
-        said = {"mover": truth.mover, "way": truth.way, "moved": "yes" if f"the {truth.mover} " in text else "no"}
+        said = {
+            "caption": caption(truth),
+            "mover": truth.mover,
+            "way": truth.way,
+            "moved": "yes" if f"the {truth.mover} " in text else "no",
+        }
         assert example.answer == said[example.meta["kind"]]
         assert example.messages[0]["content"][0] == {"type": "video"}
         assert truth.mover in example.meta["things"] and len(example.meta["things"]) == len(truth.stay) + 1
@@ -70,6 +75,13 @@ def test_a_set_says_what_is_true(tmp_path):
     assert moved == {"yes": 32, "no": 32}
     about = json.loads((tmp_path / "data" / "dataset.json").read_text())
     assert about["config"]["frames"] == 3 and "OpenMoji" in (tmp_path / "data" / "ATTRIBUTION.txt").read_text()
+
+
+def test_a_caption_tells_all_that_is_asked(made):
+    for one in made[:40]:
+        text = caption(one)
+        assert text.endswith(f"the {one.mover} moves {one.way}.") and all(name in text for name in one.things)
+        assert len(one.things) == len(one.stay) + 1 and one.things == sorted(one.things)
 
 
 def test_the_bytes_are_the_same_for_any_number_of_processes(tmp_path):

@@ -18,7 +18,8 @@ from foveal.core.config import dump
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.data.backgrounds import Background, background, paint
-from foveal.data.drawings import aspect, names
+from foveal.data.captions import listed
+from foveal.data.drawings import article, aspect, names
 from foveal.data.format import chat, encode
 from foveal.data.generate import CHUNK, CODECS, Chunk, Summary, picture_bytes, write_set
 from foveal.data.layout import Item, place, scheduled
@@ -71,6 +72,11 @@ class Motion:
     def mover(self) -> str:
         """What moves, by name."""
         return self.moves[0].name
+
+    @property
+    def things(self) -> list[str]:
+        """All that is there, by name."""
+        return sorted(item.name for item in (*self.stay, self.moves[0]))
 
     def frames(self) -> list[Image.Image]:
         """The pictures in order."""
@@ -132,19 +138,25 @@ def _placed(
     return None
 
 
+def caption(shown: Motion) -> str:
+    """One sentence that names all drawings, and which of them moves where."""
+    return f"A video with {listed([article(name) for name in shown.things])}: the {shown.mover} moves {shown.way}."
+
+
 def examples(config: MotionConfig, index: int, shown: Motion, video: Path) -> list[Example]:
-    """What is asked about a video: what moved and where to, and of the mover and of another thing whether it did."""
+    """Its caption, and what is asked: what moved and where to, and of the mover and of another thing whether it did."""
     rng = np.random.default_rng((config.seed, 10, index))
     other = shown.stay[rng.integers(len(shown.stay))].name
     pair = [(shown.mover, "yes"), (other, "no")]
     asked = [
+        ("caption", "Describe the video.", caption(shown)),
         ("mover", "What moved?", shown.mover),
         ("way", f"Where did the {shown.mover} move?", shown.way),
         *(("moved", f"Did the {name} move?", answer) for name, answer in (pair if rng.random() < 0.5 else pair[::-1])),
     ]
     scene = f"m{config.seed}-{index:06d}"
     common = {"scene": scene, "split": split_of(index), "frames": config.frames, "mover": shown.mover, "way": shown.way}
-    common["things"] = sorted(item.name for item in (*shown.stay, shown.moves[0]))
+    common["things"] = shown.things
     return [
         Example(
             id=f"{scene}-{number}",
