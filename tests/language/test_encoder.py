@@ -24,6 +24,23 @@ def read(model, batch):
     return stream.hidden
 
 
+def test_fresh_weights_have_the_wanted_deviation():
+    for deviation in (0.02, 0.1):
+        spread = [
+            weight.std().item() for weight in encoder(width=64, deviation=deviation).parameters() if weight.ndim > 1
+        ]
+        assert spread and all(std == pytest.approx(deviation, rel=0.15) for std in spread)
+
+
+def test_one_word_tells_more_at_the_first_token_where_a_narrow_encoder_begins_wider():
+    ids = torch.arange(1, 11)[None]
+    other = ids.clone()
+    other[0, -2] = 15
+    models = [encoder(width=32, deviation=deviation) for deviation in (0.02, 0.18)]
+    near, far = ((read(m, text(ids)) - read(m, text(other)))[0, 0].norm().item() for m in models)
+    assert far > 20 * near
+
+
 def test_every_word_sees_every_word():
     model, ids = encoder(), torch.arange(1, 7)[None]
     other = ids.clone()
