@@ -1,6 +1,7 @@
 """How many visual tokens images bring, and where these lie: known before a pixel is read."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch.utils import _pytree as pytree
 
@@ -76,4 +77,35 @@ class Layout:
         return Layout(counts=tuple(counts), grids=tuple(grids))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """An image as tiles of `tile` pixels (height, width) each: rows and columns of them, or none (0, 0).
+
+    The whole image in one more tile, its `view`, comes before or after them. `size` is the image's own; `padded` says
+    that it fills its tiles in one direction alone. A video is so many `frames`, each in one tile.
+    """
+
+    tile: Grid
+    size: Grid
+    grid: Grid = (0, 0)
+    view: Literal["first", "last", "none"] = "first"
+    padded: bool = False
+    frames: int = 0
+
+    @property
+    def spots(self) -> tuple[Grid, ...]:
+        """Row and column of each tile in order; -1 -1 is the view or a frame."""
+        if self.frames:
+            return ((-1, -1),) * self.frames
+        own = tuple((row, column) for row in range(self.grid[0]) for column in range(self.grid[1]))
+        view = ((-1, -1),)
+        return {"first": (*view, *own), "last": (*own, *view), "none": own}[self.view]
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles there are, the view among them."""
+        return self.frames or self.grid[0] * self.grid[1] + (self.view != "none")
+
+
 pytree.register_constant(Layout)
+pytree.register_constant(Cut)

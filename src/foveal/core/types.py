@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from foveal.core.example import Box
+from foveal.core.layout import Cut as Cut
 from foveal.core.layout import Grid as Grid
 from foveal.core.layout import Layout as Layout
 
@@ -61,7 +62,7 @@ class Pixels(_Movable):
 
     Where smaller ones have been filled up, `sizes` are their own (height, width), from the upper left corner. `frames`
     says how many images in a row are the frames of one video (None: there is none): an encoder takes each for an image,
-    and the model joins what it says of them.
+    and the model joins what it says of them; `cuts` say the same of images in tiles (None: each is one).
     """
 
     values: Float[Tensor, "T C H W"]
@@ -69,6 +70,21 @@ class Pixels(_Movable):
     tile: Int[Tensor, "T 2"]  # row and column in its image's grid; -1 -1 is the global view, -2 -2 stands for none
     sizes: tuple[Grid, ...] | None = None
     frames: tuple[int, ...] | None = None
+    cuts: tuple[Cut, ...] | None = None
+
+    @classmethod
+    def cut(cls, values: Float[Tensor, "T C H W"], cuts: tuple[Cut, ...]) -> "Pixels":
+        """The tiles of images that are cut so, one image after the other; smaller ones are filled up."""
+        owners = [image for image, cut in enumerate(cuts) for _ in range(cut.tiles)]
+        spots = [spot for cut in cuts for spot in cut.spots]
+        sizes = tuple(cut.tile for cut in cuts for _ in range(cut.tiles))
+        return cls(
+            values=values,
+            image=torch.tensor(owners, dtype=torch.long, device=values.device),
+            tile=torch.tensor(spots, dtype=torch.long, device=values.device).view(-1, 2),
+            sizes=sizes if any(size != tuple(values.shape[-2:]) for size in sizes) else None,
+            cuts=cuts,
+        )
 
     @classmethod
     def whole(cls, values: Float[Tensor, "T C H W"], frames: tuple[int, ...] | None = None) -> "Pixels":

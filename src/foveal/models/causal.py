@@ -11,6 +11,7 @@ from foveal.core.interfaces import Connector, Fusion, GenerativeModel, VisionEnc
 from foveal.core.labels import next_labels
 from foveal.core.lookup import build
 from foveal.core.types import IGNORE, Batch, Cache, Output, VisualTokens
+from foveal.layers.mosaic import Joined
 from foveal.models.config import ModelConfig
 from foveal.models.parts import Sight, flow, sight, unfilled
 
@@ -34,6 +35,7 @@ class Causal(Sight):
         super().__init__()
         self.config = config
         self.vision, self.connector = vision, connector
+        self.joined = Joined(width=getattr(fusion, "apart", language.width), settings=config.mosaic)
         self.language, self.fusion, self.head = language, fusion, head
 
     def forward(

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from foveal.core.config import dump
+from foveal.core.config import convert, dump
 from foveal.core.errors import InputError, unknown
 from foveal.core.lookup import Spec, names, spec
+from foveal.layers.mosaic import Mosaic
 
 _ROOMS = {"vision": "vision", "connector": "connectors", "fusion": "fusion", "language": "language", "head": "heads"}
-_OTHERS = ("heads", "features", "assembly")
+_OTHERS = ("heads", "features", "mosaic", "assembly")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,8 @@ class ModelConfig:
     A `connector` of null is none: the fusion reads the codes of the vision encoder.
 
     `assembly` names the file of this room that puts them together. `features` is the width of region features that
-    are made elsewhere, in the place of a vision encoder. An assembly with several outputs has `heads` by name.
+    are made elsewhere, in the place of a vision encoder. An assembly with several outputs has `heads` by name. `mosaic`
+    says how tiles of an image are put together after the connector (None: one after the other).
     """
 
     language: Spec | None = None
@@ -29,6 +31,7 @@ class ModelConfig:
     connector: Spec | None = None
     heads: Mapping[str, Spec] = field(default_factory=dict)
     features: int | None = None
+    mosaic: Mosaic | None = None
     assembly: str = "causal"
 
     @classmethod
@@ -38,6 +41,8 @@ class ModelConfig:
             if key not in (*_ROOMS, *_OTHERS):
                 raise unknown("key in model:", str(key), (*_ROOMS, *_OTHERS))
         others = {key: given[key] for key in ("features", "assembly") if given.get(key) is not None}
+        if given.get("mosaic") is not None:
+            others["mosaic"] = convert(Mosaic, given["mosaic"], where="model.mosaic")
         heads = {name: spec("heads", head) for name, head in (given.get("heads") or {}).items()}
         bare = "connector" in given and given["connector"] is None
         given = {key: value for key, value in given.items() if key in _ROOMS}
@@ -64,6 +69,7 @@ class ModelConfig:
         if self.heads:
             told["heads"] = {name: _described(head) for name, head in self.heads.items()}
         told |= {"features": self.features} if self.features is not None else {}
+        told |= {"mosaic": dump(self.mosaic)} if self.mosaic is not None else {}
         return told | ({"assembly": self.assembly} if self.assembly != "causal" else {})
 
 

@@ -12,6 +12,7 @@ from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncod
 from foveal.core.lookup import Spec, build, class_name, module
 from foveal.core.types import Batch, Output, Stream
 from foveal.decode.choose import picked
+from foveal.layers.mosaic import Joined
 from foveal.models.config import ModelConfig
 from foveal.models.parts import Sight, flow, sight, unfilled
 
@@ -34,6 +35,7 @@ class Masked(Sight):
         super().__init__()
         self.config = config
         self.vision, self.connector = vision, connector
+        self.joined = Joined(width=getattr(fusion, "apart", language.width), settings=config.mosaic)
         self.language, self.fusion, self.heads = language, fusion, nn.ModuleDict(heads)
 
     def forward(

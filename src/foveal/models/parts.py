@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
 from foveal.core.lookup import build
-from foveal.core.types import Batch, Grid, Layout, Stream, VisualTokens
+from foveal.core.types import Batch, Cut, Grid, Layout, Pixels, Stream, VisualTokens
+from foveal.layers.mosaic import Joined
 from foveal.layers.regions import pooled
 from foveal.models.config import ModelConfig
 
@@ -22,11 +23,13 @@ M = TypeVar("M", bound=nn.Module)
 class Sight(nn.Module):
     """An assembly's vision encoder and connector; both may be missing.
 
-    Codes of an encoder that a fusion reads as they are need no connector.
+    Codes of an encoder that a fusion reads as they are need no connector. What the connector says of the tiles of an
+    image is `joined`, unless the encoder itself `reads_tiles` of an image together.
     """
 
     vision: VisionEncoder | None
     connector: Connector | None
+    joined: Joined  # those that see images in one tile alone have none
     fusion: Fusion
     language: LanguageModel
 
@@ -45,14 +48,21 @@ class Sight(nn.Module):
         seen = self.look(batch)
         if seen is None or self.connector is None:
             return seen
+        cut = self._cut(batch.visual)
         if getattr(self.connector, "counts_images", False):
             before = (batch.owner[:, None] == batch.owner).tril(-1).sum(1)  # images of the same row
-            seen = replace(seen, number=before[seen.image])
+            seen = replace(seen, number=before[seen.image if cut is None else cut.image[seen.image]])
         query = getattr(self.connector, "query", None)
-        return self.connector(seen) if query is None else self.connector(seen, query(batch))  # type: ignore[call-arg]
+        if query is not None and cut is not None:
+            raise InputError("a connector that hears the question sees whole images; leave processor.image.tiling out")
+        made = self.connector(seen) if query is None else self.connector(seen, query(batch))  # type: ignore[call-arg]
+        return made if cut is None else self._join()(made, cut.cuts or ())
 
     def look(self, batch: Batch) -> VisualTokens | None:
-        """The same before the connector: what the encoder says, or the features that the batch brings."""
+        """The same before the connector: what the encoder says, or the features that the batch brings.
+
+        Tiles of an image are images of their own here.
+        """
         if batch.visual is None:
             return None
         if self.connector is None and self.vision is None:
@@ -61,13 +71,13 @@ class Sight(nn.Module):
         if not isinstance(seen, VisualTokens):
             if self.vision is None:
                 raise InputError("the batch holds pixels but the model reads features made elsewhere; give these")
-            seen = self.vision(seen).filmed(seen.frames)
+            seen = _encoded(self.vision, seen).filmed(seen.frames)
         if seen.codes is None and (recognise := getattr(self.vision, "recognise", None)) is not None:
             seen = replace(seen, codes=recognise(seen.features))  # features out of a store hold none
         return seen if batch.regions is None else pooled(seen, batch.regions)
 
-    def plan(self, sizes: Sequence[Grid] | Layout, frames: tuple[int, ...] | None = None) -> Layout:
-        """The visual tokens that images of these sizes (height, width) will bring, or regions of this layout.
+    def plan(self, sizes: Sequence[Grid | Cut] | Layout, frames: tuple[int, ...] | None = None) -> Layout:
+        """The visual tokens that images of these sizes (height, width) will bring, cut ones, or regions of this layout.
 
         As many of the sizes in a row as `frames` say are those of the frames of one video (None: there is none).
         """
@@ -75,12 +85,55 @@ class Sight(nn.Module):
             given = len(sizes.counts) if isinstance(sizes, Layout) else len(sizes)
             way = "ask in text alone" if self.connector is None else "it reads features made elsewhere"
             raise InputError(f"{given} images for a model without a vision encoder; {way}")
+        cuts = None if isinstance(sizes, Layout) else tuple(one for one in sizes if isinstance(one, Cut)) or None
         if not isinstance(sizes, Layout):
             assert self.vision is not None
-            sizes = self.vision.plan(sizes).filmed(frames)
+            sizes = self.vision.plan(self._tiles(sizes)).filmed(frames)
         layout = sizes if self.connector is None else self.connector.plan(sizes)
+        if cuts is not None and not getattr(self.vision, "reads_tiles", False):
+            layout = self._join().plan(layout, cuts)
         placed = getattr(self.fusion, "placed", None)
         return layout if placed is None else placed(layout)
+
+    def _tiles(self, sizes: Sequence[Grid | Cut]) -> list[Grid]:
+        """The sizes of what the encoder will see one by one; raises InputError where only some images are cut."""
+        whole = [one for one in sizes if not isinstance(one, Cut)]
+        cuts = [one for one in sizes if isinstance(one, Cut)]
+        if whole and cuts:
+            raise InputError(f"{len(cuts)} of {len(sizes)} images are cut into tiles; cut all of a batch, or none")
+        each = getattr(self.vision, "reads_tiles", False)
+        return whole or [cut.tile for cut in cuts for _ in range(1 if each else cut.tiles)]
+
+    def _cut(self, visual: Pixels | VisualTokens | None) -> Pixels | None:
+        """The pixels where their tiles are images of their own to the encoder."""
+        cut = isinstance(visual, Pixels) and visual.cuts is not None
+        return visual if cut and not getattr(self.vision, "reads_tiles", False) else None  # type: ignore[return-value]
+
+    def _join(self) -> Joined:
+        if "joined" not in self._modules:
+            raise InputError("this model sees whole images, and these are cut; leave processor.image.tiling out")
+        return self.joined
+
+
+def _encoded(vision: VisionEncoder, pixels: Pixels) -> VisualTokens:
+    """What the encoder says; one that does not read tiles of several sizes side by side is given each size alone."""
+    if pixels.sizes is None or getattr(vision, "reads_sizes", False):
+        return vision(pixels)
+    alike: dict[Grid, list[int]] = {}
+    for tile, size in enumerate(pixels.sizes):
+        alike.setdefault(size, []).append(tile)
+    parts = [vision(Pixels.whole(pixels.values[mine, :, : size[0], : size[1]])) for size, mine in alike.items()]
+    counts = [count for part in parts for count in part.layout.counts]
+    grids = [grid for part in parts for grid in part.layout.grids]
+    place = sorted(range(len(counts)), key=[tile for mine in alike.values() for tile in mine].__getitem__)
+    layout = Layout(counts=tuple(counts[i] for i in place), grids=tuple(grids[i] for i in place))
+
+    def ordered(name: str) -> Tensor:
+        each = torch.cat([getattr(part, name) for part in parts]).split(counts)
+        return torch.cat([each[i] for i in place])
+
+    seen = VisualTokens.on_layout(ordered("features"), layout)
+    return replace(seen, boxes=ordered("boxes"), mass=ordered("mass"))
 
 
 def flow(

@@ -29,11 +29,27 @@ class Tokens(NamedTuple):
 
 
 def lengths(conversation: Encoded, counts: Sequence[int]) -> np.ndarray:
-    """How many tokens each entry of the conversation becomes when image k brings `counts[k]`."""
+    """How many tokens each entry of the conversation becomes when image k brings `counts[k]`.
+
+    An image that stands in several places has an equal part of its tokens at each.
+    """
     sizes = np.ones(len(conversation.ids), np.int64)
     images = conversation.ids < 0
-    sizes[images] = np.asarray(counts, np.int64)[-1 - conversation.ids[images]]
+    sizes[images] = _each(conversation, counts)[-1 - conversation.ids[images]]
     return sizes
+
+
+def _each(conversation: Encoded, counts: Sequence[int]) -> np.ndarray:
+    """How many tokens of each image stand in one of its places."""
+    shown = -1 - conversation.ids[conversation.ids < 0]
+    number, parts = np.asarray(counts, np.int64), np.bincount(shown, minlength=len(counts)).clip(1)
+    if (number % parts).any():
+        image = int(np.flatnonzero(number % parts)[0])
+        raise InputError(
+            f"{conversation.where} parts the {number[image]} tokens of image {image + 1} into {parts[image]} places; "
+            "leave out processor.spelling, or what the model puts between tiles"
+        )
+    return number // parts
 
 
 def trunk(group: Group) -> int:
@@ -103,7 +119,7 @@ def fitted(one: Encoded, counts: Sequence[int], limit: int, *, truncate: bool) -
     kept = int((ends <= limit).sum())
     images = int((one.ids < 0).sum())
     if (one.ids[kept:] < 0).any():
-        fit = sum(counts[-1 - i] for i in one.ids[:kept] if i < 0)
+        fit = int(lengths(one, counts)[:kept][one.ids[:kept] < 0].sum())
         raise InputError(
             f"{one.where} has {ends[-1]} tokens for {limit}; cutting it would leave {fit} of {sum(counts)} tokens "
             f"of its {images} images, and images are not cut: raise the context or plan fewer visual tokens"
@@ -117,7 +133,7 @@ def fitted(one: Encoded, counts: Sequence[int], limit: int, *, truncate: bool) -
 
 
 def laid(one: Encoded, counts: Sequence[int], starts: Sequence[int], fill: int, entries: slice) -> Tokens:
-    """Some entries as tokens: image k becomes `counts[k]` slots from visual token `starts[k]` on."""
+    """Some entries as tokens: image k becomes `counts[k]` slots from visual token `starts[k]` on, place after place."""
     ids, loss = one.ids[entries], one.loss[entries]
     prompt = np.arange(len(one.ids))[entries] < one.prompt
     images = np.flatnonzero(ids < 0)
@@ -125,13 +141,15 @@ def laid(one: Encoded, counts: Sequence[int], starts: Sequence[int], fill: int, 
     labels = np.where(loss, text, IGNORE)
     if not len(images):
         return Tokens(ids, np.full(len(ids), -1), labels, prompt)
-    repeats = np.ones(len(ids), np.int64)
-    repeats[images] = [counts[-1 - ids[place]] for place in images]
+    repeats = lengths(one, counts)[entries]
     ends = np.cumsum(repeats)
     slots = np.full(ends[-1], -1, np.int64)
+    earlier = np.bincount(-1 - one.ids[: entries.start or 0][one.ids[: entries.start or 0] < 0], minlength=len(counts))
     for place in images:
         image = -1 - ids[place]
-        slots[ends[place] - repeats[place] : ends[place]] = starts[image] + np.arange(repeats[place])
+        begin = starts[image] + earlier[image] * repeats[place]
+        slots[ends[place] - repeats[place] : ends[place]] = begin + np.arange(repeats[place])
+        earlier[image] += 1
     return Tokens(np.repeat(text, repeats), slots, np.repeat(labels, repeats), np.repeat(prompt, repeats))
 
 

@@ -15,14 +15,16 @@ from foveal.core.example import Example
 from foveal.core.types import IGNORE, Batch, Layout, Pixels, VisualTokens
 from foveal.preprocess import chat, choices
 from foveal.preprocess.cells import shown_cells
+from foveal.preprocess.coarser import coarser
 from foveal.preprocess.collate import Group, Padding, collate, fitted, lengths, packed, same_images
 from foveal.preprocess.detection import Detection
 from foveal.preprocess.masking import Masking, Words, exchanged, mask_regions, mask_words
 from foveal.preprocess.region_files import Reader, RegionFiles
 from foveal.preprocess.regions import Find, Plan, Proposals, Sights, Source, sights
+from foveal.preprocess.spelling import Spelling, spelled
 from foveal.preprocess.task_speller import speller_of
 from foveal.preprocess.tasks import Task
-from foveal.preprocess.tokens import Coder, Encoded, encoded
+from foveal.preprocess.tokens import Coder, Encoded
 from foveal.preprocess.transform import ImageTransform
 from foveal.preprocess.video import Frames, pixels, refuse
 
@@ -50,6 +52,7 @@ class ProcessorConfig:
     there are and where), in fixed `windows`, or in the boxes that the run of the `proposals` finds. With `region_files`
     images are files of features that a detector has made. With `masking`, training batches hold whole conversations
     with parts of them hidden. With `detection` nothing is said in words: batches hold the objects of one picture a row.
+    With a `spelling` words stand around the tiles of images that are cut.
     """
 
     image: ImageTransform = field(default_factory=ImageTransform)
@@ -70,6 +73,7 @@ class ProcessorConfig:
     region_files: RegionFiles | None = None
     detection: Detection | None = None
     video: Frames | None = later(None)
+    spelling: Spelling | None = later(None)
 
 
 class Processor:
@@ -271,7 +275,7 @@ class Processor:
         rows = [[[one]] for one in asked]
         shown, coder = self._sights([[one] for one in asked], plan, shared=shared), self._coder
         for one, mine in zip(asked, shown.places, strict=True):
-            self._check_room(one, [shown.layout.places[i] for i in mine], room)
+            self._check_room(one, [shown.layout.places[i] for i in mine], room, plan)
         mutual = self.config.mutual
         batch = collate(
             rows, shown.layout, shown.places, padding=padding, pad=coder.pad_id, fill=coder.fill_id, mutual=mutual
@@ -290,18 +294,18 @@ class Processor:
         return self._labels[words]
 
     def _asked(self, one: Asked, row: int) -> Encoded:
-        one, where = self._question(one, row)
-        turns = chat.turns(one, marker=self.config.marker, order=self.config.order, where=where)
-        return encoded(one, self.render(turns, marker=self.config.marker, reply=True), self._coder, where)
+        return self._whole(*self._question(one, row), reply=True)
 
     def _offered(self, one: Asked, row: int) -> Encoded:
         one, where = self._question(one, row)
         known = choices.counted(one, self.config.choices, where) if one.choices else choices.offered(one, where)
         return choices.each(known, where, self._whole)
 
-    def _whole(self, example: Example, where: str) -> Encoded:
-        turns = chat.turns(example, marker=self.config.marker, order=self.config.order, where=where)
-        return encoded(example, self.render(turns, marker=self.config.marker, reply=False), self._coder, where)
+    def _whole(self, example: Example, where: str, *, reply: bool = False) -> Encoded:
+        c = self.config
+        turns = chat.turns(example, marker=c.marker, order=c.order, where=where)
+        way: Any = {"marker": c.marker, "look": c.image, "frames": c.video, "spelling": c.spelling}
+        return spelled(example, self.render(turns, marker=c.marker, reply=reply), self._coder, where, **way)
 
     def _question(self, one: Asked, row: int) -> tuple[Example, str]:
         where = f"row {row}" if isinstance(one, tuple) else f"example {one.id!r}"
@@ -333,14 +337,15 @@ class Processor:
         shown = self._sights(groups, plan)
         return [[shown.layout.places[i] for i in mine] for mine in shown.places]
 
-    def _check_room(self, one: Encoded, counts: Sequence[int], room: int) -> None:
-        chosen = bool(self._classes or self.config.choices)
-        total, room = int(lengths(one, counts).sum()), 0 if chosen else room  # what is chosen takes no room
-        if total + room > self.config.context:
+    def _check_room(self, one: Encoded, counts: Sequence[int], room: int, plan: Plan) -> None:
+        """Raise InputError where a question and its answer pass the context."""
+        room = 0 if self._classes or self.config.choices else room  # what is chosen takes no room
+        context = self.config.context
+        if (total := int(lengths(one, counts).sum())) + room > context:
             extra = f" and {room} for the answer" if room else ""
             raise InputError(
-                f"{one.where} has {total} tokens ({sum(counts)} of them of images){extra}, "
-                f"but the context holds {self.config.context}; ask in fewer words or lower the budget of visual tokens"
+                f"{one.where} has {total} tokens ({sum(counts)} of them of images){extra}, but the context holds "
+                f"{context}; {coarser(self, one.example, plan, context - room)}"
             )
 
     def _fitting(self, one: Encoded, counts: Sequence[int], limit: int) -> Encoded:

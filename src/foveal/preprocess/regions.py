@@ -16,7 +16,7 @@ from foveal.preprocess.collate import Group, pictures
 from foveal.preprocess.image import image_size
 from foveal.preprocess.region_files import Reader
 from foveal.preprocess.transform import ImageTransform
-from foveal.preprocess.video import Frames, counts, refuse
+from foveal.preprocess.video import Frames, counts, planned, refuse
 
 Source = Literal["grid", "oracle", "windows", "proposals"]
 Find = Callable[[Sequence[Any]], Sequence[Sequence[Box]]]  # the boxes that each picture is found to hold
@@ -80,12 +80,18 @@ def sights(
         return Sights(images, places, Layout(counts=(), grids=()))
     if files is not None:
         return Sights(images, places, plan(files.layout(images)))
+    if source == "grid" and transform.tiling is not None:
+        return Sights(images, places, plan(planned(images, transform, frames)))
     if source == "grid":
         film = counts(images, frames)
         if film is not None:
             return Sights(images, places, plan([transform.grid] * sum(film), frames=film))
         return Sights(images, places, plan([transform.grid] * len(images)))
     refuse(images, "regions")
+    if transform.tiling is not None:
+        raise InputError(
+            f"regions ({source}) of images that are cut into tiles are not made here; leave one of them out"
+        )
     if source == "windows":
         boxes = [windows()] * len(images)
     else:

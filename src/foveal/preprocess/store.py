@@ -9,6 +9,7 @@ import yaml
 from foveal.core.errors import InputError
 from foveal.preprocess.chat import Template
 from foveal.preprocess.processor import Processor, ProcessorConfig
+from foveal.preprocess.spelling import BY_NAME
 from foveal.preprocess.transform import ImageTransform
 
 if TYPE_CHECKING:
@@ -70,14 +71,17 @@ def from_huggingface(directory: Path) -> Processor:
     image = _json(directory / "preprocessor_config.json") or processor.get("image_processor") or {}
     if not image and "vision_config" in config:
         raise InputError(f"{directory} has no preprocessor_config.json; copy it from the checkpoint's source")
+    look = ImageTransform.from_huggingface(image) if image else ImageTransform()
+    split = look.tiling is not None and look.tiling.kind == "split"
     draws = _FRAME[0] in (config.get("vocabulary_map") or {})
     settings = ProcessorConfig(
-        image=ImageTransform.from_huggingface(image) if image else ImageTransform(),
+        image=look,
         template="tokenizer" if template else _usual(config, words),
         around=_FRAME if draws else ("", ""),
         draws=draws,
         context=int(text.get("max_position_embeddings", 2048)),
         marker=_marker(config, processor, words),
+        spelling=BY_NAME if split else None,
     )
     return Processor(tokenizer=words, config=settings)
 

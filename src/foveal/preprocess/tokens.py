@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class Encoded:
     """One tokenised conversation, its images still one entry each: image k stands as -1 - k in `ids`.
 
+    An image whose tiles are spelled one by one has an entry for each of them.
+
     `loss` is True on the tokens of answers (their end included); `prompt` counts the entries before the first answer.
     `rows` are the conversations that it is read as, where it has choices: one for each.
     """
@@ -105,10 +107,18 @@ def _pieces(spans: Sequence[Span]) -> list[tuple[str, int]]:
     return pieces
 
 
-def encoded(example: Example, spans: Sequence[Span], coder: Coder, where: str) -> Encoded:
-    """The conversation's tokens; raises InputError where the template lost or doubled an image."""
+def encoded(
+    example: Example, spans: Sequence[Span], coder: Coder, where: str, *, spelled: Sequence[int] | None = None
+) -> Encoded:
+    """The conversation's tokens; raises InputError where the template lost or doubled an image.
+
+    `spelled` says how many markers in a row stand for each image (None: one).
+    """
     ids, loss = coder(spans)
     images = int((ids < 0).sum())
+    if spelled is not None and images == sum(spelled):
+        ids[ids < 0] = -1 - np.repeat(np.arange(len(spelled)), spelled)
+        images = len(spelled)
     if images != len(example.images):
         raise InputError(
             f"{where} has {len(example.images)} images but its chat template wrote {images} markers; "

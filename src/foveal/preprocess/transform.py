@@ -1,19 +1,23 @@
 """An image as a vision encoder wants it: resized, cropped or padded, and normalised."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from foveal.core.config import later
 from foveal.core.errors import InputError, unknown
-from foveal.core.types import Grid, Pixels
-from foveal.preprocess.image import LIMIT, open_image
+from foveal.core.types import Cut, Grid, Pixels
+from foveal.preprocess.image import LIMIT, image_size, open_image
+from foveal.preprocess.tiling import Sliced, Tiling
+from foveal.preprocess.tilings import filled, tiling_of
 
 Triple = tuple[float, float, float]
 Mode = Literal["square", "shortest_crop", "letterbox", "pad_square"]
@@ -48,7 +52,8 @@ class ImageTransform:
     smaller edge) and crops the centre (CLIP); `letterbox` fits the image in and pads with the mean colour;
     `pad_square` pads to a square first and then resizes (LLaVA-1.5, 2310.03744). Values are 0..255 times `rescale`,
     less `mean`, over `std`. Equal bit for bit to the Pillow-backed CLIPImageProcessor, SiglipImageProcessor and
-    LlavaImageProcessor of transformers on RGB images.
+    LlavaImageProcessor of transformers on RGB images. With a `tiling` images are cut into tiles of `size` instead, as
+    the processors of the models that it names cut them.
     """
 
     size: int | tuple[int, int] = 224  # height and width of the result
@@ -58,8 +63,11 @@ class ImageTransform:
     rescale: float = 1 / 255
     mean: Triple = (0.5, 0.5, 0.5)
     std: Triple = (0.5, 0.5, 0.5)
+    tiling: Tiling | None = later(None)
 
     def __post_init__(self) -> None:
+        if self.tiling is not None and self.grid != (self.tiling.tile, self.tiling.tile):
+            raise InputError(f"tiles of {self.tiling.tile} pixels in an image size of {self.size}; give both one size")
         if min(self.grid) < 1:
             raise InputError(f"an image size of {self.size}; give at least one pixel")
         if min(self.std) <= 0:
@@ -80,9 +88,36 @@ class ImageTransform:
         return torch.from_numpy(self._values(image))
 
     def pixels(self, images: Iterable[Any]) -> Pixels:
-        """One tile an image."""
+        """One tile an image, or those that the tiling makes of it."""
+        if self.tiling is not None:
+            return self.joined([self.cut(image) for image in images])
         values = [self(image) for image in images]
         return Pixels.whole(torch.stack(values) if values else torch.zeros(0, 3, *self.grid))
+
+    def planned(self, image: Any) -> Grid | Cut:
+        """What an image will be to an encoder, by its header alone: of one size, or cut into tiles."""
+        return self.grid if self.tiling is None else self.tiling(image_size(image)).cut
+
+    def cut(self, image: Any) -> tuple[Cut, Float[Tensor, "T C H W"]]:
+        """The tiles of an image, and how it was cut; raises InputError for a transform without a tiling."""
+        if self.tiling is None:
+            raise InputError("this transform makes one picture of an image; give it a tiling")
+        opened = open_image(image)
+        sliced = self.tiling((opened.height, opened.width))
+        return sliced.cut, torch.stack([torch.from_numpy(self._normal(tile)) for tile in self._tiles(opened, sliced)])
+
+    def frames(self, pictures: Sequence[Any]) -> tuple[Cut, Float[Tensor, "T C H W"]]:
+        """The frames of a video, each stretched to one tile."""
+        assert self.tiling is not None
+        cut = self.tiling.frames(image_size(pictures[0]), len(pictures))
+        square = replace(self, mode="square", tiling=None)
+        return cut, torch.stack([square(picture) for picture in pictures])
+
+    def joined(self, images: Sequence[tuple[Cut, Tensor]]) -> Pixels:
+        """The tiles of several images; those that are smaller than others are filled up with zeros."""
+        high, wide = (max((cut.tile[axis] for cut, _ in images), default=self.grid[axis]) for axis in (0, 1))
+        filled = [F.pad(tiles, (0, wide - tiles.shape[-1], 0, high - tiles.shape[-2])) for _, tiles in images]
+        return Pixels.cut(torch.cat(filled) if filled else torch.zeros(0, 3, high, wide), tuple(c for c, _ in images))
 
     def picture(self, values: Float[Tensor, "C H W"]) -> Image.Image:
         """The picture whose values these are, as far as 256 levels hold them."""
@@ -121,8 +156,30 @@ class ImageTransform:
         new = (long, short) if wide <= tall else (short, long)
         return new, -((new[1] - width) // 2), -((new[0] - height) // 2)
 
+    def _tiles(self, image: Image.Image, sliced: Sliced) -> Iterator[Image.Image]:
+        """The pictures of the tiles in order."""
+        cut, how = sliced.cut, _FILTERS[self.resample]
+
+        def brought(picture: Image.Image, size: Grid) -> Image.Image:
+            _check_room(picture, size[0] * size[1])
+            return picture if picture.size == size[::-1] else picture.resize(size[::-1], how)
+
+        whole = image
+        for size in sliced.sizes:
+            whole = brought(whole, size)
+        view = brought(whole if sliced.late else image, cut.tile)
+        if whole.size != sliced.canvas[::-1]:
+            canvas = Image.new("RGB", sliced.canvas[::-1])
+            canvas.paste(whole, sliced.corner[::-1])
+            whole = canvas
+        own = [brought(whole.crop(box), cut.tile) for box in sliced.boxes]
+        yield from {"first": (view, *own), "last": (*own, view), "none": own}[cut.view]
+
     def _values(self, image: Any) -> np.ndarray:
-        array = np.asarray(self._shaped(open_image(image)))
+        return self._normal(self._shaped(open_image(image)))
+
+    def _normal(self, image: Image.Image) -> np.ndarray:
+        array = np.asarray(image)
         tables = _tables(self.rescale, self.mean, self.std)
         values = np.empty((3, *array.shape[:2]), np.float32)
         for channel, table in enumerate(tables):
@@ -173,18 +230,12 @@ def _tables(rescale: float, mean: Triple, std: Triple) -> np.ndarray:
 
 def _from_huggingface(config: Mapping[str, Any]) -> ImageTransform:
     kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "CLIPImageProcessor")
-    clip = "Siglip" not in kind
+    config, clip = filled(kind, config), "Siglip" not in kind
     if not config.get("do_resize", True):
         raise InputError("the preprocessor config does not resize; Foveal needs images of one size: set do_resize")
     size = config.get("size", {"shortest_edge": 224} if clip else {"height": 224, "width": 224})
     size = {"shortest_edge": size} if isinstance(size, int) and clip else size
     size = {"height": size, "width": size} if isinstance(size, int) else size
-    if "longest_edge" in size or "max_image_tiles" in config:
-        wanted = "images of their own shape" if "longest_edge" in size else "tiles of an image"
-        raise InputError(
-            f"the preprocessor config ({kind}) makes {wanted}, and Foveal images of one size; call the model with what "
-            "the checkpoint's own processor returns"
-        )
     normal = config.get("do_normalize", True)
     common: dict[str, Any] = {
         "resample": _filter(config.get("resample", 3)),
@@ -192,6 +243,9 @@ def _from_huggingface(config: Mapping[str, Any]) -> ImageTransform:
         "mean": _triple(config.get("image_mean", CLIP_MEAN if clip else 0.5)) if normal else (0.0, 0.0, 0.0),
         "std": _triple(config.get("image_std", CLIP_STD if clip else 0.5)) if normal else (1.0, 1.0, 1.0),
     }
+    tiling = tiling_of(kind, config)
+    if tiling is not None:
+        return ImageTransform(size=tiling.tile, tiling=tiling, **common)
     padded = bool(config.get("do_pad")) and "Llava" in kind
     crops = bool(config.get("do_center_crop", clip))
     crop = config.get("crop_size", 224)

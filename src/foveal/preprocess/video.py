@@ -14,7 +14,7 @@ import torch
 
 from foveal.core.errors import InputError
 from foveal.core.example import VIDEOS, is_film
-from foveal.core.types import Grid, Pixels
+from foveal.core.types import Cut, Grid, Pixels
 from foveal.preprocess import video_files
 from foveal.preprocess.image import image_size
 from foveal.preprocess.transform import ImageTransform
@@ -147,11 +147,24 @@ def counts(images: Sequence[Any], frames: Frames | None = None) -> tuple[int, ..
 
 
 def pixels(images: Sequence[Any], look: ImageTransform, frames: Frames | None = None) -> Pixels:
-    """One tile a picture, and one a chosen frame of a video."""
+    """One tile a picture (or those that its tiling makes), and one a chosen frame of a video."""
+    if look.tiling is not None:
+        cut = [look.frames(open_video(one, frames).frames) if is_video(one) else look.cut(one) for one in images]
+        return look.joined(cut)
     opened = [open_video(image, frames).frames if is_video(image) else (image,) for image in images]
     values = [look(picture) for one in opened for picture in one]
     numbers = tuple(map(len, opened)) if any(map(is_video, images)) else None
     return Pixels.whole(torch.stack(values) if values else torch.zeros(0, 3, *look.grid), numbers)
+
+
+def planned(images: Sequence[Any], look: ImageTransform, frames: Frames | None = None) -> list[Grid | Cut]:
+    """What each image will be to an encoder, where the transform cuts: by sizes and numbers of frames alone."""
+    assert look.tiling is not None
+    numbers = counts(images, frames) or (1,) * len(images)
+    return [
+        look.tiling.frames(size(image), number) if is_video(image) else look.planned(image)
+        for image, number in zip(images, numbers, strict=True)
+    ]
 
 
 def size(source: Any) -> Grid:

@@ -78,6 +78,8 @@ class TiledVit(nn.Module):
     other sizes, and for a width that the heads do not divide.
     """
 
+    reads_tiles = True
+
     def __init__(
         self,
         *,

@@ -1,0 +1,79 @@
+"""What is written around the tiles of an image, so that words tell where each lies (Idefics3, LLaVA-UHD)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+
+from foveal.core.example import Example
+from foveal.core.types import Cut
+from foveal.preprocess.chat import Span
+from foveal.preprocess.tokens import Coder, Encoded, encoded
+from foveal.preprocess.transform import ImageTransform
+from foveal.preprocess.video import Frames, planned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spelling:
+    """Words around tiles: `begin`, then what stands before and between these, then `end`.
+
+    `tile` goes before each tile, with its {row} and {column} counted from 1; `between` parts those of a row, `row` ends
+    each row. `view` goes before the whole image beside its tiles, `alone` where there are no tiles.
+    """
+
+    tile: str = ""
+    between: str = ""
+    row: str = ""
+    view: str = ""
+    alone: str = ""
+    begin: str = ""
+    end: str = ""
+
+    def __call__(self, cut: Cut, marker: str) -> str:
+        """An image that is cut so, with a marker for each tile."""
+        if not cut.grid[0]:
+            return self.begin + (self.alone + marker) * cut.tiles + self.end
+        rows, columns = cut.grid
+        own = ""
+        for row in range(1, rows + 1):
+            named = [self.tile.format(row=row, column=column) + marker for column in range(1, columns + 1)]
+            own += self.between.join(named) + self.row
+        view = self.view + marker
+        return self.begin + {"first": view + own, "last": own + view, "none": own}[cut.view] + self.end
+
+
+def spelled(
+    example: Example,
+    spans: Sequence[Span],
+    coder: Coder,
+    where: str,
+    *,
+    marker: str,
+    look: ImageTransform,
+    frames: Frames | None,
+    spelling: Spelling | None,
+) -> Encoded:
+    """The conversation's tokens; where words stand around the tiles of its images, these are written out.
+
+    Takes the errors of `encoded`.
+    """
+    if spelling is None or not example.images or look.tiling is None:
+        return encoded(example, spans, coder, where)
+    cuts = [cut for cut in planned(example.images, look, frames) if isinstance(cut, Cut)]
+    numbers, made = count(), []
+    for span in spans:
+        text, *rest = span.text.split(marker)
+        for more in rest:
+            number = next(numbers)
+            text += (spelling(cuts[number], marker) if number < len(cuts) else marker) + more
+        made.append(replace(span, text=text))
+    return encoded(example, made, coder, where, spelled=[cut.tiles for cut in cuts])
+
+
+# Idefics3's and SmolVLM's: the tiles row by row, and the whole image after an empty line.
+BY_NAME = Spelling(
+    tile="<fake_token_around_image><row_{row}_col_{column}>",
+    row="\n",
+    view="\n<fake_token_around_image><global-img>",
+    alone="<fake_token_around_image><global-img>",
+    end="<fake_token_around_image>",
+)

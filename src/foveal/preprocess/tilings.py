@@ -1,0 +1,108 @@
+"""The tilings of Hugging Face's image processors, out of their preprocessor_config.json."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from foveal.core.errors import InputError
+from foveal.preprocess.tiling import Tiling
+
+_STANDARD = {"image_mean": 0.5, "image_std": 0.5}
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # config files leave out what equals their processor's default
+    "Idefics3Image": {"resample": 1, **_STANDARD},
+    "SmolVLMImage": {"resample": 1, **_STANDARD},
+    "Idefics2Image": {"resample": 2, **_STANDARD},
+    "MllamaImage": {"resample": 2, **_STANDARD},
+}
+_EVERY_384 = tuple((384 * rows, 384 * columns) for rows in range(1, 7) for columns in range(1, 7))
+
+
+def filled(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with what such a processor does by itself where nothing else is said."""
+    usual = next((usual for name, usual in _DEFAULTS.items() if kind.startswith(name)), {})
+    return {**usual, **config}
+
+
+def tiling_of(kind: str, config: Mapping[str, Any]) -> Tiling | None:
+    """The tiling of such a processor; None for one that makes one picture of one size of each image.
+
+    Raises InputError for settings that are not supported.
+    """
+    for name, read in _KINDS.items():
+        if kind.startswith(name):
+            return read(config)
+    size = config.get("size")
+    own_shape = isinstance(size, Mapping) and "longest_edge" in size
+    if own_shape or "max_image_tiles" in config:
+        wanted = "images of their own shape" if own_shape else "tiles of an image"
+        raise InputError(
+            f"the preprocessor config ({kind}) makes {wanted}, and its kind is not known; supported: "
+            f"{', '.join(f'{name}Processor' for name in _KINDS)}"
+        )
+    return None
+
+
+def _llava_next(config: Mapping[str, Any]) -> Tiling:
+    size = _side(config, {"shortest_edge": 224})
+    crop = config.get("crop_size", 224)
+    crop = crop.get("height") if isinstance(crop, Mapping) else crop
+    if config.get("do_center_crop", True) and crop != size:
+        raise InputError(f"size {size} and crop_size {crop} of {_name(config)}; both are that of a tile: give one")
+    return Tiling(kind="anyres", tile=size, pinpoints=_pinpoints(config) or Tiling().pinpoints)
+
+
+def _llava_onevision(config: Mapping[str, Any]) -> Tiling:
+    size = _side(config, {"height": 384, "width": 384})
+    return Tiling(kind="anyres", tile=size, pinpoints=_pinpoints(config) or _EVERY_384)
+
+
+def _idefics3(config: Mapping[str, Any]) -> Tiling:
+    tile = dict(config.get("max_image_size") or {"longest_edge": 364})["longest_edge"]
+    size = dict(config.get("size") or {"longest_edge": 4 * 364})
+    if "longest_edge" not in size:
+        raise InputError(f"size {size} of {_name(config)}; give its longest_edge")
+    most = Tiling().most if config.get("do_image_splitting", True) else 1
+    return Tiling(kind="split", view="last", tile=int(tile), longest=int(size["longest_edge"]), most=most)
+
+
+def _idefics2(config: Mapping[str, Any]) -> Tiling:
+    if config.get("do_image_splitting", False):
+        raise InputError(f"{_name(config)} splits images into quarters of any shape; set do_image_splitting to false")
+    size = dict(config.get("size") or {"shortest_edge": 378, "longest_edge": 980})
+    if {"shortest_edge", "longest_edge"} - size.keys():
+        raise InputError(f"size {size} of {_name(config)}; give its shortest_edge and longest_edge")
+    shortest, longest = int(size["shortest_edge"]), int(size["longest_edge"])
+    return Tiling(kind="native", tile=longest, shortest=shortest, longest=longest)
+
+
+def _mllama(config: Mapping[str, Any]) -> Tiling:
+    size = _side(config, {"height": 224, "width": 224})
+    return Tiling(kind="fitted", view="none", tile=size, most=int(config.get("max_image_tiles", 4)))
+
+
+def _side(config: Mapping[str, Any], default: Mapping[str, int]) -> int:
+    """The side of square tiles."""
+    size = config.get("size") or default
+    if isinstance(size, int):
+        return size
+    sides = {int(size[name]) for name in ("shortest_edge", "height", "width") if size.get(name)}
+    if len(sides) != 1:
+        raise InputError(f"size {dict(size)} of {_name(config)}; tiles are square: give height and width of one length")
+    return sides.pop()
+
+
+def _pinpoints(config: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    return tuple((int(height), int(width)) for height, width in config.get("image_grid_pinpoints") or ())
+
+
+def _name(config: Mapping[str, Any]) -> str:
+    return str(config.get("image_processor_type", "the preprocessor config"))
+
+
+_KINDS: Mapping[str, Callable[[Mapping[str, Any]], Tiling]] = {
+    "LlavaNextImage": _llava_next,
+    "LlavaOnevisionImage": _llava_onevision,
+    "Idefics3Image": _idefics3,
+    "SmolVLMImage": _idefics3,
+    "Idefics2Image": _idefics2,
+    "MllamaImage": _mllama,
+}
