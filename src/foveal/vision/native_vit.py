@@ -15,7 +15,11 @@ from foveal.layers.initial import small_normal
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Settings of the tower; the defaults are SigLIP-B/16's. Learned positions are those of a square `image_size`."""
+    """Settings of the tower; the defaults are SigLIP-B/16's. Learned positions are those of a square `image_size`.
+
+    With `filling` the tokens of patches that no image fills are given too, though no other sees them (Idefics3,
+    2408.12637); a patch is then the image's where it fills any of it.
+    """
 
     width: int = 768
     depth: int = 12
@@ -26,6 +30,7 @@ class Config:
     channels: int = 3
     activation: str = "gelu_tanh"
     eps: float = 1e-6
+    filling: bool = False
 
 
 class NativeVit(nn.Module):
@@ -35,6 +40,8 @@ class NativeVit(nn.Module):
     Raises InputError for a width that the heads do not divide, for images without a whole patch, and for sizes beyond
     the pixels.
     """
+
+    reads_sizes = True  # side by side, each with its own filling
 
     def __init__(
         self,
@@ -48,11 +55,12 @@ class NativeVit(nn.Module):
         channels: int = 3,
         activation: str = "gelu_tanh",
         eps: float = 1e-6,
+        filling: bool = False,
     ) -> None:
         super().__init__()
         if width % heads:
             raise InputError(f"a vit of width {width} cannot split it over {heads} heads; give a divisor of the width")
-        self.width, self.patch, self.side = width, patch, image_size // patch
+        self.width, self.patch, self.side, self.filling = width, patch, image_size // patch, filling
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
         self.positions = nn.Parameter(torch.randn(self.side**2, width) * 0.02)
         self.blocks = nn.ModuleList(
@@ -62,7 +70,7 @@ class NativeVit(nn.Module):
         self.apply(small_normal)
 
     def plan(self, sizes: Sequence[Grid]) -> Layout:
-        """One token a patch that the image fills."""
+        """One token a patch that the image fills; with `filling`, sizes are those of the pixels with it."""
         for size in sizes:
             if min(size) < self.patch:
                 raise InputError(
@@ -75,8 +83,9 @@ class NativeVit(nn.Module):
         """Embed the patches, hide those that no image fills, run the blocks, keep the others."""
         tiles, _, *room = pixels.values.shape
         sizes = pixels.sizes if pixels.sizes is not None else ((room[0], room[1]),) * tiles
-        layout = self.plan(sizes)
         _check(sizes, tiles, (room[0], room[1]))
+        whole = self.plan([(room[0], room[1])] * tiles) if self.filling else None
+        layout = self.plan(sizes) if whole is None else self._begun(sizes)
         hidden = self.patches(pixels.values.to(self.patches.weight.dtype))
         numbers = self._numbers(layout, (hidden.shape[2], hidden.shape[3])).to(hidden.device)
         hidden = hidden.flatten(2).transpose(1, 2) + self.positions[numbers.clamp(min=0)]
@@ -84,8 +93,12 @@ class NativeVit(nn.Module):
         mask = None if layout.total == numbers.numel() else filled[:, None, None].expand(-1, 1, numbers.shape[1], -1)
         for block in self.blocks:
             hidden = block(hidden, mask=mask)
-        kept = hidden.flatten(0, 1) if mask is None else hidden[filled]
-        return VisualTokens.on_layout(self.post_norm(kept), layout)
+        kept = hidden.flatten(0, 1) if mask is None or whole is not None else hidden[filled]
+        return VisualTokens.on_layout(self.post_norm(kept), whole or layout)
+
+    def _begun(self, sizes: Sequence[Grid]) -> Layout:
+        """One token a patch of which an image fills any."""
+        return Layout.of_grids([(-(-height // self.patch), -(-width // self.patch)) for height, width in sizes])
 
     def _numbers(self, layout: Layout, room: Grid) -> Int[Tensor, "T S"]:
         """Which learned position each patch of a tile takes; -1 where no image fills it."""

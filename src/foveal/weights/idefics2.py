@@ -1,12 +1,12 @@
 """IDEFICS-2 checkpoints of Hugging Face: SigLIP over images of any shape, a gated perceiver, Mistral (2405.02246)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveal.core.errors import InputError
@@ -92,7 +92,7 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
 def native_tower(vision_config: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of the component `native_vit` for a vision config whose fields are SigLIP's."""
     every = vision_settings({**vision_config, "model_type": SIGLIP})
-    return {"name": "native_vit", **{field.name: every[field.name] for field in fields(Tower)}}
+    return {"name": "native_vit", **{one.name: every[one.name] for one in fields(Tower) if one.name in every}}
 
 
 def load(
@@ -130,24 +130,37 @@ def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
         labels: Int[Tensor, "B L"] | None = None,
     ) -> Batch:
         batch = text_batch(input_ids, attention_mask, position_ids, labels)
-        marked = input_ids == image_token
         pixels, owner = None, input_ids.new_zeros(0)
         if pixel_values is not None:
             pixels, owner = shown(pixel_values, pixel_attention_mask)
         counts = () if pixels is None else model.plan(pixels.sizes or ()).counts
-        brought = input_ids.new_zeros(len(input_ids)).index_add(0, owner, owner.new_tensor(counts))
-        for row, (found, wanted) in enumerate(zip(marked.sum(1).tolist(), brought.tolist(), strict=True)):
-            if found != wanted:
-                raise InputError(
-                    f"row {row} has {found} image tokens in input_ids but its {int((owner == row).sum())} images bring "
-                    f"{wanted}; give both as the checkpoint's processor returns them"
-                )
-        if not counts:
-            return batch
-        slots = torch.where(marked, marked.flatten().cumsum(0).view_as(marked) - 1, -1)
-        return replace(batch, image_slot=slots, visual=pixels, owner=owner)
+        return put(batch, input_ids == image_token, pixels, owner, counts)
 
     return to_batch
+
+
+def put(
+    batch: Batch,
+    marked: Bool[Tensor, "B L"],
+    pixels: Pixels | None,
+    owner: Int[Tensor, " I"],
+    counts: Sequence[int],
+) -> Batch:
+    """The batch with images of so many tokens, of these rows, in the marked places, in order.
+
+    Raises InputError for a row with more or fewer places than its images bring tokens.
+    """
+    brought = owner.new_zeros(len(marked)).index_add(0, owner, owner.new_tensor(counts))
+    for row, (found, wanted) in enumerate(zip(marked.sum(1).tolist(), brought.tolist(), strict=True)):
+        if found != wanted:
+            raise InputError(
+                f"row {row} has {found} image tokens in input_ids but its {int((owner == row).sum())} images bring "
+                f"{wanted}; give both as the checkpoint's processor returns them"
+            )
+    if not counts:
+        return batch
+    slots = torch.where(marked, marked.flatten().cumsum(0).view_as(marked) - 1, -1)
+    return replace(batch, image_slot=slots, visual=pixels, owner=owner)
 
 
 def shown(values: Float[Tensor, "B N C H W"], mask: Tensor | None) -> tuple[Pixels, Int[Tensor, " I"]]:

@@ -30,11 +30,16 @@ def matches(config: Mapping[str, Any]) -> bool:
 
 def renaming(config: Mapping[str, Any]) -> Renaming:
     """Between a LLaVA checkpoint's weight names, of this or older versions of transformers, and ours."""
+    return Renaming(rules(config))
+
+
+def rules(config: Mapping[str, Any]) -> list[Rule]:
+    """The same as rules, to stand among those of a model that adds to it."""
     projector: list[Rule] = [
         (f"connector.maps.{i}.*", tuple(f"{prefix}linear_{i + 1}.*" for prefix in _PROJECTOR)) for i in range(2)
     ]
     tower = vision_rules(str(config["vision_config"].get("model_type")))
-    return Renaming([*projector, *tower, *language_rules(theirs_prefix=_LANGUAGE, head=_HEAD)])
+    return [*projector, *tower, *language_rules(theirs_prefix=_LANGUAGE, head=_HEAD)]
 
 
 def model_config(config: Mapping[str, Any]) -> ModelConfig:
