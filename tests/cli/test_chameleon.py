@@ -57,7 +57,7 @@ def test_what_does_not_fit_is_told(tokenizer, tmp_path, capsys, settings, said):
 
 
 def test_data_are_of_one_kind():
-    with pytest.raises(InputError, match="'scenes' or 'portraits'"):
+    with pytest.raises(InputError, match="'scenes', 'portraits' or 'motion'"):
         _recipe.read("chameleon", ["data.path=x"])
 
 

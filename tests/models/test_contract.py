@@ -81,7 +81,8 @@ def batch_of(model, rows=2):
 
 
 FUSIONS = [name for name in names("fusion") if name != "vocabulary"]  # which reads codes, and no connector's tokens
-UNFIT = [*product(["tiled_vit"], ["conv_mlp", "placed"], FUSIONS)]  # tokens on no grid, and connectors that fold one
+FOLDS = ["conv_mlp", "placed", "pixel_shuffle", "window_concat", "average_pool"]  # they take tokens on a grid alone
+UNFIT = [*product(["tiled_vit"], FOLDS, FUSIONS)]
 COMBINATIONS = [
     *[one for one in product(names("vision"), names("connectors"), FUSIONS) if one not in UNFIT],
     ("vq", None, "vocabulary"),
