@@ -29,6 +29,13 @@ def test_text_sees_the_last_image_before_it_or_all():
     assert sees(by_markers(*given, last=False)) == [[[], [0, 1], [0, 1], [0, 1, 2, 3], [0, 1, 2, 3]]]
 
 
+def test_text_sees_images_that_no_word_parts_together():
+    given = stream([[-1, 0, 1, -1, 2, -1, -1]]), images(1, 1, 1)
+    assert sees(by_markers(*given, last=False, together=True)) == [[[], [0], [0, 1], [0, 1], [2], [2], [2]]]
+    given = stream([[0, 1, 2, 3, -1]]), images(2, 2)
+    assert sees(by_markers(*given, last=False, together=True))[0][-1] == [0, 1, 2, 3]
+
+
 def test_rows_of_different_images_of_different_sizes():
     view = by_markers(stream([[0, -1, 1], [-1, -1, -1], [4, -1, -1]]), images(1, 3, 2), last=False)
     assert sees(view) == [[[0], [0], [0, 1, 2, 3]], [[], [], []], [[4, 5]] * 3]

@@ -17,6 +17,7 @@ from foveal.layers.mlp import FeedForward, GatedFeedForward
 from foveal.layers.norms import NormKind, norms
 
 Gating = Literal["scalar", "vector", "none"]
+Looks = Literal["last", "group", "all"]
 Blind = Literal["nothing", "mean", "all"]
 
 
@@ -27,10 +28,10 @@ class Config:
     width, 0: none), gated with `feed_gated`.
 
     A `gate` scales what a block adds by the tangens hyperbolicus of one number, of one for each channel, or not at
-    all; it begins at `start`. Text `looks` at the last image before it or at all of them. Text that is `blind`,
-    before any image, finds nothing, the mean of all its row's tokens, or looks at all; `feed_blind` feeds it too.
-    `width_of_sight` is that of the images' tokens (None: that of the words). With `counted`, blocks are layers among
-    the others where states are kept (Llama 3.2 Vision).
+    all; it begins at `start`. Text `looks` at the last image before it, at the `group` of those that no word parts
+    from it, or at all of them. Text that is `blind`, before any image, finds nothing, the mean of all its row's
+    tokens, or looks at all; `feed_blind` feeds it too. `width_of_sight` is that of the images' tokens (None: that of the
+    words). With `counted`, blocks are layers among the others where states are kept (Llama 3.2 Vision).
     """
 
     every: int = 1
@@ -47,7 +48,7 @@ class Config:
     eps: float = 1e-5
     gate: Gating = "scalar"
     start: float = 0.0
-    looks: Literal["last", "all"] = "last"
+    looks: Looks = "last"
     blind: Blind = "nothing"
     feed_blind: bool = True
     counted: bool = False
@@ -122,14 +123,14 @@ class GatedCrossAttention(nn.Module):
         eps: float = 1e-5,
         gate: Gating = "scalar",
         start: float = 0.0,
-        looks: Literal["last", "all"] = "last",
+        looks: Looks = "last",
         blind: Blind = "nothing",
         feed_blind: bool = True,
         counted: bool = False,
     ) -> None:
         super().__init__()
         self.counted = counted
-        self.apart, self.last, self.blind, self.feed_blind = width_of_sight or width, looks == "last", blind, feed_blind
+        self.apart, self.looks, self.blind, self.feed_blind = width_of_sight or width, looks, blind, feed_blind
         make, feed = norms(norm, eps=eps), GatedFeedForward if feed_gated else FeedForward
         inner = 4 * width if inner is None else inner
         heading = {"heads": heads, "inner": heads * head_width, "kv_heads": kv_heads, "memory_width": self.apart}
@@ -166,7 +167,7 @@ class GatedCrossAttention(nn.Module):
     def view(self, stream: Stream, visual: VisualTokens) -> View:
         """Which visual tokens lie side by side in the memory of each row, and who sees them."""
         if stream.looks is None:
-            return by_markers(stream, visual, last=self.last)
+            return by_markers(stream, visual, last=self.looks == "last", together=self.looks == "group")
         assert stream.owner is not None
         return as_told(stream.looks, stream.owner, visual)
 
@@ -205,7 +206,7 @@ class GatedCrossAttention(nn.Module):
         memory, seen, there = block.attention.read(stream.memory), stream.memory_seen, stream.memory_mask
         if kept is not None and before is not None:
             old = before[0].expand(-1, -1, seen.shape[2], -1)
-            old = old & ~seen.any(-1, keepdim=True) if self.last else old
+            old = old & ~seen.any(-1, keepdim=True) if self.looks != "all" else old
             memory = torch.cat([kept[0], memory[0]], dim=2), torch.cat([kept[1], memory[1]], dim=2)
             seen, there = torch.cat([old, seen], dim=-1), torch.cat([before[1], there], dim=-1)
         if stream.cache is not None:

@@ -20,10 +20,11 @@ class View(NamedTuple):
     seen: Bool[Tensor, "B 1 L M"]
 
 
-def by_markers(stream: Stream, visual: VisualTokens, *, last: bool) -> View:
+def by_markers(stream: Stream, visual: VisualTokens, *, last: bool, together: bool = False) -> View:
     """Tokens see the images that begin at or before them, of their own segment, in the trunk or their own branch.
 
-    With `last` it is the last of these alone. Rows may share an image: so the rows say, not the images.
+    With `last` it is the last of these alone, or `together` with it those that no word parts from it. Rows may share an
+    image: so the rows say, not the images.
     """
     opens = visual.image.diff(prepend=visual.image[:1] - 1) != 0
     slots = stream.slots.clamp(min=0)
@@ -37,7 +38,10 @@ def by_markers(stream: Stream, visual: VisualTokens, *, last: bool) -> View:
     if stream.branch is not None:
         branch = stream.branch.gather(1, places)[:, None]
         sees &= (branch == 0) | (branch == stream.branch[..., None])
-    if last:
+    if together:
+        words = (stream.slots < 0).cumsum(1).gather(1, places)[:, None]  # before each image: one number is one group
+        sees &= words == torch.where(sees, words, -1).amax(-1, keepdim=True)
+    elif last:
         sees &= sees.flip(-1).cumsum(-1).flip(-1) == 1
     return _laid(visual.image[slots.gather(1, places)], real, visual, sees)
 

@@ -123,6 +123,7 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
                 "norm": "rms",
                 "qk_norm": True,
                 "eps": text.rms_norm_eps,
+                "looks": "group",
                 "blind": "all",
                 "feed_blind": False,
                 "counted": True,
