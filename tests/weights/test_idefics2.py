@@ -34,7 +34,7 @@ def test_known_answers(known_answers, tmp_path):
     torch.testing.assert_close(projected, known.outputs["modality_projection"][patches], **EXACT)
 
 
-def reference(seed, *, text=None, vision=None, perceiver=None, **settings):
+def reference(seed, *, text=None, vision=None, perceiver=None, image=IMAGE, **settings):
     """A random tiny IDEFICS-2 of transformers."""
     import transformers as hf
 
@@ -52,7 +52,7 @@ def reference(seed, *, text=None, vision=None, perceiver=None, **settings):
         text_config=text_config,
         vision_config={**small, "image_size": 20, "patch_size": 4, **(vision or {})},
         perceiver_config={"hidden_size": text_config.hidden_size, **sizes, **(perceiver or {})},
-        image_token_id=IMAGE,
+        image_token_id=image,
         **settings,
     )
     model = hf.Idefics2ForConditionalGeneration(config).eval()

@@ -30,21 +30,21 @@ def test_known_answers(known_answers, tmp_path, name):
     torch.testing.assert_close(output.image_hidden_states, known.outputs["connector"].flatten(0, 1), **EXACT)
 
 
-def reference(seed, kind="Idefics3", **settings):
+def reference(seed, kind="Idefics3", *, vocabulary=99, image=IMAGE, **settings):
     """A random tiny model of transformers: tiles of 16 pixels, 4 tokens each."""
     import transformers as hf
 
     torch.manual_seed(seed)
     small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     text = hf.LlamaConfig(
-        **{**small, "num_key_value_heads": 2, "vocab_size": 99, "max_position_embeddings": 128},
+        **{**small, "num_key_value_heads": 2, "vocab_size": vocabulary, "max_position_embeddings": 512},
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=0,
     )
     vision = {**small, "image_size": 16, "patch_size": 4}
     config = getattr(hf, f"{kind}Config")(
-        text_config=text, vision_config=vision, image_token_id=IMAGE, scale_factor=2, **settings
+        text_config=text, vision_config=vision, image_token_id=image, scale_factor=2, **settings
     )
     model = getattr(hf, f"{kind}ForConditionalGeneration")(config).eval()
     with torch.no_grad():

@@ -48,7 +48,7 @@ def test_known_answers_about_a_video(known_answers, tmp_path):
     assert output.visual.frame.tolist() == [0] * 4 + [1] * 5
 
 
-def reference(seed, kind="LlavaNext", **settings):
+def reference(seed, kind="LlavaNext", *, vocabulary=99, image=IMAGE, **settings):
     """A random tiny model of transformers: tiles of 24 pixels in 9 patches."""
     import transformers as hf
 
@@ -56,13 +56,13 @@ def reference(seed, kind="LlavaNext", **settings):
     small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     vision = {**small, "image_size": SIDE, "patch_size": 8}
     parts = (hf.CLIPVisionConfig, hf.LlamaConfig) if kind == "LlavaNext" else (hf.SiglipVisionConfig, hf.Qwen2Config)
-    words = {"num_key_value_heads": 2, "vocab_size": 99, "max_position_embeddings": 512, "eos_token_id": 2}
+    words = {"num_key_value_heads": 2, "vocab_size": vocabulary, "max_position_embeddings": 512, "eos_token_id": 2}
     if kind == "LlavaOnevision":
         settings = {"vision_aspect_ratio": "anyres_max_2", "video_token_id": VIDEO, **settings}
     config = getattr(hf, f"{kind}Config")(
         vision_config=parts[0](**vision),
         text_config=parts[1](**small, **words),
-        image_token_id=IMAGE,
+        image_token_id=image,
         image_grid_pinpoints=PINPOINTS[kind],
         **settings,
     )

@@ -33,7 +33,7 @@ def test_known_answers(known_answers, tmp_path):
     )
 
 
-def reference(seed, *, text=None, vision=None):
+def reference(seed, *, text=None, vision=None, image=IMAGE):
     """A random tiny Llama 3.2 Vision of transformers."""
     import transformers as hf
 
@@ -51,7 +51,7 @@ def reference(seed, *, text=None, vision=None):
     config = hf.MllamaConfig(
         text_config={**small, **words, **layers, **heads, **(text or {})},
         vision_config=tower,
-        image_token_index=IMAGE,
+        image_token_index=image,
     )
     model = hf.MllamaForConditionalGeneration(config).eval()
     with torch.no_grad():

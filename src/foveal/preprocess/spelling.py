@@ -1,5 +1,6 @@
 """What is written around the tiles of an image, so that words tell where each lies (Idefics3, LLaVA-UHD)."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -17,7 +18,8 @@ class Spelling:
     """Words around tiles: `begin`, then what stands before and between these, then `end`.
 
     `tile` goes before each tile, with its {row} and {column} counted from 1; `between` parts those of a row, `row` ends
-    each row. `view` goes before the whole image beside its tiles, `alone` where there are no tiles.
+    each row. `view` goes before the whole image beside its tiles, `alone` where there are no tiles. With `once`, what
+    ends an image and begins the next is written once where these are one word; `apart` parts the end from a letter.
     """
 
     tile: str = ""
@@ -27,6 +29,8 @@ class Spelling:
     alone: str = ""
     begin: str = ""
     end: str = ""
+    once: bool = False
+    apart: str = ""
 
     def __call__(self, cut: Cut, marker: str) -> str:
         """An image that is cut so, with a marker for each tile."""
@@ -39,6 +43,14 @@ class Spelling:
             own += self.between.join(named) + self.row
         view = self.view + marker
         return self.begin + {"first": view + own, "last": own + view, "none": own}[cut.view] + self.end
+
+    def neat(self, text: str) -> str:
+        """A text with its images written out, as these stand beside each other and beside words."""
+        if self.once and self.begin == self.end:
+            text = text.replace(self.end + self.begin, self.end)
+        if not self.apart:
+            return text
+        return re.sub(rf"{re.escape(self.end)}(?=[^\s<])", lambda found: found.group() + self.apart, text)
 
 
 def spelled(
@@ -65,10 +77,12 @@ def spelled(
         for more in rest:
             number = next(numbers)
             text += (spelling(cuts[number], marker) if number < len(cuts) else marker) + more
-        made.append(replace(span, text=text))
+        made.append(replace(span, text=spelling.neat(text)))
     return encoded(example, made, coder, where, spelled=[cut.tiles for cut in cuts])
 
 
+# IDEFICS-2's: a whole image between two of the same word.
+BETWEEN = Spelling(begin="<fake_token_around_image>", end="<fake_token_around_image>", once=True, apart=" ")
 # Idefics3's and SmolVLM's: the tiles row by row, and the whole image after an empty line.
 BY_NAME = Spelling(
     tile="<fake_token_around_image><row_{row}_col_{column}>",

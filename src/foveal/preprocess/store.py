@@ -9,7 +9,7 @@ import yaml
 from foveal.core.errors import InputError
 from foveal.preprocess.chat import Template
 from foveal.preprocess.processor import Processor, ProcessorConfig
-from foveal.preprocess.spelling import BY_NAME
+from foveal.preprocess.spelling import BETWEEN, BY_NAME
 from foveal.preprocess.transform import ImageTransform
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def from_huggingface(directory: Path) -> Processor:
     if not image and "vision_config" in config:
         raise InputError(f"{directory} has no preprocessor_config.json; copy it from the checkpoint's source")
     look = ImageTransform.from_huggingface(image) if image else ImageTransform()
-    split = look.tiling is not None and look.tiling.kind == "split"
+    spelling = {"split": BY_NAME, "native": BETWEEN}.get("" if look.tiling is None else look.tiling.kind)
     draws = _FRAME[0] in (config.get("vocabulary_map") or {})
     settings = ProcessorConfig(
         image=look,
@@ -81,7 +81,7 @@ def from_huggingface(directory: Path) -> Processor:
         draws=draws,
         context=int(text.get("max_position_embeddings", 2048)),
         marker=_marker(config, processor, words),
-        spelling=BY_NAME if split else None,
+        spelling=spelling,
     )
     return Processor(tokenizer=words, config=settings)
 

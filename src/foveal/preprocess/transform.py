@@ -162,15 +162,15 @@ class ImageTransform:
 
         def brought(picture: Image.Image, size: Grid) -> Image.Image:
             _check_room(picture, size[0] * size[1])
-            return picture if picture.size == size[::-1] else picture.resize(size[::-1], how)
+            return picture if picture.size == _wide(size) else picture.resize(_wide(size), how)
 
         whole = image
         for size in sliced.sizes:
             whole = brought(whole, size)
         view = brought(whole if sliced.late else image, cut.tile)
-        if whole.size != sliced.canvas[::-1]:
-            canvas = Image.new("RGB", sliced.canvas[::-1])
-            canvas.paste(whole, sliced.corner[::-1])
+        if whole.size != _wide(sliced.canvas):
+            canvas = Image.new("RGB", _wide(sliced.canvas))
+            canvas.paste(whole, _wide(sliced.corner))
             whole = canvas
         own = [brought(whole.crop(box), cut.tile) for box in sliced.boxes]
         yield from {"first": (view, *own), "last": (*own, view), "none": own}[cut.view]
@@ -211,6 +211,11 @@ class ImageTransform:
         canvas = Image.new("RGB", size, tuple(int(value * 255) for value in self.mean))
         canvas.paste(image, corner)
         return canvas
+
+
+def _wide(size: Grid) -> tuple[int, int]:
+    """Width before height, as Pillow wants sizes."""
+    return size[1], size[0]
 
 
 def _check_room(image: Image.Image, pixels: int) -> None:
