@@ -30,8 +30,8 @@ class Config:
     A `gate` scales what a block adds by the tangens hyperbolicus of one number, of one for each channel, or not at
     all; it begins at `start`. Text `looks` at the last image before it, at the `group` of those that no word parts
     from it, or at all of them. Text that is `blind`, before any image, finds nothing, the mean of all its row's
-    tokens, or looks at all; `feed_blind` feeds it too. `width_of_sight` is that of the images' tokens (None: that of the
-    words). With `counted`, blocks are layers among the others where states are kept (Llama 3.2 Vision).
+    tokens, or looks at all; `feed_blind` feeds it too. `width_of_sight` is that of the images' tokens (None: that of
+    the words). With `counted`, blocks are layers among the others where states are kept (Llama 3.2 Vision).
     """
 
     every: int = 1

@@ -18,15 +18,15 @@ class Spelling:
     """Words around tiles: `begin`, then what stands before and between these, then `end`.
 
     `tile` goes before each tile, with its {row} and {column} counted from 1; `between` parts those of a row, `row` ends
-    each row. `view` goes before the whole image beside its tiles, `alone` where there are no tiles. With `once`, what
-    ends an image and begins the next is written once where these are one word; `apart` parts the end from a letter.
+    each row. `view` goes before the whole image, which `beside` parts from the tiles. With `once`, what ends an image
+    and begins the next is written once where these are one word; `apart` parts the end from a letter.
     """
 
     tile: str = ""
     between: str = ""
     row: str = ""
     view: str = ""
-    alone: str = ""
+    beside: str = ""
     begin: str = ""
     end: str = ""
     once: bool = False
@@ -35,14 +35,15 @@ class Spelling:
     def __call__(self, cut: Cut, marker: str) -> str:
         """An image that is cut so, with a marker for each tile."""
         if not cut.grid[0]:
-            return self.begin + (self.alone + marker) * cut.tiles + self.end
+            return self.begin + (self.view + marker) * cut.tiles + self.end
         rows, columns = cut.grid
         own = ""
         for row in range(1, rows + 1):
             named = [self.tile.format(row=row, column=column) + marker for column in range(1, columns + 1)]
             own += self.between.join(named) + self.row
         view = self.view + marker
-        return self.begin + {"first": view + own, "last": own + view, "none": own}[cut.view] + self.end
+        both = {"first": view + self.beside + own, "last": own + self.beside + view, "none": own}
+        return self.begin + both[cut.view] + self.end
 
     def neat(self, text: str) -> str:
         """A text with its images written out, as these stand beside each other and beside words."""
@@ -87,7 +88,9 @@ BETWEEN = Spelling(begin="<fake_token_around_image>", end="<fake_token_around_im
 BY_NAME = Spelling(
     tile="<fake_token_around_image><row_{row}_col_{column}>",
     row="\n",
-    view="\n<fake_token_around_image><global-img>",
-    alone="<fake_token_around_image><global-img>",
+    view="<fake_token_around_image><global-img>",
+    beside="\n",
     end="<fake_token_around_image>",
 )
+# LLaVA-UHD's: the whole image, then its slices with commas between them, a row a line (2403.11703).
+BY_COMMA = Spelling(beside="\n", between=",", row="\n")
