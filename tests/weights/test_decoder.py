@@ -1,4 +1,4 @@
-"""Llama, Mistral, Qwen2 and Qwen3 against their references: known answers, and freshly made random tiny models."""
+"""Llama, Mistral, Qwen2, Qwen3 and SmolLM3 against their references: known answers, and random tiny models."""
 
 import pytest
 import torch
@@ -36,6 +36,7 @@ CASES = {
     "qwen2 tied": ("Qwen2", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
     "qwen3": ("Qwen3", {"num_key_value_heads": 2, "head_dim": 16}),
     "qwen3 with biases": ("Qwen3", {"num_key_value_heads": 4, "head_dim": 8, "attention_bias": True}),
+    "smollm3": ("SmolLM3", {"num_key_value_heads": 2, "no_rope_layer_interval": 2}),
 }
 EXACT = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -78,7 +79,7 @@ def prompts(side):
     return {"input_ids": ids * mask, "attention_mask": mask}
 
 
-@pytest.mark.parametrize("name", ["lm_llama", "lm_qwen2", "lm_qwen3"])
+@pytest.mark.parametrize("name", ["lm_llama", "lm_qwen2", "lm_qwen3", "lm_smollm3"])
 def test_known_answers(known_answers, tmp_path, name):
     known = known_answers(name)
     write_json(tmp_path / "config.json", known.config)

@@ -60,25 +60,35 @@ class Layer(nn.Module):
     """Norm, attention, add; norm, gated feed-forward, add: a stream to a stream. The norms may come second."""
 
     def __init__(
-        self, *, index: int, width: int, eps: float, attention: Attention, mlp: GatedFeedForward, norm_after: bool
+        self,
+        *,
+        index: int,
+        width: int,
+        eps: float,
+        attention: Attention,
+        mlp: GatedFeedForward,
+        norm_after: bool,
+        still: bool = False,
     ) -> None:
         super().__init__()
-        self.index, self.norm_after = index, norm_after
+        self.index, self.norm_after, self.still = index, norm_after, still
         self.attention_norm, self.attention = RMSNorm(width, eps=eps), attention
         self.mlp_norm, self.mlp = RMSNorm(width, eps=eps), mlp
 
     def forward(self, stream: Stream) -> Stream:
         """One layer."""
+        rotary = None if self.still else stream.rotary
         attention = partial(
-            self.attention, mask=stream.mask, rotary=stream.rotary, cache=stream.cache, layer=self.index, fan=stream.fan
+            self.attention, mask=stream.mask, rotary=rotary, cache=stream.cache, layer=self.index, fan=stream.fan
         )
         hidden = stream.hidden + self._normed(attention, self.attention_norm, stream.hidden)
         return stream.with_hidden(hidden + self._normed(self.mlp, self.mlp_norm, hidden))
 
     def only(self, stream: Stream, at: Int[Tensor, "B Q"]) -> Stream:
         """What the layer says at these places of each row alone, `[B Q D]`; its cache keeps all."""
+        rotary = None if self.still else stream.rotary
         attention = partial(
-            self.attention, mask=stream.mask, rotary=stream.rotary, cache=stream.cache, layer=self.index, at=at
+            self.attention, mask=stream.mask, rotary=rotary, cache=stream.cache, layer=self.index, at=at
         )
         kept = stream.only(at)
         hidden = kept.hidden + self._normed(attention, self.attention_norm, stream.hidden)
@@ -130,9 +140,12 @@ class Decoder(nn.Module):
         )  # fmt: skip
         mlp = partial(GatedFeedForward, width=width, inner=inner or 4 * width, activation=activation, bias=mlp_bias)
         self.layers = nn.ModuleList(
-            Layer(index=index, width=width, eps=eps, attention=attention(), mlp=mlp(), norm_after=norm_after)
+            Layer(
+                index=index, width=width, eps=eps, attention=attention(), mlp=mlp(), norm_after=norm_after,
+                still=index in rope.still,
+            )
             for index in range(depth)
-        )
+        )  # fmt: skip
         self.norm = RMSNorm(width, eps=eps)
         self.apply(partial(small_normal, deviation=deviation))
         if scaled:

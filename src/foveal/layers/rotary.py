@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from foveal.core.config import later
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rope:
@@ -15,6 +17,7 @@ class Rope:
 
     `linear` divides every frequency by `factor` (2306.15595). `llama3` divides those that turn fewer than `low` times
     in the `original` context by it, leaves those that turn more than `high` times, and blends between (2407.21783).
+    Layers of the numbers `still` turn nothing (SmolLM3; 2501.18795).
     """
 
     base: float = 10000.0
@@ -23,6 +26,7 @@ class Rope:
     low: float = 1.0
     high: float = 4.0
     original: int = 8192
+    still: tuple[int, ...] = later(())
 
 
 STANDARD = Rope()

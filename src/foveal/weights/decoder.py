@@ -1,4 +1,4 @@
-"""Plain language models of Hugging Face: Llama (and SmolLM2), Mistral, Qwen2, Qwen3."""
+"""Plain language models of Hugging Face: Llama (and SmolLM2), Mistral, Qwen2, Qwen3, SmolLM3."""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -14,7 +14,7 @@ from foveal.models.config import ModelConfig
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
 from foveal.weights.names import Renaming, Rule, prefixed
 
-KINDS = ("llama", "mistral", "qwen2", "qwen3")
+KINDS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 
 _RULES: list[Rule] = [
     ("embedding.weight", "embed_tokens.weight"),
@@ -89,7 +89,7 @@ def language_settings(text_config: Mapping[str, Any]) -> dict[str, Any]:
         "out_bias": attention_bias and kind != "qwen2",
         "mlp_bias": getattr(config, "mlp_bias", False),
         "qk_norm": kind == "qwen3",
-        "rope": _rope(config.rope_parameters),
+        "rope": _rope(config.rope_parameters) | ({"still": _still(config)} if kind == "smollm3" else {}),
         "deviation": config.initializer_range,
         "window": config.sliding_window if kind == "mistral" else None,
     }
@@ -135,6 +135,11 @@ def reference_config(given: Mapping[str, Any]) -> Any:
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
         told = " ".join(str(error).split())
         raise InputError(f"config.json of a {given['model_type']} cannot be read: {told}; copy it again") from None
+
+
+def _still(config: Any) -> tuple[int, ...]:
+    """The layers whose positions turn nothing: a 0 in the reference's list."""
+    return tuple(layer for layer, turned in enumerate(config.no_rope_layers) if not turned)
 
 
 def _rope(given: Mapping[str, Any]) -> dict[str, Any]:
