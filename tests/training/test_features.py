@@ -11,6 +11,8 @@ import torch
 
 from foveal.core.errors import InputError
 from foveal.core.types import Pixels, VisualTokens
+from foveal.preprocess.tiling import Tiling
+from foveal.preprocess.transform import ImageTransform
 from foveal.preprocess.video import Frames, pixels
 from foveal.training import features
 from foveal.training.config import Stage
@@ -142,6 +144,12 @@ def test_a_store_belongs_to_weights_and_settings(world):
     one, other = world.model().vision, world.model(seed=1).vision
     assert identity(one, size=16) == identity(world.model().vision, size=16)
     assert len({identity(one, size=16), identity(other, size=16), identity(one, size=32)}) == 3
+
+
+def test_images_in_tiles_are_refused(world, tmp_path, images):
+    look = ImageTransform(size=64, tiling=Tiling(kind="grid", tile=64))
+    with pytest.raises(InputError, match="images that are cut into tiles are not cached; turn cached features off"):
+        fill(Store(tmp_path), images[:1], encoder=world.model().vision, look=look.pixels)
 
 
 def test_pictures_without_a_file_are_refused(tmp_path):

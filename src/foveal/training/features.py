@@ -180,6 +180,8 @@ def fill(
     device = torch.device(device)
     half = torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
     for done, (chosen, pixels) in _looked(wanted, look, batch_size):
+        if pixels.cuts is not None:
+            raise InputError("features of images that are cut into tiles are not cached; turn cached features off")
         with half:
             seen = encoder(pixels.to(device)).filmed(pixels.frames)
         if not waiting and done == len(chosen):

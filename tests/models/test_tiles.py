@@ -1,0 +1,120 @@
+"""Images in tiles through a whole model: what is planned comes, alone as in a batch, and all of it learns."""
+
+import pytest
+import torch
+
+from foveal.core.errors import InputError
+from foveal.core.types import IGNORE, Batch, Cut, Pixels
+from foveal.models import causal
+from foveal.models.config import ModelConfig
+from tests.models.test_contract import open_gates, small
+
+CUTS = (
+    Cut(tile=(32, 32), size=(60, 90), grid=(2, 3), padded=True),
+    Cut(tile=(32, 32), size=(9, 9)),
+    Cut(tile=(32, 32), size=(40, 40), grid=(1, 2), view="last", padded=True),
+)
+RASTER = {"order": "raster", "newline": True, "most": 3}
+TILES = {"newline": True, "comma": True, "positions": [2, 3]}
+
+
+def model_of(connector, mosaic, *, vision="vit", fusion="prefix"):
+    torch.manual_seed(0)
+    language = {"name": "decoder", "vocabulary": 44, "width": 16, "depth": 2, "heads": 2, "inner": 24, "context": 256}
+    parts = {"vision": small(vision), "connector": small(connector), "fusion": small(fusion), "language": language}
+    return causal.assemble(ModelConfig.parse({**parts, "mosaic": mosaic})).eval()
+
+
+def batch_of(model, cuts=CUTS):
+    layout = model.plan(cuts)
+    places = [begin + i for begin, count in zip(layout.offsets, layout.places, strict=False) for i in range(count)]
+    slots = torch.full((1, len(places) + 4), -1)
+    slots[0, 1 : 1 + len(places)] = torch.tensor(places)
+    ids = torch.randint(1, 20, slots.shape, generator=torch.Generator().manual_seed(0))
+    valid = torch.ones_like(ids, dtype=torch.bool)
+    tiles = [
+        torch.randn(cut.tiles, 3, *cut.tile, generator=torch.Generator().manual_seed(sum(cut.size))) for cut in cuts
+    ]
+    high, wide = (max(cut.tile[axis] for cut in cuts) for axis in (0, 1))
+    room = [torch.nn.functional.pad(some, (0, wide - some.shape[3], 0, high - some.shape[2])) for some in tiles]
+    return Batch(
+        input_ids=ids,
+        valid=valid,
+        prompt=valid,
+        image_slot=slots,
+        visual=Pixels.cut(torch.cat(room), tuple(cuts)),
+        owner=torch.zeros(len(cuts), dtype=torch.long),
+        labels=torch.where(slots < 0, ids, IGNORE),
+    )
+
+
+@pytest.mark.parametrize("fusion", ["prefix", "gated_cross_attention"])
+@pytest.mark.parametrize(
+    ("connector", "mosaic"),
+    [
+        *[(one, RASTER) for one in ("mlp", "conv_mlp", "pixel_shuffle", "average_pool", "window_concat", "placed")],
+        *[(one, TILES) for one in ("linear", "perceiver", "pixel_shuffle")],
+        ("mlp", None),
+    ],
+)
+def test_what_is_planned_comes_and_learns(connector, mosaic, fusion):
+    model = model_of(connector, mosaic, fusion=fusion)
+    open_gates(model)
+    batch = batch_of(model)
+    output = model(batch, keep="labelled")
+    assert output.visual.layout.counts == model.plan(CUTS).counts
+    assert len(output.visual.features) == len(output.visual.boxes) == output.visual.layout.total
+    assert output.visual.boxes.min() >= 0 and output.visual.boxes.max() <= 1
+    output.logits.logsumexp(-1).sum().backward()
+    weights = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    assert [name for name, weight in weights if weight.grad is None or not weight.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize("mosaic", [RASTER, TILES])
+def test_an_image_alone_equals_itself_in_a_batch(mosaic):
+    model = model_of("mlp", mosaic)
+    with torch.no_grad():
+        both = model.see(batch_of(model))
+        for number, cut in enumerate(CUTS):
+            alone = model.see(batch_of(model, [cut]))
+            own = slice(both.layout.offsets[number], both.layout.offsets[number + 1])
+            torch.testing.assert_close(both.features[own], alone.features, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(both.boxes[own], alone.boxes)
+
+
+@pytest.mark.parametrize("vision", ["vit", "native_vit"])
+def test_tiles_of_several_sizes_are_seen_at_their_own(vision):
+    """Slices of LLaVA-UHD: the same as each image alone, whatever fills the smaller ones up."""
+    cuts = [Cut(tile=(32, 16), size=(90, 40), grid=(2, 1)), Cut(tile=(16, 32), size=(20, 60)), CUTS[1]]
+    model = model_of("linear", {"newline": True}, vision=vision)
+    with torch.no_grad():
+        both = model.see(batch_of(model, cuts))
+        assert both.layout == model.plan(cuts)
+        for number, cut in enumerate(cuts):
+            own = slice(both.layout.offsets[number], both.layout.offsets[number + 1])
+            alone = model.see(batch_of(model, [cut]))
+            torch.testing.assert_close(both.features[own], alone.features, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(both.boxes[own], alone.boxes)
+
+
+def test_its_config_keeps_the_mosaic_and_its_weights():
+    model = model_of("mlp", TILES)
+    again = causal.assemble(ModelConfig.parse(model.config.dump()))
+    again.load_state_dict(model.state_dict())
+    assert again.config == model.config
+    assert {name for name in model.state_dict() if name.startswith("joined")} == {
+        *("joined.newline", "joined.comma", "joined.rows", "joined.columns", "joined.view")
+    }
+    assert not any(name.startswith("joined") for name in model_of("mlp", None).state_dict())
+
+
+def test_what_cannot_be_seen_in_tiles_is_told():
+    model = model_of("qformer", None)
+    hearing = model_of("qformer", None)
+    with pytest.raises(InputError, match="1 of 2 images are cut into tiles; cut all of a batch, or none"):
+        model.plan([(32, 32), CUTS[0]])
+    with pytest.raises(InputError, match="unknown key"):
+        ModelConfig.parse({"language": "decoder", "mosaic": {"newlines": True}})
+    hearing.connector.query = lambda batch: None
+    with pytest.raises(InputError, match="hears the question sees whole images; leave processor"):
+        hearing.see(batch_of(hearing))
