@@ -174,3 +174,26 @@ def test_what_their_format_lacks_is_zero_both_ways():
     assert renaming.to_theirs(state).keys() == given.keys()
     with pytest.raises(InputError, match=r"map\.bias is not zero"):
         renaming.to_theirs({**state, "map.bias": torch.ones(2)})
+
+
+def test_the_same_in_other_numbers_and_back():
+    """A temperature as a logit scale, classes in another order, and rows of a stack head by head."""
+
+    def apart(weight):
+        return weight.unflatten(0, (2, 2, -1)).transpose(0, 1).flatten(0, 2)
+
+    renaming = Renaming(
+        [("scale", "temp"), ("*.classes", "*.match"), (("*.q", "*.k"), "*.qk")],
+        changed={
+            "temp": (lambda temp: -temp.log(), lambda scale: (-scale).exp()),
+            "*.match": (lambda rows: rows.flip(0), lambda rows: rows.flip(0)),
+            "*.qk": (apart, apart),
+        },
+    )
+    rows = torch.tensor([0.0, 1, 2, 3])  # query and key of the first head, then of the second
+    theirs = {"temp": torch.tensor(0.5), "a.match": torch.tensor([1.0, 2.0]), "a.qk": rows}
+    ours = renaming.to_ours(theirs)
+    assert ours["scale"] == -torch.tensor(0.5).log() and ours["a.classes"].tolist() == [2, 1]
+    assert (ours["a.q"].tolist(), ours["a.k"].tolist()) == ([0, 2], [1, 3])
+    back = renaming.to_theirs(ours)
+    assert back.keys() == theirs.keys() and all(torch.equal(back[name], theirs[name]) for name in theirs)

@@ -8,7 +8,7 @@ A rule is a pair (ours, theirs) of patterns in which `*` stands for one part of 
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 
 Rule = tuple[str | tuple[str, ...] | None, str | tuple[str, ...]]
+Change = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]  # of a weight of theirs to ours, and back
 
 _WILDCARD = re.compile(r"\*\*|\*")
 _ALIGNED = 64  # bytes, as torch allocates
@@ -47,7 +48,7 @@ class Renaming:
 
     Their weights of the names in `leading` have so many axes of length 1 before those of ours. Of those in `parted`
     all rows from a number on stand under another name of theirs. Ours of the patterns `lacking` have no place there:
-    they are zero.
+    they are zero. Theirs of the patterns in `changed` hold the same in other numbers, whole ones before they are parted.
     """
 
     def __init__(
@@ -57,10 +58,12 @@ class Renaming:
         leading: Mapping[str, int] | None = None,
         parted: Mapping[str, tuple[int, str]] | None = None,
         lacking: Iterable[str] = (),
+        changed: Mapping[str, Change] | None = None,
     ) -> None:
         self.rules = [_compiled(rule) for rule in rules]
         self.leading, self.parted = dict(leading or {}), dict(parted or {})
         self.lacking = [_Pattern(text) for text in lacking]
+        self.changed = [(_Pattern(text), change) for text, change in (changed or {}).items()]
 
     def to_ours(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Their state dict in our names; raises InputError for a name without a rule or given in two spellings."""
@@ -79,7 +82,8 @@ class Renaming:
             if targets is None:
                 strange.append(name)
                 continue
-            for target, part in zip(targets, _parts(name, self._bare(name, weight), len(targets)), strict=True):
+            weight = self._change(name)[0](self._bare(name, weight))
+            for target, part in zip(targets, _parts(name, weight, len(targets)), strict=True):
                 if target in ours:
                     raise InputError(f"{came_from[target]} and {name} are two spellings of one weight; keep one")
                 ours[target], came_from[target] = part, name
@@ -105,6 +109,7 @@ class Renaming:
             if absent:
                 raise InputError(f"{source} is {_listed(parts)} stacked, but {_listed(absent)} is not there")
             weight = state[name] if len(parts) == 1 else torch.cat([state[part] for part in parts])
+            weight = self._change(source)[1](weight)
             theirs[source] = weight[(None,) * self.leading.get(source, 0)] if source in self.leading else weight
         if strange:
             raise InputError(f"no rule for {_listed(strange)}; such a model has no place in their format")
@@ -132,6 +137,9 @@ class Renaming:
     def _bare(self, name: str, weight: Tensor) -> Tensor:
         axes = self.leading.get(name, 0)
         return weight.reshape(weight.shape[axes:]) if set(weight.shape[:axes]) == {1} else weight
+
+    def _change(self, name: str) -> Change:
+        return next((change for pattern, change in self.changed if pattern.match(name) is not None), (_same, _same))
 
     def _targets(self, name: str) -> tuple[str, ...] | None:
         for ours, theirs in self.rules:
@@ -164,6 +172,10 @@ class _Pattern:
 
     def fill(self, parts: Sequence[str]) -> str:
         return "".join(literal + part for literal, part in zip(self.literals, [*parts, ""], strict=True))
+
+
+def _same(weight: Tensor) -> Tensor:
+    return weight
 
 
 def _compiled(rule: Rule) -> tuple[list[_Pattern], list[_Pattern]]:
