@@ -140,3 +140,26 @@ def test_packed_rows_are_refused(model):
 
 def test_the_context_may_be_filled_to_the_last_place(model):
     assert generate(model, batch_of([[5] * 29]), max_new_tokens=3).shape == (1, 3)
+
+
+def test_positions_on_axes_go_on_after_a_rows_greatest():
+    torch.manual_seed(1)
+    rope = {"sections": [2, 1, 1], "interleaved": True}
+    language = {"name": "decoder", "vocabulary": WORDS, "width": 32, "depth": 2, "deviation": 0.3, "rope": rope}
+    model = assemble(ModelConfig.parse({"language": language})).eval()
+    ids = torch.randint(1, WORDS, (2, 6), generator=torch.Generator().manual_seed(0))
+    places = torch.tensor([[0, 0, 0], [1, 1, 1], [1, 1, 2], [9, 2, 1], [1, 2, 2], [3, 3, 3]]).expand(2, -1, -1)
+    valid = torch.tensor([[True] * 6, [True] * 5 + [False]])
+    batch = Batch(input_ids=ids, valid=valid, prompt=valid, image_slot=ids * 0 - 1, positions=places)
+    written = generate(model, batch, max_new_tokens=3)
+    for row, length in ((0, 6), (1, 5)):
+        so_far, at = ids[row : row + 1, :length], places[row : row + 1, :length]
+        for step in range(3):
+            there = torch.ones_like(so_far, dtype=torch.bool)
+            with torch.no_grad():
+                places_too = {"image_slot": so_far * 0 - 1, "positions": at}
+                logits = model(replace(batch, input_ids=so_far, valid=there, prompt=there, **places_too))
+            chosen = logits.logits[:, -1].argmax(-1)
+            assert chosen.item() == written[row, step].item()
+            so_far = torch.cat([so_far, chosen[:, None]], dim=1)
+            at = torch.cat([at, torch.full((1, 1, 3), 10 + step)], dim=1)
