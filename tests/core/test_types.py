@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foveal.core.errors import InputError
-from foveal.core.types import Batch, Layout, Pixels, Stream, VisualTokens
+from foveal.core.types import Batch, Layout, Patches, Pixels, Stream, VisualTokens
 
 GRIDS = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4)
 
@@ -82,3 +82,11 @@ def test_a_stream_of_some_places_alone_keeps_what_each_of_them_sees():
     assert some.hidden.tolist() == [[[4, 5], [0, 1]]] and some.positions.tolist() == [[2, 0]]
     assert some.looks.tolist() == [[[True, True], [False, True]]]
     assert some.memory_seen.tolist() == [some.looks.tolist()]
+
+
+def test_patches_know_their_layout():
+    patches = Patches(values=torch.zeros(20, 6), grids=((1, 2, 4), (2, 2, 3)), block=1)
+    assert patches.layout.counts == (8, 12) and patches.layout.grids == ((2, 4), (2, 3))
+    assert patches.layout.frames == (1, 2) and patches.to(torch.float64).values.dtype == torch.float64
+    with pytest.raises(InputError, match="20 patches for grids of 8"):
+        _ = Patches(values=torch.zeros(20, 6), grids=((1, 2, 4),)).layout

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foveal.layers.rotary import STANDARD, Rope, inverse_frequencies, rotate, tables
+from foveal.core.errors import InputError
+from foveal.layers.rotary import STANDARD, Rope, axes, inverse_frequencies, rotate, tables
 
 
 def test_each_pair_turns_by_position_times_frequency():
@@ -56,3 +57,32 @@ def test_frequencies_are_float32_whatever_the_default():
         assert inverse_frequencies(8, STANDARD).dtype == torch.float32
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_sections_share_out_the_pairs():
+    assert axes(6, Rope(sections=(1, 2, 3))).tolist() == [0, 1, 1, 2, 2, 2]
+    assert axes(8, Rope(sections=(4, 2, 2), interleaved=True)).tolist() == [0, 1, 2, 0, 1, 2, 0, 0]
+    with pytest.raises(InputError, match=r"rope.sections \[1, 2\] for heads of 4 pairs"):
+        axes(4, Rope(sections=(1, 2)))
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_words_turn_the_same_on_three_axes_as_on_one(interleaved):
+    rope = Rope(sections=(4, 2, 2), interleaved=interleaved)
+    frequencies, turns = inverse_frequencies(16, rope), axes(8, rope)
+    places = torch.arange(5)[None]
+    plain = tables(places, frequencies, dtype=torch.float32)
+    apart = tables(places[..., None].expand(-1, -1, 3), frequencies, dtype=torch.float32, turns=turns)
+    assert all(torch.equal(a, b) for a, b in zip(plain, apart, strict=True))
+    with pytest.raises(InputError, match="positions on 3 axes for a language model of one"):
+        tables(places[..., None].expand(-1, -1, 3), frequencies, dtype=torch.float32)
+
+
+def test_known_turns_of_the_released_size(known_answers):
+    known = known_answers("qwen3_vl_headline_rope")
+    rope = Rope(base=known.config["rope_theta"], sections=tuple(known.config["mrope_section"]), interleaved=True)
+    places = known.inputs["position_ids"].permute(1, 2, 0)
+    frequencies = inverse_frequencies(128, rope)
+    cosines, sines = tables(places, frequencies, dtype=torch.float32, turns=axes(64, rope))
+    torch.testing.assert_close(cosines[:, 0], known.outputs["cos"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(sines[:, 0, :, 64:], known.outputs["sin"][..., 64:], atol=1e-6, rtol=0)

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from foveal.core.errors import InputError
 from foveal.core.example import Box
 from foveal.core.layout import Cut as Cut
 from foveal.core.layout import Grid as Grid
@@ -92,6 +93,28 @@ class Pixels(_Movable):
         count = values.shape[0]
         image = torch.arange(count, device=values.device)
         return cls(values=values, image=image, tile=torch.full((count, 2), -1, device=values.device), frames=frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patches(_Movable):
+    """Patches of images and videos of any shape, end to end, for an encoder that joins the frames of a video itself.
+
+    `values` hold channels, frames, rows and columns of each patch in turn. `grids` are times, rows and columns of
+    patches of each image; the patches of a time follow each other in blocks of `block` x `block`, row by row.
+    """
+
+    values: Float[Tensor, "N F"]
+    grids: tuple[tuple[int, int, int], ...]
+    block: int = 1
+
+    @property
+    def layout(self) -> Layout:
+        """A token a patch; raises InputError where the grids have others than there are patches."""
+        wanted = sum(times * rows * columns for times, rows, columns in self.grids)
+        if wanted != len(self.values):
+            raise InputError(f"{len(self.values)} patches for grids of {wanted}; give each image its own grid")
+        spread = [(rows, columns) for times, rows, columns in self.grids for _ in range(times)]
+        return Layout.of_grids(spread).filmed(tuple(times for times, _, _ in self.grids))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +215,7 @@ class Batch(_Movable):
     elsewhere (not shifted). `segment` tells packed conversations in a row apart; within a segment, tokens of
     `branch` 0 are the trunk that all see, and tokens of another branch see the trunk and their own branch alone.
     `positions` restart in each segment and continue from the trunk in each branch; None means counted from `valid`.
+    They may have several axes, such as time, row and column; what is written goes on after a row's greatest.
     A token sees those of its own or a lower `order`: None means their place, so that the earlier ones are seen; the
     tokens of an image may share one, so that they see each other. `looks` says which of its row's images, in order, or
     which of their equal parts `[B L N P]`, a token looks at, for fusions that ask; None: by their own rule.
@@ -209,11 +233,11 @@ class Batch(_Movable):
     valid: Bool[Tensor, "B L"]
     prompt: Bool[Tensor, "B L"]
     image_slot: Int[Tensor, "B L"]
-    visual: Pixels | VisualTokens | None = None
+    visual: Pixels | Patches | VisualTokens | None = None
     regions: Regions | None = None
     owner: Int[Tensor, " I"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     labels: Int[Tensor, "B L"] | None = None
-    positions: Int[Tensor, "B L"] | None = None
+    positions: Int[Tensor, "B L *A"] | None = None
     segment: Int[Tensor, "B L"] | None = None
     branch: Int[Tensor, "B L"] | None = None
     order: Int[Tensor, "B L"] | None = None
@@ -270,7 +294,7 @@ class Stream(_Movable):
     """
 
     hidden: Float[Tensor, "B L D"]
-    positions: Int[Tensor, "B L"]
+    positions: Int[Tensor, "B L *A"]
     slots: Int[Tensor, "B L"]
     mask: Bool[Tensor, "B 1 L K"] | None = None
     rotary: tuple[Tensor, Tensor] | None = None
@@ -349,5 +373,5 @@ class Reconstruction:
     codebook: Float[Tensor, ""]
 
 
-for _type in (Pixels, VisualTokens, Regions, Query, Batch, Output):
+for _type in (Pixels, Patches, VisualTokens, Regions, Query, Batch, Output):
     torch.export.register_dataclass(_type)

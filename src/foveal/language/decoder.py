@@ -16,7 +16,7 @@ from foveal.layers.initial import liken, scale_residual, small_normal
 from foveal.layers.masks import attention_mask
 from foveal.layers.mlp import GatedFeedForward
 from foveal.layers.norms import HeadNorm, RMSNorm
-from foveal.layers.rotary import STANDARD, Rope, inverse_frequencies, tables
+from foveal.layers.rotary import STANDARD, Rope, axes, inverse_frequencies, tables
 
 QkNorm = bool | Literal["own"]
 
@@ -157,7 +157,8 @@ class Decoder(nn.Module):
         """Embed the tokens `[B L]`; positions continue, and the mask covers, what the cache holds."""
         stream = opened(self.embedding(batch.input_ids), batch, cache, window=self.window)
         frequencies = inverse_frequencies(self.head_width, self.rope, device=stream.hidden.device)
-        return replace(stream, rotary=tables(stream.positions, frequencies, dtype=stream.hidden.dtype))
+        turns = axes(len(frequencies), self.rope, device=frequencies.device) if self.rope.sections else None
+        return replace(stream, rotary=tables(stream.positions, frequencies, dtype=stream.hidden.dtype, turns=turns))
 
     def enter(self, stream: Stream) -> Stream:
         """Nothing stands before layer 0."""

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from foveal.core.config import later
+from foveal.core.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,9 @@ class Rope:
 
     `linear` divides every frequency by `factor` (2306.15595). `llama3` divides those that turn fewer than `low` times
     in the `original` context by it, leaves those that turn more than `high` times, and blends between (2407.21783).
-    Layers of the numbers `still` turn nothing (SmolLM3; 2501.18795).
+    Layers of the numbers `still` turn nothing (SmolLM3; 2501.18795). With `sections` positions have several axes, such
+    as time, row and column, of which each turns so many pairs: one axis after the other (M-RoPE, 2409.12191), or
+    `interleaved` in turns, where the first axis takes what the others leave (Qwen3-VL, 2511.21631).
     """
 
     base: float = 10000.0
@@ -27,6 +30,8 @@ class Rope:
     high: float = 4.0
     original: int = 8192
     still: tuple[int, ...] = later(())
+    sections: tuple[int, ...] = later(())
+    interleaved: bool = later(False)
 
 
 STANDARD = Rope()
@@ -46,11 +51,41 @@ def inverse_frequencies(width: int, rope: Rope, *, device: torch.device | str | 
     return (1 - share) * slow + share * frequencies
 
 
+def axes(pairs: int, rope: Rope, *, device: torch.device | str | None = None) -> Int[Tensor, " d"]:
+    """The axis by whose position each pair of a head turns.
+
+    Raises InputError for sections one after the other that are not all pairs.
+    """
+    if rope.interleaved:
+        turns = torch.zeros(pairs, dtype=torch.long, device=device)
+        for axis, section in enumerate(rope.sections[1:], start=1):
+            turns[axis : section * len(rope.sections) : len(rope.sections)] = axis
+        return turns
+    if sum(rope.sections) != pairs:
+        raise InputError(f"rope.sections {list(rope.sections)} for heads of {pairs} pairs; give as many in all")
+    sizes = torch.tensor(rope.sections, device=device)
+    return torch.arange(len(sizes), device=device).repeat_interleave(sizes, output_size=pairs)
+
+
 def tables(
-    positions: Int[Tensor, "B L"], frequencies: Float[Tensor, " d"], *, dtype: torch.dtype
+    positions: Int[Tensor, "B L *A"],
+    frequencies: Float[Tensor, " d"],
+    *,
+    dtype: torch.dtype,
+    turns: Int[Tensor, " d"] | None = None,
 ) -> tuple[Float[Tensor, "B 1 L d2"], Float[Tensor, "B 1 L d2"]]:
-    """Cosines and sines of every position, each frequency twice; the first half of the sines is negative."""
-    angles = positions[:, None, :, None].float() * frequencies.float()
+    """Cosines and sines of every position, each frequency twice; the first half of the sines is negative.
+
+    Of positions on several axes each frequency takes that of the axis that `turns` says. Raises InputError where
+    it says none.
+    """
+    if positions.ndim == 3 and turns is None:
+        raise InputError(
+            f"positions on {positions.shape[2]} axes for a language model of one; give it rope.sections, or leave "
+            "processor.positions out"
+        )
+    placed = positions[..., None] if positions.ndim == 2 else positions[..., turns]
+    angles = placed[:, None].float() * frequencies.float()
     cosines, sines = angles.cos().to(dtype), angles.sin().to(dtype)
     return torch.cat([cosines, cosines], dim=-1), torch.cat([-sines, sines], dim=-1)
 
