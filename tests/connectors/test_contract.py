@@ -7,7 +7,7 @@ from foveal.core.errors import InputError
 from foveal.core.lookup import build, names, spec
 from foveal.core.types import Layout, VisualTokens
 
-FOLDING = ("average_pool", "pixel_shuffle", "window_concat")  # 2 x 2 cells to one token
+FOLDING = ("average_pool", "patch_merger", "pixel_shuffle", "window_concat")  # 2 x 2 cells to one token
 
 
 @pytest.mark.parametrize("name", names("connectors"))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from foveal.layers.attention import Attention, attend
+from foveal.layers.attention import Attention, attend, attend_apart
 from foveal.layers.cache import KVCache
 from foveal.layers.masks import attention_mask
 from foveal.layers.norms import HeadNorm
@@ -57,3 +57,23 @@ def test_learning_in_half_precision_is_as_exact_as_its_numbers():
     attend(*exact, mask=mask).square().sum().backward()
     for rough, fine in zip(parts, exact, strict=True):
         torch.testing.assert_close(rough.grad.float(), fine.grad, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("lengths", [(7,), (2, 2, 3), (1, 3, 3), (3, 1, 3)])
+def test_stretches_see_themselves_alone(lengths):
+    torch.manual_seed(0)
+    attention = Attention(width=16, heads=4, kv_heads=2)
+    hidden = torch.randn(2, 7, 16, requires_grad=True)
+    number = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    mask = (number[:, None] == number).expand(2, 1, 7, 7)
+    found, expected = attention(hidden, lengths=lengths), attention(hidden, mask=mask)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    mine, theirs = (torch.autograd.grad(one.square().sum(), hidden)[0] for one in (found, expected))
+    torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-5)
+
+
+def test_stretches_are_seen_in_the_precision_of_the_values():
+    query, key, value = (torch.randn(1, 2, 4, 8) for _ in range(3))
+    seen = attend_apart(query, key, value.bfloat16(), lengths=(2, 2))
+    expected = attend_apart(query.bfloat16(), key.bfloat16(), value.bfloat16(), lengths=(2, 2))
+    assert seen.dtype == torch.bfloat16 and torch.equal(seen, expected)

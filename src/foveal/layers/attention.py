@@ -1,6 +1,7 @@
 """Multi-head attention, once for every room: bidirectional or causal, grouped, rotary, cached."""
 
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -33,6 +34,30 @@ def attend(
         with torch.autocast("cpu", enabled=False):
             return F.scaled_dot_product_attention(query, key, whole, **settings).to(value.dtype)
     return F.scaled_dot_product_attention(query, key, value, **settings)
+
+
+def attend_apart(
+    query: Float[Tensor, "B H L d"],
+    key: Float[Tensor, "B G L d"],
+    value: Float[Tensor, "B G L d"],
+    *,
+    lengths: tuple[int, ...],
+) -> Float[Tensor, "B H L d"]:
+    """What `attend` gives among each stretch of so many tokens alone, at the cost of what is seen and not of all pairs.
+
+    Neighbouring stretches of one length go together. All is done in the precision of `value`, to which queries and keys
+    that were turned in a greater one come back.
+    """
+    parts, begin = [], 0
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    for length, run in groupby(lengths):
+        count = len(list(run))
+        own = [part[:, :, begin : begin + count * length] for part in (query, key, value)]
+        apart = [part.unflatten(2, (count, length)).transpose(1, 2).flatten(0, 1) for part in own]
+        seen = attend(*apart).unflatten(0, (len(query), count)).transpose(1, 2).flatten(2, 3)
+        parts.append(seen)
+        begin += count * length
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def weights(
@@ -89,11 +114,12 @@ class Attention(nn.Module):
         fan: Fan | None = None,
         gates: Gates | None = None,
         at: Int[Tensor, "B Q"] | None = None,
+        lengths: tuple[int, ...] | None = None,
     ) -> Float[Tensor, "B #Q D"]:
         """Attend within `hidden` and, with a cache, to the earlier tokens of `layer`.
 
-        Without a mask all tokens are seen, or the earlier ones (`causal`), or what the `fan` says. `gates` scale every
-        row's queries and keys. The result is that of the places `at` of each row; None: of all.
+        Without a mask all tokens are seen, or the earlier ones (`causal`), or what the `fan` says, or with `lengths`
+        those of the stretch of so many in which one stands. `gates` scale every row's queries and keys. The result is that of the places `at` of each row; None: of all.
         """
         query, key, value = self.project(hidden, rotary, gates, at)
         if cache is not None:
@@ -103,6 +129,8 @@ class Attention(nn.Module):
             mask = _rows(mask, at, length=hidden.shape[1], keys=key.shape[2], causal=causal)
         if fan is not None:
             mixed = attend_fan(query, key, value, fan=fan)
+        elif lengths is not None:
+            mixed = attend_apart(query, key, value, lengths=lengths)
         else:
             mixed = attend(query, key, value, mask=mask, causal=causal and at is None)
         return self.out(mixed.transpose(1, 2).flatten(2))
