@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from foveal.core.errors import InputError
-from foveal.core.types import Layout, Stream, VisualTokens
+from foveal.core.types import Batch, Layout, Stream, VisualTokens
 from foveal.fusion.prefix import Prefix
 
 
@@ -67,3 +67,22 @@ def test_words_and_sight_are_of_their_modalities():
     second = replace(given, types=torch.tensor([[1, 2]]))
     assert torch.equal(fusion.at_input(second, visual).hidden[0], fusion.modalities.weight[[0, 2]])
     assert torch.equal(fusion.at_input(given, None).hidden[0, 0], fusion.modalities.weight[0])
+
+
+def test_words_that_are_marks_take_the_connectors_vectors():
+    """Only in a batch with images; without any they are words like others."""
+    fusion, ids = Prefix(width=3, depth=1, marks=(8, 7)), torch.tensor([[7, 1, 8, 8], [7, 2, 3, 4]])
+    valid = torch.ones_like(ids, dtype=torch.bool)
+    slots = torch.tensor([[-1, 0, -1, -1], [-1, -1, -1, -1]])
+    batch = Batch(input_ids=ids, valid=valid, prompt=valid, image_slot=slots)
+    assert fusion.at_words(batch, None) is batch
+    marks = torch.randn(2, 3)
+    visual = replace(VisualTokens.on_layout(torch.randn(1, 3), Layout.of_grids([(1, 1)])), marks=marks)
+    worded = fusion.at_words(batch, visual)
+    assert worded.image_slot.tolist() == [[-3, 0, -2, -2], [-3, -1, -1, -1]]
+    hidden = torch.randn(2, 4, 3)
+    fused = fusion.at_input(Stream(hidden=hidden, positions=slots, slots=worded.image_slot), visual).hidden
+    assert torch.equal(fused[0], torch.stack([marks[1], visual.features[0], marks[0], marks[0]]))
+    assert torch.equal(fused[1], torch.cat([marks[1:], hidden[1, 1:]]))
+    with pytest.raises(InputError, match=r"2 words in fusion.marks and 0 marks of the connector"):
+        fusion.at_words(batch, replace(visual, marks=None))

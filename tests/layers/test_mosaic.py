@@ -1,5 +1,7 @@
 """Tiles put together: as the reference packs them, exactly as planned, and told where they lie."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -109,3 +111,14 @@ def test_refuses_what_cannot_be_put_together():
     thin = Cut(tile=(8, 8), size=(1, 64), grid=(1, 8), view="none")
     with pytest.raises(InputError, match="too long and thin: shrunk to 1 tiles it would have 0 x 22 tokens"):
         Joined(width=3, settings=Mosaic(order="raster", most=1)).plan(Layout.of_grids([(1, 8)] * 8), [thin])
+
+
+def test_what_tokens_show_is_kept_where_they_stand_as_they_come():
+    cuts = [Cut(tile=(8, 8), size=(9, 30), grid=(2, 3), view="last"), Cut(tile=(8, 8), size=(5, 5))]
+    seen = replace(tokens(cuts, side=2), marks=torch.randn(2, 3))
+    seen = replace(seen, classes=seen.features[:, :2])
+    output = Joined(width=3)(seen, cuts)
+    assert torch.equal(output.classes[:, 0], output.features[:, 0]) and torch.equal(output.marks, seen.marks)
+    for settings in (Mosaic(comma=True), Mosaic(newline=True), Mosaic(order="raster")):
+        output = Joined(width=3, settings=settings)(seen, cuts)
+        assert output.classes is None and torch.equal(output.marks, seen.marks)

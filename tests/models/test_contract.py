@@ -26,6 +26,7 @@ SMALL = {  # settings that make a component small; one that needs none is not li
     "patches": {"image_size": 32, "patch": 16, "width": 16, "class_token": False},
     "qformer": {"queries": 3, "width": 16, "depth": 2, "heads": 2, "vocabulary": 44},
     "conv_mlp": {"kernel": 3, "width": 8},
+    "visual_embedding_table": {"entries": 30, "indicators": 2, "factor": 1},
     "perceiver": {"latents": 2, "depth": 1, "heads": 2, "head_width": 4, "factor": 1},
     "gated_cross_attention": {"heads": 2, "head_width": 4, "inner": 12, "blind": "mean"},
     "vocabulary": {"codes": 24, "first": 20},

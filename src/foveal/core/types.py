@@ -126,7 +126,7 @@ class VisualTokens(_Movable):
     at other encoder depths, `classes` what each shows, as the distribution that a detector or classifier gives, `codes`
     which entry of a codebook it is. The fusion hides those that are `masked`. With videos, `frame` counts the frames of
     each image, and boxes are places in a frame. `number` counts the images of each row, for connectors that
-    ask.
+    ask. `marks` are vectors for words that speak of images, such as where one begins, for fusions that know these.
     """
 
     features: Float[Tensor, "S E"]
@@ -140,6 +140,7 @@ class VisualTokens(_Movable):
     masked: Bool[Tensor, " S"] | None = None
     frame: Int[Tensor, " S"] | None = None
     number: Int[Tensor, " S"] | None = None
+    marks: Float[Tensor, "K E"] | None = None
 
     @classmethod
     def on_layout(
@@ -211,7 +212,7 @@ class Batch(_Movable):
     """Texts and their images, ready for a model.
 
     `prompt` marks the tokens before the first answer: the only text that may steer vision. `image_slot` says which
-    visual token stands at a place (-1 for text). `labels` are the input ids where a loss is wanted and IGNORE
+    visual token stands at a place (-1 for text; -2 - k for text that mark k of the visual tokens stands for). `labels` are the input ids where a loss is wanted and IGNORE
     elsewhere (not shifted). `segment` tells packed conversations in a row apart; within a segment, tokens of
     `branch` 0 are the trunk that all see, and tokens of another branch see the trunk and their own branch alone.
     `positions` restart in each segment and continue from the trunk in each branch; None means counted from `valid`.

@@ -1,13 +1,13 @@
 """Visual tokens stand in the text where their image is: before, between or after the words (LLaVA, 2304.08485)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
-from foveal.core.types import Stream, VisualTokens
+from foveal.core.types import Batch, Stream, VisualTokens
 from foveal.layers.initial import small_normal
 from foveal.layers.numbers import Numbers
 from foveal.layers.places import Places
@@ -20,7 +20,8 @@ class Config:
 
     The first `images` of a row are told apart (0: order alone tells). `positions` learned ones number the tokens of
     each image, and `mask` is a learned token in the place of those that are hidden (BEiT-3, 2208.10442). Words are the
-    first of `modalities` learned kinds, visual tokens the second or what their types say (ViLT, 2102.03334).
+    first of `modalities` learned kinds, visual tokens the second or what their types say (ViLT, 2102.03334). For the
+    words `marks` stand the marks of the connector in turn, in batches with images (Ovis, 2405.20797).
     """
 
     places: int = 0
@@ -28,12 +29,14 @@ class Config:
     mask: bool = False
     modalities: int = 0
     images: int = 0
+    marks: tuple[int, ...] = ()
 
 
 class Prefix(nn.Module):
     """One gather puts `features[S D]` into the stream's slots; the layers stay as they are.
 
-    Raises InputError for an image of more tokens than `positions`, and for hidden tokens where there is no `mask`.
+    Raises InputError for an image of more tokens than `positions`, for hidden tokens where there is no `mask`, and for
+    another number of `marks` than the connector brings.
     """
 
     causal = True
@@ -49,8 +52,10 @@ class Prefix(nn.Module):
         mask: bool = False,
         modalities: int = 0,
         images: int = 0,
+        marks: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
+        self.marks = marks
         self.place = Places(width=width, octaves=places) if places else None
         self.positions = Positions(positions, width) if positions else None
         self.mask = nn.Parameter(torch.zeros(1, 1, width)) if mask else None
@@ -58,6 +63,21 @@ class Prefix(nn.Module):
         if self.modalities is not None:
             small_normal(self.modalities)
         self.number = Numbers(images=images, width=width) if images else None
+
+    def at_words(self, batch: Batch, visual: VisualTokens | None) -> Batch:
+        """The batch with the slots of marks where their words stand."""
+        if not self.marks or visual is None:
+            return batch
+        brought = 0 if visual.marks is None else len(visual.marks)
+        if brought != len(self.marks):
+            raise InputError(
+                f"{len(self.marks)} words in fusion.marks and {brought} marks of the connector; name a word for each "
+                "of connector.indicators of a visual_embedding_table"
+            )
+        slots = batch.image_slot
+        for number, word in enumerate(self.marks):
+            slots = torch.where(batch.input_ids == word, -2 - number, slots)
+        return replace(batch, image_slot=slots)
 
     def at_input(self, stream: Stream, visual: VisualTokens | None) -> Stream:
         """Replace the embedding of every slot by its visual token."""
@@ -79,7 +99,11 @@ class Prefix(nn.Module):
         if self.number is not None:
             chosen = chosen + self.number(stream, visual)
         chosen = chosen.to(stream.hidden.dtype)
-        return stream.with_hidden(torch.where(stream.slots[..., None] >= 0, chosen, stream.hidden))
+        hidden = torch.where(stream.slots[..., None] >= 0, chosen, stream.hidden)
+        if self.marks and visual.marks is not None:
+            marks = visual.marks.to(hidden.dtype)[(-2 - stream.slots).clamp(min=0)]
+            hidden = torch.where(stream.slots[..., None] < -1, marks, hidden)
+        return stream.with_hidden(hidden)
 
     def _kinds(self, stream: Stream) -> Stream:
         if self.modalities is None:

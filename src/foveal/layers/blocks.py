@@ -5,13 +5,14 @@ from torch import Tensor, nn
 
 from foveal.layers.attention import Attention, Gates
 from foveal.layers.gates import Gate
-from foveal.layers.mlp import FeedForward
+from foveal.layers.mlp import FeedForward, GatedFeedForward
+from foveal.layers.norms import NormKind, norms
 
 
 class Block(nn.Module):
     """A pre-norm transformer block, `[T S E]` to `[T S E]`; with a `gate`, what it adds passes gates that begin there.
 
-    `bias` is that of the attention's maps.
+    `bias` is that of the attention's maps, `feed_bias` that of the feed-forward, which may be `gated` (SwiGLU).
     """
 
     def __init__(
@@ -23,20 +24,30 @@ class Block(nn.Module):
         activation: str,
         eps: float,
         bias: bool = True,
+        feed_bias: bool = True,
         gate: float | None = None,
+        norm: NormKind = "layer",
+        gated: bool = False,
     ) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(width, eps=eps)
+        make, feed = norms(norm, eps=eps), GatedFeedForward if gated else FeedForward
+        self.attention_norm = make(width)
         self.attention = Attention(width=width, heads=heads, bias=bias, out_bias=bias)
-        self.feed_norm = nn.LayerNorm(width, eps=eps)
-        self.feed = FeedForward(width=width, inner=inner, activation=activation)
+        self.feed_norm = make(width)
+        self.feed = feed(width=width, inner=inner, activation=activation, bias=feed_bias)
         self.attention_gate, self.feed_gate = (nn.Identity() if gate is None else Gate(start=gate) for _ in range(2))
 
     def forward(
-        self, hidden: Float[Tensor, "T S E"], *, mask: Bool[Tensor, "T 1 S S"] | None = None
+        self,
+        hidden: Float[Tensor, "T S E"],
+        *,
+        mask: Bool[Tensor, "T 1 S S"] | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        lengths: tuple[int, ...] | None = None,
     ) -> Float[Tensor, "T S E"]:
         """Attend, then feed, each beside a residual."""
-        hidden = hidden + self.attention_gate(self.attention(self.attention_norm(hidden), mask=mask))
+        attended = self.attention(self.attention_norm(hidden), mask=mask, rotary=rotary, lengths=lengths)
+        hidden = hidden + self.attention_gate(attended)
         return hidden + self.feed_gate(self.feed(self.feed_norm(hidden)))
 
 

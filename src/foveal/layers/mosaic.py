@@ -84,8 +84,15 @@ class Joined(nn.Module):
         empty = (tiles.features[:0], tiles.boxes[:0], tiles.mass[:0])
         features, boxes, mass = (torch.cat(some) for some in (zip(*parts, strict=True) if parts else zip(empty)))
         plain = VisualTokens.on_layout(features, layout)
+        classes = tiles.classes if self._in_order else None
         frame = _frames(cuts, layout).to(features.device) if any(cut.frames for cut in cuts) else None
-        return replace(plain, boxes=boxes, mass=mass, frame=frame)
+        return replace(plain, boxes=boxes, mass=mass, frame=frame, classes=classes, marks=tiles.marks)
+
+    @property
+    def _in_order(self) -> bool:
+        """Whether the tokens of the tiles stand as they come, and nothing between them."""
+        s = self.settings
+        return s.order == "tiles" and s.film == 1 and not s.newline and not s.comma
 
     def _check(self, cut: Cut, cells: Grid | None) -> None:
         raster = self.settings.order == "raster" and cut.grid != (0, 0)

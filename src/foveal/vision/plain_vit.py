@@ -1,8 +1,11 @@
-"""A vision transformer that norms its patches before it places them, and its last state: Pix2Seq's (2109.10852)."""
+"""A vision transformer that norms its patches before it places them, and its last state.
+
+Pix2Seq's (2109.10852) with LayerNorms; with RMS norms and gated feed-forwards AIMv2 (2411.14402), as Ovis 2 has it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -12,6 +15,7 @@ from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Pixels, VisualTokens
 from foveal.layers.blocks import Block
 from foveal.layers.initial import small_normal
+from foveal.layers.norms import NormKind, norms
 from foveal.layers.sines import grid
 from foveal.vision.vit import resized_positions
 
@@ -21,7 +25,8 @@ class Config:
     """Settings of the encoder; the defaults are the reference's ViT-B at 640 pixels.
 
     `image_size` (height, width) is that of the learned positions; fixed ones are made for any. A class token has no
-    place and comes first among the tokens of its image.
+    place and comes first among the tokens of its image. `gated` feed-forwards are SwiGLU's where `activation` is silu;
+    `bias` is that of attention, `feed_bias` that of these.
     """
 
     width: int = 768
@@ -35,6 +40,10 @@ class Config:
     positions: Literal["learned", "sin_cos"] = "sin_cos"
     activation: str = "gelu"
     eps: float = 1e-6
+    norm: NormKind = "layer"
+    gated: bool = False
+    bias: bool = True
+    feed_bias: bool = True
 
 
 class PlainVit(nn.Module):
@@ -57,6 +66,10 @@ class PlainVit(nn.Module):
         positions: Literal["learned", "sin_cos"] = "sin_cos",
         activation: str = "gelu",
         eps: float = 1e-6,
+        norm: NormKind = "layer",
+        gated: bool = False,
+        bias: bool = True,
+        feed_bias: bool = True,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -64,15 +77,15 @@ class PlainVit(nn.Module):
         self.width, self.patch = width, patch
         self.grid = (image_size[0] // patch, image_size[1] // patch)
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
-        self.patch_norm = nn.LayerNorm(width, eps=eps)
+        self.patch_norm = norms(norm, eps=eps)(width)
         self.class_token = nn.Parameter(torch.zeros(1, width)) if class_token else None
         learned = positions == "learned"
         cells = torch.empty(self.grid[0] * self.grid[1] if learned else 0, width)
         self.positions = nn.Parameter(nn.init.normal_(cells, std=0.02)) if learned else None
-        self.blocks = nn.ModuleList(
-            Block(width=width, heads=heads, inner=inner, activation=activation, eps=eps) for _ in range(depth)
-        )
-        self.last_norm = nn.LayerNorm(width, eps=eps)
+        parts: dict[str, Any] = {"width": width, "heads": heads, "inner": inner, "activation": activation, "eps": eps}
+        parts |= {"norm": norm, "gated": gated, "bias": bias, "feed_bias": feed_bias}
+        self.blocks = nn.ModuleList(Block(**parts) for _ in range(depth))
+        self.last_norm = norms(norm, eps=eps)(width)
         self.apply(small_normal)
 
     def plan(self, sizes: Sequence[Grid]) -> Layout:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Pixels, Reconstruction, VisualTokens
 from foveal.layers.attention import attend
+from foveal.layers.straight import straight_through
 
 _GROUPS = 32  # of channels that are normed together
 _EPS = 1e-6
@@ -44,11 +45,6 @@ def nearest(states: Float[Tensor, "N E"], codebook: Float[Tensor, "K E"]) -> Int
     """The code of the least distance to each state, the first of equals; in float32, for half precision ties many."""
     table = codebook.detach().float()
     return torch.addmm(table.square().sum(1), states.detach().float(), table.T, alpha=-2).argmin(1)
-
-
-def straight_through(states: Float[Tensor, "*s E"], chosen: Float[Tensor, "*s E"]) -> Float[Tensor, "*s E"]:
-    """The chosen codebook entries, exactly; their gradient reaches the states as if nothing had been chosen."""
-    return chosen + (states - states.detach())
 
 
 def codebook_losses(

@@ -16,10 +16,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Reconstruction
-from foveal.core.usage import perplexity
-
-USED = 0.03  # of its fair share: a code chosen less often is set anew
-MEMORY = 0.98  # of how often codes were chosen, from one step to the next
+from foveal.core.usage import MEMORY, USED, perplexity
 
 
 @dataclass(frozen=True, kw_only=True)
