@@ -21,6 +21,7 @@ SMALL = {  # settings that make a component small; one that needs none is not li
         **{"image_size": 32, "patch": 16, "width": 16, "depth": 2, "global_depth": 1, "heads": 2, "inner": 24},
         **{"tiles": 1, "ratios": [[1, 1]], "taps": [0]},
     },
+    "qwen_vit": {"patch": 16, "width": 16, "depth": 2, "heads": 2, "inner": 24, "positions": 3},
     "plain_vit": {"image_size": [32, 32], "width": 16, "depth": 2, "heads": 2, "inner": 24},
     "efficientnet_lite": {"variant": 0, "taps": [16], "stride": 16},
     "patches": {"image_size": 32, "patch": 16, "width": 16, "class_token": False},
@@ -29,9 +30,13 @@ SMALL = {  # settings that make a component small; one that needs none is not li
     "visual_embedding_table": {"entries": 30, "indicators": 2, "factor": 1},
     "perceiver": {"latents": 2, "depth": 1, "heads": 2, "head_width": 4, "factor": 1},
     "gated_cross_attention": {"heads": 2, "head_width": 4, "inner": 12, "blind": "mean"},
+    "deepstack": {"after": [0]},
     "vocabulary": {"codes": 24, "first": 20},
     "vq": {"codes": 24, "latent": 8, "width": 16, "base": 32, "multiples": [1, 2], "fold": 8, "decoder": False},
 }
+
+
+LEVELS = {"vit": [1], "efficientnet_lite": [16]}  # of the encoders that have any, for a fusion that reads them
 
 
 def small(name):
@@ -45,6 +50,8 @@ def model_of(vision, connector, fusion):
     width = build("vision", spec("vision", small(vision))).width  # so that the identity connector fits too
     sizes = {"vocabulary": 44, "width": width, "depth": 2, "heads": 2, "inner": 24, "context": 64}
     parts = {"vision": small(vision), "connector": connector and small(connector), "fusion": small(fusion)}
+    if fusion == "deepstack":
+        parts["vision"]["levels"] = LEVELS[vision]
     of = getattr(module("fusion", fusion), class_name(fusion))
     if getattr(of, "fills_memory", False):
         return seq2seq.assemble(ModelConfig.parse({**parts, "language": {"name": "sequence_decoder", **sizes}})).eval()
@@ -81,16 +88,31 @@ def batch_of(model, rows=2):
     ), layout
 
 
+BARE = [name for name in names("vision") if name not in LEVELS]  # a deepstack finds no levels there
 FUSIONS = [name for name in names("fusion") if name != "vocabulary"]  # which reads codes, and no connector's tokens
-FOLDS = ["conv_mlp", "placed", "pixel_shuffle", "window_concat", "average_pool"]  # they take tokens on a grid alone
-UNFIT = [*product(["tiled_vit"], FOLDS, FUSIONS)]
+FOLDS = [
+    "conv_mlp",
+    "placed",
+    "patch_merger",
+    "pixel_shuffle",
+    "window_concat",
+    "average_pool",
+]  # they take tokens on a grid alone
+UNFIT = [one for one in product(["tiled_vit"], FOLDS, FUSIONS) if one[2] != "deepstack"]
 COMBINATIONS = [
-    *[one for one in product(names("vision"), names("connectors"), FUSIONS) if one not in UNFIT],
+    *[
+        one
+        for one in product(names("vision"), names("connectors"), FUSIONS)
+        if one not in UNFIT and not (one[2] == "deepstack" and one[0] in BARE)
+    ],
     ("vq", None, "vocabulary"),
 ]
 
 
-@pytest.mark.parametrize(("vision", "connector"), [one[:2] for one in COMBINATIONS if one[2] == "prefix"])
+BY_FRAME = [one[:2] for one in COMBINATIONS if one[2] == "prefix" and one[0] != "qwen_vit"]  # which joins two frames
+
+
+@pytest.mark.parametrize(("vision", "connector"), BY_FRAME)
 def test_a_video_is_one_image_of_all_its_frames(vision, connector):
     model = model_of(vision, connector, "prefix")
     batch, _ = batch_of(model)
@@ -102,6 +124,19 @@ def test_a_video_is_one_image_of_all_its_frames(vision, connector):
     assert torch.equal(whole.features, apart.features) and torch.equal(whole.boxes, apart.boxes)
     assert whole.layout.frames == (1, 2) and torch.equal(whole.image, apart.image.clamp(max=1))
     assert torch.equal(whole.frame, (apart.image == 2).long())
+
+
+@pytest.mark.parametrize("connector", names("connectors"))
+def test_an_encoder_of_frames_sees_two_at_a_time(connector):
+    model = model_of("qwen_vit", connector, "prefix")
+    batch, _ = batch_of(model)
+    values = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    film = replace(batch, visual=Pixels.whole(values, (1, 3)))
+    with torch.no_grad():
+        seen, cut = model.see(film), model.see(replace(film, visual=model.vision.cut(film.visual)))
+    assert seen.layout == model.plan([(32, 32)] * 4, frames=(1, 3))
+    assert model.look(film).layout.frames == (1, 2)
+    torch.testing.assert_close(seen.features, cut.features)
 
 
 @pytest.mark.parametrize(("vision", "connector", "fusion"), COMBINATIONS)
@@ -139,3 +174,19 @@ def test_an_image_alone_equals_itself_in_a_batch(vision):
         both = model.vision(batch.visual)
         alone = model.vision(Pixels.whole(batch.visual.values[1:]))
     torch.testing.assert_close(both.features[layout.offsets[1] :], alone.features, atol=1e-5, rtol=1e-4)
+
+
+WRITER = {"name": "decoder", "vocabulary": 44, "width": 16, "depth": 2, "heads": 2, "inner": 24}
+
+
+@pytest.mark.parametrize("vision", BARE)
+def test_a_deepstack_over_an_encoder_without_levels_is_refused(vision):
+    parts = {"vision": small(vision), "connector": "linear", "fusion": small("deepstack"), "language": WRITER}
+    with pytest.raises(InputError, match="reads 1 levels"):
+        causal.assemble(ModelConfig.parse(parts))
+
+
+def test_levels_that_no_fusion_reads_are_refused():
+    parts = {"vision": {**small("vit"), "levels": [0, 1]}, "connector": "linear", "language": WRITER}
+    with pytest.raises(InputError, match="reads no levels of images and vision 'vit' gives 2"):
+        causal.assemble(ModelConfig.parse(parts))

@@ -291,7 +291,8 @@ class Stream(_Movable):
 
     `mask` is True where a query may look at a key; None means plain causal attention. `rotary` holds the cosines
     and sines of `positions`. `types`, `owner`, `looks`, `segment` and `branch` are those of the batch, `memory` is what
-    cross-attention reads where `memory_mask` lets it (None: everywhere), each token where `memory_seen` does.
+    cross-attention reads where `memory_mask` lets it (None: everywhere), each token where `memory_seen` does. `levels`
+    are the visual tokens at other encoder depths, for fusions that add them between the layers.
     """
 
     hidden: Float[Tensor, "B L D"]
@@ -305,6 +306,7 @@ class Stream(_Movable):
     memory: Tensor | None = None
     memory_mask: Bool[Tensor, "B 1 1 M"] | None = None
     memory_seen: Bool[Tensor, "B 1 L M"] | None = None
+    levels: tuple[Float[Tensor, "S D"], ...] = ()
     whole: "Stream | None" = None  # set where the layers read some places alone: the stream with all of them
     owner: Int[Tensor, " I"] | None = None
     looks: Bool[Tensor, "B L *N"] | None = None

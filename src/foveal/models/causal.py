@@ -13,7 +13,7 @@ from foveal.core.lookup import build
 from foveal.core.types import IGNORE, Batch, Cache, Output, VisualTokens
 from foveal.layers.mosaic import Joined
 from foveal.models.config import ModelConfig
-from foveal.models.parts import Sight, flow, sight, unfilled
+from foveal.models.parts import Sight, deeper, flow, sight, unfilled
 
 NEEDS = ("language", "fusion", "head")
 Keep = Literal["all", "last", "labelled"]  # where logits are wanted
@@ -31,10 +31,13 @@ class Causal(Sight):
         head: nn.Module,
         vision: VisionEncoder | None = None,
         connector: Connector | None = None,
+        deeper: nn.ModuleList | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.vision, self.connector = vision, connector
+        if deeper is not None:
+            self.deeper = deeper
         self.joined = Joined(width=getattr(fusion, "apart", language.width), settings=config.mosaic)
         self.language, self.fusion, self.head = language, fusion, head
 
@@ -107,7 +110,9 @@ def assemble(config: ModelConfig) -> Causal:
     head = build("heads", config.part("head"), **sizes, table=language.embedding.weight)
     vision, connector = sight(config, width=language.width, fusion=fusion)
     _check_words(getattr(fusion, "words", None), language.vocabulary)
-    return Causal(config=config, language=language, fusion=fusion, head=head, vision=vision, connector=connector)
+    further = deeper(config, vision=vision, width=language.width, fusion=fusion)
+    parts = {"language": language, "fusion": fusion, "head": head, "vision": vision, "connector": connector}
+    return Causal(config=config, **parts, deeper=further)
 
 
 def _check_words(words: Tensor | None, vocabulary: int) -> None:

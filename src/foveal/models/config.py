@@ -9,7 +9,14 @@ from foveal.core.errors import InputError, unknown
 from foveal.core.lookup import Spec, names, spec
 from foveal.layers.mosaic import Mosaic
 
-_ROOMS = {"vision": "vision", "connector": "connectors", "fusion": "fusion", "language": "language", "head": "heads"}
+_ROOMS = {
+    "vision": "vision",
+    "connector": "connectors",
+    "levels": "connectors",
+    "fusion": "fusion",
+    "language": "language",
+    "head": "heads",
+}
 _OTHERS = ("heads", "features", "mosaic", "assembly")
 
 
@@ -17,7 +24,8 @@ _OTHERS = ("heads", "features", "mosaic", "assembly")
 class ModelConfig:
     """One component of each room; without `vision` it is a language model alone, without `language` an image tokenizer.
 
-    A `connector` of null is none: the fusion reads the codes of the vision encoder.
+    A `connector` of null is none: the fusion reads the codes of the vision encoder. Where the fusion reads other depths
+    of the encoder, each has a connector of its own, of the kind `levels` (None: as `connector`).
 
     `assembly` names the file of this room that puts them together. `features` is the width of region features that
     are made elsewhere, in the place of a vision encoder. An assembly with several outputs has `heads` by name. `mosaic`
@@ -29,6 +37,7 @@ class ModelConfig:
     fusion: Spec | None = None
     vision: Spec | None = None
     connector: Spec | None = None
+    levels: Spec | None = None
     heads: Mapping[str, Spec] = field(default_factory=dict)
     features: int | None = None
     mosaic: Mosaic | None = None

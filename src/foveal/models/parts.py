@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
 from foveal.core.lookup import build
-from foveal.core.types import Batch, Cut, Grid, Layout, Pixels, Stream, VisualTokens
+from foveal.core.types import Batch, Cut, Grid, Layout, Patches, Pixels, Stream, VisualTokens
 from foveal.layers.mosaic import Joined
 from foveal.layers.regions import pooled
 from foveal.models.config import ModelConfig
@@ -29,6 +29,7 @@ class Sight(nn.Module):
 
     vision: VisionEncoder | None
     connector: Connector | None
+    deeper: nn.ModuleList | None  # a connector for each further level of the encoder; most have none
     joined: Joined  # those that see images in one tile alone have none
     fusion: Fusion
     language: LanguageModel
@@ -52,11 +53,23 @@ class Sight(nn.Module):
         if getattr(self.connector, "counts_images", False):
             before = (batch.owner[:, None] == batch.owner).tril(-1).sum(1)  # images of the same row
             seen = replace(seen, number=before[seen.image if cut is None else cut.image[seen.image]])
-        query = getattr(self.connector, "query", None)
-        if query is not None and cut is not None:
+        if hasattr(self.connector, "query") and cut is not None:
             raise InputError("a connector that hears the question sees whole images; leave processor.image.tiling out")
-        made = self.connector(seen) if query is None else self.connector(seen, query(batch))  # type: ignore[call-arg]
+        made = _connected(self.connector, seen, batch)
+        if "deeper" in self._modules:
+            made = replace(made, levels=self._deeper(seen, batch))
         return made if cut is None else self._join()(made, cut.cuts or ())
+
+    def _deeper(self, seen: VisualTokens, batch: Batch) -> tuple[Tensor, ...]:
+        """Each level through its own connector; raises InputError where features come with another number of them."""
+        assert self.deeper is not None
+        if len(seen.levels) != len(self.deeper):
+            raise InputError(
+                f"features of {len(seen.levels)} levels for {len(self.deeper)} connectors of levels; encode them anew"
+            )
+        plain = replace(seen, levels=())
+        pairs = zip(self.deeper, seen.levels, strict=True)
+        return tuple(_connected(connector, plain.with_features(level), batch).features for connector, level in pairs)
 
     def look(self, batch: Batch) -> VisualTokens | None:
         """The same before the connector: what the encoder says, or the features that the batch brings.
@@ -71,7 +84,7 @@ class Sight(nn.Module):
         if not isinstance(seen, VisualTokens):
             if self.vision is None:
                 raise InputError("the batch holds pixels but the model reads features made elsewhere; give these")
-            seen = _encoded(self.vision, seen).filmed(seen.frames)
+            seen = _encoded(self.vision, seen)
         if seen.codes is None and (recognise := getattr(self.vision, "recognise", None)) is not None:
             seen = replace(seen, codes=recognise(seen.features))  # features out of a store hold none
         return seen if batch.regions is None else pooled(seen, batch.regions)
@@ -87,13 +100,32 @@ class Sight(nn.Module):
             raise InputError(f"{given} images for a model without a vision encoder; {way}")
         cuts = None if isinstance(sizes, Layout) else tuple(one for one in sizes if isinstance(one, Cut)) or None
         if not isinstance(sizes, Layout):
-            assert self.vision is not None
-            sizes = self.vision.plan(self._tiles(sizes)).filmed(frames)
+            sizes = self._planned(sizes, frames)
         layout = sizes if self.connector is None else self.connector.plan(sizes)
-        if cuts is not None and not getattr(self.vision, "reads_tiles", False):
+        if cuts is not None and not self._whole:
             layout = self._join().plan(layout, cuts)
         placed = getattr(self.fusion, "placed", None)
         return layout if placed is None else placed(layout)
+
+    @property
+    def _whole(self) -> bool:
+        """Whether the encoder itself joins the tiles of an image, or the frames of a video."""
+        return getattr(self.vision, "reads_tiles", False) or getattr(self.vision, "reads_frames", False)
+
+    def _planned(self, sizes: Sequence[Grid | Cut], frames: tuple[int, ...] | None) -> Layout:
+        """What the encoder will say of images; one that `reads_frames` joins those of a video itself."""
+        assert self.vision is not None
+        tiles = self._tiles(sizes)
+        if not getattr(self.vision, "reads_frames", False):
+            return self.vision.plan(tiles).filmed(frames)
+        cuts = [one for one in sizes if isinstance(one, Cut)]
+        if parted := [cut for cut in cuts if cut.grid != (0, 0)]:
+            raise InputError(
+                f"{len(parted)} of {len(cuts)} images are cut into tiles, and this encoder reads them whole; take "
+                "processor.image.tiling of the kind 'area', or none"
+            )
+        numbers = tuple(cut.tiles for cut in cuts) if cuts else frames
+        return self.vision.plan(tiles, numbers)  # type: ignore[call-arg]
 
     def _tiles(self, sizes: Sequence[Grid | Cut]) -> list[Grid]:
         """The sizes of what the encoder will see one by one; raises InputError where only some images are cut."""
@@ -104,10 +136,10 @@ class Sight(nn.Module):
         each = getattr(self.vision, "reads_tiles", False)
         return whole or [cut.tile for cut in cuts for _ in range(1 if each else cut.tiles)]
 
-    def _cut(self, visual: Pixels | VisualTokens | None) -> Pixels | None:
+    def _cut(self, visual: Pixels | Patches | VisualTokens | None) -> Pixels | None:
         """The pixels where their tiles are images of their own to the encoder."""
         cut = isinstance(visual, Pixels) and visual.cuts is not None
-        return visual if cut and not getattr(self.vision, "reads_tiles", False) else None  # type: ignore[return-value]
+        return visual if cut and not self._whole else None  # type: ignore[return-value]
 
     def _join(self) -> Joined:
         if "joined" not in self._modules:
@@ -115,7 +147,24 @@ class Sight(nn.Module):
         return self.joined
 
 
-def _encoded(vision: VisionEncoder, pixels: Pixels) -> VisualTokens:
+def _connected(connector: Any, seen: VisualTokens, batch: Batch) -> VisualTokens:
+    query = getattr(connector, "query", None)
+    return connector(seen) if query is None else connector(seen, query(batch))
+
+
+def _encoded(vision: VisionEncoder, pixels: Pixels | Patches) -> VisualTokens:
+    """What the encoder says; raises InputError for patches where it wants pixels."""
+    if getattr(vision, "reads_frames", False):
+        return vision(pixels)  # type: ignore[arg-type]
+    if isinstance(pixels, Patches):
+        raise InputError(
+            f"the batch holds {len(pixels.values)} patches, and this encoder reads pictures; take 'qwen_vit', or leave "
+            "processor.image.tiling of the kind 'area' out"
+        )
+    return _by_size(vision, pixels).filmed(pixels.frames)
+
+
+def _by_size(vision: VisionEncoder, pixels: Pixels) -> VisualTokens:
     """What the encoder says; one that does not read tiles of several sizes side by side is given each size alone."""
     if pixels.sizes is None or getattr(vision, "reads_sizes", False):
         return vision(pixels)
@@ -187,6 +236,25 @@ def sight(config: ModelConfig, *, width: int, fusion: Fusion) -> tuple[VisionEnc
         return vision if vision is None else vision.requires_grad_(False), None  # no gradient passes a code
     width_in = vision.width if vision is not None else config.features
     return vision, build("connectors", config.connector, width_in=width_in, width_out=width)
+
+
+def deeper(config: ModelConfig, *, vision: VisionEncoder | None, width: int, fusion: Fusion) -> nn.ModuleList | None:
+    """A connector to a language `width` for each level of the encoder that the fusion reads; None: it reads none.
+
+    Raises InputError where the encoder gives another number of them.
+    """
+    wanted, kind = getattr(fusion, "levels", 0), config.levels or config.connector
+    widths = getattr(vision, "level_widths", ())
+    if len(widths) != wanted or (wanted and config.mosaic is not None):
+        cut = " that come whole" if config.mosaic is not None else ""
+        raise InputError(
+            f"fusion {config.part('fusion').name!r} reads {wanted or 'no'} levels of images{cut} and vision "
+            f"{config.vision.name if config.vision else 'null'!r} gives {len(widths) or 'none'}; name as many in "
+            "vision.levels as in fusion.after, with 'deepstack', and no model.mosaic"
+        )
+    if not wanted or kind is None:
+        return None
+    return nn.ModuleList(build("connectors", kind, width_in=one, width_out=width) for one in widths)
 
 
 def unfilled(assemble: Callable[[ModelConfig], M], config: ModelConfig) -> M:

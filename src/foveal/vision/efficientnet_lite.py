@@ -46,7 +46,8 @@ class Config:
     """Settings: lite 0, 1 or 2, and which maps are tapped.
 
     The last map of each stride in `taps` comes onto the grid with cells of `stride` pixels: finer ones by averaging,
-    coarser ones by `resample`; all are concatenated along features in this order. `classify` keeps the ImageNet head.
+    coarser ones by `resample`; all are concatenated along features in this order. `levels` are strides whose maps are
+    kept beside the features, each by itself. `classify` keeps the ImageNet head.
     """
 
     variant: Variant = 0
@@ -54,6 +55,7 @@ class Config:
     stride: int = 16
     resample: Resample = "bilinear"
     classify: bool = False
+    levels: tuple[int, ...] = ()
 
 
 class ConvNorm(nn.Module):
@@ -119,10 +121,11 @@ class EfficientnetLite(nn.Module):
         stride: int = 16,
         resample: Resample = "bilinear",
         classify: bool = False,
+        levels: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
-        _check(variant, taps, stride)
-        self.taps, self.stride, self.resample = taps, stride, resample
+        _check(variant, taps, levels, stride)
+        self.taps, self.levels, self.stride, self.resample = taps, levels, stride, resample
         self.classes = _CLASSES if classify else 0
         self.stem = ConvNorm(3, _STEM, kernel=3, stride=2)
         self.blocks = nn.ModuleList()
@@ -136,6 +139,7 @@ class EfficientnetLite(nn.Module):
                 width = channels
             self.ends[place] = (len(self.blocks), width)
         self.width = sum(self.ends[tap][1] for tap in taps)
+        self.level_widths = tuple(self.ends[level][1] for level in levels)
         self.head = ConvNorm(width, _HEAD) if classify else None
         self.classifier = nn.Linear(_HEAD, _CLASSES) if classify else None
         self._freeze_unreached()
@@ -154,12 +158,13 @@ class EfficientnetLite(nn.Module):
         layout = self.plan([(height, width)] * tiles)
         maps = self.maps(pixels.values)
         grid = (_cells(height, self.stride), _cells(width, self.stride))
-        features = torch.cat([self._on_grid(maps[tap], tap, grid) for tap in self.taps], dim=1)
-        return VisualTokens.on_layout(features.permute(0, 2, 3, 1).flatten(0, 2), layout)
+        cells = {tap: self._on_grid(found, tap, grid).permute(0, 2, 3, 1).flatten(0, 2) for tap, found in maps.items()}
+        features = torch.cat([cells[tap] for tap in self.taps], dim=1)
+        return VisualTokens.on_layout(features, layout, tuple(cells[level] for level in self.levels))
 
     def maps(self, values: Float[Tensor, "T C H W"]) -> dict[int, Tensor]:
         """The tapped maps `[T D h w]` by their strides."""
-        wanted = {self.ends[tap][0]: tap for tap in self.taps}
+        wanted = {self.ends[tap][0]: tap for tap in (*self.taps, *self.levels)}
         found = {}
         maps = self._stem(values)
         for done, block in enumerate(self.blocks[: max(wanted)], start=1):
@@ -206,7 +211,7 @@ class EfficientnetLite(nn.Module):
 
     def _freeze_unreached(self) -> None:
         """What no tap reaches gets no gradient, so it must not count as trainable."""
-        deepest = max(self.ends[tap][0] for tap in self.taps)
+        deepest = max(self.ends[tap][0] for tap in (*self.taps, *self.levels))
         for part in (*self.blocks[deepest:], self.head, self.classifier):
             if part is not None:
                 part.requires_grad_(False)
@@ -260,12 +265,13 @@ def _relu6(maps: Tensor) -> Tensor:
     return F.relu6(maps, inplace=True)
 
 
-def _check(variant: int, taps: tuple[int, ...], stride: int) -> None:
+def _check(variant: int, taps: tuple[int, ...], levels: tuple[int, ...], stride: int) -> None:
     if variant not in _SCALES:
         raise unknown("variant of efficientnet_lite", str(variant), map(str, _SCALES))
     known = ", ".join(map(str, _STRIDES))
     if not taps or len(set(taps)) < len(taps):
         raise InputError(f"efficientnet_lite taps are {taps}; give one or more of {known}, each once")
-    for name, value in (*(("taps", tap) for tap in taps), ("stride", stride)):
+    asked = {"taps": taps, "levels": levels, "stride": (stride,)}
+    for name, value in ((name, value) for name, values in asked.items() for value in values):
         if value not in _STRIDES:
             raise InputError(f"efficientnet_lite {name}: {value} is no stride of its maps; give one of {known}")

@@ -116,7 +116,7 @@ class Vit(nn.Module):
         self.depth, self.patch, self.image_size, self.select = depth, patch, image_size, select
         self.last_norm = last_norm
         self.taps, self.levels = _depths("layers", layers, depth), _depths("levels", levels, depth)
-        self.width = width * len(self.taps)
+        self.width, self.level_widths = width * len(self.taps), (width,) * len(levels)
         self.grid = (image_size // patch, image_size // patch)
         self.patches = nn.Conv2d(channels, width, patch, stride=patch, bias=patch_bias)
         self.class_token = nn.Parameter(_small(width)) if class_token else None
