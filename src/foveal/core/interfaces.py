@@ -43,7 +43,8 @@ class ImageTokenizer(VisionEncoder, Protocol):
 class Connector(Protocol):
     """Visual tokens of width E to visual tokens of width D; returns exactly what it planned.
 
-    One that `counts_images` is told the number of each among those of its row.
+    One that `counts_images` is told the number of each among those of its row. One that changes over a run has
+    `at_progress(done)`, called with how much lies behind, and one with numbers for the log `told()`, which gives them.
     """
 
     def plan(self, layout: Layout) -> Layout:

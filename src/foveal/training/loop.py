@@ -21,6 +21,7 @@ from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.core.lookup import module, spec
 from foveal.training import checkpoint
+from foveal.training.changing import advance, behind, heard
 from foveal.training.checkpoint import Checkpoints, Progress, Snapshot
 from foveal.training.config import Stage, TrainingConfig
 from foveal.training.feed import Collate, Feed, Micro, ahead
@@ -232,6 +233,7 @@ class _Run:
         """One step; returns the signal that some process was asked to stop by, or 0."""
         device, progress = self.accelerator.device, self.progress
         batches = [micro.batch if device.type == "cpu" else micro.batch.to(device) for micro in micros]
+        advance(self.model, behind(progress.stage, work.pace.done(progress), stages=len(self.config.stages)))
         told = (time.monotonic() - self.began, *(float(stop.signum == signum) for signum in SIGNALS))
         taken = take(self.accelerator, work.scored, work.chosen, batches, clip=work.stage.clip, told=told)
         for group in work.adam.param_groups:
@@ -270,7 +272,7 @@ class _Run:
                 examples=window.examples * world / spent,
                 done=work.pace.done(self.progress),
                 left=work.pace.left(self.progress),
-                parts=parts,
+                parts={**parts, **heard(self.model)},
             )
         )
         window.clear()

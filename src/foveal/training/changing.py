@@ -1,0 +1,33 @@
+"""Parts of a model that change over a run, and parts that have more to tell than a loss.
+
+The first have `at_progress(done)`, which is called before every step with how much of the run lies behind, 0 to 1. The
+second have `told()`, numbers by name for the log. Both count where they learn.
+"""
+
+from torch import nn
+
+from foveal.core.errors import InputError
+
+
+def advance(model: nn.Module, done: float) -> None:
+    """Tell every part that changes over a run, and learns in this stage, how much of it lies behind."""
+    for part in model.modules():
+        if part.training and hasattr(part, "at_progress"):
+            part.at_progress(done)
+
+
+def heard(model: nn.Module) -> dict[str, float]:
+    """What the parts that learn have to tell; raises InputError where two of them say the same."""
+    said: dict[str, float] = {}
+    for part in model.modules():
+        if part.training and hasattr(part, "told"):
+            told = part.told()
+            if twice := sorted(said.keys() & told.keys()):
+                raise InputError(f"two parts of the model tell {', '.join(twice)}; train one of them in a stage")
+            said |= told
+    return said
+
+
+def behind(stage: int, done: float, *, stages: int) -> float:
+    """How much of a run lies behind: every stage is an equal part of it, however long it takes."""
+    return min(1.0, (stage + done) / stages)
