@@ -10,7 +10,10 @@ from foveal.core.types import Batch, Cache, Grid, Layout, Pixels, Reconstruction
 
 @runtime_checkable
 class VisionEncoder(Protocol):
-    """Pixels to visual tokens of width `width`; `plan` knows their number from the image sizes alone."""
+    """Pixels to visual tokens of width `width`; `plan` knows their number from the image sizes alone.
+
+    One that `reads_frames` joins those of a video itself: it takes `Patches` too, and plans by the `frames` of each.
+    """
 
     width: int
 

@@ -1,0 +1,204 @@
+"""A vision transformer for images and videos of any shape, packed end to end: Qwen2-VL's (2409.12191), Qwen3-VL's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from foveal.core.errors import InputError
+from foveal.core.types import Grid, Layout, Patches, Pixels, VisualTokens
+from foveal.layers.blocks import Block
+from foveal.layers.folding import runs
+from foveal.layers.initial import small_normal
+from foveal.layers.linear import linear
+from foveal.layers.rotary import Rope, inverse_frequencies, tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the tower; the defaults are Qwen2-VL's.
+
+    A patch is as deep as so many `frames` of a video; an image stands for all of them. Heads turn by row and column,
+    with a `base`; `positions` of a learned square grid of that side are stretched to an image's own (0: there are
+    none). `levels` are further depths, kept beside the features: 1 is the output of the first block.
+    """
+
+    width: int = 1280
+    depth: int = 32
+    heads: int = 16
+    inner: int = 5120
+    patch: int = 14
+    frames: int = 2
+    channels: int = 3
+    patch_bias: bool = False
+    activation: str = "quick_gelu"
+    eps: float = 1e-6
+    base: float = 10000.0
+    positions: int = 0
+    levels: tuple[int, ...] = ()
+
+
+class QwenVit(nn.Module):
+    """Patches, or pixels that are cut into such, to the last state of each, in raster order, time after time.
+
+    Each time of each image sees itself alone. Raises InputError for heads that do not divide the width into fours,
+    for levels that the tower lacks, and for sizes that patches do not fill.
+    """
+
+    reads_frames = True  # joins those of a video itself, and takes patches
+
+    def __init__(
+        self,
+        *,
+        width: int = 1280,
+        depth: int = 32,
+        heads: int = 16,
+        inner: int = 5120,
+        patch: int = 14,
+        frames: int = 2,
+        channels: int = 3,
+        patch_bias: bool = False,
+        activation: str = "quick_gelu",
+        eps: float = 1e-6,
+        base: float = 10000.0,
+        positions: int = 0,
+        levels: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__()
+        _check(width=width, heads=heads, depth=depth, levels=levels)
+        self.width, self.patch, self.frames, self.head_width = width, patch, frames, width // heads
+        self.levels, self.level_widths, self.base, self.side = levels, (width,) * len(levels), base, positions
+        self.patches = nn.Conv3d(
+            channels, width, (frames, patch, patch), stride=(frames, patch, patch), bias=patch_bias
+        )
+        self.positions = nn.Parameter(torch.randn(positions**2, width) * 0.02) if positions else None
+        self.blocks = nn.ModuleList(
+            Block(width=width, heads=heads, inner=inner, activation=activation, eps=eps) for _ in range(depth)
+        )
+        self.apply(small_normal)
+
+    def plan(self, sizes: Sequence[Grid], frames: tuple[int, ...] | None = None) -> Layout:
+        """One token a patch; as many of the sizes in a row as `frames` say are those of one video."""
+        grids, times, begin = [], [], 0
+        for number in frames or (1,) * len(sizes):
+            own = set(sizes[begin : begin + number])
+            if len(own) > 1:
+                raise InputError(f"a video with frames of {min(own)} to {max(own)} pixels; bring them to one size")
+            times.append(-(-number // self.frames))
+            grids += [self._grid(size) for size in own] * times[-1]
+            begin += number
+        return Layout.of_grids(grids).filmed(tuple(times))
+
+    def forward(self, pixels: Pixels | Patches) -> VisualTokens:
+        """Embed, place, run the blocks, keep the levels."""
+        given = pixels if isinstance(pixels, Patches) else self.cut(pixels)
+        layout = given.layout
+        weight = self.patches.weight.flatten(1)
+        if given.values.shape[1] != weight.shape[1]:
+            raise InputError(
+                f"patches of {given.values.shape[1]} values for a vit that reads {weight.shape[1]}, "
+                f"{self.frames} frames of {self.patch} x {self.patch} pixels; cut images for this model"
+            )
+        hidden = linear(given.values.to(weight.dtype), weight, self.patches.bias)
+        by_frame = layout.by_frame()
+        if given.block > 1:
+            hidden = hidden[_kept(_unblocked)(by_frame, given.block).to(hidden.device)]
+        if self.positions is not None:
+            hidden = hidden + self._places(by_frame)
+        features, levels = self._run(hidden[None], by_frame)
+        return VisualTokens.on_layout(features, layout, levels)
+
+    def cut(self, pixels: Pixels) -> Patches:
+        """Patches of pictures, and of the frames of videos; the last frame is seen again where some lack."""
+        tiles, _, *room = pixels.values.shape
+        sizes, parts, grids, begin = pixels.sizes or ((room[0], room[1]),) * tiles, [], [], 0
+        for number in pixels.frames or (1,) * tiles:
+            height, width = sizes[begin]
+            rows, columns = self._grid((height, width))
+            own = pixels.values[begin : begin + number, :, :height, :width]
+            own = torch.cat([own, own[-1:].expand(-number % self.frames, -1, -1, -1)])
+            cells = own.reshape(-1, self.frames, own.shape[1], rows, self.patch, columns, self.patch)
+            parts.append(cells.permute(0, 3, 5, 2, 1, 4, 6).flatten(3).flatten(0, 2))
+            grids.append((len(cells), rows, columns))
+            begin += number
+        empty = pixels.values.new_zeros(0, self.patches.weight[0].numel())
+        return Patches(values=torch.cat(parts) if parts else empty, grids=tuple(grids))
+
+    def _run(self, hidden: Float[Tensor, "1 N E"], layout: Layout) -> tuple[Tensor, tuple[Tensor, ...]]:
+        half = inverse_frequencies(self.head_width // 2, Rope(base=self.base), device=hidden.device)
+        turns = torch.arange(2, device=hidden.device).repeat_interleave(len(half))
+        spots = _kept(_spots)(layout).to(hidden.device)[None]
+        rotary = tables(spots, half.repeat(2), dtype=torch.promote_types(hidden.dtype, torch.float32), turns=turns)
+        kept: dict[int, Tensor] = {}
+        for depth, block in enumerate(self.blocks, start=1):
+            hidden = block(hidden, rotary=rotary, lengths=layout.counts)
+            if depth in self.levels:
+                kept[depth] = hidden[0]
+        return hidden[0], tuple(kept[depth] for depth in self.levels)
+
+    def _places(self, layout: Layout) -> Float[Tensor, "N E"]:
+        """The learned grid stretched to that of each frame, bilinear from corner to corner."""
+        assert self.positions is not None
+        table, parts = self.positions.T.unflatten(1, (self.side, self.side))[None], []
+        for grid, images in runs(layout):
+            own = table if grid == (self.side, self.side) else _stretched(table, grid)
+            parts.append(own[0].flatten(1).T.repeat(images, 1))
+        return torch.cat(parts) if parts else self.positions[:0]
+
+    def _grid(self, size: Grid) -> Grid:
+        if any(side < self.patch or side % self.patch for side in size):
+            raise InputError(
+                f"an image of {size[0]} x {size[1]} pixels (height x width) for patches of {self.patch}; "
+                f"resize it to multiples of {self.patch}"
+            )
+        return size[0] // self.patch, size[1] // self.patch
+
+
+def _stretched(table: Float[Tensor, "1 E R C"], grid: Grid) -> Float[Tensor, "1 E h w"]:
+    return F.interpolate(table, size=grid, mode="bilinear", align_corners=True)
+
+
+@lru_cache(maxsize=64)
+def _spots(layout: Layout) -> Int[Tensor, "N 2"]:
+    """Row and column of each patch."""
+    parts = []
+    for (rows, columns), images in runs(layout):
+        ranges = torch.arange(rows), torch.arange(columns)
+        parts.append(torch.stack(torch.meshgrid(*ranges, indexing="ij"), dim=-1).view(-1, 2).repeat(images, 1))
+    return torch.cat(parts) if parts else torch.zeros(0, 2, dtype=torch.long)
+
+
+@lru_cache(maxsize=64)
+def _unblocked(layout: Layout, block: int) -> Int[Tensor, " N"]:
+    """Where the patches of each frame stand, row by row, among those that come block by block."""
+    parts, begin = [], 0
+    for number, ((rows, columns), images) in enumerate(runs(layout)):
+        if rows % block or columns % block:
+            raise InputError(
+                f"patches in blocks of {block} x {block} on a grid of {rows} x {columns} (rows x columns, run {number}); "
+                f"give grids whose sides divide by {block}"
+            )
+        order = torch.arange(rows * columns * images).view(images, rows // block, columns // block, block, block)
+        parts.append(begin + order.transpose(2, 3).flatten())
+        begin += rows * columns * images
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
+
+
+def _kept(make):  # type: ignore[no-untyped-def]
+    """What makes tables of a layout: a tracer's are not kept."""
+    return make.__wrapped__ if torch.compiler.is_compiling() else make
+
+
+def _check(*, width: int, heads: int, depth: int, levels: Sequence[int]) -> None:
+    if width % (4 * heads):
+        raise InputError(
+            f"a qwen_vit of width {width} cannot split it over {heads} heads that turn by row and by column; "
+            f"give a multiple of {4 * heads}"
+        )
+    for level in levels:
+        if not 1 <= level <= depth:
+            raise InputError(f"qwen_vit levels has {level}, but the tower has {depth} blocks; give 1 to {depth}")
