@@ -92,20 +92,20 @@ class TwoTower(Sight):
 
     def vectors(self, pairs: Pairs) -> Float[Tensor, "B N K"]:
         """A vector for each query's view of the image, and last that of the text; neither has seen the other."""
-        queries, words = self._states(pairs, sees="own")
+        queries, words = self.states(pairs, sees="own")
         head = self.heads["pair"]
         return torch.cat([head(queries)[..., 0, :], head(words[:, :1])[..., 1, :]], dim=1)
 
     def written(self, pairs: Pairs) -> Float[Tensor, "B L V"]:
         """What comes after each word, by the image and the words up to it."""
-        return self.heads["write"](self._states(pairs, sees="earlier")[1])
+        return self.heads["write"](self.states(pairs, sees="earlier")[1])
 
     def write(self, pairs: Pairs) -> Output:
         """The same where a label is predicted, `logits[N V]`, and these labels. Raises InputError without labels."""
         if pairs.labels is None:
             raise InputError("the batch has no labels; make it with a processor's training method")
         wanted = pairs.labels[:, 1:]
-        _, words = self._states(pairs, sees="earlier")
+        _, words = self.states(pairs, sees="earlier")
         told = self.heads["write"](words[:, :-1][wanted != IGNORE])
         return Output(logits=told, heads={"write": told}, labels=wanted[wanted != IGNORE])
 
@@ -113,7 +113,7 @@ class TwoTower(Sight):
         self, pairs: Pairs, images: Int[Tensor, " N"] | None = None, texts: Int[Tensor, " N"] | None = None
     ) -> Float[Tensor, "N 2"]:
         """Whether the text of a row belongs to the image of another, row by row (None: to its own)."""
-        queries, _ = self._states(pairs, sees="all", alone=True, images=images, texts=texts)
+        queries, _ = self.states(pairs, sees="all", alone=True, images=images, texts=texts)
         return self.heads["matching"](queries)
 
     def plan(self, sizes: list[Grid] | Layout, frames: tuple[int, ...] | None = None) -> Layout:  # type: ignore[override]
@@ -125,15 +125,19 @@ class TwoTower(Sight):
     def _reader(self) -> Any:
         return self.language
 
-    def _states(
+    def states(
         self,
         pairs: Pairs,
         *,
         sees: Sees,
         alone: bool = False,
-        images: Tensor | None = None,
-        texts: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+        images: Int[Tensor, " N"] | None = None,
+        texts: Int[Tensor, " N"] | None = None,
+    ) -> tuple[Float[Tensor, "N Q D"], Float[Tensor, "N L D"]]:
+        """The last states of the queries and of the words, of the text of a row beside the image of another.
+
+        None: all texts, each beside its own image. Where the queries are asked `alone` there are none of words.
+        """
         image = pairs.image if images is None else pairs.image[images]
         ids, valid = (part if texts is None else part[texts] for part in (pairs.ids, pairs.valid))
         memory, there = pairs.seen

@@ -12,6 +12,7 @@ from foveal.core.errors import InputError
 from foveal.core.types import Batch
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
+from foveal.weights import blip2_pairs
 from foveal.weights.decoder import reference_config
 from foveal.weights.files import read_checkpoint
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch, with_images
@@ -33,7 +34,7 @@ WRAPPER = Blip
 
 def matches(config: Mapping[str, Any]) -> bool:
     """Whether a config.json is that of a BLIP-2 that writes."""
-    return config.get("model_type") in KINDS
+    return config.get("model_type") in KINDS and not blip2_pairs.matches(config)
 
 
 def renaming(config: Mapping[str, Any]) -> Renaming:

@@ -10,6 +10,7 @@ from foveal.preprocess.processor import Processor
 from foveal.weights import (
     beit3,
     blip2,
+    blip2_pairs,
     blip2_qformer,
     chameleon,
     decoder,
@@ -18,6 +19,7 @@ from foveal.weights import (
     idefics3,
     instructblip,
     lavis,
+    lavis_pairs,
     llava,
     llava_next,
     lxmert,
@@ -38,9 +40,11 @@ _FAMILIES = (
         llava,
         llava_next,
         blip2,
+        blip2_pairs,
         blip2_qformer,
         instructblip,
         lavis,
+        lavis_pairs,
         idefics,
         idefics2,
         idefics3,
@@ -54,13 +58,19 @@ _FAMILIES = (
     *(vision_towers, visualbert, vilt, lxmert, vilbert, pix2seq, beit3),
 )
 # Origins other than Hugging Face, by the name that a user may give.
-FORMATS = {"pix2seq": pix2seq, "beit3": beit3, "vilbert": vilbert, "open_flamingo": open_flamingo, "lavis": lavis}
+FORMATS: dict[str, tuple[ModuleType, ...]] = {
+    "pix2seq": (pix2seq,),
+    "beit3": (beit3,),
+    "vilbert": (vilbert,),
+    "open_flamingo": (open_flamingo,),
+    "lavis": (lavis, lavis_pairs),
+}
 
 
 def family(config: Mapping[str, Any], where: str, *, format: str | None = None) -> ModuleType:
     """The family file for a config.json; raises InputError for a model type of none, and of another `format`."""
     found = next((found for found in _FAMILIES if found.matches(config)), None)
-    if format in FORMATS and found is not FORMATS[format]:
+    if format in FORMATS and found not in FORMATS[format]:
         kind = config.get("model_type") or ("unknown" if found is None else found.KINDS[0])
         way = "give its own directory" if found else f'write "model_type": "{format}" there if it is one'
         raise InputError(

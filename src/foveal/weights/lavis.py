@@ -60,11 +60,18 @@ _TOWER: list[Rule] = [
     ("blocks.*.feed.up.*", "blocks.*.mlp.fc1.*"),
     ("blocks.*.feed.down.*", "blocks.*.mlp.fc2.*"),
 ]
+LEADING = {"query_tokens": 1, "visual_encoder.cls_token": 2, "visual_encoder.pos_embed": 1}
+LACKING = ("vision.blocks.*.attention.key.bias",)
 
 
 def matches(config: Mapping[str, Any]) -> bool:
     """Whether a config.json names one of LAVIS's models."""
     return config.get("model_type") in KINDS
+
+
+def tower_rules() -> list[Rule]:
+    """The names of the tower, and of the norm after it, inside a model."""
+    return [*prefixed(_TOWER, ours="vision.", theirs="visual_encoder."), ("vision.post_norm.*", "ln_vision.*")]
 
 
 def renaming(config: Mapping[str, Any]) -> Renaming:
@@ -78,8 +85,7 @@ def renaming(config: Mapping[str, Any]) -> Renaming:
     )
     return Renaming(
         [
-            *prefixed(_TOWER, ours="vision.", theirs="visual_encoder."),
-            ("vision.post_norm.*", "ln_vision.*"),
+            *tower_rules(),
             ("connector.queries", "query_tokens"),
             ("connector.stack.norm.*", "Qformer.bert.embeddings.LayerNorm.*"),
             *word_rules("connector.words", "Qformer.bert.embeddings"),
@@ -87,8 +93,8 @@ def renaming(config: Mapping[str, Any]) -> Renaming:
             ("connector.map.*", f"{kind.map}.*"),
             *language,
         ],
-        leading={"query_tokens": 1, "visual_encoder.cls_token": 2, "visual_encoder.pos_embed": 1},
-        lacking=["vision.blocks.*.attention.key.bias"],
+        leading=LEADING,
+        lacking=LACKING,
     )
 
 
@@ -97,13 +103,13 @@ def model_config(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Mode
     kind, text = _KINDS[config["model_type"]], config["text_config"]
     language = opt.language_settings(text) if opt.matches(text) else decoder.language_settings(text)
     tied = opt.head_settings(text)["tied"] if opt.matches(text) else bool(text.get("tie_word_embeddings", False))
-    connector = {"name": "qformer", **_stack(config, state)}
+    connector = {"name": "qformer", **stack_settings(config, state)}
     if kind.hears:
         tables = [state[f"Qformer.bert.embeddings.{name}_embeddings.weight"] for name in ("word", "position")]
         connector |= {"vocabulary": len(tables[0]), "context": len(tables[1])}
     return ModelConfig.parse(
         {
-            "vision": _tower(config, state),
+            "vision": tower_settings(config, state),
             "connector": connector,
             "fusion": "prefix",
             "language": language,
@@ -112,7 +118,8 @@ def model_config(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Mode
     )
 
 
-def _tower(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+def tower_settings(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Settings of the component `vit`, whose sizes the weights tell."""
     patches, positions = state["visual_encoder.patch_embed.proj.weight"], state["visual_encoder.pos_embed"]
     width, patch = patches.shape[0], patches.shape[-1]
     return {
@@ -134,7 +141,8 @@ def _tower(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, 
     }
 
 
-def _stack(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+def stack_settings(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Settings of the queries and their stack, told by the weights; heads have LAVIS's width unless counted."""
     layers = "Qformer.bert.encoder.layer."
     depth, width = _layers(state, layers), state["query_tokens"].shape[-1]
     looking = [i for i in range(depth) if f"{layers}{i}.crossattention.self.query.weight" in state]
@@ -166,9 +174,6 @@ def load(
     """
     folder = Path(directory)
     state, config = _whole(folder, config)
-    queries, said = state["query_tokens"].shape[1], config.get("num_query_token")
-    if said is not None:
-        same("num_query_token in config.json", said, "queries in the weights", queries, way="give the one's checkpoint")
     return load_causal(
         folder,
         model_config(config, state),
@@ -198,11 +203,7 @@ def _marker(config: Mapping[str, Any]) -> dict[str, Any]:
 def _whole(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All weights, the frozen ones out of files of their own, and the config with that of the language model."""
     kind, config = _KINDS[config["model_type"]], dict(config)
-    state = read_nested(folder, "model", but=TOWER)
-    if "query_tokens" not in state:
-        raise InputError(f"{folder} holds no query_tokens; give a checkpoint that LAVIS saved")
-    if not _layers(state, "visual_encoder.blocks."):
-        state |= _frozen_tower(folder)
+    state = learned(folder, config)
     part = config.get(kind.language)
     if not any(name.startswith(f"{kind.language}.") for name in state):
         if part is None or not (folder / part).is_dir():
@@ -214,6 +215,20 @@ def _whole(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Tensor], 
     if "text_config" not in config:
         config["text_config"] = read_config(folder / str(part))
     return state, config
+
+
+def learned(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What LAVIS has saved, and the tower out of a file of its own where it was frozen.
+
+    Raises InputError where either is not there, and for another number of queries than config.json says.
+    """
+    state, said = read_nested(folder, "model", but=TOWER), config.get("num_query_token")
+    if "query_tokens" not in state:
+        raise InputError(f"{folder} holds no query_tokens; give a checkpoint that LAVIS saved")
+    if said is not None:
+        held = state["query_tokens"].shape[1]
+        same("num_query_token in config.json", said, "queries in the weights", held, way="give the one's checkpoint")
+    return state if _layers(state, "visual_encoder.blocks.") else state | _frozen_tower(folder)
 
 
 def _frozen_tower(folder: Path) -> dict[str, Tensor]:

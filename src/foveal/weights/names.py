@@ -48,7 +48,8 @@ class Renaming:
 
     Their weights of the names in `leading` have so many axes of length 1 before those of ours. Of those in `parted`
     all rows from a number on stand under another name of theirs. Ours of the patterns `lacking` have no place there:
-    they are zero. Theirs of the patterns in `changed` hold the same in other numbers, whole ones before they are parted.
+    they are zero. Theirs of the patterns in `changed` hold the same in other numbers: changed before a stack is parted,
+    and back once it is whole.
     """
 
     def __init__(

@@ -32,6 +32,7 @@ _TOWER: list[Rule] = [
     ("blocks.*.feed.down.*", "encoder.layers.*.mlp.fc2.*"),
     ("post_norm.*", "post_layernorm.*"),
 ]
+_RESIZE = "resize it, or pass interpolate_pos_encoding=True"
 LEADING = {
     "query_tokens": 1,
     "vision_model.embeddings.class_embedding": 2,
@@ -139,12 +140,11 @@ def check_queries(state: Mapping[str, Tensor], config: Mapping[str, Any], where:
         )
 
 
-def check_size(pixel_values: Tensor | None, *, interpolate: bool, side: int) -> None:
+def check_size(pixel_values: Tensor | None, *, interpolate: bool = False, side: int, way: str = _RESIZE) -> None:
     """Raise InputError for pixels of another size than the tower's unless positions are to be interpolated."""
     if pixel_values is not None and not interpolate and (size := tuple(pixel_values.shape[-2:])) != (side, side):
         raise InputError(
-            f"an image of {size[0]} x {size[1]} pixels (height x width) for a tower of {side} x {side}; "
-            "resize it, or pass interpolate_pos_encoding=True"
+            f"an image of {size[0]} x {size[1]} pixels (height x width) for a tower of {side} x {side}; {way}"
         )
 
 
@@ -185,7 +185,7 @@ class Blip(HuggingFaceCausal):
         named = {field: getattr(told, field) for field in told.__dataclass_fields__}
         return BlipOutput(
             **named,
-            vision_outputs=_tower(seen, model.vision),
+            vision_outputs=tower_output(seen, model.vision),
             qformer_outputs=QformerOutput(last_hidden_state=states, pooler_output=states[:, 0]),
         )
 
@@ -200,6 +200,7 @@ class Blip(HuggingFaceCausal):
         return super().generate(input_ids, **given)
 
 
-def _tower(seen: VisualTokens, vision: Vit) -> TowerOutput:
+def tower_output(seen: VisualTokens, vision: Vit) -> TowerOutput:
+    """What the tower said, as the reference tells it."""
     last = seen.features.unflatten(0, (len(seen.layout.counts), -1))
     return TowerOutput(last_hidden_state=last, pooler_output=vision.post_norm(last[:, 0]))

@@ -1,4 +1,4 @@
-"""What the wrappers of early systems share: a model, the config that it came with, and the way back to a checkpoint."""
+"""What wrappers share that write no text: a model, the config that it came with, and the way back to a checkpoint."""
 
 import os
 from collections.abc import Mapping
@@ -8,16 +8,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from foveal.models.masked import Masked
+from foveal.models.two_tower import TwoTower
 from foveal.weights.files import write_checkpoint, write_json
 from foveal.weights.names import Renaming
 
 
 class Wrapper(nn.Module):
-    """A masked model that is called with its reference's argument names; `names` lead back to the reference's."""
+    """A model that is called with its reference's argument names; `names` lead back to the reference's."""
 
-    def __init__(self, model: Masked, config: Mapping[str, Any], names: Renaming) -> None:
+    model: Masked  # of most of them; one of another kind says so
+
+    def __init__(self, model: Masked | TwoTower, config: Mapping[str, Any], names: Renaming) -> None:
         super().__init__()
-        self.model, self.config, self.names = model, dict(config), names
+        self.model, self.config, self.names = model, dict(config), names  # type: ignore[assignment]
 
     def theirs(self) -> dict[str, Tensor]:
         """The weights as the reference names them."""
