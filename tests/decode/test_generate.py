@@ -142,7 +142,7 @@ def test_the_context_may_be_filled_to_the_last_place(model):
     assert generate(model, batch_of([[5] * 29]), max_new_tokens=3).shape == (1, 3)
 
 
-def test_positions_on_axes_go_on_after_a_rows_greatest():
+def test_positions_on_axes_go_on_from_each_rows_last():
     torch.manual_seed(1)
     rope = {"sections": [2, 1, 1], "interleaved": True}
     language = {"name": "decoder", "vocabulary": WORDS, "width": 32, "depth": 2, "deviation": 0.3, "rope": rope}
@@ -162,4 +162,4 @@ def test_positions_on_axes_go_on_after_a_rows_greatest():
             chosen = logits.logits[:, -1].argmax(-1)
             assert chosen.item() == written[row, step].item()
             so_far = torch.cat([so_far, chosen[:, None]], dim=1)
-            at = torch.cat([at, torch.full((1, 1, 3), 10 + step)], dim=1)
+            at = torch.cat([at, at[:, -1:] + 1], dim=1)

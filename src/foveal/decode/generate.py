@@ -141,12 +141,6 @@ def _next(batch: Batch, chosen: Int[Tensor, " B"]) -> Batch:
         valid=everywhere,
         prompt=~everywhere,
         image_slot=torch.full_like(token, -1),
-        positions=None if batch.positions is None else _after(batch.positions),
+        positions=None if batch.positions is None else batch.positions[:, -1:] + 1,
         full=batch.full,
     )
-
-
-def _after(positions: Int[Tensor, "B L *A"]) -> Int[Tensor, "B 1 *A"]:
-    """One place on: an image's last word may stand before its last row or frame."""
-    last = positions.flatten(1).amax(1)
-    return (last + 1).view(-1, *[1] * (positions.ndim - 1)).expand(-1, 1, *positions.shape[2:])
