@@ -1,8 +1,9 @@
 """A vision transformer for images and videos of any shape, packed end to end: Qwen2-VL's (2409.12191), Qwen3-VL's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -176,10 +177,10 @@ def _spots(layout: Layout) -> Int[Tensor, "N 2"]:
 def _unblocked(layout: Layout, block: int) -> Int[Tensor, " N"]:
     """Where the patches of each frame stand, row by row, among those that come block by block."""
     parts, begin = [], 0
-    for number, ((rows, columns), images) in enumerate(runs(layout)):
+    for (rows, columns), images in runs(layout):
         if rows % block or columns % block:
             raise InputError(
-                f"patches in blocks of {block} x {block} on a grid of {rows} x {columns} (rows x columns, run {number}); "
+                f"patches in blocks of {block} x {block} on a grid of {rows} x {columns} (rows x columns); "
                 f"give grids whose sides divide by {block}"
             )
         order = torch.arange(rows * columns * images).view(images, rows // block, columns // block, block, block)
@@ -188,7 +189,7 @@ def _unblocked(layout: Layout, block: int) -> Int[Tensor, " N"]:
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
 
 
-def _kept(make):  # type: ignore[no-untyped-def]
+def _kept(make: Any) -> Callable[..., Tensor]:
     """What makes tables of a layout: a tracer's are not kept."""
     return make.__wrapped__ if torch.compiler.is_compiling() else make
 
