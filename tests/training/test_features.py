@@ -5,12 +5,16 @@ import os
 import pickle
 import shutil
 from collections import namedtuple
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from PIL import Image
 
 from foveal.core.errors import InputError
-from foveal.core.types import Pixels, VisualTokens
+from foveal.core.types import Batch, Pixels, VisualTokens
+from foveal.models.parts import encoded
 from foveal.preprocess.tiling import Tiling
 from foveal.preprocess.transform import ImageTransform
 from foveal.preprocess.video import Frames, pixels
@@ -66,7 +70,12 @@ def test_frames_of_videos_are_kept_together(world, tmp_path, images):
     model, shown = world.model().eval(), [images[3], folder, images[4]]
     settings = Frames(count=2)
     store = Store(tmp_path / "kept", "fp32")
-    fill(store, shown, encoder=model.vision, look=lambda some: pixels(some, world.processor.transform, settings))
+    fill(
+        store,
+        shown,
+        encoder=partial(encoded, model.vision),
+        look=lambda some: pixels(some, world.processor.transform, settings),
+    )
     again = Store(tmp_path / "kept", "fp32")(shown)
     frames = model.vision(world.processor.transform.pixels([images[3], images[0], images[2], images[4]]))
     torch.testing.assert_close(again.features, frames.features, atol=1e-6, rtol=0)
@@ -146,10 +155,26 @@ def test_a_store_belongs_to_weights_and_settings(world):
     assert len({identity(one, size=16), identity(other, size=16), identity(one, size=32)}) == 3
 
 
-def test_images_in_tiles_are_refused(world, tmp_path, images):
-    look = ImageTransform(size=64, tiling=Tiling(kind="grid", tile=64))
-    with pytest.raises(InputError, match="images that are cut into tiles are not cached; turn cached features off"):
-        fill(Store(tmp_path), images[:1], encoder=world.model().vision, look=look.pixels)
+@pytest.mark.parametrize("tiling", [Tiling(kind="grid", tile=16, most=3), Tiling(kind="uhd", tile=16, patch=8)])
+def test_tiles_are_kept_with_how_their_image_is_cut(world, tmp_path, images, tiling):
+    model = world.model().eval()
+    transform, see = ImageTransform(size=16, tiling=tiling), partial(encoded, model.vision)
+    wide = tmp_path / "wide.png"
+    Image.open(images[0]).resize((40, 18)).save(wide)
+    shown = [images[0], wide, images[1]]
+    fill(Store(tmp_path / "kept", "fp32"), shown, encoder=see, look=transform.pixels)
+    with torch.no_grad():
+        fresh = see(transform.pixels(shown))
+    again = Store(tmp_path / "kept", "fp32")(shown)
+    torch.testing.assert_close(again.features, fresh.features, atol=1e-5, rtol=0)
+    assert again.cuts == fresh.cuts and again.layout == fresh.layout and again.cuts[1].tiles > 1
+    ids = torch.zeros(1, 1, dtype=torch.long)
+    batch = Batch(
+        input_ids=ids, valid=ids == 0, prompt=ids == 0, image_slot=ids - 1, visual=again, owner=ids[0].repeat(3)
+    )
+    made = model.see(batch)
+    assert made.layout == model.plan(list(again.cuts)) and made.cuts is None
+    torch.testing.assert_close(made.features, model.see(replace(batch, visual=transform.pixels(shown))).features)
 
 
 def test_pictures_without_a_file_are_refused(tmp_path):

@@ -143,6 +143,7 @@ class Batches:
     def _features(self, stage: Stage, processor: "Processor") -> "Store | None":
         """The store of cached features, filled; None where they are not wanted or the encoder learns."""
         from foveal.core.lookup import module
+        from foveal.models.parts import encoded
 
         wanted, model = self.recipe.training.features, self.run.model
         learns = any(part.split(".")[0] == "vision" for part in stage.train)
@@ -153,7 +154,7 @@ class Batches:
         described = {"vision": [spec.name, dump(spec.settings)], "image": dump(processor.transform)}
         described |= {} if processor.config.video is None else {"video": dump(processor.config.video)}
         fold = getattr(module("vision", spec.name), "fold", None)
-        call = encoder if fold is None else fold(encoder).eval()
+        call = partial(encoded, encoder if fold is None else fold(encoder).eval())
         return self._stored(encoder, call, wanted, described, look=processor.pixels)
 
     def _find(self, processor: "Processor") -> None:

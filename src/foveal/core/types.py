@@ -7,22 +7,22 @@ S visual tokens of all images packed end to end, E vision width; C H W pixels; K
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from foveal.core.errors import InputError
 from foveal.core.example import Box
 from foveal.core.layout import Cut as Cut
 from foveal.core.layout import Grid as Grid
 from foveal.core.layout import Layout as Layout
+from foveal.core.pixels import Movable
+from foveal.core.pixels import Patches as Patches
+from foveal.core.pixels import Pixels as Pixels
 
 IGNORE = -100  # a label that carries no loss
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,83 +42,8 @@ class Fan:
 pytree.register_constant(Fan)
 
 
-class _Movable:
-    """Tensors of a dataclass move together: `to` maps every tensor inside, and nothing else."""
-
-    def to(self: T, *args: Any, **kwargs: Any) -> T:
-        """A copy with every tensor moved (and floating ones cast) as by `Tensor.to`."""
-
-        def move(leaf: object) -> object:
-            if not isinstance(leaf, Tensor):
-                return leaf
-            moved = leaf.to(*args, **kwargs)
-            return moved if leaf.is_floating_point() else moved.to(leaf.dtype)
-
-        return pytree.tree_map(move, self)
-
-
 @dataclass(frozen=True, kw_only=True)
-class Pixels(_Movable):
-    """Tiles that enter a vision encoder, all of one size, normalised as the encoder wants them.
-
-    Where smaller ones have been filled up, `sizes` are their own (height, width), from the upper left corner. `frames`
-    says how many images in a row are the frames of one video (None: there is none): an encoder takes each for an image,
-    and the model joins what it says of them; `cuts` say the same of images in tiles (None: each is one).
-    """
-
-    values: Float[Tensor, "T C H W"]
-    image: Int[Tensor, " T"]  # the image that each tile belongs to
-    tile: Int[Tensor, "T 2"]  # row and column in its image's grid; -1 -1 is the global view, -2 -2 stands for none
-    sizes: tuple[Grid, ...] | None = None
-    frames: tuple[int, ...] | None = None
-    cuts: tuple[Cut, ...] | None = None
-
-    @classmethod
-    def cut(cls, values: Float[Tensor, "T C H W"], cuts: tuple[Cut, ...]) -> "Pixels":
-        """The tiles of images that are cut so, one image after the other; smaller ones are filled up."""
-        owners = [image for image, cut in enumerate(cuts) for _ in range(cut.tiles)]
-        spots = [spot for cut in cuts for spot in cut.spots]
-        sizes = tuple(cut.tile for cut in cuts for _ in range(cut.tiles))
-        return cls(
-            values=values,
-            image=torch.tensor(owners, dtype=torch.long, device=values.device),
-            tile=torch.tensor(spots, dtype=torch.long, device=values.device).view(-1, 2),
-            sizes=sizes if any(size != tuple(values.shape[-2:]) for size in sizes) else None,
-            cuts=cuts,
-        )
-
-    @classmethod
-    def whole(cls, values: Float[Tensor, "T C H W"], frames: tuple[int, ...] | None = None) -> "Pixels":
-        """One tile an image, the whole picture, or one a frame."""
-        count = values.shape[0]
-        image = torch.arange(count, device=values.device)
-        return cls(values=values, image=image, tile=torch.full((count, 2), -1, device=values.device), frames=frames)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Patches(_Movable):
-    """Patches of images and videos of any shape, end to end, for an encoder that joins the frames of a video itself.
-
-    `values` hold channels, frames, rows and columns of each patch in turn. `grids` are times, rows and columns of
-    patches of each image; the patches of a time follow each other in blocks of `block` x `block`, row by row.
-    """
-
-    values: Float[Tensor, "N F"]
-    grids: tuple[tuple[int, int, int], ...]
-    block: int = 1
-
-    @property
-    def layout(self) -> Layout:
-        """A token a patch; raises InputError where the grids have others than there are patches."""
-        wanted = sum(times * rows * columns for times, rows, columns in self.grids)
-        if wanted != len(self.values):
-            raise InputError(f"{len(self.values)} patches for grids of {wanted}; give each image its own grid")
-        spread = [(rows, columns) for times, rows, columns in self.grids for _ in range(times)]
-        return Layout.of_grids(spread).filmed(tuple(times for times, _, _ in self.grids))
-
-
-@dataclass(frozen=True, kw_only=True)
-class VisualTokens(_Movable):
+class VisualTokens(Movable):
     """Visual tokens of all images, packed end to end in image order.
 
     `boxes` say where in its image a token lies (x0 y0 x1 y1 as fractions of width and height; where a reference gives
@@ -126,7 +51,7 @@ class VisualTokens(_Movable):
     at other encoder depths, `classes` what each shows, as the distribution that a detector or classifier gives, `codes`
     which entry of a codebook it is. The fusion hides those that are `masked`. With videos, `frame` counts the frames of
     each image, and boxes are places in a frame. `number` counts the images of each row, for connectors that
-    ask. `marks` are vectors for words that speak of images, such as where one begins, for fusions that know these.
+    ask. With `cuts`, each entry of the layout is a tile of one of these images and not an image. `marks` are vectors for words that speak of images, such as where one begins, for fusions that know these.
     """
 
     features: Float[Tensor, "S E"]
@@ -140,6 +65,7 @@ class VisualTokens(_Movable):
     masked: Bool[Tensor, " S"] | None = None
     frame: Int[Tensor, " S"] | None = None
     number: Int[Tensor, " S"] | None = None
+    cuts: tuple[Cut, ...] | None = None
     marks: Float[Tensor, "K E"] | None = None
 
     @classmethod
@@ -192,7 +118,7 @@ def _cells(count: int, grid: Grid | None) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Regions(_Movable):
+class Regions(Movable):
     """Parts of images that are to be its visual tokens: `boxes` as in `VisualTokens`, end to end in image order."""
 
     boxes: Float[Tensor, "R 4"]
@@ -200,7 +126,7 @@ class Regions(_Movable):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Query(_Movable):
+class Query(Movable):
     """What the question says, for whoever steers vision by it; an image finds its row by `Batch.owner`."""
 
     features: Float[Tensor, "B L Q"]
@@ -208,7 +134,7 @@ class Query(_Movable):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch(_Movable):
+class Batch(Movable):
     """Texts and their images, ready for a model.
 
     `prompt` marks the tokens before the first answer: the only text that may steer vision. `image_slot` says which
@@ -216,7 +142,7 @@ class Batch(_Movable):
     elsewhere (not shifted). `segment` tells packed conversations in a row apart; within a segment, tokens of
     `branch` 0 are the trunk that all see, and tokens of another branch see the trunk and their own branch alone.
     `positions` restart in each segment and continue from the trunk in each branch; None means counted from `valid`.
-    They may have several axes, such as time, row and column; what is written goes on after a row's greatest.
+    They may have several axes, such as time, row and column; what is written goes on from the last on each.
     A token sees those of its own or a lower `order`: None means their place, so that the earlier ones are seen; the
     tokens of an image may share one, so that they see each other. `looks` says which of its row's images, in order, or
     which of their equal parts `[B L N P]`, a token looks at, for fusions that ask; None: by their own rule.
@@ -286,7 +212,7 @@ class Apart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stream(_Movable):
+class Stream(Movable):
     """What flows through the language layers.
 
     `mask` is True where a query may look at a key; None means plain causal attention. `rotary` holds the cosines

@@ -49,16 +49,16 @@ class Sight(nn.Module):
         seen = self.look(batch)
         if seen is None or self.connector is None:
             return seen
-        cut = self._cut(batch.visual)
         if getattr(self.connector, "counts_images", False):
             before = (batch.owner[:, None] == batch.owner).tril(-1).sum(1)  # images of the same row
-            seen = replace(seen, number=before[seen.image if cut is None else cut.image[seen.image]])
-        if hasattr(self.connector, "query") and cut is not None:
+            image = seen.image if seen.cuts is None else _owners(seen.cuts).to(seen.image.device)[seen.image]
+            seen = replace(seen, number=before[image])
+        if hasattr(self.connector, "query") and seen.cuts is not None:
             raise InputError("a connector that hears the question sees whole images; leave processor.image.tiling out")
         made = _connected(self.connector, seen, batch)
         if "deeper" in self._modules:
             made = replace(made, levels=self._deeper(seen, batch))
-        return made if cut is None else self._join()(made, cut.cuts or ())
+        return made if seen.cuts is None else self._join()(made, seen.cuts)
 
     def _deeper(self, seen: VisualTokens, batch: Batch) -> tuple[Tensor, ...]:
         """Each level through its own connector; raises InputError where features come with another number of them."""
@@ -84,7 +84,7 @@ class Sight(nn.Module):
         if not isinstance(seen, VisualTokens):
             if self.vision is None:
                 raise InputError("the batch holds pixels but the model reads features made elsewhere; give these")
-            seen = _encoded(self.vision, seen)
+            seen = encoded(self.vision, seen)
         if seen.codes is None and (recognise := getattr(self.vision, "recognise", None)) is not None:
             seen = replace(seen, codes=recognise(seen.features))  # features out of a store hold none
         return seen if batch.regions is None else pooled(seen, batch.regions)
@@ -136,11 +136,6 @@ class Sight(nn.Module):
         each = getattr(self.vision, "reads_tiles", False)
         return whole or [cut.tile for cut in cuts for _ in range(1 if each else cut.tiles)]
 
-    def _cut(self, visual: Pixels | Patches | VisualTokens | None) -> Pixels | None:
-        """The pixels where their tiles are images of their own to the encoder."""
-        cut = isinstance(visual, Pixels) and visual.cuts is not None
-        return visual if cut and not self._whole else None  # type: ignore[return-value]
-
     def _join(self) -> Joined:
         if "joined" not in self._modules:
             raise InputError("this model sees whole images, and these are cut; leave processor.image.tiling out")
@@ -152,7 +147,7 @@ def _connected(connector: Any, seen: VisualTokens, batch: Batch) -> VisualTokens
     return connector(seen) if query is None else connector(seen, query(batch))
 
 
-def _encoded(vision: VisionEncoder, pixels: Pixels | Patches) -> VisualTokens:
+def encoded(vision: VisionEncoder, pixels: Pixels | Patches) -> VisualTokens:
     """What the encoder says; raises InputError for patches where it wants pixels."""
     if getattr(vision, "reads_frames", False):
         return vision(pixels)  # type: ignore[arg-type]
@@ -161,7 +156,13 @@ def _encoded(vision: VisionEncoder, pixels: Pixels | Patches) -> VisualTokens:
             f"the batch holds {len(pixels.values)} patches, and this encoder reads pictures; take 'qwen_vit', or leave "
             "processor.image.tiling of the kind 'area' out"
         )
-    return _by_size(vision, pixels).filmed(pixels.frames)
+    joins = getattr(vision, "reads_tiles", False)
+    return replace(_by_size(vision, pixels).filmed(pixels.frames), cuts=None if joins else pixels.cuts)
+
+
+def _owners(cuts: Sequence[Cut]) -> Int[Tensor, " T"]:
+    """The image of each tile."""
+    return torch.tensor([image for image, cut in enumerate(cuts) for _ in range(cut.tiles)], dtype=torch.long)
 
 
 def _by_size(vision: VisionEncoder, pixels: Pixels) -> VisualTokens:

@@ -357,9 +357,9 @@ class Processor:
         if not images:
             return None
         seen = (visual or self._files or self.pixels)(images)
-        if isinstance(seen, VisualTokens) and len(seen.layout.counts) != len(images):
+        if isinstance(seen, VisualTokens) and (count := len(seen.cuts or seen.layout.counts)) != len(images):
             raise InputError(
-                f"features of {len(seen.layout.counts)} images for a batch of {len(images)}; give one set an image"
+                f"features of {count} images for a batch of {len(images)}; give one set an image"
             )
         return seen
 

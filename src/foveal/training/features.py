@@ -13,8 +13,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Any
@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from foveal.core.config import dump, parse
 from foveal.core.errors import InputError
-from foveal.core.types import Grid, Layout, Pixels, VisualTokens
+from foveal.core.types import Cut, Grid, Layout, Pixels, VisualTokens
 from foveal.training.checkpoint import fingerprint
 
 SHARD = 256  # images
@@ -42,13 +43,14 @@ def identity(encoder: nn.Module, **settings: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """Where an image's rows are."""
+    """Where an image's rows are: those of its tiles one after the other, each on the grid, where it is `cut`."""
 
     shard: str
     start: int
     count: int
     grid: Grid | None
     frames: int = 1
+    cut: Cut | None = None
 
 
 @dataclass
@@ -74,9 +76,16 @@ class Store:
 
     def _know(self, shard: str, index: Mapping[str, Any]) -> None:
         self.widths, start = tuple(index["widths"]), 0
-        for key, count, grid, *frames in index["images"]:  # without their number where there are no videos
-            place = tuple(grid) if grid is not None else None
-            self.places[key] = _Place(shard=shard, start=start, count=count, grid=place, frames=sum(frames) or 1)
+        for key, count, grid, *more in index["images"]:  # the number of frames of videos, and how an image is cut
+            frames, cut = [*more, *(1, None)[len(more) :]]
+            self.places[key] = _Place(
+                shard=shard,
+                start=start,
+                count=count,
+                grid=tuple(grid) if grid is not None else None,
+                frames=frames,
+                cut=parse(Cut, cut, where=f"{self.folder / shard}.json") if cut is not None else None,
+            )
             start += count
 
     def missing(self, images: Sequence[Any]) -> list[Any]:
@@ -89,10 +98,13 @@ class Store:
         places = [self._place(image) for image in images]
         layout = _layout(places)
         rows = np.empty((layout.total, sum(self.widths)), dtype=_RAW[self.dtype])
-        for place, (begin, end) in zip(places, pairwise(layout.offsets), strict=True):
+        ends = accumulate((place.count for place in places), initial=0)
+        for place, (begin, end) in zip(places, pairwise(ends), strict=True):
             rows[begin:end] = self._rows(place.shard)[place.start : place.start + place.count]
         features, *levels = torch.from_numpy(rows).view(_TYPES[self.dtype]).float().split(self.widths, dim=1)
-        return VisualTokens.on_layout(features.contiguous(), layout, tuple(level.contiguous() for level in levels))
+        seen = VisualTokens.on_layout(features.contiguous(), layout, tuple(level.contiguous() for level in levels))
+        cuts = tuple(place.cut for place in places if place.cut is not None)
+        return replace(seen, cuts=cuts) if cuts else seen
 
     def _place(self, image: Any) -> _Place:
         place = self.places.get(image_key(image))
@@ -111,7 +123,7 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         rows = [torch.cat([seen.features, *seen.levels], dim=1).to(_TYPES[self.dtype]) for _, seen in encoded]
         widths = [encoded[0][1].features.shape[1], *(level.shape[1] for level in encoded[0][1].levels)]
-        images = [(key, seen.layout.total, seen.layout.grids[0], *(seen.layout.frames or ())) for key, seen in encoded]
+        images = [(key, seen.layout.total, seen.layout.grids[0], *_more(seen)) for key, seen in encoded]
         name = hashlib.sha256("".join(key for key, _ in encoded).encode()).hexdigest()[:16]
         _put(self.folder / f"{name}.bin", torch.cat(rows).cpu().contiguous().view(torch.uint8).numpy().data)
         index = {"widths": widths, "images": images}
@@ -119,11 +131,18 @@ class Store:
         self._know(name, index)
 
 
+def _more(seen: VisualTokens) -> list[Any]:
+    """What else an image's entry in the index says: nothing, its number of frames, or also how it is cut."""
+    frames = list(seen.layout.frames or ())
+    return frames if seen.cuts is None else [*(frames or [1]), dump(seen.cuts[0])]
+
+
 def _layout(places: Sequence[_Place]) -> Layout:
     frames = tuple(place.frames for place in places)
+    tiles = [place.cut.tiles if place.cut else 1 for place in places]
     return Layout(
-        counts=tuple(place.count for place in places),
-        grids=tuple(place.grid for place in places),
+        counts=tuple(place.count // n for place, n in zip(places, tiles, strict=True) for _ in range(n)),
+        grids=tuple(place.grid for place, n in zip(places, tiles, strict=True) for _ in range(n)),
         frames=frames if any(number > 1 for number in frames) else None,
     )
 
@@ -173,6 +192,8 @@ def fill(
 ) -> None:
     """Encode what is missing of these images (opened by `look` while the batch before is encoded).
 
+    The `encoder` joins the frames of a video, and says of which images its tiles are.
+
     Raises InputError where the disk has no room for all of them, before most of the work is done.
     """
     wanted = store.missing(images)
@@ -180,10 +201,8 @@ def fill(
     device = torch.device(device)
     half = torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
     for done, (chosen, pixels) in _looked(wanted, look, batch_size):
-        if pixels.cuts is not None:
-            raise InputError("features of images that are cut into tiles are not cached; turn cached features off")
         with half:
-            seen = encoder(pixels.to(device)).filmed(pixels.frames)
+            seen = encoder(pixels.to(device))
         if not waiting and done == len(chosen):
             _check_room(store, seen, share=len(wanted) / len(chosen), total=len(wanted), say=say)
         waiting += zip(map(image_key, chosen), _each(seen), strict=True)
@@ -214,14 +233,16 @@ def _each(seen: VisualTokens) -> list[VisualTokens]:
     plain = VisualTokens.on_layout(seen.features, seen.layout)
     if not torch.allclose(seen.boxes.float(), plain.boxes, atol=1e-5) or not torch.equal(seen.mass.float(), plain.mass):
         raise InputError("cached features hold one token a grid cell, and this encoder's lie elsewhere; turn them off")
-    parts = []
-    for i, (begin, end) in enumerate(pairwise(seen.layout.offsets)):
-        number = 1 if seen.layout.frames is None else seen.layout.frames[i]
-        layout = Layout(
-            counts=(end - begin,), grids=seen.layout.grids[i : i + 1], frames=(number,) if number > 1 else None
-        )
-        levels = tuple(level[begin:end] for level in seen.levels)
-        parts.append(VisualTokens.on_layout(seen.features[begin:end], layout, levels))
+    parts, entry, bounds = [], 0, seen.layout.offsets
+    for cut in seen.cuts or (None,) * len(seen.layout.counts):
+        tiles = cut.tiles if cut else 1
+        own, mine = slice(bounds[entry], bounds[entry + tiles]), slice(entry, entry + tiles)
+        frames = None if seen.layout.frames is None else seen.layout.frames[mine]
+        layout = Layout(counts=seen.layout.counts[mine], grids=seen.layout.grids[mine], frames=frames)
+        levels = tuple(level[own] for level in seen.levels)
+        part = VisualTokens.on_layout(seen.features[own], layout, levels)
+        parts.append(replace(part, cuts=(cut,)) if cut else part)
+        entry += tiles
     return parts
 
 
