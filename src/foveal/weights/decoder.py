@@ -15,6 +15,10 @@ from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batc
 from foveal.weights.names import Renaming, Rule, prefixed
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+_PARTS = {
+    "qwen2_vl_text": "qwen2",
+    "qwen3_vl_text": "qwen3",
+}  # language models of larger ones, and as what they are built
 
 _RULES: list[Rule] = [
     ("embedding.weight", "embed_tokens.weight"),
@@ -63,13 +67,13 @@ def language_settings(text_config: Mapping[str, Any]) -> dict[str, Any]:
     Raises InputError for another kind of model and for settings that the decoder lacks (sliding windows, other
     rotary scalings), naming them.
     """
-    kind = text_config.get("model_type")
-    if kind not in KINDS:
-        raise unknown("kind of language model", str(kind), KINDS)
-    config = reference_config(text_config)
+    named = str(text_config.get("model_type"))
+    if named not in (*KINDS, *_PARTS):
+        raise unknown("kind of language model", named, (*KINDS, *_PARTS))
+    config, kind = reference_config(text_config), _PARTS.get(named, named)
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         raise InputError(
-            f"the {kind} config asks for sliding-window attention (use_sliding_window), which the decoder lacks; "
+            f"the {named} config asks for sliding-window attention (use_sliding_window), which the decoder lacks; "
             "set it to false if the text is shorter than the window"
         )
     attention_bias = getattr(config, "attention_bias", kind == "qwen2")
@@ -89,7 +93,7 @@ def language_settings(text_config: Mapping[str, Any]) -> dict[str, Any]:
         "out_bias": attention_bias and kind != "qwen2",
         "mlp_bias": getattr(config, "mlp_bias", False),
         "qk_norm": kind == "qwen3",
-        "rope": _rope(config.rope_parameters) | ({"still": _still(config)} if kind == "smollm3" else {}),
+        "rope": _rope(config.rope_parameters) | _turns(named, config),
         "deviation": config.initializer_range,
         "window": config.sliding_window if kind == "mistral" else None,
     }
@@ -140,6 +144,17 @@ def reference_config(given: Mapping[str, Any]) -> Any:
 def _still(config: Any) -> tuple[int, ...]:
     """The layers whose positions turn nothing: a 0 in the reference's list."""
     return tuple(layer for layer, turned in enumerate(config.no_rope_layers) if not turned)
+
+
+def _turns(named: str, config: Any) -> dict[str, Any]:
+    """By what the layers and the pairs of a head turn, where these differ."""
+    if named == "smollm3":
+        return {"still": _still(config)}
+    if named not in _PARTS:
+        return {}
+    usual = (16, 24, 24) if named == "qwen2_vl_text" else (24, 20, 20)
+    sections = config.rope_parameters.get("mrope_section") or usual
+    return {"sections": tuple(sections), "interleaved": named == "qwen3_vl_text"}
 
 
 def _rope(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -189,7 +189,7 @@ def generation_settings(directory: Path, config: Mapping[str, Any]) -> dict[str,
 def text_batch(
     input_ids: Int[Tensor, "B L"],
     attention_mask: Int[Tensor, "B L"] | None = None,
-    position_ids: Int[Tensor, "B L"] | None = None,
+    position_ids: Int[Tensor, "B L *A"] | None = None,
     labels: Int[Tensor, "B L"] | None = None,
 ) -> Batch:
     """A batch of text alone out of what a Hugging Face tokenizer returns."""
