@@ -153,3 +153,20 @@ def test_a_run_comes_back_bit_for_bit_and_says_what_it_is(tmp_path):
 def test_parts_that_do_not_fit_are_told(more, said):
     with pytest.raises(InputError, match=said):
         assembly.assemble(config(**more))
+
+
+@pytest.mark.parametrize(
+    ("kind", "language", "fit"),
+    [
+        ("causal", LANGUAGE, "decoder"),
+        ("causal", {"name": "encoder", "vocabulary": 20}, "decoder"),
+        ("masked", LANGUAGE, "encoder"),
+        ("seq2seq", LANGUAGE, "decoder"),
+    ],
+)
+def test_other_assemblies_take_no_such_language(kind, language, fit):
+    parts = {"vision": VIT, "connector": "linear", "language": language, "heads": {"words": "masked_language"}}
+    with pytest.raises(InputError, match=rf"unfit for a {kind} model; take .*{fit}.*") as told:
+        assembly.assemble(ModelConfig.parse({"assembly": kind, **parts}))
+    assert ("two_tower" in str(told.value)) is (language is LANGUAGE)
+    assert "\n" not in str(told.value) and (kind == "masked" or "encoder or" not in str(told.value))

@@ -13,7 +13,7 @@ from foveal.core.lookup import build
 from foveal.core.types import IGNORE, Batch, Cache, Output, VisualTokens
 from foveal.layers.mosaic import Joined
 from foveal.models.config import ModelConfig
-from foveal.models.parts import Sight, deeper, flow, sight, unfilled
+from foveal.models.parts import Sight, deeper, flow, language_for, sight, unfilled
 
 NEEDS = ("language", "fusion", "head")
 Keep = Literal["all", "last", "labelled"]  # where logits are wanted
@@ -97,7 +97,7 @@ def _kept(hidden: Float[Tensor, "B L D"], batch: Batch, keep: Keep) -> Float[Ten
 def assemble(config: ModelConfig) -> Causal:
     """A model with fresh weights; widths meet here. Raises InputError where parts do not fit."""
     wanted, fused = config.part("language"), config.part("fusion")
-    language = build("language", wanted)
+    language = language_for(config, "open", "cache")
     fusion = build("fusion", fused, width=language.width, depth=language.depth)
     if not fusion.causal:
         raise InputError(f"fusion {fused.name!r} lets text see later text, and a causal model must not")

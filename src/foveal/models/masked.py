@@ -14,7 +14,7 @@ from foveal.core.types import Batch, Output, Stream
 from foveal.decode.choose import picked
 from foveal.layers.mosaic import Joined
 from foveal.models.config import ModelConfig
-from foveal.models.parts import Sight, flow, sight, unfilled
+from foveal.models.parts import Sight, flow, language_for, sight, unfilled
 
 NEEDS = ("language", "fusion")
 
@@ -119,7 +119,7 @@ def assemble(config: ModelConfig) -> Masked:
     """A model with fresh weights; widths meet here. Raises InputError where parts do not fit."""
     if not config.heads:
         raise InputError("a masked model has no heads; name at least one under 'heads'")
-    language = build("language", config.part("language"))
+    language: LanguageModel = language_for(config, "open")
     fusion = build("fusion", config.part("fusion"), width=language.width, depth=language.depth)
     vision, connector = sight(config, width=language.width, fusion=fusion)
     seen = vision.width if vision is not None else config.features or language.width

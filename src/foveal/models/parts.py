@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
-from foveal.core.lookup import build
+from foveal.core.lookup import build, class_name, module, names
 from foveal.core.types import Batch, Cut, Grid, Layout, Patches, Pixels, Stream, VisualTokens
 from foveal.layers.mosaic import Joined
 from foveal.layers.regions import pooled
@@ -256,6 +256,24 @@ def deeper(config: ModelConfig, *, vision: VisionEncoder | None, width: int, fus
     if not wanted or kind is None:
         return None
     return nn.ModuleList(build("connectors", kind, width_in=one, width_out=width) for one in widths)
+
+
+def language_for(config: ModelConfig, *needs: str) -> Any:
+    """The language model. Raises InputError for one without what the assembly `needs` of it, naming those that have it.
+
+    A Q-Former's queries and words are no stream that a fusion could reach.
+    """
+    wanted = config.part("language")
+
+    def fits(name: str) -> bool:
+        kind = getattr(module("language", name), class_name(name))
+        return all(hasattr(kind, need) for need in needs)
+
+    if not fits(wanted.name):
+        found = " or ".join(filter(fits, names("language")))
+        alone = ", or assembly: two_tower for queries beside words" if wanted.name == "qformer" else ""
+        raise InputError(f"language {wanted.name!r} is unfit for a {config.assembly} model; take {found}{alone}")
+    return build("language", wanted)
 
 
 def unfilled(assemble: Callable[[ModelConfig], M], config: ModelConfig) -> M:
