@@ -4,6 +4,8 @@ The first have `at_progress(done)`, which is called before every step with how m
 second have `told()`, numbers by name for the log. Both count where they learn.
 """
 
+from collections.abc import Callable, Mapping
+
 from torch import nn
 
 from foveal.core.errors import InputError
@@ -12,19 +14,21 @@ from foveal.core.errors import InputError
 def advance(model: nn.Module, done: float) -> None:
     """Tell every part that changes over a run, and learns in this stage, how much of it lies behind."""
     for part in model.modules():
-        if part.training and hasattr(part, "at_progress"):
-            part.at_progress(done)
+        at_progress: Callable[[float], None] | None = getattr(part, "at_progress", None)
+        if part.training and at_progress is not None:
+            at_progress(done)
 
 
 def heard(model: nn.Module) -> dict[str, float]:
     """What the parts that learn have to tell; raises InputError where two of them say the same."""
     said: dict[str, float] = {}
     for part in model.modules():
-        if part.training and hasattr(part, "told"):
-            told = part.told()
+        tell: Callable[[], Mapping[str, float]] | None = getattr(part, "told", None)
+        if part.training and tell is not None:
+            told = tell()
             if twice := sorted(said.keys() & told.keys()):
                 raise InputError(f"two parts of the model tell {', '.join(twice)}; train one of them in a stage")
-            said |= told
+            said.update(told)
     return said
 
 
