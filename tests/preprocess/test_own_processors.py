@@ -10,9 +10,10 @@ from PIL import Image
 
 from foveal.front import load
 from tests.preprocess.conftest import byte_level
-from tests.weights import test_idefics2, test_idefics3, test_llava_next, test_mllama
+from tests.weights import test_idefics2, test_idefics3, test_llava_next, test_mllama, test_ovis2
 
 WORDS = ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", "<|image|>", "<video>")
+MARKS = ("<IMG_ATOM>", "<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
 PLACES = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
 TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}:{% for p in m['content'] %}{% if p['type'] == 'image' %}IMAGE"
@@ -23,7 +24,7 @@ TEMPLATE = (
 def words(marker="<image>"):
     """A tokenizer with every word that stands around images, and a chat template that places these."""
     tokenizer = byte_level()
-    tokenizer.add_special_tokens({"additional_special_tokens": [*WORDS, *PLACES]})
+    tokenizer.add_special_tokens({"additional_special_tokens": [*WORDS, *PLACES, *MARKS]})
     tokenizer.pad_token = "<|endoftext|>"
     tokenizer.bos_token = "<|im_start|>"
     tokenizer.chat_template = "{{ bos_token }}" + TEMPLATE.replace("IMAGE", marker)
@@ -46,6 +47,11 @@ KINDS = {
     ),
     "idefics2": ("Idefics2", {"size": {"shortest_edge": 8, "longest_edge": 20}}, {"image_seq_len": 3}),
     "mllama": ("Mllama", {"size": {"height": 8, "width": 8}}, {}),
+    "ovis2": (
+        "Ovis2",
+        {"size": {"height": 24, "width": 24}, "crop_to_patches": True, "max_patches": 6},
+        {"image_seq_length": 4},
+    ),
 }
 
 
@@ -68,6 +74,9 @@ def model(kind, tokenizer):
         return test_idefics3.reference(0, vocabulary=count, image=image)
     if kind == "llava_next":
         return test_llava_next.reference(0, vocabulary=count, image=image)
+    if kind == "ovis2":
+        image, *marks = tokenizer.convert_tokens_to_ids(list(MARKS))
+        return test_ovis2.reference(0, vocabulary=count, image=image, marks=marks, vision={"hidden_stride": 2})
     if kind == "idefics2":
         return test_idefics2.reference(0, text={"vocab_size": count, "max_position_embeddings": 512}, image=image)
     return test_mllama.reference(0, text={"vocab_size": image, "max_position_embeddings": 512}, image=image)
@@ -100,7 +109,7 @@ def test_asks_as_transformers_does(checkpoint, kind, sizes):
     ours, pictures = load(folder), [picture(size, seed) for seed, size in enumerate(sizes)]
     question = [{"type": "image"} for _ in pictures] + [{"type": "text", "text": "what is there? "}]
     text = processor.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True)
-    nested = pictures if kind == "llava_next" else [pictures]
+    nested = pictures if kind in ("llava_next", "ovis2") else [pictures]
     given = processor(images=nested, text=[text], return_tensors="pt")
     batch = ours.processor.prompt([(pictures, "what is there? ")], plan=ours.model.plan)
     assert torch.equal(batch.input_ids, given["input_ids"])

@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
+from transformers.models.ovis2.processing_ovis2 import Ovis2Processor
 
 from foveal.core.errors import InputError
 from foveal.core.types import Cut, Layout
 from foveal.layers.mosaic import Joined, Mosaic
 from foveal.preprocess.processor import Processor, ProcessorConfig
-from foveal.preprocess.spelling import BETWEEN, BY_COMMA, BY_NAME, Spelling
+from foveal.preprocess.spelling import BETWEEN, BY_COMMA, BY_MARK, BY_NAME, Spelling
 from foveal.preprocess.tiling import Tiling
 from foveal.preprocess.transform import ImageTransform
 from tests.preprocess.conftest import byte_level
@@ -42,6 +44,15 @@ def test_slices_are_parted_by_commas_and_lines():
     cut = Cut(tile=(16, 16), size=(9, 9), grid=(2, 3))
     assert BY_COMMA(cut, "*") == "*\n*,*,*\n*,*,*\n"
     assert BY_COMMA(Cut(tile=(16, 16), size=(9, 9)), "*") == "*"
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(2, 3), (1, 2), (3, 1), (0, 0)])
+def test_tiles_are_marked_as_ovis_2s_are(rows, columns):
+    theirs = object.__new__(Ovis2Processor)
+    theirs.image_seq_length = 1
+    grid = torch.tensor([max(rows, 1), max(columns, 1)])
+    cut = Cut(tile=(16, 16), size=(9, 9), grid=(rows, columns))
+    assert BY_MARK(cut, "<IMG_ATOM>") == theirs.replace_image_token({"grids": [grid]}, 0)
 
 
 def test_images_beside_each_other_share_what_ends_and_begins_them():

@@ -10,7 +10,7 @@ from PIL import Image
 from foveal.core.errors import InputError
 from foveal.core.types import Layout, Pixels, VisualTokens
 from foveal.layers.mosaic import Joined, Mosaic
-from foveal.preprocess.tiling import Tiling, patched, slices
+from foveal.preprocess.tiling import Tiling, covering, patched, slices
 from foveal.preprocess.transform import ImageTransform
 from foveal.preprocess.video import Frames, Video, pixels, planned
 
@@ -21,6 +21,8 @@ SMALL = {  # a tiling of each kind, whose tiles are small
     "split": Tiling(kind="split", tile=28, longest=112, view="last"),
     "fitted": Tiling(kind="fitted", tile=28, most=4, view="none"),
     "native": Tiling(kind="native", tile=56, shortest=14, longest=56),
+    "covering": Tiling(kind="covering", tile=28, most=6),
+    "covering_turned": Tiling(kind="covering_turned", tile=28, most=6),
 }
 MOSAICS = {"anyres": Mosaic(order="raster", newline=True, most=4), "uhd": Mosaic(newline=True, comma=True)}
 
@@ -63,6 +65,26 @@ def test_the_number_of_tokens_is_known_and_is_what_comes(height, width, kind):
     assert made.cuts == (cut,) and made.values.shape == (cut.tiles, 3, *cut.tile)
     seen = join(VisualTokens.on_layout(torch.zeros(tiles.total, 1), tiles), [cut])
     assert seen.layout == layout and len(seen.features) == layout.total
+
+
+@settings(max_examples=300)
+@given(height=SIDES, width=SIDES, tile=st.sampled_from([28, 384, 448]), most=st.integers(1, 12))
+def test_covers_as_ovis_2_does(height, width, tile, most):
+    """Transformers finds the same rows and columns, and then takes the one for the other."""
+    from transformers.models.ovis2 import image_processing_pil_ovis2 as theirs
+
+    grid = covering((height, width), tile=tile, most=most)
+    assert grid == theirs.get_min_tile_covering_grid((height, width), tile, most)
+    shown = Tiling(kind="covering", tile=tile, most=most)((height, width)).cut
+    turned = Tiling(kind="covering_turned", tile=tile, most=most)((height, width)).cut
+    assert (shown.grid, turned.grid) == ((grid, grid[::-1]) if grid != (1, 1) else ((0, 0), (0, 0)))
+
+
+def test_few_tiles_cover_what_has_their_shape():
+    assert covering((448, 448), tile=448, most=9) == (1, 1)
+    assert covering((400, 1200), tile=448, most=9) == (1, 3)
+    assert covering((900, 900), tile=448, most=9) == (2, 2)
+    assert covering((5000, 5000), tile=448, most=9) == (3, 3)  # none covers enough: the most of all
 
 
 def test_slices_have_the_shape_that_is_nearest_to_the_images():

@@ -34,6 +34,8 @@ PROCESSORS = {
     ),
     "idefics2": ("Idefics2", {"size": {"shortest_edge": 20, "longest_edge": 50}}),
     "mllama": ("Mllama", {"size": {"height": 32, "width": 32}}),
+    "ovis2": ("Ovis2", {"size": {"height": 28, "width": 28}, "crop_to_patches": True, "max_patches": 9}),
+    "ovis2 whole": ("Ovis2", {"size": {"height": 28, "width": 28}}),
 }
 SIZES = [(30, 50), (1, 1), (200, 3), (97, 64), (64, 97), (3, 400), (61, 56)]
 
@@ -41,7 +43,7 @@ SIZES = [(30, 50), (1, 1), (200, 3), (97, 64), (64, 97), (3, 400), (61, 56)]
 def theirs(kind, settings):
     import importlib
 
-    name = kind.lower() if kind in ("SmolVLM", "Idefics2", "Idefics3", "Mllama") else ""
+    name = kind.lower() if kind in ("SmolVLM", "Idefics2", "Idefics3", "Mllama", "Ovis2") else ""
     name = name or {"LlavaNext": "llava_next", "LlavaOnevision": "llava_onevision"}[kind]
     module = importlib.import_module(f"transformers.models.{name}.image_processing_pil_{name}")
     return getattr(module, f"{kind}ImageProcessorPil")(**settings)
@@ -57,7 +59,7 @@ def test_the_same_tiles(name):
     chance = np.random.default_rng(0)
     for size in SIZES:
         image = Image.fromarray(chance.integers(0, 256, (*size, 3), dtype=np.uint8))
-        nested = [image] if kind.startswith("Llava") else [[image]]
+        nested = [image] if kind.startswith(("Llava", "Ovis")) else [[image]]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             values = processor(images=nested, return_tensors="pt")["pixel_values"]
@@ -75,6 +77,10 @@ def test_the_same_tiles(name):
         ({"image_processor_type": "Idefics2ImageProcessor", "do_image_splitting": True}, "into quarters of any shape"),
         ({"image_processor_type": "Idefics2ImageProcessor", "size": {"longest_edge": 9}}, "give its shortest_edge and"),
         ({"image_processor_type": "Idefics3ImageProcessor", "size": {"height": 9}}, "give its longest_edge"),
+        (
+            {"image_processor_type": "Ovis2ImageProcessor", "crop_to_patches": True, "use_covering_area_grid": False},
+            "chooses tiles by shape alone",
+        ),
     ],
 )
 def test_settings_that_are_not_supported_are_told(config, told):

@@ -18,14 +18,17 @@ class Spelling:
     """Words around tiles: `begin`, then what stands before and between these, then `end`.
 
     `tile` goes before each tile, with its {row} and {column} counted from 1; `between` parts those of a row, `row` ends
-    each row. `view` goes before the whole image, which `beside` parts from the tiles. With `once`, what ends an image
-    and begins the next is written once where these are one word; `apart` parts the end from a letter.
+    each row and `rows` parts them. `view` goes before the whole image and `viewed` after it; `beside` parts it from the
+    tiles. With `once`, what ends an image and begins the next is written once where these are one word; `apart` parts
+    the end from a letter.
     """
 
     tile: str = ""
     between: str = ""
     row: str = ""
+    rows: str = ""
     view: str = ""
+    viewed: str = ""
     beside: str = ""
     begin: str = ""
     end: str = ""
@@ -35,13 +38,13 @@ class Spelling:
     def __call__(self, cut: Cut, marker: str) -> str:
         """An image that is cut so, with a marker for each tile."""
         if not cut.grid[0]:
-            return self.begin + (self.view + marker) * cut.tiles + self.end
+            return self.begin + (self.view + marker + self.viewed) * cut.tiles + self.end
         rows, columns = cut.grid
-        own = ""
+        lines = []
         for row in range(1, rows + 1):
             named = [self.tile.format(row=row, column=column) + marker for column in range(1, columns + 1)]
-            own += self.between.join(named) + self.row
-        view = self.view + marker
+            lines.append(self.between.join(named) + self.row)
+        own, view = self.rows.join(lines), self.view + marker + self.viewed
         both = {"first": view + self.beside + own, "last": own + self.beside + view, "none": own}
         return self.begin + both[cut.view] + self.end
 
@@ -94,3 +97,5 @@ BY_NAME = Spelling(
 )
 # LLaVA-UHD's: the whole image, then its slices with commas between them, a row a line (2403.11703).
 BY_COMMA = Spelling(beside="\n", between=",", row="\n")
+# Ovis 2's: marks of its visual embedding table around and between the whole image and its tiles.
+BY_MARK = Spelling(begin="<IMG_START>", viewed="<IMG_GRID>", between="<IMG_COL>", rows="<IMG_ROW>", end="<IMG_END>")

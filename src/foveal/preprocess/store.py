@@ -9,13 +9,14 @@ import yaml
 from foveal.core.errors import InputError
 from foveal.preprocess.chat import Template
 from foveal.preprocess.processor import Processor, ProcessorConfig
-from foveal.preprocess.spelling import BETWEEN, BY_NAME
+from foveal.preprocess.spelling import BETWEEN, BY_MARK, BY_NAME
 from foveal.preprocess.transform import ImageTransform
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _FRAME = ("<racm3:break>", "<eoss>")  # the words around Chameleon's images
+_SPELLINGS = {"split": BY_NAME, "native": BETWEEN, "covering_turned": BY_MARK}
 
 
 def save(processor: Processor, directory: Path) -> None:
@@ -72,7 +73,12 @@ def from_huggingface(directory: Path) -> Processor:
     if not image and "vision_config" in config:
         raise InputError(f"{directory} has no preprocessor_config.json; copy it from the checkpoint's source")
     look = ImageTransform.from_huggingface(image) if image else ImageTransform()
-    spelling = {"split": BY_NAME, "native": BETWEEN}.get("" if look.tiling is None else look.tiling.kind)
+    spelling = _SPELLINGS.get("" if look.tiling is None else look.tiling.kind)
+    marker = _marker(config, processor, words)
+    if (
+        isinstance(template, str) and marker not in template
+    ):  # Ovis 2's processor writes other words where its template has this one
+        words.chat_template = template.replace("<image>", marker)
     draws = _FRAME[0] in (config.get("vocabulary_map") or {})
     settings = ProcessorConfig(
         image=look,
@@ -80,7 +86,7 @@ def from_huggingface(directory: Path) -> Processor:
         around=_FRAME if draws else ("", ""),
         draws=draws,
         context=int(text.get("max_position_embeddings", 2048)),
-        marker=_marker(config, processor, words),
+        marker=marker,
         spelling=spelling,
     )
     return Processor(tokenizer=words, config=settings)

@@ -13,11 +13,12 @@ from typing import Literal, NamedTuple
 from foveal.core.errors import InputError
 from foveal.core.types import Cut, Grid
 
-Kind = Literal["anyres", "grid", "uhd", "split", "fitted", "native"]
+Kind = Literal["anyres", "grid", "uhd", "split", "fitted", "native", "covering", "covering_turned"]
 View = Literal["first", "last", "none"]
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 _LARGEST = 4096  # pixels of an edge that `split` resizes to at most
+_COVERED = 0.9  # of an image that `covering` wants seen at its own size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,9 @@ class Tiling:
     `split` brings the longest edge to `longest` and cuts multiples of a tile out of it, or with `most` of 1 makes one
     tile of it (Idefics3, 2408.12637). `fitted`
     fits it into the arrangement of up to `most` tiles that it fills best (Llama 3.2). `native` keeps its shape in one
-    tile, with edges of `shortest` to `longest` pixels (IDEFICS-2, 2405.02246). Raises InputError for numbers out of
+    tile, with edges of `shortest` to `longest` pixels (IDEFICS-2, 2405.02246). `covering` stretches it over the fewest
+    tiles, up to `most`, in which nine tenths of it lose no size (Ovis 2); of these, `covering_turned` takes rows for
+    columns, as transformers does. Raises InputError for numbers out of
     range.
     """
 
@@ -161,6 +164,41 @@ def patched(size: Grid, *, tile: int, patch: int) -> Grid:
     return rows * patch, columns * patch
 
 
+def covering(size: Grid, *, tile: int, most: int) -> Grid:
+    """Rows and columns of the fewest tiles whose parts of an image cover it, or of those that do so best (Ovis 2)."""
+    grids = [(rows, columns) for rows in range(1, most + 1) for columns in range(1, most // rows + 1)]
+    grids.sort(key=math.prod)  # stable: of equal numbers the first rows win
+    covered = {grid: _covered(size, grid, tile) for grid in grids}
+    enough = [grid for grid in grids if covered[grid] > _COVERED]
+    if enough:
+        return min(enough, key=lambda grid: (math.prod(grid), -covered[grid]))
+    return min(grids, key=lambda grid: (-covered[grid], math.prod(grid)))
+
+
+def _covered(size: Grid, grid: Grid, tile: int) -> float:
+    """How much of an image is left where each part that is longer than a tile is shrunk into one, in its shape."""
+    (heights, widths), left = (_parts(side, count) for side, count in zip(size, grid, strict=True)), 0.0
+    for high in heights:
+        for wide in widths:
+            long, short = max(high, wide), min(high, wide)
+            left += tile * (short / long * tile) if long > tile else long * short
+    return left / (size[0] * size[1])
+
+
+def _parts(side: int, count: int) -> list[int]:
+    """A side in equal parts, of which the last takes the rest."""
+    return [side // count] * (count - 1) + [side - side // count * (count - 1)]
+
+
+def _covering(tiling: Tiling, size: Grid) -> Sliced:
+    return _stretched(tiling, size, covering(size, tile=tiling.tile, most=tiling.most))
+
+
+def _turned(tiling: Tiling, size: Grid) -> Sliced:
+    rows, columns = covering(size, tile=tiling.tile, most=tiling.most)
+    return _stretched(tiling, size, (columns, rows))
+
+
 def _uhd(tiling: Tiling, size: Grid) -> Sliced:
     rows, columns = slices(size, tile=tiling.tile, most=tiling.most)
     alone = (rows, columns) == (1, 1) and tiling.view != "none"
@@ -265,4 +303,6 @@ _KINDS: Mapping[Kind, Callable[[Tiling, Grid], Sliced]] = {
     "split": _split,
     "fitted": _fitted,
     "native": _native,
+    "covering": _covering,
+    "covering_turned": _turned,
 }

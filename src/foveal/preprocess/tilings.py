@@ -12,6 +12,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # config files leave out what eq
     "SmolVLMImage": {"resample": 1, **_STANDARD},
     "Idefics2Image": {"resample": 2, **_STANDARD},
     "MllamaImage": {"resample": 2, **_STANDARD},
+    "Ovis2Image": {"do_center_crop": False},
 }
 _EVERY_384 = tuple((384 * rows, 384 * columns) for rows in range(1, 7) for columns in range(1, 7))
 
@@ -79,6 +80,14 @@ def _mllama(config: Mapping[str, Any]) -> Tiling:
     return Tiling(kind="fitted", view="none", tile=size, most=int(config.get("max_image_tiles", 4)))
 
 
+def _ovis2(config: Mapping[str, Any]) -> Tiling:
+    size = _side(config, {"height": 384, "width": 384})
+    most = int(config.get("max_patches", 12)) if config.get("crop_to_patches", False) else 1
+    if most > 1 and not config.get("use_covering_area_grid", True):
+        raise InputError(f"{_name(config)} chooses tiles by shape alone; set use_covering_area_grid to true")
+    return Tiling(kind="covering_turned", tile=size, most=most)
+
+
 def _side(config: Mapping[str, Any], default: Mapping[str, int]) -> int:
     """The side of square tiles."""
     size = config.get("size") or default
@@ -105,4 +114,5 @@ _KINDS: Mapping[str, Callable[[Mapping[str, Any]], Tiling]] = {
     "SmolVLMImage": _idefics3,
     "Idefics2Image": _idefics2,
     "MllamaImage": _mllama,
+    "Ovis2Image": _ovis2,
 }
