@@ -4,12 +4,14 @@ import errno
 import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
 
 from foveal.core.errors import InputError
-from foveal.training import checkpoint
+from foveal.training import checkpoint, loop
+from foveal.training.checkpoint import Checkpoints
 from foveal.training.config import Lora, Stage, TrainingConfig
 from foveal.training.loop import differences, objective, train
 from foveal.training.stop import Interrupted
@@ -99,6 +101,32 @@ def test_frozen_parts_stay_bit_equal_in_eval_mode_and_without_gradients(world, t
     assert changed == {name for name in before if name.startswith(("connector.", "language.layers.1."))}
     assert [parameter.requires_grad for parameter in model.parameters()] == wished
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_what_is_frozen_is_in_no_optimizer_and_in_no_checkpoint(world, tmp_path, monkeypatch, optimizer):
+    model, made = world.model(), []
+    make = loop.optimizer
+    monkeypatch.setattr(loop, "optimizer", lambda *given: made.append(make(*given)) or made[-1])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    stages = (
+        stage(name="one", train=("connector",)),
+        stage(name="two", train=("language.layers.1", "connector.map.bias")),
+    )
+    run(world, tmp_path, *(replace(one, optimizer=optimizer, weight_decay=0.1) for one in stages), model=model)
+    named = {id(parameter): name for name, parameter in model.named_parameters()}
+    held = [{named[id(p)] for group in one.param_groups for p in group["params"]} for one in made]
+    layer = {name for name in before if name.startswith("language.layers.1.")}
+    assert held == [{"connector.map.weight", "connector.map.bias"}, layer | {"connector.map.bias"}]
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    store = Checkpoints(folder=tmp_path / "checkpoints")
+    snapshot = store.read(store.newest())
+    assert changed == set(snapshot.weights) == held[0] | held[1]
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in snapshot.weights.items())
+    run(world, tmp_path / "b", stages[1], model=world.model(), checkpoint_minutes=1e-9)
+    within = Checkpoints(folder=tmp_path / "b" / "checkpoints").found()[0]
+    state = Checkpoints(folder=tmp_path).read(within).optimizer
+    assert {int(name.split(".")[0]) for name in state} == set(range(len(held[1])))
 
 
 def stopping(world, model, signum, at):
