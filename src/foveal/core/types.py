@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from foveal.core.example import Box
@@ -51,7 +51,9 @@ class VisualTokens(Movable):
     at other encoder depths, `classes` what each shows, as the distribution that a detector or classifier gives, `codes`
     which entry of a codebook it is. The fusion hides those that are `masked`. With videos, `frame` counts the frames of
     each image, and boxes are places in a frame. `number` counts the images of each row, for connectors that
-    ask. With `cuts`, each entry of the layout is a tile of one of these images and not an image. `marks` are vectors for words that speak of images, such as where one begins, for fusions that know these.
+    ask. With `cuts`, each entry of the layout is a tile of one of these images and not an image. `marks` are vectors
+    for words that speak of images, such as where one begins, for fusions that know these. `relevance` is what someone
+    outside the model says that each is worth.
     """
 
     features: Float[Tensor, "S E"]
@@ -67,6 +69,7 @@ class VisualTokens(Movable):
     number: Int[Tensor, " S"] | None = None
     cuts: tuple[Cut, ...] | None = None
     marks: Float[Tensor, "K E"] | None = None
+    relevance: Float[Tensor, " S"] | None = None
 
     @classmethod
     def on_layout(
@@ -138,9 +141,10 @@ class Batch(Movable):
     """Texts and their images, ready for a model.
 
     `prompt` marks the tokens before the first answer: the only text that may steer vision. `image_slot` says which
-    visual token stands at a place (-1 for text; -2 - k for text that mark k of the visual tokens stands for). `labels` are the input ids where a loss is wanted and IGNORE
-    elsewhere (not shifted). `segment` tells packed conversations in a row apart; within a segment, tokens of
-    `branch` 0 are the trunk that all see, and tokens of another branch see the trunk and their own branch alone.
+    visual token stands at a place (-1 for text; -2 - k for text that mark k of the visual tokens stands for). `labels`
+    are the input ids where a loss is wanted and IGNORE elsewhere (not shifted). `segment` tells packed conversations in
+    a row apart; within a segment, tokens of `branch` 0 are the trunk that all see, and tokens of another branch see the
+    trunk and their own branch alone.
     `positions` restart in each segment and continue from the trunk in each branch; None means counted from `valid`.
     They may have several axes, such as time, row and column; what is written goes on from the last on each.
     A token sees those of its own or a lower `order`: None means their place, so that the earlier ones are seen; the
@@ -201,6 +205,14 @@ class Cache(Protocol):
         """Keep the new keys and values `[B H L d]` of a layer and return all of them `[B H K d]`."""
         ...
 
+    def thin(self, layer: int, at: Tensor | None, real: Tensor | None, *, length: int) -> Tensor | None:
+        """From `layer` on hold, of the `length` new tokens that came so far, those `at` alone; which are `real`."""
+        ...
+
+    def where(self, layer: int) -> Tensor | None:
+        """Where what `layer` holds stands among what the layer before it holds; None: there is no difference."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Apart:
@@ -218,7 +230,8 @@ class Stream(Movable):
     `mask` is True where a query may look at a key; None means plain causal attention. `rotary` holds the cosines
     and sines of `positions`. `types`, `owner`, `looks`, `segment` and `branch` are those of the batch, `memory` is what
     cross-attention reads where `memory_mask` lets it (None: everywhere), each token where `memory_seen` does. `levels`
-    are the visual tokens at other encoder depths, for fusions that add them between the layers.
+    are the visual tokens at other encoder depths, for fusions that add them between the layers. Where tokens have left
+    their rows, `places` say where in the batch those that are left stood.
     """
 
     hidden: Float[Tensor, "B L D"]
@@ -228,6 +241,10 @@ class Stream(Movable):
     rotary: tuple[Tensor, Tensor] | None = None
     types: Int[Tensor, "B L"] | None = None
     valid: Bool[Tensor, "B L"] | None = None  # set where a fusion may need it
+    prompt: Bool[Tensor, "B L"] | None = None  # likewise
+    places: Int[Tensor, "B L"] | None = None
+    visual: VisualTokens | None = None  # set where a fusion asks them between the layers
+    ahead: nn.Module | None = None  # the layer that comes next, where a fusion asks it
     apart: Apart | None = None  # set where the layers treat words and sight apart
     memory: Tensor | None = None
     memory_mask: Bool[Tensor, "B 1 1 M"] | None = None
@@ -247,7 +264,7 @@ class Stream(Movable):
 
     def only(self, at: Int[Tensor, "B Q"]) -> "Stream":
         """These places of each row alone, `[B Q]`, without what says how they look at each other."""
-        names = ("hidden", "positions", "slots", "types", "valid", "looks", "segment", "branch")
+        names = ("hidden", "positions", "slots", "types", "valid", "prompt", "places", "looks", "segment", "branch")
         parts = {name: part for name in names if (part := getattr(self, name)) is not None}
         kept = {name: part.take_along_dim(at[(..., *[None] * (part.ndim - 2))], 1) for name, part in parts.items()}
         seen = None if self.memory_seen is None else self.memory_seen.take_along_dim(at[:, None, :, None], 2)

@@ -94,6 +94,12 @@ class Layer(nn.Module):
         hidden = kept.hidden + self._normed(attention, self.attention_norm, stream.hidden)
         return kept.with_hidden(hidden + self._normed(self.mlp, self.mlp_norm, hidden))
 
+    def shares(self, stream: Stream, at: Int[Tensor, "B Q"]) -> Float[Tensor, "B Q L"]:
+        """How much the tokens at these places would take of each of the stream's here, the mean over the heads."""
+        read = stream.hidden if self.norm_after else self.attention_norm(stream.hidden)
+        rotary = None if self.still else stream.rotary
+        return self.attention.weights(read, mask=stream.mask, rotary=rotary, at=at).mean(1)
+
     def _normed(self, part: Callable[[Tensor], Tensor], norm: RMSNorm, hidden: Tensor) -> Tensor:
         return norm(part(hidden)) if self.norm_after else part(norm(hidden))
 
@@ -211,6 +217,8 @@ def opened(
         positions=positions,
         slots=batch.image_slot,
         mask=mask,
+        valid=batch.valid,
+        prompt=batch.prompt,
         owner=batch.owner,
         looks=batch.looks,
         segment=batch.segment,

@@ -75,6 +75,11 @@ class Layer(nn.Module):
         kept = stream.only(at)
         return kept.with_hidden(self._fed(stream.hidden, attend, kept.hidden))
 
+    def shares(self, stream: Stream, at: Int[Tensor, "B Q"]) -> Float[Tensor, "B Q L"]:
+        """How much the tokens at these places would take of each of the stream's here, the mean over the heads."""
+        read = self.attention_norm(stream.hidden) if self.norm_first else stream.hidden
+        return self.attention.weights(read, mask=stream.mask, at=at).mean(1)
+
     def _fed(self, read: Tensor, attend: Callable[[Tensor], Tensor], beside: Tensor) -> Tensor:
         if self.norm_first:
             hidden = beside + attend(self.attention_norm(read))

@@ -139,13 +139,19 @@ class Attention(nn.Module):
         self,
         hidden: Float[Tensor, "B L D"],
         *,
-        mask: Bool[Tensor, "B 1 #L L"] | None = None,
+        mask: Bool[Tensor, "B 1 #L K"] | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
         gates: Gates | None = None,
-    ) -> Float[Tensor, "B H L L"]:
-        """How much each token takes of each in `forward`, without a cache or a fan."""
-        query, key, _ = self.project(hidden, rotary, gates)
-        return weights(query, key, mask=mask, causal=self.causal and mask is None)
+        at: Int[Tensor, "B Q"] | None = None,
+    ) -> Float[Tensor, "B H #Q L"]:
+        """How much each token, or those `at` these places, take of each in `forward`, without a cache or a fan."""
+        query, key, _ = self.project(hidden, rotary, gates, at)
+        length, causal = hidden.shape[1], self.causal and mask is None
+        if mask is not None:
+            mask = mask[..., -length:]
+        if at is not None:
+            mask = _rows(mask, at, length=length, keys=length, causal=causal)
+        return weights(query, key, mask=mask, causal=causal and at is None)
 
     def project(
         self,

@@ -1,0 +1,195 @@
+"""Tokens leave the stream on its way through the layers, and take their keys and values with them.
+
+What is left keeps its positions, its order and who it sees. Which tokens leave is said by a mask; how they may be
+chosen, by scores within groups of tokens, is here too.
+"""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from foveal.core.types import Fan, Stream, VisualTokens
+from foveal.layers.masks import attention_mask
+
+
+def thin(stream: Stream, keep: Bool[Tensor, "B L"] | None, *, layer: int) -> Stream:
+    """The stream of the tokens to `keep` (None: all), from `layer` on; a cache holds no others in these layers.
+
+    Rows that keep fewer than others are filled up with some that nobody sees. The last place of the rows always stays,
+    for from there the text goes on.
+    """
+    at, real = (None, None) if keep is None else _left(stream, keep)
+    if at is None and stream.cache is None:
+        return stream
+    length = stream.hidden.shape[1]
+    index, seen = at, real
+    if stream.cache is not None:
+        seen = stream.cache.thin(layer, at, real, length=length)
+        plain = stream.mask is None and stream.fan is None and seen is None
+        index = None if plain else stream.cache.where(layer)
+        if at is None and index is None:
+            return stream
+    fan = None if at is None or stream.fan is None or seen is not None else _thinner(stream.fan, at, length)
+    mask = None if fan is not None else _mask(stream, at, index, seen)
+    if at is None:
+        return replace(stream, mask=mask)
+    rotary = stream.rotary
+    if rotary is not None:
+        rotary = rotary[0].take_along_dim(at[:, None, :, None], 2), rotary[1].take_along_dim(at[:, None, :, None], 2)
+    places = at if stream.places is None else stream.places.gather(1, at)
+    left = stream.only(at)
+    valid = left.valid if left.valid is None or real is None else left.valid & real
+    return replace(left, mask=mask, rotary=rotary, places=places, fan=fan, valid=valid)
+
+
+def _left(stream: Stream, keep: Bool[Tensor, "B L"]) -> tuple[Int[Tensor, "B Q"] | None, Bool[Tensor, "B Q"] | None]:
+    """The places of what is left, in order, and which of these are no filling (None: all are real)."""
+    if stream.valid is not None:
+        keep = keep & stream.valid
+    if stream.fan is not None:  # its branches stay as they are laid out
+        keep = keep | (torch.arange(keep.shape[1], device=keep.device) >= stream.fan.trunk)
+    counts = keep.sum(1).tolist()
+    if min(counts) == keep.shape[1]:
+        return None, None
+    first = keep.float()
+    first[:, -1] += 0.5  # before the filling of its row, if it is none of what is kept
+    most = max(*counts, *(count + 1 for count, last in zip(counts, keep[:, -1].tolist(), strict=True) if not last), 1)
+    at = first.argsort(dim=1, descending=True, stable=True)[:, :most].sort(dim=1).values
+    return at, None if min(counts) == most else keep.gather(1, at)
+
+
+def _thinner(fan: Fan, at: Int[Tensor, "B Q"], length: int) -> Fan | None:
+    """The fan of what is left, of which every row has as much; None where its mutual spans would differ by rows."""
+    edges = torch.tensor([edge for span in fan.mutual for edge in span], dtype=at.dtype, device=at.device)
+    left = (at[:, :, None] < edges).sum(1)
+    if not bool((left == left[:1]).all()):
+        return None
+    moved = left[0].tolist()
+    spans = tuple(zip(moved[::2], moved[1::2], strict=True))
+    return replace(fan, trunk=fan.trunk - (length - at.shape[1]), mutual=spans)
+
+
+def _mask(
+    stream: Stream,
+    at: Int[Tensor, "B Q"] | None,
+    index: Int[Tensor, "B K"] | None,
+    seen: Bool[Tensor, "B K"] | None,
+) -> Bool[Tensor, "B 1 Q K"] | None:
+    """Who sees whom of what is left: the queries `at`, and those `seen` of the keys `index` among the ones before."""
+    mask, length = stream.mask if stream.fan is None else _unfanned(stream, stream.fan), stream.hidden.shape[1]
+    if mask is None and seen is None:
+        return None
+    if mask is None:
+        assert index is not None
+        rows = torch.arange(length, device=index.device)[None] if at is None else at
+        looks = index[:, None] <= rows[..., None] if length > 1 else torch.ones_like(index, dtype=torch.bool)[:, None]
+        mask = looks[:, None]
+    else:
+        mask = mask if at is None else mask.take_along_dim(at[:, None, :, None], 2)
+        mask = mask if index is None else mask.take_along_dim(index[:, None, None], 3)
+    if seen is not None:
+        mask = mask & seen[:, None, None]
+    queries, keys = mask.shape[-2:]
+    place = torch.arange(keys, device=mask.device)
+    blind = ~mask.any(-1, keepdim=True)  # a filling sees itself, so that it stays finite
+    return mask | (blind & (place == place[-queries:, None]))
+
+
+def _unfanned(stream: Stream, fan: Fan) -> Bool[Tensor, "B 1 L L"]:
+    rows, length = stream.slots.shape
+    order = torch.arange(length, device=stream.slots.device)
+    for begin, end in fan.mutual:
+        order[begin:end] = begin
+    valid = torch.ones_like(stream.slots, dtype=torch.bool) if stream.valid is None else stream.valid
+    return attention_mask(
+        valid, queries=length, order=order.expand(rows, -1), segment=stream.segment, branch=stream.branch
+    )
+
+
+def placed(stream: Stream, at: Int[Tensor, "B Q"]) -> Int[Tensor, "B Q"]:
+    """Where in the stream the tokens of these places of the batch stand; they must be there."""
+    return at if stream.places is None else torch.searchsorted(stream.places, at)
+
+
+def spread(stream: Stream, length: int) -> Float[Tensor, "B L D"]:
+    """The states at their places among the batch's `length`; those that have left say nothing (zeros)."""
+    if stream.places is None:
+        return stream.hidden
+    hidden = stream.hidden
+    if stream.valid is not None:
+        hidden = torch.where(stream.valid[..., None], hidden, 0.0)
+    whole = hidden.new_zeros(hidden.shape[0], length, hidden.shape[2])
+    return whole.scatter(1, stream.places[..., None].expand_as(hidden), hidden)
+
+
+def groups(stream: Stream, visual: VisualTokens) -> Int[Tensor, "B L"]:
+    """Equal numbers for the tokens of an image that stand in the same branch of a conversation; -1 for words."""
+    seen = stream.slots >= 0 if stream.valid is None else (stream.slots >= 0) & stream.valid
+    stretch = torch.zeros_like(stream.slots)
+    if stream.branch is not None:
+        stretch = stream.branch
+    if stream.segment is not None:
+        stretch = stretch + (stream.slots.shape[1] + 1) * stream.segment
+    image = visual.image[stream.slots.clamp(min=0)]
+    return torch.where(seen, image + (visual.image[-1] + 1) * stretch, -1)
+
+
+def best(score: Float[Tensor, "B L"], group: Int[Tensor, "B L"], most: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+    """The words, and of each group as many tokens as `most` says, the best first; of equals the earlier ones."""
+    return (group < 0) | (ranks(group, score) < most)
+
+
+def ranks(group: Int[Tensor, "B L"], score: Float[Tensor, "B L"] | None = None) -> Int[Tensor, "B L"]:
+    """How many of its row's group come before each token: by their scores, the best first, or by their places."""
+    place = torch.arange(group.shape[1], device=group.device).expand_as(group)
+    order = place if score is None else score.argsort(dim=1, descending=True, stable=True)
+    order = order.gather(1, group.gather(1, order).argsort(dim=1, stable=True))
+    begins = group.gather(1, order).diff(dim=1, prepend=torch.full_like(group[:, :1], -2)) != 0
+    first = torch.where(begins, place, 0).cummax(dim=1).values
+    return torch.zeros_like(group).scatter(1, order, place - first)
+
+
+def ends(group: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    """The last place of each token's group in its row."""
+    length = group.shape[1]
+    place = torch.arange(length, device=group.device).expand_as(group)
+    order = group.argsort(dim=1, stable=True)
+    final = group.gather(1, order).diff(dim=1, append=torch.full_like(group[:, :1], -2)) != 0
+    last = torch.where(final, place, length).flip(1).cummin(dim=1).values.flip(1)
+    return torch.zeros_like(group).scatter(1, order, order.gather(1, last))
+
+
+def askers(stream: Stream, group: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    """The place from where an image's conversation is answered: its prompt's last, or the image's own last after that.
+
+    What an answer says is not heard. For an image in a trunk it lies in the last of its branches.
+    """
+    own = ends(group)
+    if stream.prompt is None:
+        return own
+    place = torch.arange(group.shape[1], device=group.device).expand_as(group)
+    asked = torch.where(stream.prompt, place, -1)
+    segment, branch = stream.segment, stream.branch
+    if segment is None and branch is None:
+        return torch.maximum(asked.amax(1, keepdim=True), own)
+    whole = _last(asked, torch.zeros_like(group) if segment is None else segment + 1)
+    if branch is None:
+        return torch.maximum(whole, own)
+    return torch.maximum(torch.where(branch == 0, whole, _last(asked, stretches(stream))), own)
+
+
+def stretches(stream: Stream) -> Int[Tensor, "B L"]:
+    """Numbers from 0 for the runs of tokens of one segment and branch."""
+    changes = torch.zeros_like(stream.slots)
+    for part in (stream.segment, stream.branch):
+        if part is not None:
+            changes = changes | (part.diff(dim=1, prepend=part[:, :1]) != 0).long()
+    return changes.cumsum(1)
+
+
+def _last(asked: Int[Tensor, "B L"], key: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    """The greatest place that is asked from among the tokens of each one's key (-1: none)."""
+    table = asked.new_full((len(asked), asked.shape[1] + 1), -1)
+    return table.scatter_reduce(1, key, asked, "amax").gather(1, key)
