@@ -31,6 +31,7 @@ SMALL = {  # settings that make a component small; one that needs none is not li
     "perceiver": {"latents": 2, "depth": 1, "heads": 2, "head_width": 4, "factor": 1},
     "gated_cross_attention": {"heads": 2, "head_width": 4, "inner": 12, "blind": "mean"},
     "deepstack": {"after": [0]},
+    "dense_sparse": {"keep": [1, 0.5], "inner": 8},
     "vocabulary": {"codes": 24, "first": 20},
     "vq": {"codes": 24, "latent": 8, "width": 16, "base": 32, "multiples": [1, 2], "fold": 8, "decoder": False},
 }

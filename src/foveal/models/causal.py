@@ -12,6 +12,7 @@ from foveal.core.labels import next_labels
 from foveal.core.lookup import build
 from foveal.core.types import IGNORE, Batch, Cache, Output, VisualTokens
 from foveal.layers.mosaic import Joined
+from foveal.layers.thinning import spread
 from foveal.models.config import ModelConfig
 from foveal.models.parts import Sight, deeper, flow, language_for, sight, unfilled
 
@@ -60,7 +61,8 @@ class Causal(Sight):
         stream = self.fusion.at_input(self.language.open(batch, cache), visual)
         only = None if keep_hidden or keep != "last" else self._last(batch)
         stream, states = flow(stream, language=self.language, fusion=self.fusion, keep_hidden=keep_hidden, only=only)
-        hidden = self.language.norm(_kept(stream.hidden, batch, keep))
+        spoken = stream.hidden if keep == "last" else spread(stream, batch.input_ids.shape[1])
+        hidden = self.language.norm(_kept(spoken, batch, keep))
         return Output(
             logits=self.head(hidden),
             hidden_states=(*states, hidden) if keep_hidden else None,
@@ -109,6 +111,11 @@ def assemble(config: ModelConfig) -> Causal:
     sizes = {"width": getattr(language, "word_width", language.width), "vocabulary": language.vocabulary}
     head = build("heads", config.part("head"), **sizes, table=language.embedding.weight)
     vision, connector = sight(config, width=language.width, fusion=fusion)
+    if getattr(fusion, "asks_ahead", False) and not all(hasattr(layer, "shares") for layer in language.layers):
+        raise InputError(
+            f"fusion {fused.name!r} asks what layers attend to, and those of {wanted.name!r} do not say; "
+            "take 'decoder' or 'opt', or another fusion.by"
+        )
     _check_words(getattr(fusion, "words", None), language.vocabulary)
     further = deeper(config, vision=vision, width=language.width, fusion=fusion)
     parts = {"language": language, "fusion": fusion, "head": head, "vision": vision, "connector": connector}

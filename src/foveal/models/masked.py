@@ -121,6 +121,11 @@ def assemble(config: ModelConfig) -> Masked:
         raise InputError("a masked model has no heads; name at least one under 'heads'")
     language: LanguageModel = language_for(config, "open")
     fusion = build("fusion", config.part("fusion"), width=language.width, depth=language.depth)
+    if getattr(fusion, "thins", False):
+        raise InputError(
+            f"fusion {config.part('fusion').name!r} lets visual tokens leave on the way, and a masked model's heads "
+            "read them all; take 'causal'"
+        )
     vision, connector = sight(config, width=language.width, fusion=fusion)
     seen = vision.width if vision is not None else config.features or language.width
     heads = {name: _head(name, filled(head, seen), language, fusion) for name, head in config.heads.items()}

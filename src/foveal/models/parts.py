@@ -15,6 +15,7 @@ from foveal.core.lookup import build, class_name, module, names
 from foveal.core.types import Batch, Cut, Grid, Layout, Patches, Pixels, Stream, VisualTokens
 from foveal.layers.mosaic import Joined
 from foveal.layers.regions import pooled
+from foveal.layers.thinning import placed
 from foveal.models.config import ModelConfig
 
 M = TypeVar("M", bound=nn.Module)
@@ -127,6 +128,16 @@ class Sight(nn.Module):
         numbers = tuple(cut.tiles for cut in cuts) if cuts else frames
         return self.vision.plan(tiles, numbers)  # type: ignore[call-arg]
 
+    def plan_by_layer(
+        self, sizes: Sequence[Grid | Cut] | Layout, frames: tuple[int, ...] | None = None
+    ) -> tuple[int, ...]:
+        """How many visual tokens of these images each language layer will see among its words."""
+        layout = self.plan(sizes, frames)
+        by_layer = getattr(self.fusion, "by_layer", None)
+        if by_layer is None:
+            return (sum(layout.places),) * self.language.depth
+        return tuple(sum(counts) for counts in by_layer(layout))
+
     def _tiles(self, sizes: Sequence[Grid | Cut]) -> list[Grid]:
         """The sizes of what the encoder will see one by one; raises InputError where only some images are cut."""
         whole = [one for one in sizes if not isinstance(one, Cut)]
@@ -200,11 +211,12 @@ def flow(
     With `only`, the last layer speaks at these places alone.
     """
     stream, states = language.enter(stream), []
+    ahead = getattr(fusion, "asks_ahead", False)
     for i, layer in enumerate(language.layers):
-        stream, entered = _fused(fusion, i, stream)
+        stream, entered = _fused(fusion, i, replace(stream, ahead=layer) if ahead else stream)
         states += entered if keep_hidden else []
         last = only is not None and i + 1 == language.depth
-        stream = layer.only(stream, only) if last else layer(stream)  # type: ignore[operator]
+        stream = layer.only(stream, placed(stream, only)) if last else layer(stream)  # type: ignore[operator]
     stream, entered = _fused(fusion, language.depth, stream)
     return stream, [*states, *entered[:-1]] if keep_hidden else states
 
