@@ -1,6 +1,6 @@
 """Foveal: every way of fusing vision and language in one small house.
 
-`foveal.load`, `foveal.build` and `foveal.save` are the front door; heavy imports happen when they are first used.
+`foveal.load`, `foveal.build` and `foveal.relevance` are the front door; heavy imports happen when they are first used.
 """
 
 import importlib
@@ -8,10 +8,13 @@ from typing import Any
 
 __version__ = "0.1.0"
 _FRONT = {"load": "foveal.front", "build": "foveal.front"}
-__all__ = ["__version__", *_FRONT]  # pyright: ignore[reportUnsupportedDunderAll]
+_ROOMS = ("relevance",)  # those that are of use alone, tensors in and tensors out
+__all__ = ["__version__", *_FRONT, *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"foveal.{name}")
     if name not in _FRONT:
         raise AttributeError(f"module 'foveal' has no attribute {name!r}")
     return getattr(importlib.import_module(_FRONT[name]), name)

@@ -1,0 +1,4 @@
+"""Relevance: looking where it matters, exactly within budget."""
+
+from foveal.relevance.allocation import Allocation as Allocation
+from foveal.relevance.allocation import allocate as allocate

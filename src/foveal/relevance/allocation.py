@@ -1,0 +1,142 @@
+"""An exact budget of tokens for a grid of patches: coarse everywhere, fine where it matters (ARR-COC's attending).
+
+Letters: N patches of one image, B its budget, I images of one grid.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from foveal.core.errors import InputError
+from foveal.core.types import Grid
+from foveal.relevance.slopes import by_key, split_keys
+from foveal.relevance.tree import Tree, tree_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allocation:
+    """The tokens of an image: `features [B D]`, the `boxes [B 4]` that they stand for (row0, col0, row1, col1 in
+    patches, half open), in raster order of their first patches, and `mass [B]`, how many patches that is.
+
+    `assignment [N]` is the token that holds each patch (-1: none does), `order [N-1]` the splits in the order in which
+    budgets take them, numbered from coarse to fine, and `keys` what each of these gains a token, not rising. A `note`
+    says where the budget was not needed.
+    """
+
+    features: Float[Tensor, "*I B D"]
+    boxes: Int[Tensor, "*I B 4"]
+    assignment: Int[Tensor, "*I N"]
+    mass: Int[Tensor, "*I B"]
+    order: Int[Tensor, "*I N1"]
+    keys: Float[Tensor, "*I N1"]
+    note: str = ""
+
+
+def allocate(
+    features: Float[Tensor, "*I N D"],
+    *,
+    grid: Grid,
+    budget: int,
+    relevance: Tensor | None = None,
+    floor: int | Grid | None = None,
+) -> Allocation:
+    """Exactly `budget` tokens for the patches of a grid (rows, columns), pooled by `relevance [*I N]` (None: alike).
+
+    A `floor` of (rows, columns) or of so many of both is parted first, so that each of its cells has a token; None:
+    one root for all. Budgets nest: the tokens of a smaller one are parted by a larger one. Several images of one grid
+    may come at once. Raises InputError for a budget, a grid, a floor or values that make no sense.
+    """
+    floor = (1, 1) if floor is None else (floor, floor) if isinstance(floor, int) else (floor[0], floor[1])
+    _check(features, grid, budget, relevance, floor)
+    patches, alone = grid[0] * grid[1], features.ndim == 2
+    some = features[None] if alone else features
+    weight = torch.ones_like(some[..., 0]) if relevance is None else relevance.view(some.shape[:2])
+    tree = tree_of(grid, floor, device=features.device)
+    keys = split_keys(tree, some.detach(), weight.detach())
+    order = by_key(tree, keys)
+    leaf = _leaves(tree, order[:, : min(budget, patches) - 1])
+    parts = realized(some, weight, leaf, columns=grid[1], budget=min(budget, patches))
+    number = tree.splits.long().cumsum(0) - 1  # a name for each split alone
+    parts = {**parts, "order": number[order], "keys": keys.gather(1, order)}
+    note = f"a budget of {budget} for {patches} patches: all are kept" if budget > patches else ""
+    return Allocation(**{name: part[0] if alone else part for name, part in parts.items()}, note=note)
+
+
+def _leaves(tree: Tree, taken: Int[Tensor, "I T"]) -> Int[Tensor, "I N 4"]:
+    """The rectangle that each patch is in when these splits are made."""
+    split = taken.new_zeros(len(taken), max(1, len(tree.splits))).scatter(1, taken, 1)
+    level = split[:, tree.place[:-1]].cumprod(1).sum(1)
+    return tree.rectangles[tree.place[level, torch.arange(tree.place.shape[1], device=level.device)]]
+
+
+def realized(
+    features: Float[Tensor, "I N D"],
+    weight: Float[Tensor, "I N"],
+    leaf: Int[Tensor, "I N 4"],
+    *,
+    columns: int,
+    budget: int,
+) -> dict[str, Tensor]:
+    """Features, boxes, assignment and mass of the tokens, given the rectangle that each patch is in."""
+    corner = leaf[..., 0] * columns + leaf[..., 1]
+    ranks = (corner == torch.arange(corner.shape[1], device=corner.device)).long().cumsum(1)
+    assignment = ranks.gather(1, corner) - 1
+    wanted = torch.arange(1, budget + 1, device=ranks.device).expand(len(ranks), -1)
+    first = torch.searchsorted(ranks, wanted.contiguous())[..., None]
+    boxes = leaf.gather(1, first.expand(-1, -1, 4))
+    mass = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    own = features.gather(1, first.expand(-1, -1, features.shape[-1]))
+    features = torch.where(mass[..., None] == 1, own, pool(features, weight, assignment, mass))
+    return {"features": features, "boxes": boxes, "assignment": assignment, "mass": mass}
+
+
+def pool(
+    features: Float[Tensor, "I N D"],
+    weight: Float[Tensor, "I N"],
+    assignment: Int[Tensor, "I N"],
+    mass: Int[Tensor, "I B"],
+) -> Float[Tensor, "I B D"]:
+    """The mean of each token's patches by weight, or without it where all of a token's patches weigh nothing."""
+    whole = torch.zeros_like(mass, dtype=weight.dtype).scatter_add(1, assignment, weight)
+    mine, size = whole.gather(1, assignment), mass.gather(1, assignment).to(weight.dtype)
+    share = torch.where(mine > 0, weight / mine.clamp(min=torch.finfo(weight.dtype).tiny), 1 / size)
+    given = features * share[..., None].to(features.dtype)
+    made = features.new_zeros(*mass.shape, features.shape[-1])
+    return made.scatter_add(1, assignment[..., None].expand_as(given), given)
+
+
+def _check(features: Tensor, grid: Grid, budget: int, relevance: Tensor | None, floor: Grid) -> None:
+    patches = grid[0] * grid[1]
+    if features.ndim not in (2, 3) or features.shape[-2] != patches or patches < 1:
+        raise InputError(
+            f"features of shape {tuple(features.shape)} for a grid of {grid[0]} x {grid[1]} = {patches} patches; "
+            "give [N D] or [I N D] with as many"
+        )
+    if isinstance(budget, bool) or not isinstance(budget, int):
+        raise InputError(f"a budget of {budget!r}; give a whole number of tokens, 1 to {patches}")
+    if any(not 1 <= cells <= side for cells, side in zip(floor, grid, strict=True)):
+        raise InputError(
+            f"a floor of {floor[0]} x {floor[1]} cells on a grid of {grid[0]} x {grid[1]}; give 1 to as many of both"
+        )
+    if budget < floor[0] * floor[1]:
+        raise InputError(
+            f"a budget of {budget} tokens for a floor of {floor[0] * floor[1]}; give the budget that many or more"
+        )
+    if relevance is not None and relevance.shape != features.shape[:-1]:
+        raise InputError(
+            f"relevance of shape {tuple(relevance.shape)} for features of {tuple(features.shape)}; give each patch one"
+        )
+    if not torch.compiler.is_compiling():
+        _check_values(features, relevance)
+
+
+def _check_values(features: Tensor, relevance: Tensor | None) -> None:
+    for name, values in (("features", features), ("relevance", relevance)):
+        if values is not None and not bool(torch.isfinite(values).all()):
+            raise InputError(
+                f"{name} hold {int((~torch.isfinite(values)).sum())} values that are no numbers; mend them"
+            )
+    if relevance is not None and bool((relevance < 0).any()):
+        raise InputError(f"relevance goes down to {float(relevance.min()):.3g}; give 0 or more (softmax of scores)")
