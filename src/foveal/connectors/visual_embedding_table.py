@@ -111,10 +111,8 @@ class VisualEmbeddingTable(nn.Module):
 
     def forward(self, visual: VisualTokens) -> VisualTokens:
         """Fold, score the entries, choose, and take their rows."""
-        layout = self.plan(visual.layout)
-        if self.factor > 1:
-            visual = fold(filled(visual, rounded(visual.layout, self.factor)), layout, self.factor)
-        logits = self.norm(self.head(visual.features))
+        visual = self.folded(visual)
+        logits = self.score(visual.features)
         classes = shares(logits)
         taken = self._chosen(logits)
         if self.training:
@@ -122,6 +120,17 @@ class VisualEmbeddingTable(nn.Module):
         table = self.table.weight
         made = visual.with_features(taken.to(table.dtype) @ table[: self.entries])
         return replace(made, classes=classes, marks=table[self.entries :])
+
+    def folded(self, visual: VisualTokens) -> VisualTokens:
+        """`features[S/factor^2 factor^2*E]`: what the entries are scored by."""
+        layout = self.plan(visual.layout)
+        if self.factor == 1:
+            return visual
+        return fold(filled(visual, rounded(visual.layout, self.factor)), layout, self.factor)
+
+    def score(self, features: Float[Tensor, "S F"]) -> Float[Tensor, "S N"]:
+        """The score of every entry; a softmax of these is the distribution."""
+        return self.norm(self.head(features))
 
     def at_progress(self, done: float) -> None:
         """Be told how much of a run lies behind, 0 to 1."""

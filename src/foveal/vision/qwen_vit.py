@@ -1,9 +1,12 @@
-"""A vision transformer for images and videos of any shape, packed end to end: Qwen2-VL's (2409.12191), Qwen3-VL's."""
+"""A vision transformer for images and videos of any shape, packed end to end.
+
+Qwen2-VL's (2409.12191), Qwen3-VL's, and that of Ovis 2.5 (2508.11737), whose blocks see windows.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +21,18 @@ from foveal.layers.initial import small_normal
 from foveal.layers.linear import linear
 from foveal.layers.rotary import Rope, inverse_frequencies, tables
 
+Stretch = Literal["bilinear", "bicubic"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Settings of the tower; the defaults are Qwen2-VL's.
 
     A patch is as deep as so many `frames` of a video; an image stands for all of them. Heads turn by row and column,
-    with a `base`; `positions` of a learned square grid of that side are stretched to an image's own (0: there are
-    none). `levels` are further depths, kept beside the features: 1 is the output of the first block.
+    with a `base` (None: they do not); `positions` of a learned square grid of that side are stretched to an image's own
+    (0: there are none), from corner to corner, or `bicubic` from edge to edge. `levels` are further depths, kept beside
+    the features: 1 is the output of the first block. With a `window` a patch sees those of its square of so many
+    alone, but for the blocks `whole`, counted as levels are.
     """
 
     width: int = 1280
@@ -38,16 +45,19 @@ class Config:
     patch_bias: bool = False
     activation: str = "quick_gelu"
     eps: float = 1e-6
-    base: float = 10000.0
+    base: float | None = 10000.0
     positions: int = 0
     levels: tuple[int, ...] = ()
+    stretch: Stretch = "bilinear"
+    window: int = 0
+    whole: tuple[int, ...] = ()
 
 
 class QwenVit(nn.Module):
     """Patches, or pixels that are cut into such, to the last state of each, in raster order, time after time.
 
     Each time of each image sees itself alone. Raises InputError for heads that do not divide the width into fours,
-    for levels that the tower lacks, and for sizes that patches do not fill.
+    for levels and whole blocks that the tower lacks, and for sizes that patches do not fill.
     """
 
     reads_frames = True  # joins those of a video itself, and takes patches
@@ -65,12 +75,17 @@ class QwenVit(nn.Module):
         patch_bias: bool = False,
         activation: str = "quick_gelu",
         eps: float = 1e-6,
-        base: float = 10000.0,
+        base: float | None = 10000.0,
         positions: int = 0,
         levels: tuple[int, ...] = (),
+        stretch: Stretch = "bilinear",
+        window: int = 0,
+        whole: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
-        _check(width=width, heads=heads, depth=depth, levels=levels)
+        _check(width=width, heads=heads, depth=depth, levels=levels, whole=whole)
+        self.stretch: Stretch = stretch
+        self.window, self.whole = window, whole
         self.width, self.patch, self.frames, self.head_width = width, patch, frames, width // heads
         self.levels, self.level_widths, self.base, self.side = levels, (width,) * len(levels), base, positions
         self.patches = nn.Conv3d(
@@ -130,23 +145,31 @@ class QwenVit(nn.Module):
         return Patches(values=torch.cat(parts) if parts else empty, grids=tuple(grids))
 
     def _run(self, hidden: Float[Tensor, "1 N E"], layout: Layout) -> tuple[Tensor, tuple[Tensor, ...]]:
-        half = inverse_frequencies(self.head_width // 2, Rope(base=self.base), device=hidden.device)
-        turns = torch.arange(2, device=hidden.device).repeat_interleave(len(half))
-        spots = _kept(_spots)(layout).to(hidden.device)[None]
-        rotary = tables(spots, half.repeat(2), dtype=torch.promote_types(hidden.dtype, torch.float32), turns=turns)
+        order, stretches = _kept(_windows)(layout, self.window) if self.window else (None, layout.counts)
+        rotary = None if self.base is None else self._rotary(self.base, hidden, layout, order)
+        hidden = hidden if order is None else hidden[:, order.to(hidden.device)]
         kept: dict[int, Tensor] = {}
         for depth, block in enumerate(self.blocks, start=1):
-            hidden = block(hidden, rotary=rotary, lengths=layout.counts)
+            hidden = block(hidden, rotary=rotary, lengths=layout.counts if depth in self.whole else stretches)
             if depth in self.levels:
                 kept[depth] = hidden[0]
-        return hidden[0], tuple(kept[depth] for depth in self.levels)
+        back = slice(None) if order is None else order.argsort().to(hidden.device)
+        return hidden[0][back], tuple(kept[depth][back] for depth in self.levels)
+
+    def _rotary(self, base: float, hidden: Tensor, layout: Layout, order: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the row and the column of each patch, in this order."""
+        half = inverse_frequencies(self.head_width // 2, Rope(base=base), device=hidden.device)
+        turns = torch.arange(2, device=hidden.device).repeat_interleave(len(half))
+        spots = _kept(_spots)(layout)
+        spots = (spots if order is None else spots[order]).to(hidden.device)[None]
+        return tables(spots, half.repeat(2), dtype=torch.promote_types(hidden.dtype, torch.float32), turns=turns)
 
     def _places(self, layout: Layout) -> Float[Tensor, "N E"]:
-        """The learned grid stretched to that of each frame, bilinear from corner to corner."""
+        """The learned grid stretched to that of each frame."""
         assert self.positions is not None
         table, parts = self.positions.T.unflatten(1, (self.side, self.side))[None], []
         for grid, images in runs(layout):
-            own = table if grid == (self.side, self.side) else _stretched(table, grid)
+            own = table if grid == (self.side, self.side) else _stretched(table, grid, self.stretch)
             parts.append(own[0].flatten(1).T.repeat(images, 1))
         return torch.cat(parts) if parts else self.positions[:0]
 
@@ -159,8 +182,8 @@ class QwenVit(nn.Module):
         return size[0] // self.patch, size[1] // self.patch
 
 
-def _stretched(table: Float[Tensor, "1 E R C"], grid: Grid) -> Float[Tensor, "1 E h w"]:
-    return F.interpolate(table, size=grid, mode="bilinear", align_corners=True)
+def _stretched(table: Float[Tensor, "1 E R C"], grid: Grid, stretch: Stretch = "bilinear") -> Float[Tensor, "1 E h w"]:
+    return F.interpolate(table, size=grid, mode=stretch, align_corners=stretch == "bilinear")
 
 
 @lru_cache(maxsize=64)
@@ -171,6 +194,19 @@ def _spots(layout: Layout) -> Int[Tensor, "N 2"]:
         ranges = torch.arange(rows), torch.arange(columns)
         parts.append(torch.stack(torch.meshgrid(*ranges, indexing="ij"), dim=-1).view(-1, 2).repeat(images, 1))
     return torch.cat(parts) if parts else torch.zeros(0, 2, dtype=torch.long)
+
+
+@lru_cache(maxsize=64)
+def _windows(layout: Layout, side: int) -> tuple[Int[Tensor, " N"], tuple[int, ...]]:
+    """The patches of each frame window by window, row by row in each, and how many each window holds."""
+    parts, begin = [], 0
+    for grid in layout.grids:
+        assert grid is not None
+        cells = torch.arange(begin, begin + grid[0] * grid[1]).view(grid)
+        parts += [window.flatten() for rows in cells.split(side) for window in rows.split(side, dim=1)]
+        begin += cells.numel()
+    order = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
+    return order, tuple(len(part) for part in parts)
 
 
 @lru_cache(maxsize=64)
@@ -189,17 +225,17 @@ def _unblocked(layout: Layout, block: int) -> Int[Tensor, " N"]:
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
 
 
-def _kept(make: Any) -> Callable[..., Tensor]:
+def _kept(make: Any) -> Callable[..., Any]:
     """What makes tables of a layout: a tracer's are not kept."""
     return make.__wrapped__ if torch.compiler.is_compiling() else make
 
 
-def _check(*, width: int, heads: int, depth: int, levels: Sequence[int]) -> None:
+def _check(*, width: int, heads: int, depth: int, levels: Sequence[int], whole: Sequence[int]) -> None:
     if width % (4 * heads):
         raise InputError(
             f"a qwen_vit of width {width} cannot split it over {heads} heads that turn by row and by column; "
             f"give a multiple of {4 * heads}"
         )
-    for level in levels:
+    for name, level in (*(("levels", one) for one in levels), *(("whole", one) for one in whole)):
         if not 1 <= level <= depth:
-            raise InputError(f"qwen_vit levels has {level}, but the tower has {depth} blocks; give 1 to {depth}")
+            raise InputError(f"qwen_vit {name} has {level}, but the tower has {depth} blocks; give 1 to {depth}")

@@ -27,6 +27,7 @@ from foveal.weights import (
     open_flamingo,
     opt,
     ovis2,
+    ovis25,
     pix2seq,
     qwen_vl,
     vilbert,
@@ -57,7 +58,7 @@ _FAMILIES = (
         decoder,
         opt,
     ),
-    *(vision_towers, visualbert, vilt, lxmert, vilbert, pix2seq, beit3),
+    *(vision_towers, ovis25, visualbert, vilt, lxmert, vilbert, pix2seq, beit3),
 )
 # Origins other than Hugging Face, by the name that a user may give.
 FORMATS: dict[str, tuple[ModuleType, ...]] = {
