@@ -107,3 +107,29 @@ def test_a_full_batch_says_so(said):
     longer = collate([*rows, [[said([5, 6, 7], images=())]]], empty, [[], [], []], padding="left", pad=0, fill=9)
     assert not longer.full
     assert longer.input_ids[0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("positions", ["grid", "frames"])
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_images_lie_on_their_grids_wherever_a_conversation_stands(said, padding, positions):
+    """Alone, in a row with others, as a branch after a trunk: a conversation's tokens stand where they would alone."""
+    layout = Layout(counts=(6, 4, 8), grids=((2, 3), (2, 2), (2, 2)), frames=(1, 1, 2))
+    way = {"padding": padding, "pad": 0, "fill": 99, "positions": positions}
+    branches = [said([1, -1, 2, 10 + i, 20 + i, 9], 1) for i in range(2)]
+    film = said([3, -1, 4, 5, 9], 1, images=("c",))
+    other = said([7, -1, 8, 9], 1, images=("b",))
+    batch = collate([[branches, [film]], [[other]]], layout, [[0], [2], [1]], **way)
+    assert batch.positions.shape == (*batch.input_ids.shape, 3) and not batch.positions[~batch.valid].any()
+
+    def alone(one, image):
+        row = collate([[[one]]], layout, [[image]], **way)
+        return row.positions[0][row.valid[0]]
+
+    first = batch.valid[0] & (batch.segment[0] == 0)
+    for number, one in enumerate(branches, 1):
+        mine = first & ((batch.branch[0] == 0) | (batch.branch[0] == number))
+        assert (batch.positions[0][mine] == alone(one, 0)).all()
+    assert (batch.positions[0][batch.valid[0] & (batch.segment[0] == 1)] == alone(film, 2)).all()
+    assert (batch.positions[1][batch.valid[1]] == alone(other, 1)).all()
+    times = alone(film, 2)[1:9, 0].tolist()
+    assert times == ([1, 1, 1, 1, 2, 2, 2, 2] if positions == "grid" else [1, 1, 1, 1, 3, 3, 3, 3])

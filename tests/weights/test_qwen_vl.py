@@ -86,8 +86,8 @@ def reference(seed, kind, *, text=None, vision=None, **settings):
         names = ("Qwen3VLConfig", "Qwen3VLForConditionalGeneration")
     config = getattr(hf, names[0])(
         **{"text_config": {**words, **(text or {})}, "vision_config": {**sight, **(vision or {})}},
-        **{"image_token_id": IMAGE, "video_token_id": VIDEO},
-        **{"vision_start_token_id": START, "vision_end_token_id": END, **settings},
+        **{"image_token_id": IMAGE, "video_token_id": VIDEO}
+        | {"vision_start_token_id": START, "vision_end_token_id": END, **settings},
     )
     model = getattr(hf, names[1])(config).eval()
     with torch.no_grad():

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, Fan, Layout
+from foveal.layers.axes import axial_positions, extent
 from foveal.preprocess.tokens import Encoded
 
 Padding = Literal["left", "right"]
+Places = Literal["line", "grid", "frames"]  # where the tokens of an image stand
 Group = Sequence[Encoded]  # conversations about the same images
 Stretch = Mapping[str, np.ndarray]  # the fields of a part of a row
 _FIELDS = {"ids": 0, "slots": -1, "labels": IGNORE, "prompt": 0, "segment": -1, "branch": 0, "positions": 0, "valid": 0}
@@ -163,13 +165,16 @@ def collate(
     fill: int,
     length: int | None = None,
     mutual: bool = False,
+    positions: Places = "line",
 ) -> Batch:
     """A batch without its visual part: row after row of groups.
 
     `places` holds, for each group in turn, which images of `layout` are its own; an image belongs to the first row
     that shows it. Segments, branches and positions are written only where a row holds more than one conversation.
-    `length` pads every row to it. `mutual` writes the order in which the tokens of an image see each other.
+    `length` pads every row to it. `mutual` writes the order in which the tokens of an image see each other. With
+    `positions` other than a line, images lie on their grids, and the frames of videos in time or each by itself.
     """
+    lying = {"line": None, "grid": layout, "frames": layout.by_frame()}[positions]
     made: list[list[Stretch]] = []
     owner = np.full(len(layout.counts), -1)
     offsets, remaining = layout.offsets, iter(places)
@@ -179,7 +184,7 @@ def collate(
             images = list(next(remaining))
             owner[images] = np.where(owner[images] < 0, number, owner[images])
             counts, starts = [layout.places[i] for i in images], [offsets[i] for i in images]
-            parts += _grouped(group, counts, starts, fill, segment)
+            parts += _grouped(group, counts, starts, fill, segment, lying)
         made.append(parts)
     fan = _fan(made) if padding == "right" and length is None and all(len(groups) == 1 for groups in rows) else None
     if fan is not None:
@@ -199,7 +204,7 @@ def collate(
         image_slot=tensors["slots"],
         owner=torch.from_numpy(owner),
         labels=tensors["labels"],
-        positions=tensors["positions"] if segments or branches else None,
+        positions=tensors["positions"] if segments or branches or lying is not None else None,
         segment=tensors["segment"] if segments else None,
         branch=tensors["branch"] if branches else None,
         order=order,
@@ -250,10 +255,13 @@ def _fanned(parts: Sequence[Stretch], fan: Fan, pad: int) -> list[Stretch]:
 def _filled(part: Stretch, length: int, pad: int) -> Stretch:
     more = length - len(part["ids"])
     ends = {name: pad if name == "ids" else fill for name, fill in _FIELDS.items()}
-    return {name: np.concatenate([part[name], np.full(more, ends[name])]) for name in _FIELDS}
+    filling = {name: np.full((more, *part[name].shape[1:]), ends[name]) for name in _FIELDS}
+    return {name: np.concatenate([part[name], filling[name]]) for name in _FIELDS}
 
 
-def _grouped(group: Group, counts: Sequence[int], starts: Sequence[int], fill: int, segment: int) -> list[Stretch]:
+def _grouped(
+    group: Group, counts: Sequence[int], starts: Sequence[int], fill: int, segment: int, lying: Layout | None
+) -> list[Stretch]:
     """A trunk and its branches (or one conversation) as stretches of a row."""
     shared = trunk(group)
     parts: list[tuple[Tokens, int, int]] = []
@@ -261,26 +269,35 @@ def _grouped(group: Group, counts: Sequence[int], starts: Sequence[int], fill: i
     if shared:
         stem = laid(group[0], counts, starts, fill, slice(0, shared))
         parts.append((stem, 0, 0))
-        begin = len(stem.ids)
+        begin = len(stem.ids) if lying is None else extent(torch.from_numpy(stem.slots), lying)
     for number, one in enumerate(group):
         branch = number + 1 if len(group) > 1 else 0
         parts.append((laid(one, counts, starts, fill, slice(shared, None)), branch, begin))
-    return [_stretch(tokens, branch, first, segment) for tokens, branch, first in parts]
+    return [_stretch(tokens, branch, first, segment, lying) for tokens, branch, first in parts]
 
 
-def _stretch(tokens: Tokens, branch: int, first: int, segment: int) -> Stretch:
+def _stretch(tokens: Tokens, branch: int, first: int, segment: int, lying: Layout | None) -> Stretch:
     count = len(tokens.ids)
+    places = first + np.arange(count) if lying is None else _lying(tokens.slots, lying, first)
     return {
         **tokens._asdict(),
         "segment": np.full(count, segment),
         "branch": np.full(count, branch),
-        "positions": first + np.arange(count),
+        "positions": places,
         "valid": np.ones(count, np.int64),
     }
 
 
+def _lying(slots: np.ndarray, layout: Layout, first: int) -> np.ndarray:
+    """Positions of words and of images on their grids, from a first one on."""
+    row = torch.from_numpy(slots.astype(np.int64))[None]
+    everywhere = torch.ones_like(row, dtype=torch.bool)
+    return axial_positions(row, everywhere, layout, first=torch.tensor([first]))[0].numpy()
+
+
 def _padded(rows: Sequence[Stretch], name: str, width: int, padding: Padding, pad: int) -> Tensor:
-    table = np.full((len(rows), width), pad if name == "ids" else _FIELDS[name], np.int64)
+    shape = (len(rows), width, *(rows[0][name].shape[1:] if rows else ()))
+    table = np.full(shape, pad if name == "ids" else _FIELDS[name], np.int64)
     for row, values in zip(table, rows, strict=True):
         count = len(values[name])
         row[width - count :] = values[name] if padding == "left" else row[width - count :]

@@ -12,11 +12,11 @@ from torch import Tensor
 from foveal.core.config import dump, later, parse
 from foveal.core.errors import InputError
 from foveal.core.example import Example
-from foveal.core.types import IGNORE, Batch, Layout, Pixels, VisualTokens
+from foveal.core.types import IGNORE, Batch, Layout, Patches, Pixels, VisualTokens
 from foveal.preprocess import chat, choices
 from foveal.preprocess.cells import shown_cells
 from foveal.preprocess.coarser import coarser
-from foveal.preprocess.collate import Group, Padding, collate, fitted, lengths, packed, same_images
+from foveal.preprocess.collate import Group, Padding, Places, collate, fitted, lengths, packed, same_images
 from foveal.preprocess.detection import Detection
 from foveal.preprocess.masking import Masking, Words, exchanged, mask_regions, mask_words
 from foveal.preprocess.region_files import Reader, RegionFiles
@@ -31,7 +31,7 @@ from foveal.preprocess.video import Frames, pixels, refuse
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-See = Callable[[Sequence[Any]], Pixels | VisualTokens]
+See = Callable[[Sequence[Any]], Pixels | Patches | VisualTokens]
 Asked = Example | tuple[Any, str]
 Learned = Example | Encoded
 
@@ -43,7 +43,9 @@ class ProcessorConfig:
     `template` is one of plain, qa, vicuna, chatml, `tokenizer` (the tokenizer's own), or a template's fields.
     `context` is the most tokens of a conversation; with `truncate`, longer training examples lose text from the end.
     `around` are the words that begin and end an image; where the model `draws`, it learns to write images in answers.
-    `mutual` lets the tokens of an image see each other, not only the earlier ones (PaliGemma, 2407.07726).
+    `mutual` lets the tokens of an image see each other, not only the earlier ones (PaliGemma, 2407.07726). `positions`
+    count tokens in a line, or those of images by row and column of their `grid` and by the time of a video (Qwen2-VL,
+    2409.12191), whose `frames` Qwen3-VL takes each for an image.
     `answers` is the vocabulary of a model that chooses its answers: batches hold questions alone, and the tokens of
     an answer are its place in the vocabulary. With `choices`, a question has as many of its own, each of which is read
     in a row with it; one asked by hand names any number of them after it, parted by |. `background` is the word that
@@ -64,6 +66,7 @@ class ProcessorConfig:
     around: tuple[str, str] = ("", "")
     draws: bool = False
     mutual: bool = False
+    positions: Places = later("line")
     background: str | None = None
     answers: tuple[str, ...] | None = None
     choices: int = later(0)
@@ -116,7 +119,7 @@ class Processor:
         """The tokens that begin an image."""
         return tuple(self._coder.bare(self.config.around[0]))
 
-    def pixels(self, images: Sequence[Any]) -> Pixels:
+    def pixels(self, images: Sequence[Any]) -> Pixels | Patches:
         """One tile a picture, and one a frame of a video that is looked at."""
         return pixels(images, self.transform, self.config.video)
 
@@ -210,17 +213,8 @@ class Processor:
         groups = [[self._fitting(one, c, limit) for one in group] for group, c in zip(groups, counts, strict=True)]
         rows = [[group] for group in groups] if length is None else packed(groups, counts, length)
         ordered = [group for row in rows for group in row]
-        shown, coder = self._sights(ordered, plan), self._coder
-        batch = collate(
-            rows,
-            shown.layout,
-            shown.places,
-            padding=padding,
-            pad=coder.pad_id,
-            fill=coder.fill_id,
-            length=length,
-            mutual=self.config.mutual,
-        )
+        shown = self._sights(ordered, plan)
+        batch = self._laid(rows, shown, padding, length)
         targets = {"cells": self._cells(ordered, shown.layout)} if cells else {}
         return replace(batch, visual=self._seen(shown.images, visual), regions=shown.regions, targets=targets)
 
@@ -252,7 +246,7 @@ class Processor:
             targets["regions"] = mask_regions(layout.total, masking.regions, chance)
         return mask_words(replace(batch, targets=targets), masking.words, self._words, chance)
 
-    def _shown(self, rows: Sequence[Encoded], plan: Plan, visual: See | None) -> Pixels | VisualTokens | None:
+    def _shown(self, rows: Sequence[Encoded], plan: Plan, visual: See | None) -> Pixels | Patches | VisualTokens | None:
         """The pictures of the rows, one after the other."""
         shown = self._sights([[one] for one in rows], plan).images
         refuse(shown, "objects")
@@ -273,14 +267,18 @@ class Processor:
     ) -> tuple[Batch, Layout]:
         """A row for each conversation; `shared` sees an image once for all of them."""
         rows = [[[one]] for one in asked]
-        shown, coder = self._sights([[one] for one in asked], plan, shared=shared), self._coder
+        shown = self._sights([[one] for one in asked], plan, shared=shared)
         for one, mine in zip(asked, shown.places, strict=True):
             self._check_room(one, [shown.layout.places[i] for i in mine], room, plan)
-        mutual = self.config.mutual
-        batch = collate(
-            rows, shown.layout, shown.places, padding=padding, pad=coder.pad_id, fill=coder.fill_id, mutual=mutual
-        )
+        batch = self._laid(rows, shown, padding)
         return replace(batch, visual=self._seen(shown.images, visual), regions=shown.regions), shown.layout
+
+    def _laid(
+        self, rows: Sequence[Sequence[Group]], shown: Sights, padding: Padding, length: int | None = None
+    ) -> Batch:
+        way: Any = {"pad": self._coder.pad_id, "fill": self._coder.fill_id, "length": length, "padding": padding}
+        way |= {"mutual": self.config.mutual, "positions": self.config.positions}
+        return collate(rows, shown.layout, shown.places, **way)
 
     def settings(self) -> dict[str, Any]:
         """The configuration as plain data; `from_settings` reads it back."""
@@ -353,14 +351,12 @@ class Processor:
         self.truncated += fit is not one
         return fit
 
-    def _seen(self, images: Sequence[Any], visual: See | None) -> Pixels | VisualTokens | None:
+    def _seen(self, images: Sequence[Any], visual: See | None) -> Pixels | Patches | VisualTokens | None:
         if not images:
             return None
         seen = (visual or self._files or self.pixels)(images)
         if isinstance(seen, VisualTokens) and (count := len(seen.cuts or seen.layout.counts)) != len(images):
-            raise InputError(
-                f"features of {count} images for a batch of {len(images)}; give one set an image"
-            )
+            raise InputError(f"features of {count} images for a batch of {len(images)}; give one set an image")
         return seen
 
     def _cells(self, groups: Sequence[Group], layout: Layout) -> Tensor:

@@ -8,6 +8,7 @@ import yaml
 
 from foveal.core.errors import InputError
 from foveal.preprocess.chat import Template
+from foveal.preprocess.collate import Places
 from foveal.preprocess.processor import Processor, ProcessorConfig
 from foveal.preprocess.spelling import BETWEEN, BY_MARK, BY_NAME
 from foveal.preprocess.transform import ImageTransform
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _FRAME = ("<racm3:break>", "<eoss>")  # the words around Chameleon's images
+_PLACES: dict[str, Places] = {"qwen2_vl": "grid", "qwen3_vl": "frames"}
 _SPELLINGS = {"split": BY_NAME, "native": BETWEEN, "covering_turned": BY_MARK}
 
 
@@ -88,6 +90,7 @@ def from_huggingface(directory: Path) -> Processor:
         context=int(text.get("max_position_embeddings", 2048)),
         marker=marker,
         spelling=spelling,
+        positions=_PLACES.get(str(config.get("model_type")), "line"),
     )
     return Processor(tokenizer=words, config=settings)
 

@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+from foveal.core.config import later
 from foveal.core.errors import InputError
 from foveal.core.types import Cut, Grid
 
-Kind = Literal["anyres", "grid", "uhd", "split", "fitted", "native", "covering", "covering_turned"]
+Kind = Literal["anyres", "grid", "uhd", "split", "fitted", "native", "covering", "covering_turned", "area"]
 View = Literal["first", "last", "none"]
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
+_THINNEST = 200  # times as long as wide
 _LARGEST = 4096  # pixels of an edge that `split` resizes to at most
 _COVERED = 0.9  # of an image that `covering` wants seen at its own size
 
@@ -33,8 +35,9 @@ class Tiling:
     fits it into the arrangement of up to `most` tiles that it fills best (Llama 3.2). `native` keeps its shape in one
     tile, with edges of `shortest` to `longest` pixels (IDEFICS-2, 2405.02246). `covering` stretches it over the fewest
     tiles, up to `most`, in which nine tenths of it lose no size (Ovis 2); of these, `covering_turned` takes rows for
-    columns, as transformers does. Raises InputError for numbers out of
-    range.
+    columns, as transformers does. `area` keeps its shape in one, of sides that are multiples of the tile and of at
+    least and at most so many `pixels`, for patches of `patch` that are `depth` frames deep (Qwen2-VL, 2409.12191).
+    Raises InputError for numbers out of range.
     """
 
     kind: Kind = "anyres"
@@ -46,6 +49,8 @@ class Tiling:
     patch: int = 14
     shortest: int = 378
     longest: int = 1456
+    pixels: tuple[int, int] = later((56 * 56, 28 * 28 * 1280))
+    depth: int = later(2)
 
     def __post_init__(self) -> None:
         if min(self.tile, self.least, self.patch, self.shortest) < 1 or self.most < self.least:
@@ -54,6 +59,13 @@ class Tiling:
             )
         if self.longest < self.shortest and self.kind == "native":
             raise InputError(f"edges of {self.shortest} to {self.longest} pixels; give shortest up to longest")
+        if self.kind == "area" and (
+            self.tile % self.patch or self.depth < 1 or not 0 < self.pixels[0] <= self.pixels[1]
+        ):
+            raise InputError(
+                f"an area of {self.pixels[0]} to {self.pixels[1]} pixels in multiples of {self.tile} for patches of "
+                f"{self.patch}, {self.depth} frames deep; give a tile that patches fill, and pixels from few to many"
+            )
         if self.kind == "uhd" and self.tile < self.patch:
             raise InputError(f"tiles of {self.tile} pixels with patches of {self.patch}; give patches that fit in")
         for height, width in self.pinpoints if self.kind == "anyres" else ():
@@ -70,7 +82,8 @@ class Tiling:
 
     def frames(self, size: Grid, count: int) -> Cut:
         """A video of so many frames of this size, each in one tile."""
-        return Cut(tile=(self.tile, self.tile), size=size, frames=count)
+        tile = self(size).cut.tile if self.kind == "area" else (self.tile, self.tile)
+        return Cut(tile=tile, size=size, frames=count)
 
     def smaller(self) -> Iterator["Tiling"]:
         """The same with fewer tiles, the most of them first."""
@@ -81,6 +94,9 @@ class Tiling:
         elif self.kind == "split":
             for tiles in range((self.longest - 1) // self.tile, 0, -1):
                 yield replace(self, longest=tiles * self.tile)
+        elif self.kind == "area":
+            for most in range(self.pixels[1] // self.tile**2 - 1, max(1, self.pixels[0] // self.tile**2) - 1, -1):
+                yield replace(self, pixels=(self.pixels[0], max(most * self.tile**2, self.pixels[0])))
         elif self.kind == "native":
             for longest in range(self.longest - self.patch, self.shortest, -self.patch):
                 yield replace(self, longest=longest)
@@ -284,6 +300,31 @@ def _native(tiling: Tiling, size: Grid) -> Sliced:
     return Sliced(Cut(tile=own, size=size), (), size, ())
 
 
+def area(size: Grid, *, multiple: int, pixels: tuple[int, int]) -> Grid:
+    """The size nearest to an image's in shape whose sides are multiples, of so many pixels at least and at most.
+
+    Raises InputError for one more than 200 times as long as wide, as the reference does.
+    """
+    if max(size) > _THINNEST * min(size):
+        raise InputError(
+            f"an image of {size[0]} x {size[1]} pixels (height x width) is too long and thin: one side may be up to "
+            f"{_THINNEST} times the other; crop it"
+        )
+    height, width = (round(side / multiple) * multiple for side in size)
+    if height * width > pixels[1]:
+        scale = math.sqrt(size[0] * size[1] / pixels[1])
+        height, width = (max(multiple, math.floor(side / scale / multiple) * multiple) for side in size)
+    elif height * width < pixels[0]:
+        scale = math.sqrt(pixels[0] / (size[0] * size[1]))
+        height, width = (math.ceil(side * scale / multiple) * multiple for side in size)
+    return height, width
+
+
+def _area(tiling: Tiling, size: Grid) -> Sliced:
+    own = area(size, multiple=tiling.tile, pixels=tiling.pixels)
+    return Sliced(Cut(tile=own, size=size), (), size, ())
+
+
 def _cut(tiling: Tiling, size: Grid, grid: Grid, *, padded: bool = False) -> Cut:
     return Cut(tile=(tiling.tile, tiling.tile), size=size, grid=grid, view=tiling.view, padded=padded)
 
@@ -305,4 +346,5 @@ _KINDS: Mapping[Kind, Callable[[Tiling, Grid], Sliced]] = {
     "native": _native,
     "covering": _covering,
     "covering_turned": _turned,
+    "area": _area,
 }

@@ -13,6 +13,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # config files leave out what eq
     "Idefics2Image": {"resample": 2, **_STANDARD},
     "MllamaImage": {"resample": 2, **_STANDARD},
     "Ovis2Image": {"do_center_crop": False},
+    "Qwen2VLImage": {"do_center_crop": False, "resample": 3},
 }
 _EVERY_384 = tuple((384 * rows, 384 * columns) for rows in range(1, 7) for columns in range(1, 7))
 
@@ -88,6 +89,16 @@ def _ovis2(config: Mapping[str, Any]) -> Tiling:
     return Tiling(kind="covering_turned", tile=size, most=most)
 
 
+def _qwen(config: Mapping[str, Any]) -> Tiling:
+    usual = Tiling(kind="area", tile=28)
+    size, patch = config.get("size") or {}, int(config.get("patch_size", usual.patch))
+    least = config.get("min_pixels") or size.get("shortest_edge") or size.get("min_pixels") or usual.pixels[0]
+    most = config.get("max_pixels") or size.get("longest_edge") or size.get("max_pixels") or usual.pixels[1]
+    depth = int(config.get("temporal_patch_size", usual.depth))
+    merge = int(config.get("merge_size", usual.tile // usual.patch))
+    return Tiling(kind="area", tile=patch * merge, patch=patch, pixels=(int(least), int(most)), depth=depth)
+
+
 def _side(config: Mapping[str, Any], default: Mapping[str, int]) -> int:
     """The side of square tiles."""
     size = config.get("size") or default
@@ -115,4 +126,5 @@ _KINDS: Mapping[str, Callable[[Mapping[str, Any]], Tiling]] = {
     "Idefics2Image": _idefics2,
     "MllamaImage": _mllama,
     "Ovis2Image": _ovis2,
+    "Qwen2VLImage": _qwen,
 }

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from foveal.core.config import later
 from foveal.core.errors import InputError, unknown
-from foveal.core.types import Cut, Grid, Pixels
+from foveal.core.types import Cut, Grid, Patches, Pixels
+from foveal.layers.patching import patched
 from foveal.preprocess.image import LIMIT, image_size, open_image
 from foveal.preprocess.tiling import Sliced, Tiling
 from foveal.preprocess.tilings import filled, tiling_of
@@ -87,8 +88,8 @@ class ImageTransform:
         """The values of one image (anything that `open_image` takes)."""
         return torch.from_numpy(self._values(image))
 
-    def pixels(self, images: Iterable[Any]) -> Pixels:
-        """One tile an image, or those that the tiling makes of it."""
+    def pixels(self, images: Iterable[Any]) -> Pixels | Patches:
+        """One tile an image, or those that the tiling makes of it; patches where it keeps an area."""
         if self.tiling is not None:
             return self.joined([self.cut(image) for image in images])
         values = [self(image) for image in images]
@@ -110,11 +111,16 @@ class ImageTransform:
         """The frames of a video, each stretched to one tile."""
         assert self.tiling is not None
         cut = self.tiling.frames(image_size(pictures[0]), len(pictures))
-        square = replace(self, mode="square", tiling=None)
+        square = replace(self, size=cut.tile, mode="square", tiling=None)
         return cut, torch.stack([square(picture) for picture in pictures])
 
-    def joined(self, images: Sequence[tuple[Cut, Tensor]]) -> Pixels:
-        """The tiles of several images; those that are smaller than others are filled up with zeros."""
+    def joined(self, images: Sequence[tuple[Cut, Tensor]]) -> Pixels | Patches:
+        """The tiles of several images; those that are smaller than others are filled up with zeros.
+
+        What keeps an area is cut into patches, and nothing is filled up.
+        """
+        if self.tiling is not None and self.tiling.kind == "area":
+            return _patches([values for _, values in images], self.tiling)
         high, wide = (max((cut.tile[axis] for cut, _ in images), default=self.grid[axis]) for axis in (0, 1))
         filled = [F.pad(tiles, (0, wide - tiles.shape[-1], 0, high - tiles.shape[-2])) for _, tiles in images]
         return Pixels.cut(torch.cat(filled) if filled else torch.zeros(0, 3, high, wide), tuple(c for c, _ in images))
@@ -211,6 +217,15 @@ class ImageTransform:
         canvas = Image.new("RGB", size, tuple(int(value * 255) for value in self.mean))
         canvas.paste(image, corner)
         return canvas
+
+
+def _patches(images: Sequence[Tensor], tiling: Tiling) -> Patches:
+    """The patches of pictures and films, each `[T C H W]`, in the blocks that a tile holds."""
+    block = tiling.tile // tiling.patch
+    cut = [patched(values, patch=tiling.patch, frames=tiling.depth, block=block) for values in images]
+    empty = torch.zeros(0, 3 * tiling.depth * tiling.patch**2)
+    values = torch.cat([part for part, _ in cut]) if cut else empty
+    return Patches(values=values, grids=tuple(grid for _, grid in cut), block=block)
 
 
 def _wide(size: Grid) -> tuple[int, int]:

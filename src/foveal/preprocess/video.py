@@ -14,7 +14,7 @@ import torch
 
 from foveal.core.errors import InputError
 from foveal.core.example import VIDEOS, is_film
-from foveal.core.types import Cut, Grid, Pixels
+from foveal.core.types import Cut, Grid, Patches, Pixels
 from foveal.preprocess import video_files
 from foveal.preprocess.image import image_size
 from foveal.preprocess.transform import ImageTransform
@@ -146,7 +146,7 @@ def counts(images: Sequence[Any], frames: Frames | None = None) -> tuple[int, ..
     return tuple(len(chosen(times(image, frames.rate), frames)) if is_video(image) else 1 for image in images)
 
 
-def pixels(images: Sequence[Any], look: ImageTransform, frames: Frames | None = None) -> Pixels:
+def pixels(images: Sequence[Any], look: ImageTransform, frames: Frames | None = None) -> Pixels | Patches:
     """One tile a picture (or those that its tiling makes), and one a chosen frame of a video."""
     if look.tiling is not None:
         cut = [look.frames(open_video(one, frames).frames) if is_video(one) else look.cut(one) for one in images]

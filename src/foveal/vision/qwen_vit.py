@@ -19,6 +19,7 @@ from foveal.layers.blocks import Block
 from foveal.layers.folding import runs
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import linear
+from foveal.layers.patching import patched
 from foveal.layers.rotary import Rope, inverse_frequencies, tables
 
 Stretch = Literal["bilinear", "bicubic"]
@@ -134,12 +135,11 @@ class QwenVit(nn.Module):
         sizes, parts, grids, begin = pixels.sizes or ((room[0], room[1]),) * tiles, [], [], 0
         for number in pixels.frames or (1,) * tiles:
             height, width = sizes[begin]
-            rows, columns = self._grid((height, width))
+            self._grid((height, width))
             own = pixels.values[begin : begin + number, :, :height, :width]
-            own = torch.cat([own, own[-1:].expand(-number % self.frames, -1, -1, -1)])
-            cells = own.reshape(-1, self.frames, own.shape[1], rows, self.patch, columns, self.patch)
-            parts.append(cells.permute(0, 3, 5, 2, 1, 4, 6).flatten(3).flatten(0, 2))
-            grids.append((len(cells), rows, columns))
+            part, grid = patched(own, patch=self.patch, frames=self.frames)
+            parts.append(part)
+            grids.append(grid)
             begin += number
         empty = pixels.values.new_zeros(0, self.patches.weight[0].numel())
         return Patches(values=torch.cat(parts) if parts else empty, grids=tuple(grids))
