@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from foveal.relevance.knowing import coupling, entropy, information, received, surprise
+
+
+def features(seed=0, grid=(6, 6), width=5):
+    return torch.randn(1, grid[0] * grid[1], width, generator=torch.Generator().manual_seed(seed))
+
+
+def test_information_is_half_the_log_determinant_of_the_neighbourhoods_covariance():
+    given = features()
+    found = information(given, (6, 6))[0]
+    for row, column in [(0, 0), (2, 3), (5, 1)]:
+        near = [
+            given[0, r * 6 + c] for r in range(row - 1, row + 2) for c in range(column - 1, column + 2)
+            if 0 <= r < 6 and 0 <= c < 6
+        ]  # fmt: skip
+        some = torch.stack(near)
+        covariance = torch.cov(some.T, correction=0)
+        noise = given[0].var(0, correction=0).mean()
+        known = 0.5 * torch.logdet(torch.eye(5) + covariance / noise)
+        assert found[row * 6 + column] == pytest.approx(known.item(), abs=1e-4)
+    flat = torch.ones(1, 36, 5)
+    assert information(flat, (6, 6)).abs().max() == 0
+
+
+def test_information_and_surprise_do_not_hang_on_the_scale_of_features():
+    given = features()
+    for way in (information, surprise):
+        torch.testing.assert_close(way(1000 * given, (6, 6)), way(given, (6, 6)), atol=1e-4, rtol=1e-4)
+
+
+def test_what_differs_from_around_stands_out():
+    given = torch.zeros(1, 49, 3)
+    given[0, 24] = 1
+    assert int(surprise(given, (7, 7)).argmax()) == 24
+    assert surprise(torch.ones(1, 1, 3), (1, 1)).tolist() == [[0.0]]
+
+
+def test_entropy_is_in_nats():
+    assert entropy(torch.tensor([[[0.25] * 4, [1.0, 0, 0, 0]]])).tolist() == [[pytest.approx(1.3862944), 0.0]]
+
+
+def test_sinks_receive_no_more_than_is_usual():
+    attention = torch.full((1, 2, 8, 8), 0.05)
+    attention[..., 3] = 0.65
+    attention[..., 5] = 0.1
+    got = received(attention)[0]
+    assert int(got.argmax()) == 5 and got[3] == got[0]
+
+
+def test_coupling_follows_the_question_and_is_nothing_without_one():
+    given = torch.eye(4)[None]
+    words = torch.stack([torch.eye(4)[2:3], torch.zeros(1, 4)])
+    valid = torch.tensor([[True], [False]])
+    found = coupling(given.expand(2, -1, -1), words, valid, empty=torch.ones(4))
+    assert int(found[0].argmax()) == 2 and not found[1].any()
+    assert torch.equal(coupling(given, words[:1], valid[:1], sign=-1.0), -coupling(given, words[:1], valid[:1]))
+
+
+def test_an_image_alone_is_as_in_a_batch():
+    given = torch.cat([features(seed) for seed in range(3)])
+    for way in (information, surprise):
+        torch.testing.assert_close(way(given, (6, 6))[1:2], way(given[1:2], (6, 6)))
