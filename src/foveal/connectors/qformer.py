@@ -93,7 +93,7 @@ class Qformer(nn.Module):
 
     def forward(self, visual: VisualTokens, query: Query | None = None) -> VisualTokens:
         """Look, and map what the queries found."""
-        return self.told(visual, self.look(visual, query, alone=True))
+        return self.mapped(visual, self.look(visual, query, alone=True))
 
     def look(self, visual: VisualTokens, query: Query | None = None, *, alone: bool = False) -> Float[Tensor, "I N W"]:
         """The last state of each image's queries, and of the words behind them unless the queries `alone` are asked."""
@@ -103,7 +103,7 @@ class Qformer(nn.Module):
         text = None if query is None else query.features.to(memory.dtype)
         return self.stack(queries, text=text, mask=mask, memory=memory, memory_mask=seen, alone=alone)
 
-    def told(self, visual: VisualTokens, states: Float[Tensor, "I N W"]) -> VisualTokens:
+    def mapped(self, visual: VisualTokens, states: Float[Tensor, "I N W"]) -> VisualTokens:
         """The queries' states in language width, as tokens of the images that they looked at."""
         found = self.map(states[:, : len(self.queries)]).flatten(0, 1)
         made = VisualTokens.on_layout(found, self.plan(visual.layout))

@@ -181,7 +181,7 @@ class Blip(HuggingFaceCausal):
             return model(batch, keep_hidden=keep_hidden)
         assert isinstance(connector, Qformer) and isinstance(model.vision, Vit)
         states = connector.look(seen, connector.query(batch))
-        told = model(batch, keep_hidden=keep_hidden, visual=connector.told(seen, states))
+        told = model(batch, keep_hidden=keep_hidden, visual=connector.mapped(seen, states))
         named = {field: getattr(told, field) for field in told.__dataclass_fields__}
         return BlipOutput(
             **named,
