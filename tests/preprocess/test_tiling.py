@@ -80,6 +80,12 @@ def test_covers_as_ovis_2_does(height, width, tile, most):
     assert (shown.grid, turned.grid) == ((grid, grid[::-1]) if grid != (1, 1) else ((0, 0), (0, 0)))
 
 
+def test_keeps_the_shape_as_ovis_25_does(known_answers):
+    tiling = Tiling(kind="area", tile=32, patch=16, pixels=(448 * 448, 1344 * 1792), depth=1, thin="brought")
+    for height, width, *wanted in known_answers("ovis25_visual_tokenizer").outputs["smart_resize_f32"].tolist():
+        assert tiling((height, width)).cut.tile == tuple(wanted), (height, width)
+
+
 def test_few_tiles_cover_what_has_their_shape():
     assert covering((448, 448), tile=448, most=9) == (1, 1)
     assert covering((400, 1200), tile=448, most=9) == (1, 3)

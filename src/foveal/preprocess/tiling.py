@@ -36,8 +36,9 @@ class Tiling:
     tile, with edges of `shortest` to `longest` pixels (IDEFICS-2, 2405.02246). `covering` stretches it over the fewest
     tiles, up to `most`, in which nine tenths of it lose no size (Ovis 2); of these, `covering_turned` takes rows for
     columns, as transformers does. `area` keeps its shape in one, of sides that are multiples of the tile and of at
-    least and at most so many `pixels`, for patches of `patch` that are `depth` frames deep (Qwen2-VL, 2409.12191).
-    Raises InputError for numbers out of range.
+    least and at most so many `pixels`, for patches of `patch` that are `depth` frames deep (Qwen2-VL, 2409.12191); what
+    is too `thin` for it is refused, or brought to a shape that is not (Ovis 2.5, 2508.11737). Raises InputError for
+    numbers out of range.
     """
 
     kind: Kind = "anyres"
@@ -51,6 +52,7 @@ class Tiling:
     longest: int = 1456
     pixels: tuple[int, int] = later((56 * 56, 28 * 28 * 1280))
     depth: int = later(2)
+    thin: Literal["refused", "brought"] = later("refused")
 
     def __post_init__(self) -> None:
         if min(self.tile, self.least, self.patch, self.shortest) < 1 or self.most < self.least:
@@ -310,6 +312,21 @@ def area(size: Grid, *, multiple: int, pixels: tuple[int, int]) -> Grid:
             f"an image of {size[0]} x {size[1]} pixels (height x width) is too long and thin: one side may be up to "
             f"{_THINNEST} times the other; crop it"
         )
+    return _within(size, multiple=multiple, pixels=pixels)
+
+
+def thickened(size: Grid, *, least: int) -> Grid:
+    """The size of an image of any shape whose sides have `least` pixels, or are at most 200 times each other's.
+
+    One that is smaller grows in its shape; only one that is not loses length (Ovis 2.5).
+    """
+    height, width = size
+    if min(size) < least:
+        return (least, round(least / height * width)) if height < width else (round(least / width * height), least)
+    return min(height, _THINNEST * width), min(width, _THINNEST * height)
+
+
+def _within(size: Grid, *, multiple: int, pixels: tuple[int, int]) -> Grid:
     height, width = (round(side / multiple) * multiple for side in size)
     if height * width > pixels[1]:
         scale = math.sqrt(size[0] * size[1] / pixels[1])
@@ -321,7 +338,8 @@ def area(size: Grid, *, multiple: int, pixels: tuple[int, int]) -> Grid:
 
 
 def _area(tiling: Tiling, size: Grid) -> Sliced:
-    own = area(size, multiple=tiling.tile, pixels=tiling.pixels)
+    find, shape = (area, size) if tiling.thin == "refused" else (_within, thickened(size, least=tiling.tile))
+    own = find(shape, multiple=tiling.tile, pixels=tiling.pixels)
     return Sliced(Cut(tile=own, size=size), (), size, ())
 
 
