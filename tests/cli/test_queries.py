@@ -169,6 +169,47 @@ def test_what_is_frozen_is_in_no_checkpoint(pictures):
         assert torch.equal(weight, run_of.language.state_dict()[name])
 
 
+def a_llama(folder):
+    """A random tiny Llama of transformers, with the words of the data as its tokenizer and a chat template."""
+    import transformers as hf
+
+    tokenizer = foveal.load("runs/first").processor.tokenizer
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = hf.LlamaConfig(vocab_size=len(tokenizer) + 3, max_position_embeddings=90, eos_token_id=1, **sizes)
+    hf.LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["a run", "a checkpoint"])
+def test_a_language_model_that_is_trained_stands_in_by_one_setting(pictures, kind):
+    assert run(["train", "first.yaml", "training.stages.0.steps=2"]) == 0
+    if kind == "a run":
+        assert run(["train", "second.yaml", "training.stages.0.steps=2", "--out", "lm"]) == 0
+    source = Path("lm") if kind == "a run" else a_llama(Path("lm"))
+    assert run(["train", "second.yaml", f"model.language={source}"]) == 0
+    made = foveal.load("runs/second")
+    assert {entry["stage"] for entry in log("second")} == {"speak"}
+    before = foveal.load(source).model
+    for part in ("language", "head"):
+        theirs, ours = (getattr(one, part).state_dict() for one in (before, made.model))
+        assert theirs.keys() == ours.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert made.processor.config.template == ("plain" if kind == "a run" else "tokenizer")
+    assert made.processor.tokenizer.get_vocab() == foveal.load("runs/first").processor.tokenizer.get_vocab()
+    assert foveal.load("runs/second").answer("data/0.png", "what colour is it").visual_tokens == 3
+
+
+def test_a_language_model_of_no_source_is_told(pictures, capsys):
+    assert run(["train", "second.yaml", "model.language=smollm2-135"]) == 2
+    assert "unknown language 'smollm2-135'; did you mean 'smollm2-135m'" in capsys.readouterr().err
+    Path("strange").mkdir()
+    Path("strange/config.json").write_text('{"model_type": "t5"}')
+    assert run(["train", "second.yaml", "model.language=strange"]) == 2
+    assert "'t5', which is no language part" in capsys.readouterr().err
+
+
 def test_text_alone_has_nothing_to_learn_in_the_first_stage(pictures, capsys):
     assert _objectives.blind(Stage(steps=1, objective="queries")) is None
     assert run(["train", "first.yaml", "text_only=true"]) == 2

@@ -4,7 +4,8 @@ system: llava                 # the row of `foveal systems`, with its family (ea
 family: late
 paper: "2304.08485"
 seed: 0
-model: {vision: {...}, connector: {...}, language: {...}, head: {...}}    # a component of each room
+model: {vision: {...}, connector: {...}, language: {...}, head: {...}}    # a component of each room; a language may
+                              # be one that is trained already: smollm2-135m, a run or a checkpoint's directory
 init: {vision: imagenet}      # weights to start from, by part; or {from: RUN}, which brings model and processor
 processor: {tokenizer: words, template: plain, image: {size: 256}}       # answers: 500 for one that chooses answers,
                               # choices: 4 for one that picks among those of each question
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveal.cli import _codes, _detection, _objectives, _regions
+from foveal.cli import _codes, _detection, _language, _objectives, _regions
 from foveal.core.config import dump, later, override, parse
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
@@ -147,6 +148,7 @@ def of(given: Mapping[str, Any], *, name: str) -> Recipe:
     training = given.get("training") or {}
     if isinstance(training, Mapping):
         given = {**given, "training": {"seed": seed, **training}}
+    given = _language.adopted(given)
     recipe = parse(Recipe, {"name": name, **given}, where="recipe")
     if "from" in recipe.init:
         if recipe.model or recipe.processor or len(recipe.init) > 1:

@@ -2,20 +2,25 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from foveal.core.errors import InputError, unknown
-from foveal.core.lookup import Spec
+from foveal.core.lookup import Spec, names
 from foveal.models.autoencoder import Autoencoder
 from foveal.models.causal import Causal
 from foveal.models.masked import Masked
 from foveal.models.two_tower import TwoTower
-from foveal.weights import decoder, efficientnet_lite, files, smollm2, vision_towers
+from foveal.weights import decoder, efficientnet_lite, files, opt, smollm2, vision_towers
+from foveal.weights.decoder import reference_config
 from foveal.weights.directory import read_config
 
-_PACKAGED = {"vision": ("imagenet",), "language": ("smollm2-135m",), "connector": ()}
+PACKAGED_LANGUAGE = "smollm2-135m"
+_PACKAGED = {"vision": ("imagenet",), "language": (PACKAGED_LANGUAGE,), "connector": ()}
+_FAMILIES: dict[str, tuple[ModuleType, ...]] = {"vision": (vision_towers,), "language": (decoder, opt)}
 _FRESH = "connector.map."  # what a Q-Former's first stage has no use for
 
 
@@ -30,12 +35,41 @@ def pretrained(part: str, source: str, spec: Spec | None) -> dict[str, Tensor]:
         if spec.name != "efficientnet_lite":
             raise InputError(f"imagenet weights are for vision efficientnet_lite, not {spec.name}; name a directory")
         return _under("vision.", efficientnet_lite.pretrained(spec.settings.variant))
-    directory = smollm2.smollm2() if source == "smollm2-135m" else Path(source)
+    directory = place(source)
     if not directory.is_dir() and part == "connector":
         raise InputError(f"init.connector: there is no run {source}; train it first, or name another")
     if not directory.is_dir():
         raise unknown(f"source of {part} in init:", source, _PACKAGED[part])
     return _from_directory(part, directory)
+
+
+def place(source: str) -> Path:
+    """The directory that a source names; it may not be there."""
+    return smollm2.smollm2() if source == PACKAGED_LANGUAGE else Path(source)
+
+
+def language_parts(source: str) -> dict[str, Any]:
+    """What a language model that is trained already is made of: its `language` and its `head`, with their settings.
+
+    Raises InputError for a source that is none: a packaged one, a run, or a reference checkpoint's directory.
+    """
+    directory = place(source)
+    if (directory / "config.yaml").is_file():
+        model = read_config(directory / "config.yaml")["model"]
+        return {part: model[part] for part in ("language", "head") if part in model}
+    if not directory.is_dir():
+        raise unknown("language", source, (*names("language"), *_PACKAGED["language"]))
+    config = files.read_config(directory)
+    language = _family("language", config, directory).language_settings(config)
+    tied = bool(reference_config(config).tie_word_embeddings)
+    return {"language": language, "head": {"name": "language_model", "tied": tied}}
+
+
+def _family(part: str, config: Mapping[str, Any], directory: Path) -> ModuleType:
+    found = next((one for one in _FAMILIES[part] if one.matches(config)), None)
+    if found is None:
+        raise InputError(f"{directory} holds a {config.get('model_type')!r}, which is no {part} part that Foveal knows")
+    return found
 
 
 def _from_directory(part: str, directory: Path) -> dict[str, Tensor]:
@@ -47,9 +81,7 @@ def _from_directory(part: str, directory: Path) -> dict[str, Tensor]:
     if part == "connector":
         raise InputError(f"{directory} is no run of Foveal; name the run that a connector is to be taken from")
     config = files.read_config(directory)
-    family = {"vision": vision_towers, "language": decoder}[part]
-    if not family.matches(config):
-        raise InputError(f"{directory} holds a {config.get('model_type')!r}, which is no {part} part that Foveal knows")
+    family = _family(part, config, directory)
     state = family.renaming(config).to_ours(files.read_checkpoint(directory))
     return {name: weight for name, weight in state.items() if name.startswith((f"{part}.", "head."))}
 
