@@ -48,6 +48,8 @@ class Wanted:
     max_new_tokens: int = 32
     shots: int = 0
     seed: int = 0
+    budget: int | None = None
+    strategy: str = "foveal"
 
 
 def evaluate(wanted: Wanted, *, progress: Told) -> Evaluation:
@@ -126,14 +128,17 @@ def ask(loaded: Any, asked: Sequence[Question], wanted: Wanted, progress: Told, 
     """A loaded model's answers; a model without sight is asked without pictures."""
     from foveal.decode.choose import Chooser, choose
     from foveal.decode.shared import generate_shared
+    from foveal.models.budget import allocator_of, budgeted
 
+    model = budgeted(loaded.model, wanted.budget, wanted.strategy)
     if loaded.model.vision is None and loaded.model.connector is None:
         asked = blind(asked)
     with progress(what, len(asked)) as advance:
         return answers(
             asked,
-            model=loaded.model,
+            model=model,
             processor=loaded.processor,
+            shared=not getattr(allocator_of(model), "steered", False),
             generate=choose if isinstance(loaded.model, Chooser) else generate_shared,
             batch_size=-(-wanted.batch // (1 + wanted.shots)),  # as many images at a time
             max_new_tokens=wanted.max_new_tokens,

@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from foveal.core.types import Batch, Cache, Grid, Layout, Pixels, Reconstruction, Stream, VisualTokens
+from foveal.core.types import Batch, Cache, Grid, Layout, Pixels, Query, Reconstruction, Stream, VisualTokens
 
 
 @runtime_checkable
@@ -56,6 +56,21 @@ class Connector(Protocol):
 
     def __call__(self, visual: VisualTokens) -> VisualTokens:
         """Exactly the planned tokens."""
+        ...
+
+
+@runtime_checkable
+class Allocator(Protocol):
+    """Fewer visual tokens out of many, as many as it planned; one that is `steered` hears the question."""
+
+    steered: bool
+
+    def plan(self, layout: Layout) -> Layout:
+        """The layout that is left; an InputError where it cannot choose among tokens that lie so."""
+        ...
+
+    def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
+        """Exactly the planned tokens, of those between the connector and the language model."""
         ...
 
 

@@ -130,10 +130,11 @@ class Regions(Movable):
 
 @dataclass(frozen=True, kw_only=True)
 class Query(Movable):
-    """What the question says, for whoever steers vision by it; an image finds its row by `Batch.owner`."""
+    """What the question says, for whoever steers vision by it; an image finds its row by `owner`."""
 
     features: Float[Tensor, "B L Q"]
     valid: Bool[Tensor, "B L"]
+    owner: Int[Tensor, " I"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,10 +49,12 @@ def answers(
     generate: Generate,
     batch_size: int = 64,
     max_new_tokens: int = 32,
+    shared: bool = True,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
     """The model's greedy answers, in the order of the questions; neither batch size nor order changes one.
 
+    Questions on the same pictures are `shared` in rows that read them once; not so where each steers what is seen.
     `progress` is called with the number of questions just answered. Raises InputError for a bad batch size, and
     takes the errors of the processor (an image that cannot be read, a prompt longer than the context).
     """
@@ -62,11 +64,11 @@ def answers(
     said = [""] * len(asked)
     for rows, group in batches(asked, batch_size):
         examples = [asked[row].example for row in rows]
-        batch = processor.prompt(examples, plan=model.plan, padding="right", room=max_new_tokens, shared=True)
+        batch = processor.prompt(examples, plan=model.plan, padding="right", room=max_new_tokens, shared=shared)
         ids = generate(
             model,
             batch.to(device),
-            group=torch.tensor(group, device=device),
+            group=torch.tensor(group if shared else range(len(rows)), device=device),
             max_new_tokens=max_new_tokens,
             stop_ids=processor.stop_ids,
         )

@@ -14,7 +14,7 @@ from foveal.core.types import IGNORE, Batch, Cache, Output, VisualTokens
 from foveal.layers.mosaic import Joined
 from foveal.layers.thinning import spread
 from foveal.models.config import ModelConfig
-from foveal.models.parts import Sight, deeper, flow, language_for, sight, unfilled
+from foveal.models.parts import Sight, deeper, flow, language_for, sight, spender, unfilled
 
 NEEDS = ("language", "fusion", "head")
 Keep = Literal["all", "last", "labelled"]  # where logits are wanted
@@ -33,12 +33,15 @@ class Causal(Sight):
         vision: VisionEncoder | None = None,
         connector: Connector | None = None,
         deeper: nn.ModuleList | None = None,
+        allocator: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.vision, self.connector = vision, connector
         if deeper is not None:
             self.deeper = deeper
+        if allocator is not None:
+            self.allocator = allocator
         self.joined = Joined(width=getattr(fusion, "apart", language.width), settings=config.mosaic)
         self.language, self.fusion, self.head = language, fusion, head
 
@@ -119,7 +122,7 @@ def assemble(config: ModelConfig) -> Causal:
     _check_words(getattr(fusion, "words", None), language.vocabulary)
     further = deeper(config, vision=vision, width=language.width, fusion=fusion)
     parts = {"language": language, "fusion": fusion, "head": head, "vision": vision, "connector": connector}
-    return Causal(config=config, **parts, deeper=further)
+    return Causal(config=config, **parts, deeper=further, allocator=spender(config))
 
 
 def _check_words(words: Tensor | None, vocabulary: int) -> None:

@@ -13,6 +13,7 @@ _ROOMS = {
     "vision": "vision",
     "connector": "connectors",
     "levels": "connectors",
+    "allocator": "relevance.strategies",
     "fusion": "fusion",
     "language": "language",
     "head": "heads",
@@ -27,6 +28,8 @@ class ModelConfig:
     A `connector` of null is none: the fusion reads the codes of the vision encoder. Where the fusion reads other depths
     of the encoder, each has a connector of its own, of the kind `levels` (None: as `connector`).
 
+    An `allocator` spends a budget of visual tokens between the connector and the text.
+
     `assembly` names the file of this room that puts them together. `features` is the width of region features that
     are made elsewhere, in the place of a vision encoder. An assembly with several outputs has `heads` by name. `mosaic`
     says how tiles of an image are put together after the connector (None: one after the other).
@@ -38,6 +41,7 @@ class ModelConfig:
     vision: Spec | None = None
     connector: Spec | None = None
     levels: Spec | None = None
+    allocator: Spec | None = None
     heads: Mapping[str, Spec] = field(default_factory=dict)
     features: int | None = None
     mosaic: Mosaic | None = None

@@ -14,7 +14,7 @@ from foveal.core.types import Batch, Output, Stream
 from foveal.decode.choose import picked
 from foveal.layers.mosaic import Joined
 from foveal.models.config import ModelConfig
-from foveal.models.parts import Sight, flow, language_for, sight, unfilled
+from foveal.models.parts import Sight, flow, language_for, sight, spender, unfilled
 
 NEEDS = ("language", "fusion")
 
@@ -31,10 +31,13 @@ class Masked(Sight):
         heads: dict[str, nn.Module],
         vision: VisionEncoder | None = None,
         connector: Connector | None = None,
+        allocator: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.vision, self.connector = vision, connector
+        if allocator is not None:
+            self.allocator = allocator
         self.joined = Joined(width=getattr(fusion, "apart", language.width), settings=config.mosaic)
         self.language, self.fusion, self.heads = language, fusion, nn.ModuleDict(heads)
 
@@ -129,7 +132,8 @@ def assemble(config: ModelConfig) -> Masked:
     vision, connector = sight(config, width=language.width, fusion=fusion)
     seen = vision.width if vision is not None else config.features or language.width
     heads = {name: _head(name, filled(head, seen), language, fusion) for name, head in config.heads.items()}
-    return Masked(config=config, language=language, fusion=fusion, heads=heads, vision=vision, connector=connector)
+    parts = {"vision": vision, "connector": connector, "allocator": spender(config)}
+    return Masked(config=config, language=language, fusion=fusion, heads=heads, **parts)
 
 
 def _head(name: str, head: Spec, language: LanguageModel, fusion: Fusion) -> nn.Module:

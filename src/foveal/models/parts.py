@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from foveal.core.errors import InputError
-from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
+from foveal.core.interfaces import Allocator, Connector, Fusion, LanguageModel, VisionEncoder
 from foveal.core.lookup import build, class_name, module, names
-from foveal.core.types import Batch, Cut, Grid, Layout, Patches, Pixels, Stream, VisualTokens
+from foveal.core.types import Batch, Cut, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
 from foveal.layers.mosaic import Joined
 from foveal.layers.regions import pooled
 from foveal.layers.thinning import placed
@@ -31,6 +31,7 @@ class Sight(nn.Module):
     vision: VisionEncoder | None
     connector: Connector | None
     deeper: nn.ModuleList | None  # a connector for each further level of the encoder; most have none
+    allocator: Allocator | None  # who spends a budget of visual tokens; most have none, and keep all
     joined: Joined  # those that see images in one tile alone have none
     fusion: Fusion
     language: LanguageModel
@@ -59,7 +60,17 @@ class Sight(nn.Module):
         made = _connected(self.connector, seen, batch)
         if "deeper" in self._modules:
             made = replace(made, levels=self._deeper(seen, batch))
-        return made if seen.cuts is None else self._join()(made, seen.cuts)
+        made = made if seen.cuts is None else self._join()(made, seen.cuts)
+        return made if self._spender is None else self._spender.between(made, self.query(batch))
+
+    @property
+    def _spender(self) -> Allocator | None:
+        return self._modules.get("allocator")  # type: ignore[return-value]
+
+    def query(self, batch: Batch) -> Query:
+        """What the text before the first answer says, word by word: all that may steer vision."""
+        words = batch.prompt & batch.valid & (batch.image_slot < 0)
+        return Query(features=self.language.embedding(batch.input_ids), valid=words, owner=batch.owner)  # type: ignore[operator]
 
     def _deeper(self, seen: VisualTokens, batch: Batch) -> tuple[Tensor, ...]:
         """Each level through its own connector; raises InputError where features come with another number of them."""
@@ -105,6 +116,7 @@ class Sight(nn.Module):
         layout = sizes if self.connector is None else self.connector.plan(sizes)
         if cuts is not None and not self._whole:
             layout = self._join().plan(layout, cuts)
+        layout = layout if self._spender is None else self._spender.plan(layout)
         placed = getattr(self.fusion, "placed", None)
         return layout if placed is None else placed(layout)
 
@@ -286,6 +298,11 @@ def language_for(config: ModelConfig, *needs: str) -> Any:
         alone = ", or assembly: two_tower for queries beside words" if wanted.name == "qformer" else ""
         raise InputError(f"language {wanted.name!r} is unfit for a {config.assembly} model; take {found}{alone}")
     return build("language", wanted)
+
+
+def spender(config: ModelConfig) -> nn.Module | None:
+    """The allocator that the config names; None: all visual tokens are kept."""
+    return None if config.allocator is None else build("relevance.strategies", config.allocator)
 
 
 def unfilled(assemble: Callable[[ModelConfig], M], config: ModelConfig) -> M:

@@ -63,15 +63,19 @@ def coupling(
     empty: Float[Tensor, " D"] | None = None,
     sign: float = 1.0,
 ) -> Float[Tensor, "I N"]:
-    """Participatory: the best cosine of a patch with a word of the question, less that with the `empty` question.
+    """Participatory: the best cosine of a patch with a word of the question, less that word's mean over the image.
 
-    `sign` is -1 where an encoder's similarity has been found to fall with relevance (raw CLIP); a question without
-    words couples to nothing, and its map is 0.
+    A word that couples to all patches alike so says nothing; with an `empty` question the cosine with that is taken off
+    as well. `sign` is -1 where an encoder's similarity has been found to fall with relevance (raw CLIP); a question
+    without words couples to nothing, and its map is 0.
     """
     patches, words = (F.normalize(part.float(), dim=-1) for part in (features, query))
-    alike = (patches @ words.transpose(1, 2)).masked_fill(~valid[:, None], -torch.inf).amax(-1)
-    usual = 0.0 if empty is None else patches @ F.normalize(empty.float(), dim=-1)
-    return torch.where(valid.any(1)[:, None], sign * (alike - usual), 0.0)
+    alike = patches @ words.transpose(1, 2)
+    if empty is not None:
+        alike = alike - (patches @ F.normalize(empty.float(), dim=-1))[..., None]
+    apart = sign * (alike - alike.mean(1, keepdim=True))
+    best = apart.masked_fill(~valid[:, None], -torch.inf).amax(-1)
+    return torch.where(valid.any(1)[:, None], best, 0.0)
 
 
 def _around(

@@ -1,0 +1,113 @@
+"""Visual tokens of many images brought down to a budget each: what every strategy between connector and text shares."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from foveal.core.errors import InputError
+from foveal.core.types import Grid, Layout, VisualTokens
+
+Shares = tuple[Tensor, Tensor]  # the token that holds each patch [I N] (-1: none does), and each patch's weight [I N]
+Choose = Callable[[Tensor, Grid, Tensor], Shares]  # of features [I N D] on a grid, of these images
+
+
+def checked(budget: int) -> int:
+    """The budget itself; raises InputError where it is none."""
+    if budget < 1:
+        raise InputError(f"a budget of {budget} visual tokens; give 1 or more")
+    return budget
+
+
+def planned(layout: Layout, budget: int, *, name: str) -> Layout:
+    """The layout with at most `budget` tokens an image; raises InputError for more of them that lie on no grid."""
+    if layout.frames is not None:
+        raise InputError(f"strategy {name!r} cuts pictures, and there are videos here; ask without a budget")
+    counts, grids = [], []
+    for image, (count, grid) in enumerate(zip(layout.counts, layout.grids, strict=True)):
+        if count > budget and grid is None:
+            raise InputError(
+                f"strategy {name!r} wants a grid to cut, and the {count} visual tokens of image {image} lie on none; "
+                "take a connector that keeps it, or no budget"
+            )
+        counts.append(min(count, budget))
+        grids.append(grid if count <= budget else None)
+    return Layout(counts=tuple(counts), grids=tuple(grids))
+
+
+def spend(visual: VisualTokens, budget: int, choose: Choose, *, name: str) -> VisualTokens:
+    """The tokens that are left: images of one grid are chosen among together; those within the budget stay as they are.
+
+    Raises InputError for hidden tokens, and takes the errors of `planned`.
+    """
+    layout = planned(visual.layout, budget, name=name)
+    if visual.masked is not None:
+        raise InputError(f"strategy {name!r} met hidden visual tokens; train that objective without a budget")
+    if layout.counts == visual.layout.counts:
+        return visual
+    parts = [_cut(visual, images, budget, choose) for images in _alike(visual.layout)]
+    order = torch.cat([torch.tensor(images) for images in _alike(visual.layout)]).argsort().tolist()
+    counts = [layout.counts[image] for images in _alike(visual.layout) for image in images]
+    whole = {key: torch.cat([part[key] for part in parts]).split(counts) for key in parts[0]}
+    flat = {key: torch.cat([pieces[image] for image in order]) for key, pieces in whole.items()}
+    levels = tuple(flat.pop(f"level{number}") for number in range(len(visual.levels)))
+    made = VisualTokens.on_layout(flat.pop("features"), layout, levels)
+    return replace(made, marks=visual.marks, **flat)
+
+
+def _alike(layout: Layout) -> list[list[int]]:
+    """The images of each grid (or none) and count."""
+    found: dict[tuple[Grid | None, int], list[int]] = {}
+    for image, key in enumerate(zip(layout.grids, layout.counts, strict=True)):
+        found.setdefault(key, []).append(image)
+    return list(found.values())
+
+
+def _cut(visual: VisualTokens, images: list[int], budget: int, choose: Choose) -> dict[str, Tensor]:
+    """What is left of images of one grid, end to end."""
+    layout, first = visual.layout, images[0]
+    count, grid, device = layout.counts[first], layout.grids[first], visual.features.device
+    rows = torch.cat([torch.arange(layout.offsets[i], layout.offsets[i + 1]) for i in images]).to(device)
+    given = {"features": visual.features, "boxes": visual.boxes[:, :4], "mass": visual.mass}
+    given |= {} if visual.classes is None else {"classes": visual.classes}
+    given |= {f"level{number}": level for number, level in enumerate(visual.levels)}
+    mine = {key: part[rows].unflatten(0, (len(images), count)) for key, part in given.items()}
+    if count > budget:
+        assert grid is not None
+        token, weight = choose(mine["features"], grid, torch.tensor(images, device=device))
+        boxes, mass = _middles(mine["boxes"], token, budget), _sums(mine["mass"][..., None], token, budget)[..., 0]
+        mine = {key: means(part, token, weight, budget) for key, part in mine.items() if key not in ("boxes", "mass")}
+        mine |= {"boxes": boxes, "mass": mass}
+    return {key: part.flatten(0, 1) for key, part in mine.items()}
+
+
+def means(
+    values: Float[Tensor, "I N D"], token: Int[Tensor, "I N"], weight: Float[Tensor, "I N"], budget: int
+) -> Float[Tensor, "I B D"]:
+    """The mean of each token's patches by weight; without it where all of them weigh nothing."""
+    there = (token >= 0).to(weight.dtype)
+    slot = token.clamp(min=0)
+    weight = weight * there
+    whole, many = (_sums(part[..., None], token, budget)[..., 0].gather(1, slot) for part in (weight, there))
+    share = torch.where(whole > 0, weight / whole.clamp(min=torch.finfo(weight.dtype).tiny), there / many.clamp(min=1))
+    return _sums(values * share[..., None].to(values.dtype), token, budget)
+
+
+def _sums(values: Float[Tensor, "I N D"], token: Int[Tensor, "I N"], budget: int) -> Float[Tensor, "I B D"]:
+    slot = torch.where(token >= 0, token, budget)[..., None].expand_as(values)
+    return values.new_zeros(len(values), budget + 1, values.shape[-1]).scatter_add(1, slot, values)[:, :budget]
+
+
+def _middles(boxes: Float[Tensor, "I N 4"], token: Int[Tensor, "I N"], budget: int) -> Float[Tensor, "I B 4"]:
+    """A cell in the middle of the patches of each token: what reads places was taught with cells."""
+    slot = torch.where(token >= 0, token, budget)[..., None].expand(-1, -1, 2)
+    ends = boxes.new_zeros(len(boxes), budget + 1, 2)
+    least = (ends + torch.inf).scatter_reduce(1, slot, boxes[..., :2], "amin")[:, :budget]
+    most = ends.scatter_reduce(1, slot, boxes[..., 2:], "amax")[:, :budget]
+    cell = (boxes[:, :1, 2:] - boxes[:, :1, :2]).expand_as(least)
+    corner = (least + most - cell) / 2
+    alone = (most - least - cell).abs().amax(-1, keepdim=True) < 1e-6
+    corner = torch.where(alone, least, corner)
+    return torch.cat([corner, torch.where(alone, most, corner + cell)], dim=-1)

@@ -1,0 +1,66 @@
+"""Ours (ARR-COC): three ways of knowing score every patch, tensions balance them, a tree of splits is paid for."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from foveal.core.types import Grid, Layout, Query, VisualTokens
+from foveal.relevance.allocation import allocate
+from foveal.relevance.balancing import Balancer, Tensions
+from foveal.relevance.knowing import coupling, information, surprise
+from foveal.relevance.spending import Shares, checked, planned, spend
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """At most `budget` tokens an image, one in each of `floor` x `floor` cells at least (0: one root for all).
+
+    `explore` from 0 (the question alone) to 1 (none; -1: by how much the question says), and `temperature` flattens.
+    """
+
+    budget: int = 64
+    floor: int = 0
+    explore: float = -1.0
+    temperature: float = 1.0
+
+
+class Foveal(nn.Module):
+    """Coarse everywhere and fine where image and question need it together, exactly within the budget."""
+
+    steered = True
+
+    def __init__(self, *, budget: int = 64, floor: int = 0, explore: float = -1.0, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.budget, self.floor = checked(budget), floor
+        self.tensions = Tensions(explore=None if explore < 0 else explore, temperature=temperature)
+        self.balancer = Balancer()
+
+    def plan(self, layout: Layout) -> Layout:
+        """The budget of each image, or all it has."""
+        return planned(layout, self.budget, name="foveal")
+
+    def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
+        """Know, balance, split, pool."""
+
+        def choose(features: Tensor, grid: Grid, images: Tensor) -> Shares:
+            weight = self.relevance(features, grid, query, query.owner[images])
+            cells = (min(self.floor, grid[0]), min(self.floor, grid[1])) if self.floor else None
+            made = allocate(features, grid=grid, budget=self.budget, relevance=weight, floor=cells)
+            return made.assignment, weight
+
+        return spend(visual, self.budget, choose, name="foveal")
+
+    def knowing(
+        self, features: Float[Tensor, "I N D"], grid: Grid, query: Query, row: Int[Tensor, " I"]
+    ) -> Float[Tensor, "I 3 N"]:
+        """The three maps of each image, whose question stands in a row."""
+        heard = coupling(features, query.features[row], query.valid[row])
+        return torch.stack([information(features, grid), surprise(features, grid), heard], dim=1).float()
+
+    def relevance(
+        self, features: Float[Tensor, "I N D"], grid: Grid, query: Query, row: Int[Tensor, " I"]
+    ) -> Float[Tensor, "I N"]:
+        """What the maps come to, as shares of each image."""
+        return self.balancer(self.knowing(features, grid, query, row), self.tensions)

@@ -1,0 +1,106 @@
+"""A model under a budget: the same weights, fewer visual tokens, steered by the question alone."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from foveal.core.errors import InputError
+from foveal.core.types import Batch, Pixels
+from foveal.models import causal
+from foveal.models.budget import allocator_of, budgeted
+from foveal.models.config import ModelConfig
+
+PARTS = {
+    "vision": {
+        "name": "vit",
+        "image_size": 32,
+        "patch": 8,
+        "width": 16,
+        "depth": 2,
+        "heads": 2,
+        "inner": 24,
+        "layers": [-1],
+    },
+    "connector": "linear",
+    "fusion": {"name": "prefix", "places": 2},
+    "language": {"name": "decoder", "vocabulary": 44, "width": 16, "depth": 2, "heads": 2, "inner": 24},
+}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return causal.assemble(ModelConfig.parse(PARTS)).eval()
+
+
+def batch(model, ids=None, answer=3):
+    layout = model.plan([(32, 32)] * 2)
+    longest = max(layout.counts)
+    slots = torch.full((2, longest + 6), -1)
+    for row in range(2):
+        slots[row, 1 : 1 + layout.counts[row]] = torch.arange(*layout.offsets[row : row + 2])
+    words = torch.randint(4, 40, slots.shape, generator=torch.Generator().manual_seed(0)) if ids is None else ids
+    words = words.clone()
+    words[:, -1] = answer
+    prompt = torch.ones_like(words, dtype=torch.bool)
+    prompt[:, -2:] = False
+    pixels = Pixels.whole(torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
+    return Batch(
+        input_ids=words,
+        valid=torch.ones_like(prompt),
+        prompt=prompt,
+        image_slot=slots,
+        visual=pixels,
+        owner=torch.arange(2),
+    )
+
+
+def test_a_view_spends_less_and_the_model_stays_as_it_was(model):
+    view = budgeted(model, 5)
+    assert model.plan([(32, 32)]).counts == (16,) and view.plan([(32, 32)]).counts == (5,)
+    assert view.language is model.language and allocator_of(model) is None
+    with torch.no_grad():
+        seen = view(batch(view)).visual
+    assert seen.layout.counts == (5, 5)
+    assert budgeted(model, None) is model
+
+
+def test_all_tokens_are_the_model_itself(model):
+    given = batch(model)
+    with torch.no_grad():
+        for name in ("foveal", "random", "all"):
+            assert torch.equal(budgeted(model, 16, name)(given).logits, model(given).logits)
+
+
+def test_no_answer_steers_what_is_seen(model):
+    view = budgeted(model, 5)
+    with torch.no_grad():
+        one, other = (view.see(batch(view, answer=answer)).features for answer in (3, 9))
+        asked = batch(view)
+        changed = replace(asked, input_ids=asked.input_ids.clone())
+        changed.input_ids[:, -4] = 41
+        third = view.see(changed).features
+    assert torch.equal(one, other)
+    assert not torch.equal(one, third)
+
+
+def test_what_an_allocator_of_the_model_has_learned_is_kept_at_every_budget():
+    torch.manual_seed(0)
+    learned = causal.assemble(ModelConfig.parse({**PARTS, "allocator": {"name": "foveal", "budget": 4}}))
+    with torch.no_grad():
+        learned.allocator.balancer.weigh.bias.fill_(0.5)
+    assert learned.plan([(32, 32)]).counts == (4,)
+    view = budgeted(learned, 9)
+    assert view.allocator.balancer.weigh.bias.tolist() == [0.5] * 3
+    assert view.plan([(32, 32)]).counts == (9,) and learned.plan([(32, 32)]).counts == (4,)
+
+
+def test_what_makes_no_sense_is_refused(model):
+    with pytest.raises(InputError, match="a budget of 0 visual tokens"):
+        budgeted(model, 0)
+    with pytest.raises(InputError, match="fovael"):
+        budgeted(model, 4, "fovael")
+    text = causal.assemble(ModelConfig.parse({"language": PARTS["language"]}))
+    with pytest.raises(InputError, match="spent behind a connector"):
+        budgeted(text, 4)
