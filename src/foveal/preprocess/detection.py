@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Box, Example
-from foveal.core.types import Batch, Pixels, VisualTokens
+from foveal.core.types import Batch, Patches, Pixels, VisualTokens
 from foveal.preprocess.image import image_size
 from foveal.preprocess.noise import Augmentation, lesson
 from foveal.preprocess.sequence import Faults, Objects, SequenceCodec, class_led, decode, tidy, torch_port
@@ -111,7 +111,7 @@ class Speller:
             raise InputError(f"example {example.id!r}: {error}") from None
 
     def training(
-        self, examples: Sequence[Example], visual: Pixels | VisualTokens | None, chance: np.random.Generator
+        self, examples: Sequence[Example], visual: Pixels | Patches | VisualTokens | None, chance: np.random.Generator
     ) -> Batch:
         """Sequences to learn from: `targets` hold what should `follow` each token and how much it `weighs`."""
         lessons = []
@@ -124,14 +124,16 @@ class Speller:
         targets["weighs"] = torch.stack([one.weights for one in lessons])
         return replace(rows_of(torch.stack([one.read for one in lessons]), visual), targets=targets)
 
-    def prompt(self, examples: Sequence[Example], visual: Pixels | VisualTokens | None, task: Task = "detect") -> Batch:
+    def prompt(
+        self, examples: Sequence[Example], visual: Pixels | Patches | VisualTokens | None, task: Task = "detect"
+    ) -> Batch:
         """Sequences that only begin, one a picture; takes the errors of `require`."""
         self.require(task)
         for example in examples:
             self._check(example)
         return self._begun(examples, visual, task)
 
-    def _begun(self, examples: Sequence[Example], visual: Pixels | VisualTokens | None, task: Task) -> Batch:
+    def _begun(self, examples: Sequence[Example], visual: Pixels | Patches | VisualTokens | None, task: Task) -> Batch:
         return rows_of(torch.full((len(examples), 1), self.codec.start), visual)
 
     def found(self, image: Any, tokens: Int[Tensor, " L"], chances: Float[Tensor, " L"]) -> tuple[Box, ...]:
@@ -164,7 +166,9 @@ class Speller:
             raise InputError(f"example {example.id!r} has {len(example.images)} images; objects are found in one")
 
 
-def rows_of(ids: Int[Tensor, "B L"], visual: Pixels | VisualTokens | None, valid: Tensor | None = None) -> Batch:
+def rows_of(
+    ids: Int[Tensor, "B L"], visual: Pixels | Patches | VisualTokens | None, valid: Tensor | None = None
+) -> Batch:
     """A row for each picture, of tokens alone."""
     whole = torch.ones_like(ids, dtype=torch.bool)
     return Batch(

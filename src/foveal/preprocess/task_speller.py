@@ -16,7 +16,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Box, Example
-from foveal.core.types import Batch, Pixels, VisualTokens
+from foveal.core.types import Batch, Patches, Pixels, VisualTokens
 from foveal.preprocess.detection import Detection, Speller, rows_of, things
 from foveal.preprocess.noise import Lesson, lesson
 from foveal.preprocess.outlines import clockwise, simplified
@@ -95,7 +95,7 @@ class TaskSpeller(Speller):
         return box if box.image == 0 else None
 
     def training(
-        self, examples: Sequence[Example], visual: Pixels | VisualTokens | None, chance: np.random.Generator
+        self, examples: Sequence[Example], visual: Pixels | Patches | VisualTokens | None, chance: np.random.Generator
     ) -> Batch:
         """Sequences to learn from, each of a task drawn from those that its example can teach.
 
@@ -136,7 +136,7 @@ class TaskSpeller(Speller):
         ids = (tokens[: int(stops[0])] if len(stops) else tokens) - self.task_codec.text_shift
         return str(self.tokenizer.decode(ids.tolist(), skip_special_tokens=True)).strip()
 
-    def _begun(self, examples: Sequence[Example], visual: Pixels | VisualTokens | None, task: Task) -> Batch:
+    def _begun(self, examples: Sequence[Example], visual: Pixels | Patches | VisualTokens | None, task: Task) -> Batch:
         rows = [self._beginning(example, task) for example in examples]
         valid = _even([torch.ones(len(row), dtype=torch.bool) for row in rows], False)
         return rows_of(_even(rows, self.codec.pad), visual, valid)
