@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Cache, Stream
 from foveal.language.decoder import opened
-from foveal.layers.attention import Attention
+from foveal.layers.alibi import sloped, slopes
+from foveal.layers.attention import Attention, Mask
 from foveal.layers.cache import KVCache
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
@@ -44,7 +45,11 @@ class Config:
 
 
 class Layer(nn.Module):
-    """Attend to what was written, then feed, each beside a residual: a stream to a stream."""
+    """Attend to what was written, then feed, each beside a residual: a stream to a stream.
+
+    `parallel` layers feed on what attention reads, beside it (GPT-J). With a `steepest` slope, attention falls with the
+    distance.
+    """
 
     def __init__(
         self,
@@ -56,31 +61,48 @@ class Layer(nn.Module):
         activation: str,
         eps: float,
         bias: bool,
-        norm_first: bool,
+        norm_first: bool = True,
+        norm_bias: bool = True,
+        parallel: bool = False,
+        steepest: float = 0.0,
+        qk_norm: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.index, self.norm_first = index, norm_first
-        self.attention_norm, self.feed_norm = nn.LayerNorm(width, eps=eps), nn.LayerNorm(width, eps=eps)
-        self.attention = Attention(width=width, heads=heads, bias=bias, out_bias=bias, causal=True)
+        self.index, self.norm_first, self.parallel, self.steepest = index, norm_first, parallel, steepest
+        self.attention_norm, self.feed_norm = (nn.LayerNorm(width, eps=eps, bias=norm_bias) for _ in range(2))
+        self.attention = Attention(width=width, heads=heads, bias=bias, out_bias=bias, qk_norm=qk_norm, causal=True)
         self.feed = FeedForward(width=width, inner=inner, activation=activation, bias=bias)
 
     def forward(self, stream: Stream) -> Stream:
         """One layer."""
-        attend = partial(self.attention, mask=stream.mask, cache=stream.cache, layer=self.index, fan=stream.fan)
+        attend = partial(
+            self.attention, mask=self._mask(stream), rotary=stream.rotary, cache=stream.cache, layer=self.index,
+            fan=stream.fan,
+        )  # fmt: skip
         return stream.with_hidden(self._fed(stream.hidden, attend, stream.hidden))
 
     def only(self, stream: Stream, at: Int[Tensor, "B Q"]) -> Stream:
         """What the layer says at these places of each row alone, `[B Q D]`; its cache keeps all."""
-        attend = partial(self.attention, mask=stream.mask, cache=stream.cache, layer=self.index, at=at)
+        attend = partial(
+            self.attention, mask=self._mask(stream), rotary=stream.rotary, cache=stream.cache, layer=self.index, at=at
+        )
         kept = stream.only(at)
         return kept.with_hidden(self._fed(stream.hidden, attend, kept.hidden))
 
     def shares(self, stream: Stream, at: Int[Tensor, "B Q"]) -> Float[Tensor, "B Q L"]:
         """How much the tokens at these places would take of each of the stream's here, the mean over the heads."""
         read = self.attention_norm(stream.hidden) if self.norm_first else stream.hidden
-        return self.attention.weights(read, mask=stream.mask, at=at).mean(1)
+        return self.attention.weights(read, mask=self._mask(stream), rotary=stream.rotary, at=at).mean(1)
+
+    def _mask(self, stream: Stream) -> Mask | None:
+        if not self.steepest or stream.mask is None:
+            return stream.mask
+        falls = slopes(self.attention.heads, self.steepest, device=stream.hidden.device)
+        return sloped(stream.mask, stream.positions, falls)
 
     def _fed(self, read: Tensor, attend: Callable[[Tensor], Tensor], beside: Tensor) -> Tensor:
+        if self.parallel:
+            return beside + attend(self.attention_norm(read)) + self.feed(self.feed_norm(beside))
         if self.norm_first:
             hidden = beside + attend(self.attention_norm(read))
             return hidden + self.feed(self.feed_norm(hidden))

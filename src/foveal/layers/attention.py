@@ -14,6 +14,7 @@ from foveal.layers.fan import attend_fan
 from foveal.layers.linear import Linear
 from foveal.layers.rotary import rotate
 
+Mask = Bool[Tensor, "B 1 #L K"] | Float[Tensor, "B #H #L K"]  # who sees whom, or what is added to the scores
 Gates = tuple[Float[Tensor, "B queries"], Float[Tensor, "B keys"]]  # what scales a row's queries, and its keys
 
 
@@ -22,7 +23,7 @@ def attend(
     key: Float[Tensor, "B G K d"],
     value: Float[Tensor, "B G K d"],
     *,
-    mask: Bool[Tensor, "B 1 #L K"] | None = None,
+    mask: Mask | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "B H L d"]:
     """Scaled dot-product attention; G key heads serve H query heads in order (grouped-query attention, 2305.13245)."""
@@ -64,7 +65,7 @@ def weights(
     query: Float[Tensor, "B H L d"],
     key: Float[Tensor, "B G K d"],
     *,
-    mask: Bool[Tensor, "B 1 #L K"] | None = None,
+    mask: Mask | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "B H L K"]:
     """How much each query takes of each key in `attend`, which never holds all of it."""
@@ -72,7 +73,9 @@ def weights(
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
     if causal:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    return (scores if mask is None else scores.masked_fill(~mask, float("-inf"))).softmax(-1)
+    if mask is None:
+        return scores.softmax(-1)
+    return (scores + mask if mask.is_floating_point() else scores.masked_fill(~mask, float("-inf"))).softmax(-1)
 
 
 class Attention(nn.Module):
@@ -107,7 +110,7 @@ class Attention(nn.Module):
         self,
         hidden: Float[Tensor, "B L D"],
         *,
-        mask: Bool[Tensor, "B 1 L K"] | None = None,
+        mask: Mask | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
         cache: Cache | None = None,
         layer: int = 0,
@@ -119,7 +122,8 @@ class Attention(nn.Module):
         """Attend within `hidden` and, with a cache, to the earlier tokens of `layer`.
 
         Without a mask all tokens are seen, or the earlier ones (`causal`), or what the `fan` says, or with `lengths`
-        those of the stretch of so many in which one stands. `gates` scale every row's queries and keys. The result is that of the places `at` of each row; None: of all.
+        those of the stretch of so many in which one stands. `gates` scale every row's queries and keys. The result is
+        that of the places `at` of each row; None: of all.
         """
         query, key, value = self.project(hidden, rotary, gates, at)
         if cache is not None:
@@ -139,7 +143,7 @@ class Attention(nn.Module):
         self,
         hidden: Float[Tensor, "B L D"],
         *,
-        mask: Bool[Tensor, "B 1 #L K"] | None = None,
+        mask: Mask | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
         gates: Gates | None = None,
         at: Int[Tensor, "B Q"] | None = None,
@@ -174,9 +178,7 @@ class Attention(nn.Module):
         return query, key, value
 
 
-def _rows(
-    mask: Bool[Tensor, "B 1 L K"] | None, at: Int[Tensor, "B Q"], *, length: int, keys: int, causal: bool
-) -> Bool[Tensor, "B 1 Q K"] | None:
+def _rows(mask: Mask | None, at: Int[Tensor, "B Q"], *, length: int, keys: int, causal: bool) -> Mask | None:
     """The mask's rows of the queries at these places of the last `length`; None where they see all keys."""
     places = at[:, None, :, None]
     if mask is not None:

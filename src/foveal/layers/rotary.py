@@ -18,7 +18,8 @@ class Rope:
 
     `linear` divides every frequency by `factor` (2306.15595). `llama3` divides those that turn fewer than `low` times
     in the `original` context by it, leaves those that turn more than `high` times, and blends between (2407.21783).
-    Layers of the numbers `still` turn nothing (SmolLM3; 2501.18795). With `sections` positions have several axes, such
+    Layers of the numbers `still` turn nothing (SmolLM3; 2501.18795), and of each head its first `share` alone turns
+    (GPT-NeoX, 2204.06745). With `sections` positions have several axes, such
     as time, row and column, of which each turns so many pairs: one axis after the other (M-RoPE, 2409.12191), or
     `interleaved` in turns, where the first axis takes what the others leave (Qwen3-VL, 2511.21631).
     """
@@ -32,13 +33,15 @@ class Rope:
     still: tuple[int, ...] = later(())
     sections: tuple[int, ...] = later(())
     interleaved: bool = later(False)
+    share: float = later(1.0)
 
 
 STANDARD = Rope()
 
 
 def inverse_frequencies(width: int, rope: Rope, *, device: torch.device | str | None = None) -> Float[Tensor, " d"]:
-    """One frequency for each pair of the head width, in radians a position, always float32."""
+    """One frequency for each pair of a head that turns, in radians a position, always float32."""
+    width = int(width * rope.share)
     steps = torch.arange(0, width, 2, dtype=torch.int64, device=device).float() / width
     frequencies = 1.0 / rope.base**steps
     if rope.scaling == "none":
@@ -91,7 +94,9 @@ def tables(
 
 
 def rotate(
-    heads: Float[Tensor, "B H L d"], cosines: Float[Tensor, "B 1 L d"], sines: Float[Tensor, "B 1 L d"]
+    heads: Float[Tensor, "B H L d"], cosines: Float[Tensor, "B 1 L r"], sines: Float[Tensor, "B 1 L r"]
 ) -> Float[Tensor, "B H L d"]:
-    """Turn each pair (i, i + d / 2) of a head by its angle."""
+    """Turn each pair (i, i + r / 2) of the first r numbers of a head by its angle; the rest stays."""
+    if (turning := cosines.shape[-1]) < heads.shape[-1]:
+        return torch.cat([rotate(heads[..., :turning], cosines, sines), heads[..., turning:]], dim=-1)
     return heads * cosines + heads.roll(heads.shape[-1] // 2, dims=-1) * sines
