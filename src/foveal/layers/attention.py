@@ -55,6 +55,8 @@ def attend_apart(
         count = len(list(run))
         own = [part[:, :, begin : begin + count * length] for part in (query, key, value)]
         apart = [part.unflatten(2, (count, length)).transpose(1, 2).flatten(0, 1) for part in own]
+        if value.device.type == "cpu":  # the kernel there takes a quarter less time over heads that lie together
+            apart = [part.contiguous() for part in apart]
         seen = attend(*apart).unflatten(0, (len(query), count)).transpose(1, 2).flatten(2, 3)
         parts.append(seen)
         begin += count * length
