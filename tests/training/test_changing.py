@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foveal.core.errors import InputError
 from foveal.core.lookup import spec
 from foveal.models.causal import assemble
 from foveal.training.changing import behind, heard
@@ -96,11 +95,13 @@ def test_every_stage_is_an_equal_part_of_a_run():
     assert [behind(0, 0.5, stages=2), behind(1, 0.5, stages=2), behind(1, 1.2, stages=2)] == [0.25, 0.75, 1.0]
 
 
-def test_two_that_tell_the_same_are_refused(world):
+def test_two_that_tell_the_same_are_told_apart(world):
     model = model_of(world)
-    model.other = model_of(world).connector
-    with pytest.raises(InputError, match="two parts of the model tell codes_dead, codes_perplexity"):
-        heard(model.train())
+    model.deeper = torch.nn.ModuleList([model_of(world).connector])
+    told = heard(model.train())
+    assert set(told) == {f"codes_{name}{place}" for name in ("dead", "perplexity") for place in ("", "_deeper_0")}
+    model.connector.eval()
+    assert set(heard(model)) == {"codes_dead", "codes_perplexity"}
 
 
 @pytest.mark.parametrize("choice", ["softmax", "argmax", "argmax_of_logits", "gumbel"])

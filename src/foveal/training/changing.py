@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from foveal.core.errors import InputError
-
 
 def advance(model: nn.Module, done: float) -> None:
     """Tell every part that changes over a run, and learns in this stage, how much of it lies behind."""
@@ -20,15 +18,13 @@ def advance(model: nn.Module, done: float) -> None:
 
 
 def heard(model: nn.Module) -> dict[str, float]:
-    """What the parts that learn have to tell; raises InputError where two of them say the same."""
+    """What the parts that learn have to tell; a name that one has told already gets the part's own place behind it."""
     said: dict[str, float] = {}
-    for part in model.modules():
+    for place, part in model.named_modules():
         tell: Callable[[], Mapping[str, float]] | None = getattr(part, "told", None)
         if part.training and tell is not None:
-            told = tell()
-            if twice := sorted(said.keys() & told.keys()):
-                raise InputError(f"two parts of the model tell {', '.join(twice)}; train one of them in a stage")
-            said.update(told)
+            for name, number in tell().items():
+                said[f"{name}_{place.replace('.', '_')}" if name in said else name] = number
     return said
 
 
