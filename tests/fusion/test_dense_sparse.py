@@ -79,6 +79,22 @@ def test_without_a_schedule_it_is_the_plain_model_bit_for_bit():
     assert not list(model.fusion.parameters()) and not model.fusion.hears_later
 
 
+def test_words_that_mark_images_are_marked():
+    prefix = {"name": "prefix", "marks": [4, 9]}
+    config = model_of(schedule="none", over=prefix).config.dump()
+    config["connector"] = {"name": "visual_embedding_table", "entries": 12, "indicators": 2, "factor": 1}
+    model, plain = (
+        assemble(ModelConfig.parse({**config, "fusion": fusion})).eval() for fusion in (config["fusion"], prefix)
+    )
+    plain.load_state_dict(model.state_dict())
+    visual = replace(images(8), layout=Layout.of_grids([(2, 4)]))
+    batch = batch_of([[7, 4, -1, 9, 5]], visual)
+    bare = replace(batch, input_ids=torch.where(batch.input_ids == 4, 3, batch.input_ids))
+    with torch.no_grad():
+        assert torch.equal(model(batch).logits, plain(batch).logits)
+        assert not torch.equal(model(bare).logits, model(batch).logits)
+
+
 def test_text_alone_is_the_plain_models_bit_for_bit():
     model, batch = model_of(), replace(batch_of([[5, 4, 3], [7, 6]], images(1)), visual=None)
     with torch.no_grad():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.lookup import build, spec
-from foveal.core.types import Layout, Stream, VisualTokens
+from foveal.core.types import Batch, Layout, Stream, VisualTokens
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
 from foveal.layers.meeting import places_of
@@ -109,6 +109,11 @@ class DenseSparse(nn.Module):
                 counts = tuple(map(min, counts, left))
             seen.append(counts)
         return tuple(seen)
+
+    def at_words(self, batch: Batch, visual: VisualTokens | None) -> Batch:
+        """The words that the fusion of the images makes of them, such as marks."""
+        over = getattr(self.over, "at_words", None)
+        return batch if over is None else over(batch, visual)
 
     def at_input(self, stream: Stream, visual: VisualTokens | None) -> Stream:
         """The images enter as by the fusion that this one is over."""
