@@ -16,7 +16,7 @@ from foveal.core.example import Example
 from foveal.training.config import Stage
 
 if TYPE_CHECKING:
-    from foveal.core.types import Batch
+    from foveal.core.types import Batch, Layout
     from foveal.preprocess.processor import Processor
     from foveal.training.config import Features
     from foveal.training.features import Store
@@ -108,6 +108,7 @@ class Batches:
         visual = None if blind else self._features(stage, processor)
         if not blind:
             self._find(processor)
+            self._tell(stage, processor)
         teller = self.recipe.training.classes if _classes.wanted(stage) and not blind else None
         classes = _classes.of(teller, processor, plan, see=self._told)
 
@@ -131,6 +132,22 @@ class Batches:
             return _classes.told(make, visual or processor.pixels, classes)
 
         return collate
+
+    def _tell(self, stage: Stage, processor: "Processor") -> None:
+        """Say what each layer will see of the first example's images, where it is not all of them."""
+        model, example = self.run.model, next((one for one in self.data if one.images), None)
+        by_layer = getattr(getattr(model, "fusion", None), "by_layer", None)
+        if by_layer is None or example is None:
+            return
+        layouts: list[Layout] = []
+
+        def plan(*given: Any, **named: Any) -> "Layout":
+            layouts.append(model.plan(*given, **named))
+            return layouts[-1]
+
+        processor.training([example], plan=plan, visual=lambda images: None)  # type: ignore[arg-type,return-value]
+        counts = ", ".join(str(sum(seen)) for seen in by_layer(layouts[-1]))
+        self.say(f"{stage.name}: visual tokens by layer: {counts}")
 
     def _seen(self, stage: Stage) -> Callable[[Example], Example]:
         """What a stage's model is shown of an example: all of it, or text alone."""
