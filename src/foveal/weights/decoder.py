@@ -99,6 +99,11 @@ def language_settings(text_config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def head_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the head: the table of words where the reference ties them."""
+    return {"name": "language_model", "tied": bool(reference_config(config).tie_word_embeddings)}
+
+
 def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
     """What makes a batch of the arguments that a language model's tokenizer returns."""
     return text_batch
@@ -115,11 +120,10 @@ def load(
 
     Raises InputError for an unsupported config and for a missing, unexpected or mis-shaped weight.
     """
-    language = language_settings(config)
-    head = {"name": "language_model", "tied": reference_config(config).tie_word_embeddings}
+    parts = {"language": language_settings(config), "head": head_settings(config)}
     return load_causal(
         Path(directory),
-        ModelConfig.parse({"language": language, "head": head}),
+        ModelConfig.parse(parts),
         to_batch=batcher,
         renaming=renaming(config),
         config=config,

@@ -10,17 +10,24 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.core.types import Batch, Layout, VisualTokens
+from foveal.core.types import Batch, Layout, Pixels, VisualTokens
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
-from foveal.weights.decoder import language_rules, language_settings
-from foveal.weights.files import read_checkpoint
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
 from foveal.weights.names import Renaming, Rule, prefixed
+from foveal.weights.open_flamingo_parts import (
+    language_names,
+    language_parts,
+    layers_of,
+    learned,
+    tower_rules,
+    tower_settings,
+    with_frozen,
+)
+from foveal.weights.qformer import check_size
 
 KINDS = ("open_flamingo",)
 
-_BLOCK = "lang_encoder.model.layers.*.gated_cross_attn_layer."
 _ALIASES = {
     "lang_encoder.old_decoder_blocks.": "decoder_layer",
     "lang_encoder.gated_cross_attn_layers.": "gated_cross_attn_layer",
@@ -52,34 +59,26 @@ def matches(config: Mapping[str, Any]) -> bool:
 
 
 def renaming(config: Mapping[str, Any]) -> Renaming:
-    """Between the reference's weight names and ours; the vision tower is given apart, and so are its weights."""
-    mine = "fusion.blocks.*."
-    language = [
-        (ours, _wrapped(theirs))
-        for ours, theirs in language_rules(theirs_prefix="lang_encoder.model.", head="lang_encoder.lm_head")
-    ]
+    """Between the reference's weight names and ours; a tower is part of the model where `vision` describes it."""
+    mine, rules, changed = "fusion.blocks.*.", *language_names(config["lm"])
+    block = f"{layers_of(config['lm'])}.*.gated_cross_attn_layer."
     return Renaming(
         [
             *perceiver_rules("connector.resampler.", "perceiver."),
-            (f"{mine}attention_norm.*", f"{_BLOCK}attn.norm.*"),
-            *prefixed(_ATTENTION, ours=f"{mine}attention.", theirs=f"{_BLOCK}attn."),
-            *prefixed(_FEED, ours=mine, theirs=f"{_BLOCK}ff."),
-            (f"{mine}attention_gate.weight", f"{_BLOCK}attn_gate"),
-            (f"{mine}feed_gate.weight", f"{_BLOCK}ff_gate"),
-            *language,
-            (None, "vision_encoder.**"),
-        ]
+            (f"{mine}attention_norm.*", f"{block}attn.norm.*"),
+            *prefixed(_ATTENTION, ours=f"{mine}attention.", theirs=f"{block}attn."),
+            *prefixed(_FEED, ours=mine, theirs=f"{block}ff."),
+            (f"{mine}attention_gate.weight", f"{block}attn_gate"),
+            (f"{mine}feed_gate.weight", f"{block}ff_gate"),
+            *rules,
+            *(tower_rules() if "vision" in config else [(None, "vision_encoder.**")]),
+        ],
+        changed=changed,
     )
 
 
-def _wrapped(theirs: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    """Every decoder layer stands in a wrapper beside its block."""
-    names = (theirs,) if isinstance(theirs, str) else theirs
-    return tuple(name.replace("layers.*.", "layers.*.decoder_layer.") for name in names)
-
-
-def unaliased(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state with each weight of the layers once: the reference holds them under up to three names.
+def unaliased(state: Mapping[str, Tensor], layers: str) -> dict[str, Tensor]:
+    """The state with each weight of the `layers` once: the reference holds them under up to three names.
 
     Raises InputError where two names of one weight differ.
     """
@@ -89,7 +88,7 @@ def unaliased(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for alias, part in _ALIASES.items():
             if name.startswith(alias):
                 layer, _, rest = name.removeprefix(alias).partition(".")
-                true = f"lang_encoder.model.layers.{layer}.{part}.{rest}"
+                true = f"{layers}.{layer}.{part}.{rest}"
         if true in kept and not torch.equal(kept[true], weight):
             raise InputError(f"{true} and {name} are two names of one weight but differ; save the model again")
         kept.setdefault(true, weight)
@@ -98,11 +97,13 @@ def unaliased(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def model_config(config: Mapping[str, Any], *, features: int) -> ModelConfig:
     """The rooms' components for the reference's settings, with its defaults, over visual tokens of width `features`."""
+    seen = {"vision": tower_settings(config["vision"])} if "vision" in config else {"features": features}
+    language, head = language_parts(config["lm"])
     resampler, blocks = {**config.get("perceiver", {})}, {**config.get("xattn", {})}
     immediate = config.get("only_attend_immediate_media", True)
     return ModelConfig.parse(
         {
-            "features": features,
+            **seen,
             "connector": {
                 "name": "perceiver",
                 "latents": resampler.get("num_latents", 64),
@@ -117,12 +118,12 @@ def model_config(config: Mapping[str, Any], *, features: int) -> ModelConfig:
                 "width_of_sight": features,
                 "heads": blocks.get("heads", 8),
                 "head_width": blocks.get("dim_head", 64),
-                "inner": blocks.get("ff_mult", 4) * config["lm"]["hidden_size"],
+                "inner": blocks.get("ff_mult", 4) * language["width"],
                 "looks": "last" if immediate else "all",
                 "blind": "nothing" if immediate else "mean",
             },
-            "language": language_settings(config["lm"]),
-            "head": {"name": "language_model", "tied": bool(config["lm"].get("tie_word_embeddings", False))},
+            "language": language,
+            "head": head,
         }
     )
 
@@ -134,13 +135,12 @@ def load(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> HuggingFaceCausal:
-    """The model of a checkpoint directory, called as the reference is, with its tower's tokens as `vision_x`.
+    """The model of a checkpoint directory, called as the reference is, with pictures as `vision_x`.
 
-    Raises InputError for an unsupported part and for a missing, unexpected or mis-shaped weight.
+    Where no tower is there, `vision_x` is what it says. Raises InputError for an unsupported part, for one that is not
+    there, and for a missing, unexpected or mis-shaped weight.
     """
-    state = unaliased(read_checkpoint(directory))
-    if "perceiver.latents" not in state:
-        raise InputError(f"{directory} holds no perceiver.latents; give the whole state dict of an OpenFlamingo model")
+    state, config = whole(Path(directory), config)
     return load_causal(
         Path(directory),
         model_config(config, features=state["perceiver.latents"].shape[-1]),
@@ -153,12 +153,27 @@ def load(
     )
 
 
+def whole(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All weights, the frozen ones out of directories of their own, and the config with those of their models."""
+    state, config = learned(folder), dict(config)
+    if "perceiver.latents" not in state:
+        raise InputError(f"{folder} holds no perceiver.latents; give the state dict of an OpenFlamingo model")
+    if "lm" in config:
+        state = unaliased(state, layers_of(config["lm"]))
+    if any(".decoder_layer." in name for name in state):
+        return state, config
+    state, config, own = with_frozen(folder, state, config)
+    state = unaliased(state, layers_of(config["lm"]))
+    return {**renaming(config).to_theirs(own), **state}, config
+
+
 def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
     """What makes a batch of the arguments of the reference's forward."""
+    side = getattr(model.vision, "image_size", 0)
 
     def to_batch(
         lang_x: Int[Tensor, "B L"],
-        vision_x: Float[Tensor, "B N T v E"] | None = None,
+        vision_x: Float[Tensor, "B N T C H W"] | Float[Tensor, "B N T v E"] | None = None,
         attention_mask: Int[Tensor, "B L"] | None = None,
         labels: Int[Tensor, "B L"] | None = None,
     ) -> Batch:
@@ -172,7 +187,8 @@ def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
         immediate = config.get("only_attend_immediate_media", True)
         looks = time[..., None] == number if immediate else time[..., None] >= number
         owner = torch.arange(len(lang_x), device=lang_x.device).repeat_interleave(count)
-        return replace(batch, visual=_tokens(vision_x), looks=looks, owner=owner)
+        visual = _tokens(vision_x) if vision_x.ndim == 5 else _pixels(vision_x, side)
+        return replace(batch, visual=visual, looks=looks, owner=owner)
 
     return to_batch
 
@@ -182,6 +198,11 @@ def _tokens(given: Float[Tensor, "B N T v E"]) -> VisualTokens:
     many = rows * media
     pictures = Layout(counts=(cells,) * (many * frames), grids=(None,) * (many * frames))
     return VisualTokens.on_layout(given.flatten(0, 3), pictures.filmed((frames,) * many))
+
+
+def _pixels(given: Float[Tensor, "B N T C H W"], side: int) -> Pixels:
+    check_size(given.flatten(0, 2), side=side, way="resize it")
+    return Pixels.whole(given.flatten(0, 2), (given.shape[2],) * (given.shape[0] * given.shape[1]))
 
 
 def _check(markers: Int[Tensor, " B"], images: int) -> None:

@@ -14,13 +14,12 @@ from foveal.models.autoencoder import Autoencoder
 from foveal.models.causal import Causal
 from foveal.models.masked import Masked
 from foveal.models.two_tower import TwoTower
-from foveal.weights import decoder, efficientnet_lite, files, opt, smollm2, vision_towers
-from foveal.weights.decoder import reference_config
+from foveal.weights import decoder, efficientnet_lite, files, gpt_neox, mpt, opt, smollm2, vision_towers
 from foveal.weights.directory import read_config
 
 PACKAGED_LANGUAGE = "smollm2-135m"
 _PACKAGED = {"vision": ("imagenet",), "language": (PACKAGED_LANGUAGE,), "connector": ()}
-_FAMILIES: dict[str, tuple[ModuleType, ...]] = {"vision": (vision_towers,), "language": (decoder, opt)}
+_FAMILIES: dict[str, tuple[ModuleType, ...]] = {"vision": (vision_towers,), "language": (decoder, opt, gpt_neox, mpt)}
 _FRESH = "connector.map."  # what a Q-Former's first stage has no use for
 
 
@@ -60,9 +59,8 @@ def language_parts(source: str) -> dict[str, Any]:
     if not directory.is_dir():
         raise unknown("language", source, (*names("language"), *_PACKAGED["language"]))
     config = files.read_config(directory)
-    language = _family("language", config, directory).language_settings(config)
-    tied = bool(reference_config(config).tie_word_embeddings)
-    return {"language": language, "head": {"name": "language_model", "tied": tied}}
+    family = _family("language", config, directory)
+    return {"language": family.language_settings(config), "head": family.head_settings(config)}
 
 
 def _family(part: str, config: Mapping[str, Any], directory: Path) -> ModuleType:
