@@ -180,7 +180,9 @@ class Attention(nn.Module):
         return query, key, value
 
 
-def _rows(mask: Mask | None, at: Int[Tensor, "B Q"], *, length: int, keys: int, causal: bool) -> Mask | None:
+def _rows(
+    mask: Mask | None, at: Int[Tensor, "B Q"], *, length: int, keys: int, causal: bool
+) -> Bool[Tensor, "B 1 Q K"] | Float[Tensor, "B #H Q K"] | None:
     """The mask's rows of the queries at these places of the last `length`; None where they see all keys."""
     places = at[:, None, :, None]
     if mask is not None:
