@@ -4,6 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from foveal.cli.ask import pieces
 from foveal.cli.main import run
@@ -93,3 +94,28 @@ def test_bad_input_is_one_line_and_2(tiny, tmp_path, arguments, said, capsys):
 )
 def test_pieces_put_together_are_the_answer(texts, printed):
     assert list(pieces(texts)) == printed
+
+
+def test_a_budget_is_kept_and_drawn(tiny, capsys, tmp_path):
+    out = tmp_path / "looked.png"
+    row = json.loads(
+        asked(capsys, tiny.picture, "Where is it?", "--run", tiny.run, "--budget", "5", "--map", out, "--json")
+    )
+    assert row["visual_tokens"] == 5
+    with Image.open(out) as sheet:
+        assert sheet.width > 4 * sheet.height
+    assert run(["ask", str(tiny.picture), "x", "--run", str(tiny.run), "--budget", "99", "--map", str(out)]) == 2
+    assert "no picture was cut by relevance" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--budget", "0"], "a budget of 0 visual tokens"),
+        (["--strategy", "random"], "give --budget"),
+        (["--budget", "4", "--strategy", "fovael"], "did you mean 'foveal'"),
+    ],
+)
+def test_budgets_that_make_no_sense(tiny, capsys, arguments, said):
+    assert run(["ask", str(tiny.picture), "x", "--run", str(tiny.run), *arguments]) == 2
+    assert said in capsys.readouterr().err

@@ -121,3 +121,14 @@ def test_bad_input_is_one_line_and_2(tiny, options, said, capsys):
 def test_answers_are_not_drawn(tiny, capsys):
     assert run(["eval", "--run", str(tiny.run), "--data", str(tiny.data), "--top-p", "0.5"]) == 2
     assert "answers are scored as the best tokens say" in capsys.readouterr().err
+
+
+def test_budgets_are_scored_beside_all_tokens(tiny, capsys):
+    arguments = ["eval", "--run", str(tiny.run), "--data", str(tiny.data), "--limit", "8", "--max-new-tokens", "3"]
+    assert run([*arguments, "--budget", "16,4", "--strategy", "foveal,random", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    names = [(row["strategy"], row["budget"]) for row in told["budgets"]]
+    assert names == [("all", None), ("foveal", 16), ("foveal", 4), ("random", 16), ("random", 4)]
+    assert told["budgets"][1]["flips"] == told["budgets"][3]["flips"] == 0  # 16 are all there are
+    assert run([*arguments, "--budget", "16,few"]) == 2
+    assert "holds what is no number" in capsys.readouterr().err

@@ -240,7 +240,10 @@ def draw(loaded: Any, images: Sequence[Any], boxes: Sequence[Box], out: Path) ->
     from foveal.preprocess.image import open_image
 
     if loaded.processor.speller is None:
-        raise InputError("--map draws the boxes that a run finds, and this one answers in words; leave it out")
+        raise InputError(
+            "--map draws the boxes that a run finds, and this one answers in words; give it a --budget to see "
+            "where that is spent"
+        )
     picture = open_image(images[0]).copy()
     pen, letters = ImageDraw.Draw(picture), ImageFont.load_default(max(10, min(picture.size) // 24))
     line = max(1, min(picture.size) // 200)

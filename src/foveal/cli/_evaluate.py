@@ -54,11 +54,8 @@ class Wanted:
 
 def evaluate(wanted: Wanted, *, progress: Told) -> Evaluation:
     """Ask a run every question, and its text-only twin where there is one. Raises InputError for bad input."""
-    from foveal.data.format import iterate
-
     loaded = open_run(wanted.run)
-    picks = loaded.processor.config.choices
-    asked = questions(fit(iterate(wanted.data, split=wanted.split), picks), limit=_limit(wanted.limit))
+    asked = asked_of(loaded, wanted)
     training, source = training_questions(wanted.data, wanted.split)
     training = tuple(training)
     majority = Majority.of(training if source else asked)
@@ -80,6 +77,14 @@ def evaluate(wanted: Wanted, *, progress: Told) -> Evaluation:
         seconds=seconds,
         about={**getattr(loaded, "about", {}), "parameters": sizes(loaded.model)},
     )
+
+
+def asked_of(loaded: Any, wanted: Wanted) -> tuple[Question, ...]:
+    """The questions of the data that the run can be asked, as many as are wanted; takes the errors of `fit`."""
+    from foveal.data.format import iterate
+
+    picks = loaded.processor.config.choices
+    return questions(fit(iterate(wanted.data, split=wanted.split), picks), limit=_limit(wanted.limit))
 
 
 def fit(examples: Iterable[Example], picks: int) -> Iterator[Example]:

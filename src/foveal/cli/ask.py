@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from foveal.cli import _sampling
+from foveal.cli import _budget, _sampling
 from foveal.core.errors import InputError
 from foveal.core.example import FEATURES, is_film
 
@@ -19,7 +19,11 @@ def command(
     run: Path | None = typer.Option(None, "--run", help="A run or checkpoint directory.", show_default="starter model"),
     max_new_tokens: int = typer.Option(32, "--max-new-tokens", help="The longest answer, in tokens."),
     stream: bool = typer.Option(True, "--stream/--no-stream", help="Print words as they come."),
-    drawn: Path | None = typer.Option(None, "--map", help="Write the picture with the boxes that a run has found."),
+    budget: int | None = _budget.BUDGET,
+    strategy: str = _budget.STRATEGY,
+    drawn: Path | None = typer.Option(
+        None, "--map", help="Write the picture with the boxes that a run has found, or where it spent its budget."
+    ),
     temperature: float | None = _sampling.TEMPERATURE,
     top_p: float | None = _sampling.TOP_P,
     top_k: int | None = _sampling.TOP_K,
@@ -30,7 +34,7 @@ def command(
     import time
     from dataclasses import asdict
 
-    from foveal.cli import _detection, _regions, _show
+    from foveal.cli import _detection, _looked, _regions, _show
     from foveal.cli._runs import open_run
 
     names, prompt = split(words)
@@ -40,12 +44,15 @@ def command(
     drawing = _sampling.sampling(
         temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, spelled=_detection.detects(run)
     )  # fmt: skip
-    settings = {} if drawing is None else {"sampling": drawing}
+    settings = _budget.spending(budget, strategy) | ({} if drawing is None else {"sampling": drawing})
     started = time.perf_counter()
     steps = model.stream_answer(images, prompt, max_new_tokens=max_new_tokens, **settings)
     if drawn is not None:
         steps = iter(kept := [*steps])
-        _detection.draw(model, images, kept[-1].boxes, drawn)
+        if settings.get("budget") is None:
+            _detection.draw(model, images, kept[-1].boxes, drawn)
+        else:
+            _looked.draw(images, kept[-1].relevance, drawn)
     if as_json:
         *_, last = steps
         cost = {"visual_tokens": last.visual_tokens, "tokens": len(last.token_ids)}

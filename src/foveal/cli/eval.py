@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from foveal.cli import _sampling
+from foveal.cli import _budget, _sampling
 from foveal.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ def command(
     report: Path | None = typer.Option(None, "--report", help="Also write a report: one HTML file."),
     pretraining: bool = typer.Option(False, "--pretraining", help="Score hidden parts and foreign texts it tells."),
     shots: int = typer.Option(0, "--shots", help="Put so many solved training questions before each."),
+    budget: str | None = typer.Option(
+        None, "--budget", help="Score with at most so many visual tokens a picture, such as 64 or 128,64."
+    ),
+    strategy: str = typer.Option("foveal", "--strategy", help="How they are chosen, such as foveal,random."),
     drawings: int | None = typer.Option(None, "--drawings", help="Have so many drawn; count those recognised."),
     out: Path | None = typer.Option(None, "--out", help="With --drawings: write these on one sheet, a .png file."),
     results: Path | None = typer.Option(None, "--results", help="Write found boxes, as a COCO results file."),
@@ -46,7 +50,7 @@ def command(
     """
     from functools import partial
 
-    from foveal.cli import _detection, _drawings, _pretraining, _reconstruction, _regions, _show
+    from foveal.cli import _budgets, _detection, _drawings, _pretraining, _reconstruction, _regions, _show
     from foveal.cli._evaluate import Wanted
 
     console = _show.console(quiet=as_json)
@@ -75,6 +79,8 @@ def command(
         return tell(told, partial(tasks, seen=seen), regions=seen)
     asking: Any = {"text_only": text_only, "max_new_tokens": max_new_tokens, "shots": shots, "seed": seed}
     wanted = Wanted(run=run, data=data, split=split, limit=limit, batch=batch, **asking)
+    if spendings := _budget.many(budget, strategy):
+        return tell(_budgets.budgets(wanted, spendings, progress=common["progress"]), _budgets.show)
     tell(*_answered(wanted, report, seen, common["progress"]), regions=seen)
 
 

@@ -43,6 +43,18 @@ pytree.register_constant(Fan)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Relevance(Movable):
+    """What a strategy found in each of some images on a grid: its `maps` by the names in their order, and what they
+    come to, `shares`, which sum to 1; `boxes` are the tokens that were made (row0, col0, row1, col1 in patches).
+    """
+
+    names: tuple[str, ...]
+    maps: Float[Tensor, "K R C"]
+    shares: Float[Tensor, "R C"]
+    boxes: Float[Tensor, "B 4"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class VisualTokens(Movable):
     """Visual tokens of all images, packed end to end in image order.
 
@@ -53,7 +65,7 @@ class VisualTokens(Movable):
     each image, and boxes are places in a frame. `number` counts the images of each row, for connectors that
     ask. With `cuts`, each entry of the layout is a tile of one of these images and not an image. `marks` are vectors
     for words that speak of images, such as where one begins, for fusions that know these. `relevance` is what someone
-    outside the model says that each is worth.
+    outside the model says that each is worth, `looked` what the cut of each image came from.
     """
 
     features: Float[Tensor, "S E"]
@@ -68,6 +80,7 @@ class VisualTokens(Movable):
     frame: Int[Tensor, " S"] | None = None
     number: Int[Tensor, " S"] | None = None
     cuts: tuple[Cut, ...] | None = None
+    looked: tuple[Relevance | None, ...] = ()
     marks: Float[Tensor, "K E"] | None = None
     relevance: Float[Tensor, " S"] | None = None
 
@@ -297,13 +310,15 @@ class Output:
 class Answer:
     """An answer in words, and what it cost to see: visual tokens that entered the language model.
 
-    `boxes` are the objects that it names, where the model says where they are.
+    `boxes` are the objects that it names, where the model says where they are; `relevance` are the maps by which a
+    budget was spent on each picture, in the picture's own coordinates (None: it was not cut, or not by such).
     """
 
     text: str
     visual_tokens: int
     token_ids: tuple[int, ...] = ()
     boxes: tuple[Box, ...] = ()
+    relevance: tuple[Relevance | None, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

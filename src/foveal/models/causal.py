@@ -41,7 +41,7 @@ class Causal(Sight):
         if deeper is not None:
             self.deeper = deeper
         if allocator is not None:
-            self.allocator = allocator
+            self.allocator = allocator  # type: ignore[assignment]
         self.joined = Joined(width=getattr(fusion, "apart", language.width), settings=config.mosaic)
         self.language, self.fusion, self.head = language, fusion, head
 

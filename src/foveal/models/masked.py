@@ -37,7 +37,7 @@ class Masked(Sight):
         self.config = config
         self.vision, self.connector = vision, connector
         if allocator is not None:
-            self.allocator = allocator
+            self.allocator = allocator  # type: ignore[assignment]
         self.joined = Joined(width=getattr(fusion, "apart", language.width), settings=config.mosaic)
         self.language, self.fusion, self.heads = language, fusion, nn.ModuleDict(heads)
 

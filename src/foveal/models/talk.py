@@ -5,26 +5,43 @@ from typing import Any
 
 import torch
 
-from foveal.core.types import Answer
+from foveal.core.types import Answer, Relevance
 from foveal.decode.generate import stream
+from foveal.models.budget import allocator_of, budgeted
 from foveal.models.causal import Causal
 from foveal.models.masked import Masked
+from foveal.models.seeing import looked_at, seen_once
 from foveal.preprocess.chat import question
+from foveal.preprocess.image import image_size
 from foveal.preprocess.processor import Processor
 
 
 @torch.inference_mode()
 def stream_answer(
-    model: Causal | Masked, processor: Processor, images: Any, text: str, *, max_new_tokens: int = 64, **sampling: Any
+    model: Causal | Masked,
+    processor: Processor,
+    images: Any,
+    text: str,
+    *,
+    max_new_tokens: int = 64,
+    budget: int | None = None,
+    strategy: str = "foveal",
+    **sampling: Any,
 ) -> Iterator[Answer]:
     """The answer so far, after every new token; the last one is the whole answer.
 
-    `images` are one or several paths or opened pictures, or None; literal image markers in the text place them.
+    `images` are one or several paths or opened pictures, or None; literal image markers in the text place them. At
+    most `budget` visual tokens of each enter the language model, chosen by the `strategy`.
     """
     example = question(images, text, marker=processor.config.marker)
     device = next(model.parameters()).device
+    model = budgeted(model, budget, strategy)
     batch = processor.prompt([example], plan=model.plan, room=max_new_tokens).to(device)
     seen = int((batch.image_slot >= 0).sum())
+    looked: tuple[Relevance | None, ...] = ()
+    if allocator_of(model) is not None and batch.visual is not None:
+        batch = seen_once(model, batch)
+        looked = looked_at(model, batch, [image_size(image) for image in example.images], processor.transform)
     ids: list[int] = []
     steps = (
         iter(model.choose(batch).unbind(1))
@@ -33,9 +50,10 @@ def stream_answer(
     )
     for step in steps:
         ids.append(int(step[0]))
-        yield Answer(text=processor.text(_spoken(ids, processor.stop_ids)), visual_tokens=seen, token_ids=tuple(ids))
+        words = processor.text(_spoken(ids, processor.stop_ids))
+        yield Answer(text=words, visual_tokens=seen, token_ids=tuple(ids), relevance=looked)
     if not ids:
-        yield Answer(text="", visual_tokens=seen)
+        yield Answer(text="", visual_tokens=seen, relevance=looked)
 
 
 def answer(model: Causal | Masked, processor: Processor, images: Any, text: str, **settings: Any) -> Answer:

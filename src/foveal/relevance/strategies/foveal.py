@@ -1,14 +1,14 @@
 """Ours (ARR-COC): three ways of knowing score every patch, tensions balance them, a tree of splits is paid for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from foveal.core.types import Grid, Layout, Query, VisualTokens
+from foveal.core.types import Grid, Layout, Query, Relevance, VisualTokens
 from foveal.relevance.allocation import allocate
-from foveal.relevance.balancing import Balancer, Tensions
+from foveal.relevance.balancing import WAYS, Balancer, Tensions
 from foveal.relevance.knowing import coupling, information, surprise
 from foveal.relevance.spending import Shares, checked, planned, spend
 
@@ -44,13 +44,20 @@ class Foveal(nn.Module):
     def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
         """Know, balance, split, pool."""
 
+        known: dict[int, Relevance] = {}
+
         def choose(features: Tensor, grid: Grid, images: Tensor) -> Shares:
-            weight = self.relevance(features, grid, query, query.owner[images])
+            maps = self.knowing(features, grid, query, query.owner[images])
+            weight = self.balancer(maps, self.tensions)
             cells = (min(self.floor, grid[0]), min(self.floor, grid[1])) if self.floor else None
             made = allocate(features, grid=grid, budget=self.budget, relevance=weight, floor=cells)
+            for i, image in enumerate([] if torch.compiler.is_compiling() else images.tolist()):
+                shown = {"maps": maps[i].detach().unflatten(-1, grid), "shares": weight[i].detach().unflatten(-1, grid)}
+                known[image] = Relevance(names=WAYS, boxes=made.boxes[i].float(), **shown)
             return made.assignment, weight
 
-        return spend(visual, self.budget, choose, name="foveal")
+        made = spend(visual, self.budget, choose, name="foveal")
+        return replace(made, looked=tuple(known.get(i) for i in range(len(made.layout.counts)))) if known else made
 
     def knowing(
         self, features: Float[Tensor, "I N D"], grid: Grid, query: Query, row: Int[Tensor, " I"]
@@ -58,9 +65,3 @@ class Foveal(nn.Module):
         """The three maps of each image, whose question stands in a row."""
         heard = coupling(features, query.features[row], query.valid[row])
         return torch.stack([information(features, grid), surprise(features, grid), heard], dim=1).float()
-
-    def relevance(
-        self, features: Float[Tensor, "I N D"], grid: Grid, query: Query, row: Int[Tensor, " I"]
-    ) -> Float[Tensor, "I N"]:
-        """What the maps come to, as shares of each image."""
-        return self.balancer(self.knowing(features, grid, query, row), self.tensions)
