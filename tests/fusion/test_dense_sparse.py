@@ -1,6 +1,7 @@
 """Tokens that leave on the way: as if they were masked in place, in every batch, with a cache and without."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -42,8 +43,9 @@ def test_as_if_they_were_masked_in_place(by, side):
     assert (alive & (batch.image_slot >= 0)).sum(1).tolist() == left
 
 
-@pytest.mark.parametrize("language", ["decoder", "opt"])
-@pytest.mark.parametrize("by", SELECTORS)
+@pytest.mark.parametrize(
+    ("language", "by"), [*product(["decoder", "opt"], SELECTORS), ("gpt", "norm"), ("gpt", "learned")]
+)
 def test_a_row_alone_equals_itself_in_a_batch(by, language):
     model, visual = model_of(language, by=by), images(*IMAGES)
     whole = {side: batch_of(ROWS, visual, side=side) for side in ("left", "right")}

@@ -321,6 +321,17 @@ def test_what_does_not_fit_is_refused_at_assembly(settings, told):
         model_of(**settings)
 
 
+@pytest.mark.parametrize(
+    ("told", "settings"), [({"rope": {}}, {"by": "attention"}), ({"steepest": 8.0}, {"by": "norm"})]
+)
+def test_a_language_model_that_cannot_do_with_less_refuses_it(told, settings):
+    language = {"name": "gpt", "vocabulary": 40, "width": 16, "depth": DEPTH, "heads": 2, **told}
+    fusion = {"name": "dense_sparse", **settings}
+    with pytest.raises(InputError, match=r"do not say; take 'decoder'|counts distances"):
+        assemble(ModelConfig.parse({"language": language, "fusion": fusion}))
+    assemble(ModelConfig.parse({"language": language, "fusion": {**fusion, "schedule": "none"}}))
+
+
 def test_a_masked_model_refuses_it():
     language = {"name": "encoder", "vocabulary": 40, "width": 16, "depth": DEPTH, "heads": 2, "inner": 24}
     parts = {"assembly": "masked", "features": SEEN, "language": language, "heads": {"words": "masked_language"}}

@@ -17,7 +17,7 @@ SELECTORS = ["learned", "attention", "norm", "random", "uniform", "given"]
 def model_of(language="decoder", *, over="prefix", **settings):
     torch.manual_seed(0)
     sizes = {"vocabulary": WORDS, "width": 16, "depth": DEPTH, "heads": 2, "inner": 24, "context": 128}
-    sizes |= {"kv_heads": 1} if language == "decoder" else {}
+    sizes |= {"decoder": {"kv_heads": 1}, "gpt": {"rope": {}}}.get(language, {})
     fusion = {"name": "dense_sparse", "over": over, **settings}
     parts = {"features": SEEN, "connector": "linear", "fusion": fusion, "language": {"name": language, **sizes}}
     model = assemble(ModelConfig.parse(parts)).eval()

@@ -114,15 +114,24 @@ def assemble(config: ModelConfig) -> Causal:
     sizes = {"width": getattr(language, "word_width", language.width), "vocabulary": language.vocabulary}
     head = build("heads", config.part("head"), **sizes, table=language.embedding.weight)
     vision, connector = sight(config, width=language.width, fusion=fusion)
-    if getattr(fusion, "asks_ahead", False) and not all(hasattr(layer, "shares") for layer in language.layers):
-        raise InputError(
-            f"fusion {fused.name!r} asks what layers attend to, and those of {wanted.name!r} do not say; "
-            "take 'decoder' or 'opt', or another fusion.by"
-        )
+    _check_thinning(fusion, language, wanted.name)
     _check_words(getattr(fusion, "words", None), language.vocabulary)
     further = deeper(config, vision=vision, width=language.width, fusion=fusion)
     parts = {"language": language, "fusion": fusion, "head": head, "vision": vision, "connector": connector}
     return Causal(config=config, **parts, deeper=further, allocator=spender(config))
+
+
+def _check_thinning(fusion: Fusion, language: GenerativeModel, name: str) -> None:
+    if getattr(fusion, "asks_ahead", False) and not all(hasattr(layer, "shares") for layer in language.layers):
+        raise InputError(
+            f"the fusion asks what layers attend to, and those of language {name!r} do not say; "
+            "take 'decoder' or 'opt', or another fusion.by"
+        )
+    if getattr(fusion, "hears_later", False) and getattr(language, "rope", name) is None:
+        raise InputError(
+            f"visual tokens leave on the way, and language {name!r} counts distances along what its cache holds; "
+            "give it rope in the place of steepest, or set fusion.schedule to none"
+        )
 
 
 def _check_words(words: Tensor | None, vocabulary: int) -> None:
