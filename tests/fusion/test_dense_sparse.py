@@ -44,7 +44,7 @@ def test_as_if_they_were_masked_in_place(by, side):
 
 
 @pytest.mark.parametrize(
-    ("language", "by"), [*product(["decoder", "opt"], SELECTORS), ("gpt", "norm"), ("gpt", "learned")]
+    ("language", "by"), [*product(["decoder", "opt"], SELECTORS), ("gpt", "norm"), ("gpt", "attention")]
 )
 def test_a_row_alone_equals_itself_in_a_batch(by, language):
     model, visual = model_of(language, by=by), images(*IMAGES)

@@ -321,15 +321,12 @@ def test_what_does_not_fit_is_refused_at_assembly(settings, told):
         model_of(**settings)
 
 
-@pytest.mark.parametrize(
-    ("told", "settings"), [({"rope": {}}, {"by": "attention"}), ({"steepest": 8.0}, {"by": "norm"})]
-)
-def test_a_language_model_that_cannot_do_with_less_refuses_it(told, settings):
-    language = {"name": "gpt", "vocabulary": 40, "width": 16, "depth": DEPTH, "heads": 2, **told}
-    fusion = {"name": "dense_sparse", **settings}
-    with pytest.raises(InputError, match=r"do not say; take 'decoder'|counts distances"):
-        assemble(ModelConfig.parse({"language": language, "fusion": fusion}))
-    assemble(ModelConfig.parse({"language": language, "fusion": {**fusion, "schedule": "none"}}))
+def test_a_language_model_that_counts_distances_along_its_cache_refuses_it():
+    language = {"name": "gpt", "vocabulary": 40, "width": 16, "depth": DEPTH, "heads": 2, "steepest": 8.0}
+    with pytest.raises(InputError, match="counts distances along what its cache holds"):
+        assemble(ModelConfig.parse({"language": language, "fusion": "dense_sparse"}))
+    none = {"name": "dense_sparse", "schedule": "none"}
+    assert assemble(ModelConfig.parse({"language": language, "fusion": none})).fusion.cuts == {}
 
 
 def test_a_masked_model_refuses_it():

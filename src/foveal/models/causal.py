@@ -122,11 +122,6 @@ def assemble(config: ModelConfig) -> Causal:
 
 
 def _check_thinning(fusion: Fusion, language: GenerativeModel, name: str) -> None:
-    if getattr(fusion, "asks_ahead", False) and not all(hasattr(layer, "shares") for layer in language.layers):
-        raise InputError(
-            f"the fusion asks what layers attend to, and those of language {name!r} do not say; "
-            "take 'decoder' or 'opt', or another fusion.by"
-        )
     if getattr(fusion, "hears_later", False) and getattr(language, "rope", name) is None:
         raise InputError(
             f"visual tokens leave on the way, and language {name!r} counts distances along what its cache holds; "
