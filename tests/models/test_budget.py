@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+import foveal
 from foveal.core.errors import InputError
-from foveal.core.types import Batch, Pixels
+from foveal.core.types import IGNORE, Batch, Pixels
 from foveal.models import causal
 from foveal.models.budget import allocator_of, budgeted
 from foveal.models.config import ModelConfig
+from foveal.weights.run import Run
 
 PARTS = {
     "vision": {
@@ -104,3 +106,17 @@ def test_what_makes_no_sense_is_refused(model):
     text = causal.assemble(ModelConfig.parse({"language": PARTS["language"]}))
     with pytest.raises(InputError, match="spent behind a connector"):
         budgeted(text, 4)
+
+
+def test_an_allocator_of_the_model_learns_from_its_answers_and_is_kept_with_it(tmp_path):
+    torch.manual_seed(0)
+    learned = causal.assemble(ModelConfig.parse({**PARTS, "allocator": {"name": "foveal", "budget": 4}}))
+    given = batch(learned)
+    labels = torch.where(given.prompt, IGNORE, given.input_ids)
+    out = learned(replace(given, labels=labels), keep="labelled")
+    torch.nn.functional.cross_entropy(out.logits, out.labels).backward()
+    assert learned.allocator.balancer.weigh.weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        learned.allocator.balancer.weigh.bias.add_(0.25)
+        again = foveal.load(Run(learned.eval()).save(tmp_path / "run"))
+        assert torch.equal(again(given).logits, learned(given).logits)
