@@ -260,7 +260,8 @@ class TokenizersOwn:
 def renderer(template: str | Template, tokenizer: Any, *, around: tuple[str, str] = ("", "")) -> Renderer:
     """What makes spans of turns by a template, its name, or `tokenizer` (its own), each image between `around`.
 
-    Raises InputError for an unknown name.
+    A word that both begins and ends an image is written once between two images that touch. Raises InputError for an
+    unknown name.
     """
     if template == "tokenizer":
         return _framed(TokenizersOwn(tokenizer), around)
@@ -276,6 +277,9 @@ def _framed(render: Renderer, around: tuple[str, str]) -> Renderer:
 
     def framed(turns: Sequence[Turn], *, marker: str, reply: bool) -> list[Span]:
         spans = render(turns, marker=marker, reply=reply)
-        return [replace(span, text=span.text.replace(marker, begin + marker + end)) for span in spans]
+        texts = [span.text.replace(marker, begin + marker + end) for span in spans]
+        if begin == end:
+            texts = [text.replace(end + begin, end) for text in texts]
+        return [replace(span, text=text) for span, text in zip(spans, texts, strict=True)]
 
     return framed if begin or end else render

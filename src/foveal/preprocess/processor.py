@@ -18,6 +18,7 @@ from foveal.preprocess.cells import shown_cells
 from foveal.preprocess.coarser import coarser
 from foveal.preprocess.collate import Group, Padding, Places, collate, fitted, lengths, packed, same_images
 from foveal.preprocess.detection import Detection
+from foveal.preprocess.hearing import heard
 from foveal.preprocess.masking import Masking, Words, exchanged, mask_regions, mask_words
 from foveal.preprocess.region_files import Reader, RegionFiles
 from foveal.preprocess.regions import Find, Plan, Proposals, Sights, Source, sights
@@ -91,6 +92,7 @@ class Processor:
         self.tokenizer, self.config, self.find = tokenizer, config or ProcessorConfig(), find
         self.transform = self.config.image
         self.render = chat.renderer(self.config.template, tokenizer, around=self.config.around)
+        self.listener: PreTrainedTokenizerBase | None = None  # whose words queries hear a question in
         self.truncated = 0
         self._coder = Coder(tokenizer, self.config.marker, draws=self.config.draws)
         self._labels: dict[str, int] = {}
@@ -169,7 +171,7 @@ class Processor:
             return self._beside(each, plan, visual, padding)
         asked = [self._asked(one, row) for row, one in enumerate(conversations, 1)]
         batch, _ = self._apart(asked, plan, visual, padding, room=room, shared=shared)
-        return replace(batch, labels=None)
+        return replace(batch, labels=None, question=heard(self.listener, asked, batch.owner))
 
     def training(
         self,
@@ -381,8 +383,7 @@ class Processor:
         """A processor of these settings (what `settings` gave) with the tokenizer of a directory."""
         from foveal.preprocess import store
 
-        config = parse(ProcessorConfig, settings, where="processor")
-        return cls(tokenizer=store.tokenizer(Path(directory)), config=config)
+        return store.of_settings(parse(ProcessorConfig, settings, where="processor"), Path(directory))
 
     @classmethod
     def from_huggingface(cls, directory: str | Path) -> "Processor":

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _FRAME = ("<racm3:break>", "<eoss>")  # the words around Chameleon's images
+_FAKE = "<fake_token_around_image>"  # that around IDEFICS-1's
+_HEARD = "qformer_tokenizer"  # the directory of the words in which queries hear the question
 _PLACES: dict[str, Places] = {"qwen2_vl": "grid", "qwen3_vl": "frames"}
 _SPELLINGS = {"split": BY_NAME, "native": BETWEEN, "covering_turned": BY_MARK}
 
@@ -25,6 +27,8 @@ def save(processor: Processor, directory: Path) -> None:
     """The tokenizer's files, and the settings under `processor` in `config.yaml` (whose other keys stay)."""
     directory.mkdir(parents=True, exist_ok=True)
     processor.tokenizer.save_pretrained(str(directory))
+    if processor.listener is not None:
+        processor.listener.save_pretrained(str(directory / _HEARD))
     path = directory / "config.yaml"
     config = _yaml(path) if path.exists() else {}
     config["processor"] = processor.settings()
@@ -85,20 +89,39 @@ def from_huggingface(directory: Path) -> Processor:
     settings = ProcessorConfig(
         image=look,
         template="tokenizer" if template else _usual(config, words),
-        around=_FRAME if draws else ("", ""),
+        around=_FRAME if draws else (_FAKE, _FAKE) if config.get("model_type") == "idefics" else ("", ""),
         draws=draws,
         context=int(text.get("max_position_embeddings", 2048)),
         marker=marker,
         spelling=spelling,
         positions=_PLACES.get(str(config.get("model_type")), "line"),
     )
-    return Processor(tokenizer=words, config=settings)
+    made = Processor(tokenizer=words, config=settings)
+    made.listener = _listener(directory)
+    return made
+
+
+def of_settings(config: ProcessorConfig, directory: Path) -> Processor:
+    """A processor of these settings with the tokenizers of a directory."""
+    made = Processor(tokenizer=tokenizer(directory), config=config)
+    made.listener = _listener(directory)
+    return made
+
+
+def _listener(directory: Path) -> "PreTrainedTokenizerBase | None":
+    """The tokenizer of who hears the question in words of another vocabulary, where there is one."""
+    return tokenizer(directory / _HEARD) if (directory / _HEARD).is_dir() else None
 
 
 def _usual(config: dict[str, Any], words: "PreTrainedTokenizerBase") -> str | Template:
     """The format in which models of this kind are asked where they bring no template."""
     if "vocabulary_map" in config:
         return Template(user=("", str(words.sep_token or "")), assistant=("", "{eos}"))
+    opening, said = str(words.bos_token or ""), {"user": ("", ""), "assistant": ("", "{eos}")}
+    if config.get("model_type") in ("blip-2", "instructblip"):  # images first, and then the token that begins a text
+        return Template(**said, beside=opening)
+    if config.get("model_type") == "idefics":
+        return Template(**said, preamble=opening)
     return "vicuna" if "vision_config" in config else "qa"
 
 

@@ -13,6 +13,8 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # config files leave out what eq
     "Idefics2Image": {"resample": 2, **_STANDARD},
     "MllamaImage": {"resample": 2, **_STANDARD},
     "Ovis2Image": {"do_center_crop": False},
+    "BlipImage": {"do_center_crop": False, "size": {"height": 384, "width": 384}},
+    "IdeficsImage": {"do_center_crop": False, "size": {"height": 224, "width": 224}},
     "Qwen2VLImage": {"do_center_crop": False, "resample": 3},
 }
 _EVERY_384 = tuple((384 * rows, 384 * columns) for rows in range(1, 7) for columns in range(1, 7))
@@ -21,7 +23,8 @@ _EVERY_384 = tuple((384 * rows, 384 * columns) for rows in range(1, 7) for colum
 def filled(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with what such a processor does by itself where nothing else is said."""
     usual = next((usual for name, usual in _DEFAULTS.items() if kind.startswith(name)), {})
-    return {**usual, **config}
+    side = config.get("image_size")  # as IDEFICS-1 says it
+    return {**usual, **({} if side is None else {"size": {"height": side, "width": side}}), **config}
 
 
 def tiling_of(kind: str, config: Mapping[str, Any]) -> Tiling | None:

@@ -51,6 +51,7 @@ class Coder:
         if marker not in {token.content for token in self.backend.get_added_tokens_decoder().values()}:
             self.backend.add_special_tokens([marker])
         self.marker: int = self.backend.token_to_id(marker) or 0
+        self.word = marker
         bare = tokenizer.encode("a", add_special_tokens=False)
         full = tokenizer.encode("a")
         self.head = full[: full.index(bare[0])] if bare and bare[0] in full else []
@@ -72,7 +73,8 @@ class Coder:
         """Ids (image k as -1 - k) and where a loss is wanted."""
         ids: list[int] = []
         loss: list[bool] = []
-        if not (spans and self.opening and spans[0].text.startswith(self.opening)):
+        begun = spans[0].text.replace(self.word, "") if spans else ""
+        if not (self.opening and begun.startswith(self.opening)):  # some write it themselves, after images or before
             ids, loss = list(self.head), [False] * len(self.head)
         for text, answer in _pieces(spans):
             if answer and self.adds_space and text.startswith(" "):

@@ -127,7 +127,7 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
                 "qk_norm": given.qk_layer_norms,
                 "eps": given.rms_norm_eps,
                 "gate": "vector" if given.alpha_type == "vector" else "scalar",
-                "looks": "all",
+                "looks": "last",
             },
             "language": language_settings({**text, **{name: getattr(given, name) for name in _TEXT}}),
             "head": {"name": "language_model", "tied": bool(given.tie_word_embeddings)},
