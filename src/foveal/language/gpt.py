@@ -77,7 +77,7 @@ class Gpt(nn.Module):
         self.embedding = nn.Embedding(vocabulary, width)
 
         def together(count: int) -> nn.Module:
-            return nn.LayerNorm((count, self.head_width), eps=eps, bias=norm_bias)
+            return nn.LayerNorm([count, self.head_width], eps=eps, bias=norm_bias)
 
         layer = partial(
             Layer, width=width, heads=heads, inner=inner or 4 * width, activation=activation, eps=eps, bias=bias,

@@ -88,7 +88,9 @@ def language_names(lm: Mapping[str, Any]) -> tuple[list[Rule], dict[str, Change]
         rules, changed = mpt.language_rules(lm, stem, head[1]), mpt.changed(lm, stem)
     else:
         rules = family.language_rules(theirs_prefix=stem, head=head[1])
-    wrapped = [(ours, tuple(map(_wrapped, (theirs,) if isinstance(theirs, str) else theirs))) for ours, theirs in rules]
+    wrapped: list[Rule] = [
+        (ours, tuple(map(_wrapped, (theirs,) if isinstance(theirs, str) else theirs))) for ours, theirs in rules
+    ]
     return wrapped, {_wrapped(name): change for name, change in changed.items()}
 
 
