@@ -51,7 +51,7 @@ class Joined(nn.Module):
             raise InputError("a raster has rows of tokens and no tiles for a comma to part; take order: tiles")
 
         def learned(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.randn(*shape, width) * width**-0.5)
+            return nn.Parameter(nn.init.normal_(torch.empty(*shape, width), std=width**-0.5))
 
         self.newline = learned() if settings.newline else None
         self.comma = learned() if settings.comma else None
