@@ -7,6 +7,10 @@ import typer
 from foveal.core.errors import InputError
 
 BUDGET = typer.Option(None, "--budget", help="The most visual tokens of a picture that the language model reads.")
+BUDGETS = typer.Option(
+    None, "--budget", help="Score with at most so many visual tokens a picture, such as 64 or 128,64."
+)
+STRATEGIES = typer.Option("foveal", "--strategy", help="How they are chosen, such as foveal,random.")
 STRATEGY = typer.Option("foveal", "--strategy", help="How these are chosen.", show_default="foveal")
 
 

@@ -1,6 +1,7 @@
 """`foveal eval`: how well a run answers, beside what needs no picture."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from foveal.cli._evaluate import Evaluation, Wanted
 
 NAMES = {"text_only": "text only", "majority": "majority", "question_majority": "same words"}
+_TEXT_ONLY = typer.Option(
+    None, "--text-only", help="A run of the same recipe trained without images.", show_default="RUN/text_only"
+)
 
 
 def command(
@@ -22,18 +26,14 @@ def command(
     data: Path = typer.Option(..., "--data", help="A data set's directory, or one .jsonl file."),
     split: str = typer.Option("test", "--split", help="Which split, where --data is a directory."),
     limit: int | None = typer.Option(None, "--limit", help="Score the first so many questions.", show_default="all"),
-    text_only: Path | None = typer.Option(
-        None, "--text-only", help="A run of the same recipe trained without images.", show_default="RUN/text_only"
-    ),
+    text_only: Path | None = _TEXT_ONLY,
     batch: int = typer.Option(64, "--batch", help="Questions answered together."),
     max_new_tokens: int = typer.Option(32, "--max-new-tokens", help="The longest answer, in tokens."),
     report: Path | None = typer.Option(None, "--report", help="Also write a report: one HTML file."),
     pretraining: bool = typer.Option(False, "--pretraining", help="Score hidden parts and foreign texts it tells."),
     shots: int = typer.Option(0, "--shots", help="Put so many solved training questions before each."),
-    budget: str | None = typer.Option(
-        None, "--budget", help="Score with at most so many visual tokens a picture, such as 64 or 128,64."
-    ),
-    strategy: str = typer.Option("foveal", "--strategy", help="How they are chosen, such as foveal,random."),
+    budget: str | None = _budget.BUDGETS,
+    strategy: str = _budget.STRATEGIES,
     drawings: int | None = typer.Option(None, "--drawings", help="Have so many drawn; count those recognised."),
     out: Path | None = typer.Option(None, "--out", help="With --drawings: write these on one sheet, a .png file."),
     results: Path | None = typer.Option(None, "--results", help="Write found boxes, as a COCO results file."),
@@ -48,8 +48,6 @@ def command(
     A run that finds boxes is scored by COCO's average precision; --data may then be a COCO annotation file, and tokens
     may be drawn instead of the best taken. An image tokenizer is scored by how near it brings pictures back.
     """
-    from functools import partial
-
     from foveal.cli import _budgets, _detection, _drawings, _pretraining, _reconstruction, _regions, _show
     from foveal.cli._evaluate import Wanted
 
