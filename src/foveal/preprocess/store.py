@@ -1,6 +1,7 @@
 """Processors on disk: Foveal's own, and those of Hugging Face checkpoints."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,11 +118,11 @@ def _usual(config: dict[str, Any], words: "PreTrainedTokenizerBase") -> str | Te
     """The format in which models of this kind are asked where they bring no template."""
     if "vocabulary_map" in config:
         return Template(user=("", str(words.sep_token or "")), assistant=("", "{eos}"))
-    opening, said = str(words.bos_token or ""), {"user": ("", ""), "assistant": ("", "{eos}")}
+    opening, bare = str(words.bos_token or ""), Template(user=("", ""), assistant=("", "{eos}"))
     if config.get("model_type") in ("blip-2", "instructblip"):  # images first, and then the token that begins a text
-        return Template(**said, beside=opening)
+        return replace(bare, beside=opening)
     if config.get("model_type") == "idefics":
-        return Template(**said, preamble=opening)
+        return replace(bare, preamble=opening)
     return "vicuna" if "vision_config" in config else "qa"
 
 
