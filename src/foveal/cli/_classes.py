@@ -124,7 +124,7 @@ def of(
         return None
     teller: Teller = ImageNet(processor) if name == IMAGENET else Tokenizer(name, processor)
     size = processor.transform.grid
-    seen = see(teller) if see is not None else lambda images: teller(teller.transform.pixels(images))
+    seen = see(teller) if see is not None else lambda images: teller(teller.transform.pixels(images))  # type: ignore[arg-type]
     return lambda images: classes(seen(images), plan([size] * len(images)), teller)
 
 

@@ -15,6 +15,7 @@ from foveal.decode.sampling import Sampling, greedy
 from foveal.models.causal import Causal
 from foveal.models.detect import LIKELY, detect, shown
 from foveal.models.masked import Masked
+from foveal.models.parts import encoded
 from foveal.preprocess.chat import question
 from foveal.preprocess.collate import identity
 from foveal.preprocess.processor import Processor
@@ -43,7 +44,7 @@ class Glimpse:
         known = {identity(image): image for image in images}
         device = next(model.parameters()).device
         self.places = {name: place for place, name in enumerate(known)}
-        self.seen = model.vision(processor.transform.pixels(list(known.values())).to(device))
+        self.seen = encoded(model.vision, processor.transform.pixels(list(known.values())).to(device))
 
     def __call__(self, images: Sequence[Any]) -> VisualTokens:
         """The tokens of these pictures, in order."""
