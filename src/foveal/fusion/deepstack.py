@@ -15,7 +15,7 @@ from foveal.fusion.prefix import Prefix
 class Config:
     """`after` names the decoder layers, counted from 0, behind which the encoder's levels are added, in its order.
 
-    Qwen3-VL of 24 or 27 encoder layers has levels 8, 16, 24 (counted from 1) after 0, 1, 2. `places` octaves tell each
+    Qwen3-VL of 27 encoder layers has its levels 9, 17, 25 (counted from 1) after 0, 1, 2. `places` octaves tell each
     token that enters at the input where its box lies, as in `prefix`.
     """
 
