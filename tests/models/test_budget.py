@@ -120,3 +120,17 @@ def test_an_allocator_of_the_model_learns_from_its_answers_and_is_kept_with_it(t
         learned.allocator.balancer.weigh.bias.add_(0.25)
         again = foveal.load(Run(learned.eval()).save(tmp_path / "run"))
         assert torch.equal(again(given).logits, learned(given).logits)
+
+
+def test_half_precision_is_cut_too():
+    torch.manual_seed(0)
+    learned = causal.assemble(ModelConfig.parse({**PARTS, "allocator": {"name": "foveal", "budget": 4}}))
+    half = learned.eval().to(torch.bfloat16)
+    with torch.no_grad():
+        for view in (half, budgeted(half, 5)):
+            given = batch(view)
+            pixels = replace(given.visual, values=given.visual.values.bfloat16())
+            seen = view(replace(given, visual=pixels)).visual
+            assert seen.features.dtype == torch.bfloat16 and torch.isfinite(seen.features).all()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.isfinite(budgeted(learned.float(), 5).see(batch(view)).features).all()

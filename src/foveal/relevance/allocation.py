@@ -11,6 +11,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import Grid
+from foveal.relevance.pooling import means
 from foveal.relevance.slopes import by_key, split_keys
 from foveal.relevance.tree import Tree, tree_of
 
@@ -88,23 +89,8 @@ def realized(
     boxes = leaf.gather(1, first.expand(-1, -1, 4))
     mass = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
     own = features.gather(1, first.expand(-1, -1, features.shape[-1]))
-    features = torch.where(mass[..., None] == 1, own, pool(features, weight, assignment, mass))
+    features = torch.where(mass[..., None] == 1, own, means(features, assignment, weight, budget))
     return {"features": features, "boxes": boxes, "assignment": assignment, "mass": mass}
-
-
-def pool(
-    features: Float[Tensor, "I N D"],
-    weight: Float[Tensor, "I N"],
-    assignment: Int[Tensor, "I N"],
-    mass: Int[Tensor, "I B"],
-) -> Float[Tensor, "I B D"]:
-    """The mean of each token's patches by weight, or without it where all of a token's patches weigh nothing."""
-    whole = torch.zeros_like(mass, dtype=weight.dtype).scatter_add(1, assignment, weight)
-    mine, size = whole.gather(1, assignment), mass.gather(1, assignment).to(weight.dtype)
-    share = torch.where(mine > 0, weight / mine.clamp(min=torch.finfo(weight.dtype).tiny), 1 / size)
-    given = features * share[..., None].to(features.dtype)
-    made = features.new_zeros(*mass.shape, features.shape[-1])
-    return made.scatter_add(1, assignment[..., None].expand_as(given), given)
 
 
 def _check(features: Tensor, grid: Grid, budget: int, relevance: Tensor | None, floor: Grid) -> None:

@@ -50,7 +50,7 @@ class Balancer(nn.Module):
     def forward(self, maps: Float[Tensor, "I 3 N"], tensions: Tensions | None = None) -> Float[Tensor, "I N"]:
         """Standardise, weigh, mix with what would matter without a question."""
         tensions = tensions or Tensions()
-        scores, weights = standard(maps), self.weigh(statistics(maps))
+        scores, weights = standard(maps), self.weigh(statistics(maps).to(self.weigh.weight.dtype)).to(maps.dtype)
         blind = weights * weights.new_tensor([1.0, 1.0, 0.0])
         asked, prior = (
             (each[..., None] * scores).sum(1).div(tensions.temperature).softmax(-1) for each in (weights, blind)

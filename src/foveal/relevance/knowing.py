@@ -18,12 +18,13 @@ def information(
 
     The neighbourhood is the patch and those up to `reach` away; `noise` is in mean variances of the image's features.
     """
+    features = features.float()  # determinants want it, also where the model runs in half precision
     windows, there = _around(features, grid, reach)
     count = there.sum(-1, keepdim=True)
     mean = windows.sum(2) / count
     apart = (windows - mean[:, :, None]) * there[..., None]
     scale = (features - features.mean(1, keepdim=True)).square().mean((1, 2)).clamp(min=1e-12) * noise
-    gram = apart @ apart.transpose(-1, -2) / (count[..., None] * scale[:, None, None, None])
+    gram = (apart @ apart.transpose(-1, -2)).float() / (count[..., None] * scale[:, None, None, None])
     return 0.5 * torch.linalg.slogdet(gram + torch.eye(gram.shape[-1], device=gram.device)).logabsdet
 
 

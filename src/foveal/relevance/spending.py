@@ -9,6 +9,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, VisualTokens
+from foveal.relevance.pooling import means, sums
 
 Shares = tuple[Tensor, Tensor]  # the token that holds each patch [I N] (-1: none does), and each patch's weight [I N]
 Choose = Callable[[Tensor, Grid, Tensor], Shares]  # of features [I N D] on a grid, of these images
@@ -77,27 +78,10 @@ def _cut(visual: VisualTokens, images: list[int], budget: int, choose: Choose) -
     if count > budget:
         assert grid is not None
         token, weight = choose(mine["features"], grid, torch.tensor(images, device=device))
-        boxes, mass = _middles(mine["boxes"], token, budget), _sums(mine["mass"][..., None], token, budget)[..., 0]
+        boxes, mass = _middles(mine["boxes"], token, budget), sums(mine["mass"][..., None], token, budget)[..., 0]
         mine = {key: means(part, token, weight, budget) for key, part in mine.items() if key not in ("boxes", "mass")}
         mine |= {"boxes": boxes, "mass": mass}
     return {key: part.flatten(0, 1) for key, part in mine.items()}
-
-
-def means(
-    values: Float[Tensor, "I N D"], token: Int[Tensor, "I N"], weight: Float[Tensor, "I N"], budget: int
-) -> Float[Tensor, "I B D"]:
-    """The mean of each token's patches by weight; without it where all of them weigh nothing."""
-    there = (token >= 0).to(weight.dtype)
-    slot = token.clamp(min=0)
-    weight = weight * there
-    whole, many = (_sums(part[..., None], token, budget)[..., 0].gather(1, slot) for part in (weight, there))
-    share = torch.where(whole > 0, weight / whole.clamp(min=torch.finfo(weight.dtype).tiny), there / many.clamp(min=1))
-    return _sums(values * share[..., None].to(values.dtype), token, budget)
-
-
-def _sums(values: Float[Tensor, "I N D"], token: Int[Tensor, "I N"], budget: int) -> Float[Tensor, "I B D"]:
-    slot = torch.where(token >= 0, token, budget)[..., None].expand_as(values)
-    return values.new_zeros(len(values), budget + 1, values.shape[-1]).scatter_add(1, slot, values)[:, :budget]
 
 
 def _middles(boxes: Float[Tensor, "I N 4"], token: Int[Tensor, "I N"], budget: int) -> Float[Tensor, "I B 4"]:

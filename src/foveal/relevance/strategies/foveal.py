@@ -17,12 +17,12 @@ from foveal.relevance.spending import Shares, checked, planned, spend
 class Config:
     """At most `budget` tokens an image, one in each of `floor` x `floor` cells at least (0: one root for all).
 
-    `explore` from 0 (the question alone) to 1 (none; -1: by how much the question says), and `temperature` flattens.
+    `explore` goes from 0 (the question alone) to 1 (none; null: by how little it says), and `temperature` flattens.
     """
 
     budget: int = 64
     floor: int = 0
-    explore: float = -1.0
+    explore: float | None = None
     temperature: float = 1.0
 
 
@@ -31,10 +31,12 @@ class Foveal(nn.Module):
 
     steered = True
 
-    def __init__(self, *, budget: int = 64, floor: int = 0, explore: float = -1.0, temperature: float = 1.0) -> None:
+    def __init__(
+        self, *, budget: int = 64, floor: int = 0, explore: float | None = None, temperature: float = 1.0
+    ) -> None:
         super().__init__()
         self.budget, self.floor = checked(budget), floor
-        self.tensions = Tensions(explore=None if explore < 0 else explore, temperature=temperature)
+        self.tensions = Tensions(explore=explore, temperature=temperature)
         self.balancer = Balancer()
 
     def plan(self, layout: Layout) -> Layout:
