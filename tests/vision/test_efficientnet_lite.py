@@ -76,6 +76,22 @@ def test_taps_lie_over_their_pixels():
 
 
 @torch.no_grad()
+def test_finer_maps_are_joined_with_all_their_places():
+    made = encoder(taps=(8, 16), levels=(8,), finer="join")
+    assert made.width == 4 * 40 + 112 and made.level_widths == (4 * 40,)
+    found = made.maps(pixels(1, (72, 64)).values)
+    visual = made(pixels(1, (72, 64)))
+    assert visual.layout.grids == ((5, 4),)
+    fine, same = visual.features.view(5, 4, -1).split([160, 112], dim=-1)
+    torch.testing.assert_close(same, found[16][0].permute(1, 2, 0))
+    for row, column in [(0, 0), (0, 1), (1, 0), (1, 1)]:
+        place = fine.unflatten(-1, (2, 2, 40))[2, 3, row, column]
+        torch.testing.assert_close(place, found[8][0, :, 4 + row, 6 + column])
+    assert not fine.unflatten(-1, (2, 2, 40))[4, :, 1].any()  # the ninth row of stride 8 is the last
+    assert torch.equal(visual.levels[0], fine.flatten(0, 1))
+
+
+@torch.no_grad()
 def test_an_image_alone_equals_itself_in_a_batch_also_in_training():
     made = encoder()
     both = made(pixels(2, (48, 40)))

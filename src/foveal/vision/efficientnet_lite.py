@@ -25,6 +25,7 @@ SIDE = {0: 224, 1: 240, 2: 260}  # pixels, by variant
 
 Variant = Literal[0, 1, 2]
 Resample = Literal["bilinear", "nearest"]
+Finer = Literal["average", "join"]
 Module = TypeVar("Module", bound=nn.Module)
 
 _SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # of width, of depth
@@ -45,9 +46,10 @@ _STRIDES = (4, 8, 16, 32)
 class Config:
     """Settings: lite 0, 1 or 2, and which maps are tapped.
 
-    The last map of each stride in `taps` comes onto the grid with cells of `stride` pixels: finer ones by averaging,
-    coarser ones by `resample`; all are concatenated along features in this order. `levels` are strides whose maps are
-    kept beside the features, each by itself. `classify` keeps the ImageNet head.
+    The last map of each stride in `taps` comes onto the grid with cells of `stride` pixels: finer ones by averaging or
+    by a `join` of all their places, row by row, coarser ones by `resample`; all are concatenated along features in this
+    order. An average of many places no longer tells their order: letters of small words are lost in it. `levels` are
+    strides whose maps are kept beside the features, each by itself. `classify` keeps the ImageNet head.
     """
 
     variant: Variant = 0
@@ -56,6 +58,7 @@ class Config:
     resample: Resample = "bilinear"
     classify: bool = False
     levels: tuple[int, ...] = ()
+    finer: Finer = "average"
 
 
 class ConvNorm(nn.Module):
@@ -122,10 +125,11 @@ class EfficientnetLite(nn.Module):
         resample: Resample = "bilinear",
         classify: bool = False,
         levels: tuple[int, ...] = (),
+        finer: Finer = "average",
     ) -> None:
         super().__init__()
         _check(variant, taps, levels, stride)
-        self.taps, self.levels, self.stride, self.resample = taps, levels, stride, resample
+        self.taps, self.levels, self.stride, self.resample, self.finer = taps, levels, stride, resample, finer
         self.classes = _CLASSES if classify else 0
         self.stem = ConvNorm(3, _STEM, kernel=3, stride=2)
         self.blocks = nn.ModuleList()
@@ -138,8 +142,8 @@ class EfficientnetLite(nn.Module):
                 self.blocks.append(Block(width, channels, kernel=kernel, stride=first, expansion=expansion))
                 width = channels
             self.ends[place] = (len(self.blocks), width)
-        self.width = sum(self.ends[tap][1] for tap in taps)
-        self.level_widths = tuple(self.ends[level][1] for level in levels)
+        self.width = sum(map(self._width, taps))
+        self.level_widths = tuple(map(self._width, levels))
         self.head = ConvNorm(width, _HEAD) if classify else None
         self.classifier = nn.Linear(_HEAD, _CLASSES) if classify else None
         self._freeze_unreached()
@@ -202,12 +206,19 @@ class EfficientnetLite(nn.Module):
         return _relu6(self.stem(values.contiguous(memory_format=torch.channels_last)))
 
     def _on_grid(self, maps: Tensor, tap: int, grid: Grid) -> Tensor:
+        if tap < self.stride and self.finer == "join":
+            return _joined(maps, self.stride // tap, grid)
         if tap < self.stride:
             return F.avg_pool2d(maps, self.stride // tap, ceil_mode=True)
         if tap > self.stride:
             # by a whole factor and then cut, so that a cell stays over its pixels
             maps = F.interpolate(maps, scale_factor=float(tap // self.stride), mode=self.resample)
         return maps[:, :, : grid[0], : grid[1]]
+
+    def _width(self, tap: int) -> int:
+        """Numbers of a tap in one cell of the grid."""
+        places = max(self.stride // tap, 1) ** 2 if self.finer == "join" else 1
+        return places * self.ends[tap][1]
 
     def _freeze_unreached(self) -> None:
         """What no tap reaches gets no gradient, so it must not count as trainable."""
@@ -255,6 +266,13 @@ def _channels(wanted: float) -> int:
     """The nearest multiple of 8 that is not more than a tenth below."""
     nearest = max(8, int(wanted + 4) // 8 * 8)
     return nearest if nearest >= 0.9 * wanted else nearest + 8
+
+
+def _joined(maps: Float[Tensor, "T D H W"], factor: int, grid: Grid) -> Float[Tensor, "T E h w"]:
+    """The places of each block of `factor` x `factor` side by side, zeros where the image does not fill the grid."""
+    below, right = (factor * cells - size for cells, size in zip(grid, maps.shape[-2:], strict=True))
+    blocks = F.pad(maps, (0, right, 0, below)).unflatten(3, (-1, factor)).unflatten(2, (-1, factor))
+    return blocks.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
 
 
 def _cells(size: int, stride: int) -> int:
