@@ -65,7 +65,9 @@ class VisualTokens(Movable):
     each image, and boxes are places in a frame. `number` counts the images of each row, for connectors that
     ask. With `cuts`, each entry of the layout is a tile of one of these images and not an image. `marks` are vectors
     for words that speak of images, such as where one begins, for fusions that know these. `relevance` is what someone
-    outside the model says that each is worth, `looked` what the cut of each image came from.
+    outside the model says that each is worth, `looked` what the cut of each image came from. Where they were asked for,
+    `attention` is what the encoder's class token takes of each (without one: what all take, on average), and `keys` are
+    those of each head by which it does.
     """
 
     features: Float[Tensor, "S E"]
@@ -83,6 +85,8 @@ class VisualTokens(Movable):
     looked: tuple[Relevance | None, ...] = ()
     marks: Float[Tensor, "K E"] | None = None
     relevance: Float[Tensor, " S"] | None = None
+    attention: Float[Tensor, " S"] | None = None
+    keys: Float[Tensor, "S H d"] | None = None
 
     @classmethod
     def on_layout(

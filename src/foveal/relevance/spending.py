@@ -1,7 +1,7 @@
 """Visual tokens of many images brought down to a budget each: what every strategy between connector and text shares."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -11,8 +11,17 @@ from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, VisualTokens
 from foveal.relevance.pooling import means, sums
 
+
+@dataclass(frozen=True, kw_only=True)
+class Sums:
+    """Tokens that are no means: how much of each patch is in each, and which of them stands where the patch is."""
+
+    parts: Float[Tensor, "I B N"]
+    token: Int[Tensor, "I N"]
+
+
 Shares = tuple[Tensor, Tensor]  # the token that holds each patch [I N] (-1: none does), and each patch's weight [I N]
-Choose = Callable[[Tensor, Grid, Tensor], Shares]  # of features [I N D] on a grid, of these images
+Choose = Callable[[Tensor, Grid, Tensor], Shares | Sums]  # of features [I N D] on a grid, of these images
 
 
 def checked(budget: int) -> int:
@@ -58,6 +67,13 @@ def spend(visual: VisualTokens, budget: int, choose: Choose, *, name: str) -> Vi
     return replace(made, marks=visual.marks, **flat)
 
 
+def of_images(values: Tensor, layout: Layout, images: Int[Tensor, " I"]) -> Tensor:
+    """What each patch of some images of one count has of values `[S ...]`: `[I N ...]`."""
+    begins = torch.tensor(layout.offsets[:-1], device=images.device)[images]
+    count = layout.counts[int(images[0])]
+    return values[begins[:, None] + torch.arange(count, device=images.device)]
+
+
 def _alike(layout: Layout) -> list[list[int]]:
     """The images of each grid (or none) and count."""
     found: dict[tuple[Grid | None, int], list[int]] = {}
@@ -77,11 +93,20 @@ def _cut(visual: VisualTokens, images: list[int], budget: int, choose: Choose) -
     mine = {key: part[rows].unflatten(0, (len(images), count)) for key, part in given.items()}
     if count > budget:
         assert grid is not None
-        token, weight = choose(mine["features"], grid, torch.tensor(images, device=device))
+        made = choose(mine["features"], grid, torch.tensor(images, device=device))
+        token = made.token if isinstance(made, Sums) else made[0]
         boxes, mass = _middles(mine["boxes"], token, budget), sums(mine["mass"][..., None], token, budget)[..., 0]
-        mine = {key: means(part, token, weight, budget) for key, part in mine.items() if key not in ("boxes", "mass")}
+        mine = {key: _pooled(key, part, made, budget) for key, part in mine.items() if key not in ("boxes", "mass")}
         mine |= {"boxes": boxes, "mass": mass}
     return {key: part.flatten(0, 1) for key, part in mine.items()}
+
+
+def _pooled(key: str, values: Float[Tensor, "I N D"], made: Shares | Sums, budget: int) -> Float[Tensor, "I B D"]:
+    """The tokens' own values; distributions stay such whatever the others come to."""
+    if not isinstance(made, Sums):
+        return means(values, *made, budget)
+    parts = made.parts / made.parts.sum(-1, keepdim=True) if key == "classes" else made.parts
+    return parts.to(values.dtype) @ values
 
 
 def _middles(boxes: Float[Tensor, "I N 4"], token: Int[Tensor, "I N"], budget: int) -> Float[Tensor, "I B 4"]:

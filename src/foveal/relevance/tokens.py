@@ -1,10 +1,12 @@
 """Selection as shares: the patches with the highest scores become tokens, and the others none."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from foveal.relevance.spending import Shares
+from foveal.core.errors import InputError
+from foveal.core.types import VisualTokens
+from foveal.relevance.spending import Shares, of_images
 
 
 def chosen(scores: Float[Tensor, "I N"], budget: int) -> Shares:
@@ -12,3 +14,29 @@ def chosen(scores: Float[Tensor, "I N"], budget: int) -> Shares:
     best = scores.sort(dim=1, descending=True, stable=True).indices[:, :budget]
     kept = torch.zeros_like(scores, dtype=torch.bool).scatter(1, best, True)
     return torch.where(kept, kept.long().cumsum(1) - 1, -1), kept.to(scores.dtype)
+
+
+def picked(places: Int[Tensor, "I B"], count: int) -> Shares:
+    """These places of each image's `count` patches, in raster order."""
+    scores = torch.zeros(len(places), count, device=places.device)
+    return chosen(scores.scatter(1, places, 1.0), places.shape[1])
+
+
+def attention_of(visual: VisualTokens, images: Int[Tensor, " I"], *, name: str) -> Float[Tensor, "I N"]:
+    """How much the encoder attends to each patch of some images; raises InputError where nobody brought it."""
+    if visual.attention is None:
+        raise InputError(
+            f"strategy {name!r} needs the encoder's attention, and the visual tokens come without it; take an encoder "
+            "that has it (vit) with a connector that keeps its tokens, or a strategy that needs none"
+        )
+    return of_images(visual.attention, visual.layout, images).float()
+
+
+def keys_of(visual: VisualTokens, images: Int[Tensor, " I"], *, name: str) -> Float[Tensor, "I N H d"]:
+    """What the encoder attends to them by, each head's own; raises InputError where nobody brought it."""
+    if visual.keys is None:
+        raise InputError(
+            f"strategy {name!r} compares the encoder's keys, and the visual tokens come without them; take an encoder "
+            "that has attention (vit) with a connector that keeps its tokens, or a strategy that needs none"
+        )
+    return of_images(visual.keys, visual.layout, images).float()

@@ -21,9 +21,14 @@ def strategy(name, budget):
 
 
 def visual(grids, seed=0, width=6):
-    layout = Layout.of_grids(grids)
-    features = torch.randn(layout.total, width, generator=torch.Generator().manual_seed(seed))
-    return VisualTokens.on_layout(features, layout, (features * 2, features[:, :3]))
+    layout, chance = Layout.of_grids(grids), torch.Generator().manual_seed(seed)
+    features = torch.randn(layout.total, width, generator=chance)
+    made = VisualTokens.on_layout(features, layout, (features * 2, features[:, :3]))
+    told = {
+        "attention": torch.rand(layout.total, generator=chance),
+        "keys": torch.randn(layout.total, 2, 3, generator=chance),
+    }
+    return replace(made, **told)
 
 
 def question(images, seed=1, width=6):
@@ -52,6 +57,7 @@ def test_an_image_alone_is_as_in_a_batch(name):
     for image, (begin, end) in enumerate(zip(seen.layout.offsets, seen.layout.offsets[1:], strict=False)):
         layout = Layout.of_grids([GRIDS[image]])
         one = VisualTokens.on_layout(seen.features[begin:end], layout, tuple(part[begin:end] for part in seen.levels))
+        one = replace(one, attention=seen.attention[begin:end], keys=seen.keys[begin:end])
         alone = allocator.between(one, replace(asked, owner=torch.tensor([image])))
         mine = slice(together.layout.offsets[image], together.layout.offsets[image + 1])
         torch.testing.assert_close(together.features[mine], alone.features)
@@ -89,6 +95,14 @@ def test_an_empty_question_gives_a_cut_all_the_same(name):
     asked = question(4)
     made = strategy(name, 5).between(visual(GRIDS), replace(asked, valid=torch.zeros_like(asked.valid)))
     assert torch.isfinite(made.features).all()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "attention" in getattr(strategy(name, 5), "needs", ())])
+def test_what_needs_attention_says_so_where_there_is_none(name):
+    seen = replace(visual(GRIDS), attention=None, keys=None)
+    with pytest.raises(InputError, match=f"strategy '{name}' needs the encoder's attention"):
+        strategy(name, 5).between(seen, question(4))
+    assert strategy(name, 25).between(seen, question(4)) is seen
 
 
 @pytest.mark.parametrize("name", NAMES)

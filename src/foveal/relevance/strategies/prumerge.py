@@ -1,0 +1,73 @@
+"""LLaVA-PruMerge (2403.15388): the patches that the encoder attends to most, each with what is like it.
+
+Behind the connector; needs the encoder's attention, and its keys to tell what is alike. The number of tokens is the
+budget's; the paper lets outliers of the attention decide.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from foveal.core.errors import InputError
+from foveal.core.types import Grid, Layout, Query, VisualTokens
+from foveal.relevance.spending import Sums, checked, planned, spend
+from foveal.relevance.tokens import attention_of, keys_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """`budget` tokens an image, each with its `near` most alike patches."""
+
+    budget: int = 64
+    near: int = 32
+
+
+class Prumerge(nn.Module):
+    """All but one token are a patch and, by attention, those most like it, be they tokens themselves; one is, by
+    attention, the sum of all others."""
+
+    steered = False
+    needs = ("attention",)
+
+    def __init__(self, *, budget: int = 64, near: int = 32) -> None:
+        super().__init__()
+        if near < 1:
+            raise InputError(f"{near} patches near each for strategy 'prumerge'; give 1 or more")
+        self.budget, self.near = checked(budget), near
+
+    def plan(self, layout: Layout) -> Layout:
+        """The budget of each image, or all it has."""
+        return planned(layout, self.budget, name="prumerge")
+
+    def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
+        """Attend, then merge."""
+
+        def choose(features: Tensor, grid: Grid, images: Tensor) -> Sums:
+            attention = attention_of(visual, images, name="prumerge")
+            return merged(attention, keys_of(visual, images, name="prumerge").flatten(2), self.budget, self.near)
+
+        return spend(visual, self.budget, choose, name="prumerge")
+
+
+@torch.no_grad()
+def merged(attention: Float[Tensor, "I N"], keys: Float[Tensor, "I N K"], budget: int, near: int) -> Sums:
+    """What is in each token, in raster order and the sum last; with a budget of 1 there is no sum."""
+    images, count = attention.shape
+    centres = max(1, budget - 1)
+    first = attention.sort(dim=1, descending=True, stable=True).indices[:, :centres].sort(dim=1).values
+    own = F.one_hot(first, count)
+    units = F.normalize(keys, dim=-1)
+    alike = units.gather(1, first[..., None].expand(-1, -1, units.shape[2])) @ units.transpose(1, 2)
+    alike = alike.masked_fill(own.bool(), -torch.inf)
+    friends = alike.sort(dim=-1, descending=True, stable=True).indices[..., : min(near, count - 1)]
+    joined = torch.zeros_like(alike).scatter(2, friends, 1.0)
+    parts = own + joined * attention[:, None]
+    token = torch.full((images, count), centres if budget > 1 else -1, device=keys.device)
+    token = token.scatter(1, first, torch.arange(centres, device=keys.device).expand_as(first))
+    if budget == 1:
+        return Sums(parts=parts, token=token)
+    rest = attention * (own.sum(1) == 0)
+    return Sums(parts=torch.cat([parts, rest[:, None]], dim=1), token=token)

@@ -1,0 +1,80 @@
+"""ToMe (2210.09461): the most alike of two halves of the tokens become one, round by round.
+
+Behind the connector, not within the encoder's blocks; needs nothing but the tokens.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from foveal.core.types import Grid, Layout, Query, VisualTokens
+from foveal.relevance.pooling import sums
+from foveal.relevance.spending import Shares, checked, of_images, planned, spend
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """`budget` means an image."""
+
+    budget: int = 64
+
+
+class Tome(nn.Module):
+    """Bipartite soft matching; a token is the mean of its patches by their mass."""
+
+    steered = False
+
+    def __init__(self, *, budget: int = 64) -> None:
+        super().__init__()
+        self.budget = checked(budget)
+
+    def plan(self, layout: Layout) -> Layout:
+        """The budget of each image, or all it has."""
+        return planned(layout, self.budget, name="tome")
+
+    def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
+        """Match, merge, again."""
+
+        def choose(features: Tensor, grid: Grid, images: Tensor) -> Shares:
+            mass = of_images(visual.mass, visual.layout, images)
+            return in_order(merged(features.float(), mass, self.budget), self.budget), mass.to(features.dtype)
+
+        return spend(visual, self.budget, choose, name="tome")
+
+
+@torch.no_grad()
+def merged(features: Float[Tensor, "I N D"], mass: Float[Tensor, "I N"], budget: int) -> Int[Tensor, "I N"]:
+    """The token that each patch ends in; a round merges half of the tokens at most."""
+    token = torch.arange(features.shape[1], device=features.device).expand(len(features), -1)
+    while (left := features.shape[1]) > budget:
+        place = matched(features, min(left - budget, left // 2))
+        token, count = place.gather(1, token), int(place.max()) + 1
+        whole = sums(mass[..., None], place, count)
+        features, mass = sums(features * mass[..., None], place, count) / whole, whole[..., 0]
+    return token
+
+
+def matched(features: Float[Tensor, "I N D"], count: int) -> Int[Tensor, "I N"]:
+    """Where each token stands when so many of every other one, from the first on, join the most alike of the rest."""
+    units = F.normalize(features, dim=-1)
+    best, friend = (units[:, ::2] @ units[:, 1::2].transpose(1, 2)).max(-1)
+    order = best.argsort(dim=1, descending=True, stable=True)
+    stay = order.shape[1] - count
+    place = torch.arange(-count, stay, device=features.device).expand_as(order)
+    first = torch.empty_like(order).scatter(1, order, place)
+    first = torch.where(first < 0, stay + friend, first)
+    second = stay + torch.arange(features.shape[1] // 2, device=features.device).expand(len(features), -1)
+    both = torch.empty(features.shape[:2], dtype=torch.long, device=features.device)
+    both[:, ::2], both[:, 1::2] = first, second
+    return both
+
+
+def in_order(token: Int[Tensor, "I N"], budget: int) -> Int[Tensor, "I N"]:
+    """The same tokens numbered by their first patches."""
+    count = token.shape[1]
+    place = torch.arange(count, device=token.device).expand_as(token)
+    first = torch.full_like(token[:, :budget], count).scatter_reduce(1, token, place, "amin")
+    return first.argsort(dim=1).argsort(dim=1).gather(1, token)
