@@ -10,6 +10,7 @@ from foveal.core.example import Example
 from foveal.core.labels import next_labels
 from foveal.core.types import IGNORE
 from foveal.decode.generate import generate
+from foveal.models.budget import budgeted, spent
 from foveal.models.causal import assemble
 from foveal.models.config import ModelConfig
 from foveal.preprocess.processor import Processor, ProcessorConfig
@@ -56,6 +57,24 @@ def test_a_group_learns_what_its_members_learn(setup):
     torch.testing.assert_close(losses(model, replace(fan, fan=None)), losses(model, alone), atol=1e-5, rtol=1e-5)
     packed = processor.training(groups, plan=model.plan, length=64)
     torch.testing.assert_close(losses(model, packed), losses(model, alone), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["foveal", "random"])
+def test_rows_laid_out_anew_are_those_that_a_budget_was_planned_for(setup, strategy):
+    model, processor, groups = setup
+    view = budgeted(model, 2, strategy)
+    for length in (None, 64):
+        whole = processor.training(groups, plan=model.plan, length=length)
+        planned = processor.training(groups, plan=view.plan, length=length)
+        anew = spent(model, whole, 2, strategy)
+        assert (anew.fan is None) == (planned.fan is None)
+        assert (anew.image_slot >= 0).sum() == (planned.image_slot >= 0).sum() == 4
+        torch.testing.assert_close(losses(model, anew), losses(view, planned), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(losses(model, replace(anew, fan=None)), losses(view, planned), atol=1e-5, rtol=1e-5)
+    alone = [group[0] for group in groups] + [groups[0][2]]
+    asked, planned = (processor.prompt(alone, plan=one.plan) for one in (model, view))
+    new = generate(model, spent(model, asked, 2, strategy), max_new_tokens=4)
+    assert torch.equal(new, generate(view, planned, max_new_tokens=4))
 
 
 def test_cached_steps_equal_one_pass(setup):

@@ -67,7 +67,7 @@ def about(recipe: Recipe, count: int) -> dict[str, Any]:
     """How a run was made, for its record."""
     import foveal
 
-    stages = [{"name": stage.name, "train": list(stage.train)} for stage in recipe.training.stages]
+    stages = [{"name": stage.name, "train": list(stage.parts)} for stage in recipe.training.stages]
     made = {"system": recipe.system, "seed": recipe.seed, "text_only": recipe.text_only, "init": dict(recipe.init)}
     made |= {"classes": recipe.training.classes} if recipe.training.classes else {}
     return {**made, "data": dump(recipe.data), "examples": count, "stages": stages, "foveal": foveal.__version__}
@@ -101,8 +101,11 @@ class Batches:
 
     def __call__(self, stage: Stage) -> "Collate":
         """The collate of a stage; features of a frozen encoder are computed now, those that are not there yet."""
-        processor, plan = self.processor(stage), self.run.model.plan
-        name, _ = objective_of(stage)
+        from foveal.models.budget import unspent
+
+        processor, (name, _) = self.processor(stage), objective_of(stage)
+        model: Any = unspent(self.run.model) if name == "budgets" else self.run.model  # that lays out anew by itself
+        plan = model.plan
         _detection.check(processor, self.data, self.say)
         blind, known, seen = self.recipe.text_only or stage.images != "shown", {}, self._seen(stage)
         visual = None if blind else self._features(stage, processor)

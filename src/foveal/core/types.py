@@ -172,7 +172,8 @@ class Batch(Movable):
     steers vision by such; None: the prompt itself is heard.
     `types` are token types (BERT's segments; of visual tokens too); None means 0 for text and 1 for visual tokens.
     `alignment` names, for each visual token, the places in its row of the words that it shows (-1: no more).
-    With `regions`, what the encoder sees is pooled to these before the connector.
+    With `regions`, what the encoder sees is pooled to these before the connector. `seen` are the images in language
+    width, where nothing is left to do but to fuse them.
     `begin` is the place of each row that heads of whole rows read; None: its first valid one.
     With `choices`, so many rows in turn are one question with its choices, whose words carry the labels.
     `full` promises that every token (cached ones too) is valid and that each row is one segment and one branch.
@@ -184,6 +185,7 @@ class Batch(Movable):
     image_slot: Int[Tensor, "B L"]
     visual: Pixels | Patches | VisualTokens | None = None
     regions: Regions | None = None
+    seen: VisualTokens | None = None
     owner: Int[Tensor, " I"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     labels: Int[Tensor, "B L"] | None = None
     positions: Int[Tensor, "B L *A"] | None = None
@@ -249,7 +251,8 @@ class Stream(Movable):
     and sines of `positions`. `types`, `owner`, `looks`, `segment` and `branch` are those of the batch, `memory` is what
     cross-attention reads where `memory_mask` lets it (None: everywhere), each token where `memory_seen` does. `levels`
     are the visual tokens at other encoder depths, for fusions that add them between the layers. Where tokens have left
-    their rows, `places` say where in the batch those that are left stood.
+    their rows, `places` say where in the batch those that are left stood; `worth` is what a layer found each token to
+    be worth to the next one.
     """
 
     hidden: Float[Tensor, "B L D"]
@@ -261,6 +264,7 @@ class Stream(Movable):
     valid: Bool[Tensor, "B L"] | None = None  # set where a fusion may need it
     prompt: Bool[Tensor, "B L"] | None = None  # likewise
     places: Int[Tensor, "B L"] | None = None
+    worth: Float[Tensor, "B L"] | None = None
     visual: VisualTokens | None = None  # set where a fusion asks them between the layers
     ahead: nn.Module | None = None  # the layer that comes next, where a fusion asks it
     apart: Apart | None = None  # set where the layers treat words and sight apart

@@ -78,6 +78,5 @@ def _part(batch: Batch, rows: Int[Tensor, " N"], columns: slice) -> Batch:
     parts["positions"] = None if batch.positions is None else batch.positions[rows, columns]
     seen = bool((parts["image_slot"] >= 0).any())
     parts["order"] = batch.order[rows, columns] if seen and batch.order is not None else None  # text sees all before
-    visual = batch.visual if seen else None
-    full = bool(parts["valid"].all())
-    return replace(batch, **parts, visual=visual, labels=None, full=full)
+    parts |= {} if seen else {"visual": None, "seen": None}
+    return replace(batch, **parts, labels=None, full=bool(parts["valid"].all()))

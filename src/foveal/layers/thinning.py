@@ -4,14 +4,17 @@ What is left keeps its positions, its order and who it sees. Which tokens leave 
 chosen, by scores within groups of tokens, is here too.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from foveal.core.errors import InputError
 from foveal.core.types import Fan, Stream, VisualTokens
 from foveal.layers.masks import attention_mask
+from foveal.layers.meeting import places_of
 
 
 def thin(stream: Stream, keep: Bool[Tensor, "B L"] | None, *, layer: int) -> Stream:
@@ -31,7 +34,7 @@ def thin(stream: Stream, keep: Bool[Tensor, "B L"] | None, *, layer: int) -> Str
         index = None if plain else stream.cache.where(layer)
         if at is None and index is None:
             return stream
-    fan = None if at is None or stream.fan is None or seen is not None else _thinner(stream.fan, at, length)
+    fan = None if at is None or stream.fan is None or seen is not None else thinner(stream.fan, at, length)
     mask = None if fan is not None else _mask(stream, at, index, seen)
     if at is None:
         return replace(stream, mask=mask)
@@ -60,7 +63,7 @@ def _left(stream: Stream, keep: Bool[Tensor, "B L"]) -> tuple[Int[Tensor, "B Q"]
     return at, None if min(counts) == most else keep.gather(1, at)
 
 
-def _thinner(fan: Fan, at: Int[Tensor, "B Q"], length: int) -> Fan | None:
+def thinner(fan: Fan, at: Int[Tensor, "B Q"], length: int) -> Fan | None:
     """The fan of what is left, of which every row has as much; None where its mutual spans would differ by rows."""
     edges = torch.tensor([edge for span in fan.mutual for edge in span], dtype=at.dtype, device=at.device)
     left = (at[:, :, None] < edges).sum(1)
@@ -106,6 +109,25 @@ def _unfanned(stream: Stream, fan: Fan) -> Bool[Tensor, "B 1 L L"]:
     return attention_mask(
         valid, queries=length, order=order.expand(rows, -1), segment=stream.segment, branch=stream.branch
     )
+
+
+def leave(
+    stream: Stream,
+    score: Float[Tensor, "B L"],
+    quota: Sequence[int],
+    *,
+    group: Int[Tensor, "B L"],
+    asked: Int[Tensor, "B L"],
+    layer: int,
+) -> Stream:
+    """The stream of the words and, of each image, as many tokens as its quota says, the best first.
+
+    A place from where an answer begins stays, whatever its score.
+    """
+    assert stream.visual is not None
+    most = torch.tensor(quota, device=group.device)[stream.visual.image[stream.slots.clamp(min=0)]]
+    keep = best(score.masked_fill(speaking(group, asked), torch.inf), group, most)
+    return thin(stream, keep, layer=layer)
 
 
 def placed(stream: Stream, at: Int[Tensor, "B Q"]) -> Int[Tensor, "B Q"]:
@@ -178,6 +200,32 @@ def askers(stream: Stream, group: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
     if branch is None:
         return torch.maximum(whole, own)
     return torch.maximum(torch.where(branch == 0, whole, _last(asked, stretches(stream))), own)
+
+
+def speaking(group: Int[Tensor, "B L"], asked: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+    """The places from where an answer begins."""
+    length = group.shape[1]
+    table = torch.zeros(len(group), length + 1, dtype=torch.bool, device=group.device)
+    return table.scatter(1, torch.where(group >= 0, asked, length), True)[:, :length]
+
+
+@torch.no_grad()
+def attended(stream: Stream, asked: Int[Tensor, "B L"]) -> Float[Tensor, "B L"]:
+    """What the place from where each token's conversation is answered takes of it in the coming layer.
+
+    Raises InputError where several conversations share an image.
+    """
+    if stream.branch is not None:
+        raise InputError(
+            "several questions about one image in a row would each keep other tokens; set group to false in the "
+            "training stages, or keep tokens by another measure than attention"
+        )
+    assert stream.ahead is not None
+    asking = torch.zeros_like(asked, dtype=torch.bool).scatter(1, asked, True)
+    at = places_of(asking).sort(dim=1).values
+    shares = stream.ahead.shares(stream, at)  # type: ignore[operator]
+    row = torch.searchsorted(at, asked)
+    return shares.gather(1, row[:, None])[:, 0].float()
 
 
 def stretches(stream: Stream) -> Int[Tensor, "B L"]:

@@ -10,7 +10,7 @@ from foveal.core.errors import InputError
 from foveal.core.interfaces import Connector, Fusion, GenerativeModel, VisionEncoder
 from foveal.core.labels import next_labels
 from foveal.core.lookup import build
-from foveal.core.types import IGNORE, Batch, Cache, Output, VisualTokens
+from foveal.core.types import IGNORE, Batch, Cache, Output
 from foveal.layers.mosaic import Joined
 from foveal.layers.thinning import spread
 from foveal.models.config import ModelConfig
@@ -52,14 +52,12 @@ class Causal(Sight):
         cache: Cache | None = None,
         keep: Keep = "all",
         keep_hidden: bool = False,
-        visual: VisualTokens | None = None,
     ) -> Output:
         """Logits `[B L V]`, of the `last` token alone `[B 1 V]`, or where a label is predicted `[N V]`.
 
-        `keep_hidden` also returns the input of every layer and the final normed state. `visual` are the batch's images
-        in language width, where they have been seen already.
+        `keep_hidden` also returns the input of every layer and the final normed state.
         """
-        visual = self.see(batch) if visual is None else visual
+        visual = self.see(batch)
         batch = self.worded(batch, visual)
         stream = self.fusion.at_input(self.language.open(batch, cache), visual)
         only = None if keep_hidden or keep != "last" else self._last(batch)

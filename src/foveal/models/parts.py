@@ -1,5 +1,6 @@
 """What every assembly has in common: how it sees, and how a stream flows through the layers."""
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from foveal.core.lookup import build, class_name, module, names
 from foveal.core.types import Batch, Cut, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
 from foveal.layers.mosaic import Joined
 from foveal.layers.regions import pooled
+from foveal.layers.relaid import relaid
 from foveal.layers.thinning import placed
 from foveal.models.config import ModelConfig
 
@@ -47,7 +49,31 @@ class Sight(nn.Module):
         return batch if at_words is None else at_words(batch, visual)
 
     def see(self, batch: Batch) -> VisualTokens | None:
-        """The batch's visual tokens in language width; a connector with a `query` hears what the batch asks."""
+        """The batch's visual tokens in language width, as many as it was laid out for."""
+        made = self.whole(batch)
+        if batch.seen is not None or made is None or self._spender is None:
+            return made
+        return self._spender.between(made, self.query(batch))
+
+    def spent(self, batch: Batch, made: VisualTokens | None, budget: int | None = None) -> Batch:
+        """The batch with its images as they are left of what `whole` made of them, and no places for the others.
+
+        What is spent is the allocator's own budget, or another. Raises InputError for a model without an allocator.
+        """
+        if made is None:
+            return batch
+        if self._spender is None:
+            raise InputError("this model spends no budget of visual tokens; give it a model.allocator")
+        spender: Any = copy.copy(self._spender)  # another budget for the same weights
+        spender.budget = spender.budget if budget is None else budget
+        left = spender.between(made, self.query(batch))
+        placed = getattr(self.fusion, "placed", lambda layout: layout)
+        return relaid(batch, before=placed(made.layout), after=placed(left.layout), seen=left)
+
+    def whole(self, batch: Batch) -> VisualTokens | None:
+        """The same before a budget is spent; a connector with a `query` hears what the batch asks."""
+        if batch.seen is not None:
+            return batch.seen
         seen = self.look(batch)
         if seen is None or self.connector is None:
             return seen
@@ -60,8 +86,7 @@ class Sight(nn.Module):
         made = _connected(self.connector, seen, batch)
         if "deeper" in self._modules:
             made = replace(made, levels=self._deeper(seen, batch))
-        made = made if seen.cuts is None else self._join()(made, seen.cuts)
-        return made if self._spender is None else self._spender.between(made, self.query(batch))
+        return made if seen.cuts is None else self._join()(made, seen.cuts)
 
     @property
     def _spender(self) -> Allocator | None:
@@ -135,7 +160,7 @@ class Sight(nn.Module):
         if parted := [cut for cut in cuts if cut.grid != (0, 0)]:
             raise InputError(
                 f"{len(parted)} of {len(cuts)} images are cut into tiles, and this encoder reads them whole; take "
-                "processor.image.tiling of the kind 'area', or none"
+                "processor.image.tiling of the kind 'area' or 'naflex', or none"
             )
         numbers = tuple(cut.tiles for cut in cuts) if cuts else frames
         return self.vision.plan(tiles, numbers)  # type: ignore[call-arg]
@@ -177,7 +202,7 @@ def encoded(vision: VisionEncoder, pixels: Pixels | Patches) -> VisualTokens:
     if isinstance(pixels, Patches):
         raise InputError(
             f"the batch holds {len(pixels.values)} patches, and this encoder reads pictures; take 'qwen_vit', or leave "
-            "processor.image.tiling of the kind 'area' out"
+            "processor.image.tiling of the kind 'area' or 'naflex' out"
         )
     joins = getattr(vision, "reads_tiles", False)
     return replace(_by_size(vision, pixels).filmed(pixels.frames), cuts=None if joins else pixels.cuts)

@@ -6,23 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from foveal.core.types import Batch, Grid, Relevance
-from foveal.models.parts import Sight
+from foveal.core.types import Grid, Relevance, VisualTokens
 from foveal.preprocess.transform import ImageTransform
 
 _SIDE = 256  # places of a map along the longer side of a picture
 
 
-def seen_once(model: Sight, batch: Batch) -> Batch:
-    """The batch with what the encoder says in the place of its pixels, so that nobody has to encode them again."""
-    return batch if batch.visual is None else replace(batch, visual=model.look(batch), regions=None)
-
-
-def looked_at(model: Sight, batch: Batch, sizes: list[Grid], transform: ImageTransform) -> tuple[Relevance | None, ...]:
-    """What steered the cut of each of the batch's pictures, of these heights and widths."""
-    visual = model.see(batch)
-    found = () if visual is None else visual.looked
-    pairs = zip(found, sizes, strict=True) if found else ()
+def looked_at(
+    visual: VisualTokens | None, sizes: list[Grid], transform: ImageTransform
+) -> tuple[Relevance | None, ...]:
+    """What steered the cut of each of the pictures of these heights and widths, out of what is left of them."""
+    pairs = zip(visual.looked, sizes, strict=True) if visual is not None and visual.looked else ()
     return tuple(None if one is None else over_picture(one, size, transform) for one, size in pairs)
 
 

@@ -1,6 +1,7 @@
 """Asking a model in words and pictures, and hearing it answer piece by piece."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from foveal.decode.generate import stream
 from foveal.models.budget import allocator_of, budgeted
 from foveal.models.causal import Causal
 from foveal.models.masked import Masked
-from foveal.models.seeing import looked_at, seen_once
+from foveal.models.seeing import looked_at
 from foveal.preprocess.chat import question
 from foveal.preprocess.image import image_size
 from foveal.preprocess.processor import Processor
@@ -40,8 +41,8 @@ def stream_answer(
     seen = int((batch.image_slot >= 0).sum())
     looked: tuple[Relevance | None, ...] = ()
     if allocator_of(model) is not None and batch.visual is not None:
-        batch = seen_once(model, batch)
-        looked = looked_at(model, batch, [image_size(image) for image in example.images], processor.transform)
+        batch = replace(batch, seen=model.see(batch))
+        looked = looked_at(batch.seen, [image_size(image) for image in example.images], processor.transform)
     ids: list[int] = []
     steps = (
         iter(model.choose(batch).unbind(1))

@@ -18,6 +18,7 @@ from foveal.core.errors import InputError, unknown
 from foveal.core.types import IGNORE, Answer, Batch, Grid, Layout, Output, Pixels
 from foveal.decode import generate as decoding
 from foveal.decode import sampling
+from foveal.models.budget import spent
 from foveal.models.causal import Causal, empty, next_labels
 from foveal.models.config import ModelConfig
 from foveal.models.draw import draw
@@ -91,11 +92,19 @@ class HuggingFaceCausal(nn.Module):
         """What the model says of a batch; a reference that tells more of the way there has more fields."""
         return self.model(batch, keep_hidden=keep_hidden)
 
-    def generate(self, input_ids: Int[Tensor, "B L"] | None = None, **given: Any) -> Int[Tensor, "B M"]:
+    def generate(
+        self,
+        input_ids: Int[Tensor, "B L"] | None = None,
+        *,
+        budget: int | None = None,
+        strategy: str = "foveal",
+        **given: Any,
+    ) -> Int[Tensor, "B M"]:
         """New tokens alone, greedy unless `do_sample=True`; settings not given are the checkpoint's.
 
         Settings: max_new_tokens (20), eos_token_id, pad_token_id, do_sample, temperature, top_k, top_p,
-        repetition_penalty. Raises InputError for a setting that would change the answer and is not there.
+        repetition_penalty. At most `budget` visual tokens of each image are read, chosen by the strategy. Raises
+        InputError for a setting that would change the answer and is not there.
         """
         known = (*inspect.signature(self.to_batch).parameters, *HARMLESS)
         chosen = {name: given.pop(name) for name in list(given) if name not in known}
@@ -105,9 +114,11 @@ class HuggingFaceCausal(nn.Module):
                 raise unknown("generation setting", name, (*_SETTINGS, *known))
         stops = _ids(settings.get("eos_token_id"))
         pad = settings.get("pad_token_id")
+        with torch.no_grad():
+            batch = spent(self.model, self.batch(input_ids, **given), budget, strategy)
         return decoding.generate(
             self.model,
-            self.batch(input_ids, **given),
+            batch,
             max_new_tokens=20 if (new := settings.get("max_new_tokens")) is None else new,
             stop_ids=stops,
             pad_id=pad if pad is not None else (stops or (0,))[0],

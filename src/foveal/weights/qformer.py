@@ -1,7 +1,7 @@
 """What checkpoints with a Q-Former share (BLIP-2, 2301.12597): names, settings, and how their models are called."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -181,7 +181,7 @@ class Blip(HuggingFaceCausal):
             return model(batch, keep_hidden=keep_hidden)
         assert isinstance(connector, Qformer) and isinstance(model.vision, Vit)
         states = connector.look(seen, connector.query(batch))
-        told = model(batch, keep_hidden=keep_hidden, visual=connector.mapped(seen, states))
+        told = model(replace(batch, seen=connector.mapped(seen, states)), keep_hidden=keep_hidden)
         named = {field: getattr(told, field) for field in told.__dataclass_fields__}
         return BlipOutput(
             **named,

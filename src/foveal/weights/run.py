@@ -17,6 +17,7 @@ from foveal.decode.choose import choose
 from foveal.decode.generate import generate
 from foveal.models.assembly import empty
 from foveal.models.autoencoder import Autoencoder
+from foveal.models.budget import spent
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.models.detect import detect
@@ -55,9 +56,22 @@ class Run(nn.Module):
         """The model's output for a batch."""
         return self.model(batch, **wanted)
 
-    def generate(self, batch: Batch, *, max_new_tokens: int, **settings: Any) -> Int[Tensor, "B M"]:
-        """New tokens alone, stopping at the processor's stop tokens; or what it chooses, as its processor reads it."""
+    def generate(
+        self,
+        batch: Batch,
+        *,
+        max_new_tokens: int,
+        budget: int | None = None,
+        strategy: str = "foveal",
+        **settings: Any,
+    ) -> Int[Tensor, "B M"]:
+        """New tokens alone, stopping at the processor's stop tokens; or what it chooses, as its processor reads it.
+
+        At most `budget` visual tokens of each image are read, of those that the batch was laid out for.
+        """
         model = self._speaker()
+        with torch.no_grad():
+            batch = spent(model, batch, budget, strategy)
         if isinstance(model, Masked):
             return choose(model, batch)
         stops = self.processor.stop_ids if self.processor is not None else ()

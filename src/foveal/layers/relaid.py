@@ -1,0 +1,109 @@
+"""A batch laid out anew for fewer visual tokens than it was made for: its places shrink with its images."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from foveal.core.errors import InputError
+from foveal.core.types import Batch, Fan, Layout, VisualTokens
+from foveal.layers.thinning import thinner
+
+_BY_PLACE = ("input_ids", "prompt", "image_slot", "labels", "positions", "segment", "branch", "order", "types", "looks")
+
+
+def relaid(batch: Batch, *, before: Layout, after: Layout, seen: VisualTokens) -> Batch:
+    """The batch whose images are `seen` already and have lost tokens since it was laid out, `before`, and now `after`.
+
+    Words keep their order, and are counted on as if the lost places had never been; positions on several axes stay
+    as they were, and a token that is left stands in the middle of what it holds. Rows are padded on their right.
+    Raises InputError where the batch says which words each visual token shows, for these tokens are no longer there.
+    """
+    if batch.alignment is not None:
+        raise InputError(
+            "visual tokens that are aligned with words cannot be cut; leave the alignment out, or the budget"
+        )
+    if before.places == after.places and before.offsets == after.offsets:
+        return replace(batch, seen=seen)
+    image, rank = _images(batch.image_slot, before)
+    left = torch.tensor(after.places, device=image.device)[image]
+    keep = batch.valid & ((batch.image_slot < 0) | (rank < left))
+    positions = _positions(batch, before, seen, keep)
+    slots = torch.where(batch.image_slot >= 0, torch.tensor(after.offsets, device=image.device)[image] + rank, -1)
+    slots = torch.where(batch.image_slot < 0, batch.image_slot, slots)
+    fan, at, real = _left(batch, keep)
+    parts = replace(batch, positions=positions, image_slot=slots)
+    taken = {name: part for name in _BY_PLACE if (part := getattr(parts, name)) is not None}
+    made = {name: part.take_along_dim(at[(..., *[None] * (part.ndim - 2))], 1) for name, part in taken.items()}
+    made["prompt"] = made["prompt"] & real
+    made["image_slot"] = torch.where(real, made["image_slot"], -1)
+    if "labels" in made:
+        made["labels"] = torch.where(real, made["labels"], -100)
+    begin = None if batch.begin is None else (at == batch.begin[:, None]).int().argmax(1)
+    full = batch.full and bool(real.all())
+    return replace(batch, **made, valid=real, begin=begin, fan=fan, full=full, seen=seen)
+
+
+def _images(slots: Int[Tensor, "B L"], layout: Layout) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:
+    """The image of each place (any for words), and which of the image's tokens stands there."""
+    offsets = torch.tensor(layout.offsets, device=slots.device)
+    image = torch.bucketize(slots.clamp(min=0), offsets[1:], right=True).clamp(max=max(0, len(layout.counts) - 1))
+    return image, slots - offsets[image]
+
+
+def _left(batch: Batch, keep: Bool[Tensor, "B L"]) -> tuple[Fan | None, Int[Tensor, "B Q"], Bool[Tensor, "B Q"]]:
+    """The fan of what is left if it is still one, the places that are left in order, and which are no filling."""
+    if batch.fan is not None:
+        trunk = torch.arange(keep.shape[1], device=keep.device) < batch.fan.trunk
+        laid = keep | ~trunk  # branches stay as they are laid out
+        counts = laid.sum(1)
+        if bool((counts == counts[0]).all()) and bool(((batch.image_slot < 0) | trunk).all()):
+            at = _first(laid, int(counts[0]))
+            fan = thinner(batch.fan, at, keep.shape[1])
+            if fan is not None:
+                return fan, at, batch.valid.gather(1, at)
+    most = int(keep.sum(1).max())
+    at = _first(keep, most)
+    return None, at, keep.gather(1, at)
+
+
+def _first(keep: Bool[Tensor, "B L"], most: int) -> Int[Tensor, "B Q"]:
+    return keep.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+
+
+def _positions(batch: Batch, before: Layout, seen: VisualTokens, keep: Bool[Tensor, "B L"]) -> Tensor | None:
+    """Positions of all places, of which those to keep count."""
+    known = batch.positions
+    if known is None:
+        return None
+    if known.ndim == 2:
+        gone = (batch.valid & ~keep)[:, None, :]
+        earlier = known[:, None, :] < known[:, :, None]
+        if batch.segment is not None:
+            earlier &= batch.segment[:, None, :] == batch.segment[:, :, None]
+        if batch.branch is not None:
+            earlier &= (batch.branch[:, None, :] == 0) | (batch.branch[:, None, :] == batch.branch[:, :, None])
+        return known - (gone & earlier).sum(-1)
+    middle = torch.arange(batch.image_slot.max() + 1, device=known.device)  # the old place of each token, at its own
+    middle[: seen.layout.total] = _middles(before, seen).to(known.device)
+    image, rank = _images(batch.image_slot, before)
+    new = (torch.tensor(seen.layout.offsets, device=known.device)[image] + rank).clamp(0, len(middle) - 1)
+    shift = torch.where((batch.image_slot >= 0) & keep, middle[new] - batch.image_slot, 0)
+    place = torch.arange(known.shape[1], device=known.device) + shift  # an image's places stand side by side
+    return known.take_along_dim(place.clamp(0, known.shape[1] - 1)[..., None], 1)
+
+
+def _middles(before: Layout, seen: VisualTokens) -> Int[Tensor, " S"]:
+    """Which of the tokens `before` stands in the middle of what each token holds; on no grid: in its own place."""
+    parts, start = [], seen.layout.offsets
+    for number, (count, grid, first) in enumerate(zip(before.counts, before.grids, before.offsets, strict=False)):
+        boxes = seen.boxes[start[number] : start[number + 1], :4]
+        if grid is None or len(boxes) == count or grid[0] * grid[1] != count:
+            parts.append(first + torch.arange(len(boxes), device=boxes.device))
+            continue
+        x, y = ((boxes[:, i] + boxes[:, i + 2]) / 2 for i in (0, 1))
+        row = (y * grid[0]).long().clamp(0, grid[0] - 1)
+        column = (x * grid[1]).long().clamp(0, grid[1] - 1)
+        parts.append(first + row * grid[1] + column)
+    return torch.cat(parts)

@@ -1,0 +1,52 @@
+"""Answers out of fewer visual tokens than there are, a budget drawn for every batch: one model for all budgets.
+
+Where a teacher is heard, the same model with all its tokens says how sure it would be, and what it says is not moved
+towards what fewer tokens say (2006.05525, section 2).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foveal.core.types import Batch
+from foveal.training.objectives import next_token
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Budgets from `least` to `most` tokens an image, evenly drawn on a scale of ratios, or all tokens for a share
+    `whole` of the batches; `teacher` weighs the divergence (in nats) from what the model says with all tokens.
+    """
+
+    least: int = 8
+    most: int = 128
+    whole: float = 0.1
+    teacher: float = 0.0
+
+
+def budgets(
+    model: Any, batch: Batch, *, least: int = 8, most: int = 128, whole: float = 0.1, teacher: float = 0.0
+) -> tuple[Tensor, int, Mapping[str, tuple[Tensor, int]]]:
+    """The summed loss of all labelled tokens and their number; wants a model that has an allocator."""
+    made = model.whole(batch)
+    seen = replace(batch, seen=made)
+    draw, share = torch.rand(2).tolist()
+    if made is None or share < whole:
+        loss, count = next_token.score(model(seen, keep="labelled"), batch)
+        return loss, count, {"answers": (loss, count)}
+    budget = round(least * math.exp(draw * math.log(most / least)))
+    said = model(model.spent(batch, made, budget), keep="labelled")
+    loss, count = next_token.score(said, batch)
+    parts = {"answers": (loss, count)}
+    if teacher:
+        with torch.no_grad():
+            sure = next_token.exact(model(seen, keep="labelled").logits).log_softmax(-1)
+        apart = F.kl_div(next_token.exact(said.logits).log_softmax(-1), sure, reduction="sum", log_target=True)
+        parts["teacher"] = (apart, count)
+        loss = loss + teacher * apart
+    return loss, count, parts
