@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.evaluation.questions import Question
-from foveal.evaluation.score import lead, matches, normalise, score
+from foveal.evaluation.score import lead, lead_trainings, matches, normalise, score, score_trainings
 
 
 def ask(truth, *, scene="s", kind="k", text="?"):
@@ -142,3 +142,35 @@ def test_answers_must_be_as_many_as_questions():
 def test_nothing_to_score_is_refused():
     with pytest.raises(InputError, match="no questions"):
         score([], [])
+
+
+def test_a_training_by_itself_is_scored_as_ever_and_trainings_that_agree_are_one():
+    asked = some(300)
+    answers = np.random.default_rng(1).choice(["yes", "no"], 300).tolist()
+    assert score_trainings(asked, [answers]) == score(asked, answers)
+    once, thrice = score(asked, answers), score_trainings(asked, [answers] * 3)
+    assert thrice.exact_match.low == pytest.approx(once.exact_match.low)
+    assert thrice.exact_match.high == pytest.approx(once.exact_match.high)
+
+
+def test_trainings_that_differ_widen_the_interval_and_meet_in_the_mean():
+    asked = some(1000, scenes=500)
+    good, bad = ["yes"] * 900 + ["no"] * 100, ["yes"] * 500 + ["no"] * 500
+    both = score_trainings(asked, [good, bad]).exact_match
+    assert both.value == pytest.approx(0.7)
+    assert both.low == pytest.approx(0.5, abs=0.05) and both.high == pytest.approx(0.9, abs=0.05)
+
+
+def test_a_lead_over_trainings_is_paired_by_training():
+    asked = some(1000, scenes=500)
+    theirs = [["yes"] * 900 + ["no"] * 100, ["yes"] * 500 + ["no"] * 500]
+    ours = [["yes"] * 950 + ["no"] * 50, ["yes"] * 550 + ["no"] * 450]
+    ahead = lead_trainings(asked, ours, theirs).exact_match
+    assert ahead.value == pytest.approx(0.05) and ahead.low > 0.03
+    single = lead_trainings(asked, ours, [theirs[0]]).exact_match  # no pairs: what is drawn of ours moves the lead
+    assert single.low < -0.3
+
+
+def test_no_training_is_no_score():
+    with pytest.raises(InputError, match="one training at least"):
+        score_trainings(some(3), [])

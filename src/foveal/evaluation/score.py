@@ -1,7 +1,8 @@
 """Exact match, by kind and in the mean, with intervals that know that questions of one scene belong together.
 
 The bootstrap draws whole scenes with replacement (Efron, 1979; for clusters Field and Welsh, 2007), from a fixed
-seed, so that the same answers always get the same interval.
+seed, so that the same answers always get the same interval. Where a system was trained several times, its trainings
+are drawn too.
 """
 
 import re
@@ -79,19 +80,35 @@ def right(asked: Sequence[Question], answers: Sequence[str]) -> np.ndarray:
 
 def score(asked: Sequence[Question], answers: Sequence[str], *, seed: int = 0) -> Scores:
     """Exact match of the answers, with 95% intervals."""
+    return score_trainings(asked, [answers], seed=seed)
+
+
+def score_trainings(asked: Sequence[Question], answers: Sequence[Sequence[str]], *, seed: int = 0) -> Scores:
+    """The mean over the answers of several trainings, with intervals over scenes and trainings."""
     table = _Table(asked, seed=seed)
-    return _scores(table, *table.rates(right(asked, answers)))
+    return _scores(table, *table.rates(_hits(asked, answers)))
 
 
 def lead(asked: Sequence[Question], ours: Sequence[str], theirs: Sequence[str], *, seed: int = 0) -> Lead:
     """Our rates minus theirs; above zero with confidence when `low` is."""
+    return lead_trainings(asked, [ours], [theirs], seed=seed)
+
+
+def lead_trainings(
+    asked: Sequence[Question], ours: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]], *, seed: int = 0
+) -> Lead:
+    """The same of the means over trainings; as many of ours as of theirs are drawn as pairs, in their order."""
     table = _Table(asked, seed=seed)
-    points, draws = (
-        one - other
-        for one, other in zip(table.rates(right(asked, ours)), table.rates(right(asked, theirs)), strict=True)
-    )
-    scores = _scores(table, points, draws)
+    one, other = table.rates(_hits(asked, ours)), table.rates(_hits(asked, theirs))
+    scores = _scores(table, one[0] - other[0], one[1] - other[1])
     return Lead(exact_match=scores.exact_match, mean_over_kinds=scores.mean_over_kinds)
+
+
+def _hits(asked: Sequence[Question], answers: Sequence[Sequence[str]]) -> np.ndarray:
+    """Which answers of each training are right `[K Q]`; InputError where there is no training."""
+    if not answers:
+        raise InputError("no answers to score; give those of one training at least")
+    return np.stack([right(asked, given) for given in answers])
 
 
 class _Table:
@@ -118,17 +135,34 @@ class _Table:
         return table
 
     def rates(self, hits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Overall, mean over kinds, then each kind: as they are `[2 + K]`, and for each resample `[R, 2 + K]`."""
-        table = self.counted(hits)
-        point = _rates(table.sum(0)[None], self.counts.sum(0)[None])[0]
-        draws = [_rates(draw @ table, draw @ self.counts) for draw in self.resamples()]
+        """Overall, mean over kinds, then each kind: as they are, and for each resample `[R, 2 + kinds]`.
+
+        `hits` are those of each training `[K Q]`.
+        """
+        tables = [self.counted(one) for one in hits]
+        point = _rates(np.mean(tables, axis=0).sum(0)[None], self.counts.sum(0)[None])[0]
+        draws = []
+        for draw, shares in zip(self.resamples(), self.trainings(len(tables)), strict=True):
+            drawn = sum(shares[:, k, None] * (draw @ table) for k, table in enumerate(tables))
+            draws.append(_rates(np.asarray(drawn), draw @ self.counts))
         return point, np.concatenate(draws)
+
+    def trainings(self, count: int) -> Iterator[np.ndarray]:
+        """The share of each training `[r, K]` in the same resamples."""
+        random = np.random.default_rng([self.seed, 1])
+        for _ in range(RESAMPLES // AT_ONCE):
+            yield random.multinomial(count, np.full(count, 1 / count), size=AT_ONCE) / count
 
     def resamples(self) -> Iterator[np.ndarray]:
         """How often each scene is drawn `[r, scenes]`, a few resamples at a time; the same every time."""
-        random, scenes = np.random.default_rng(self.seed), self.shape[0]
-        for _ in range(RESAMPLES // AT_ONCE):
-            yield random.multinomial(scenes, np.full(scenes, 1 / scenes), size=AT_ONCE).astype(float)
+        return resamples(self.shape[0], seed=self.seed)
+
+
+def resamples(scenes: int, *, seed: int = 0) -> Iterator[np.ndarray]:
+    """How often each of some scenes is drawn `[r, scenes]`, a few resamples at a time; the same every time."""
+    random = np.random.default_rng(seed)
+    for _ in range(RESAMPLES // AT_ONCE):
+        yield random.multinomial(scenes, np.full(scenes, 1 / scenes), size=AT_ONCE).astype(float)
 
 
 def _rates(hits: np.ndarray, counts: np.ndarray) -> np.ndarray:
