@@ -27,3 +27,19 @@ def test_sees_exactly_the_kernels_neighbourhood():
     expected = torch.zeros(5, 5, dtype=torch.bool)
     expected[1:4, 1:4] = True
     assert torch.equal(seen, expected)
+
+
+def test_a_factor_folds_what_has_looked_around():
+    torch.manual_seed(0)
+    connector = ConvMlp(width_in=8, width_out=6, width=8, kernel=1, factor=2)
+    layout = Layout.of_grids([(8, 8)])
+    features = torch.randn(64, 8, requires_grad=True)
+    made = connector(VisualTokens.on_layout(features, layout))
+    assert made.layout == connector.plan(layout) == Layout.of_grids([(4, 4)])
+    assert made.mass.tolist() == [4.0] * 16
+    made.features[5, 0].backward()
+    expected = torch.zeros(8, 8, dtype=torch.bool)
+    expected[1:5, 1:5] = True  # its own four cells and the next ones around them
+    assert torch.equal(features.grad.abs().sum(-1).view(8, 8) > 0, expected)
+    with pytest.raises(InputError, match="2 x 2 cells, but the grid of image 0 is 3 x 4"):
+        connector.plan(Layout.of_grids([(3, 4)]))
