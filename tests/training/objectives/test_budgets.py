@@ -1,0 +1,67 @@
+"""One model for all budgets: a budget drawn for every batch, and a teacher with all tokens."""
+
+import pytest
+import torch
+
+from foveal.core.errors import InputError
+from foveal.models.budget import budgeted, unspent
+from foveal.training.config import Stage
+from foveal.training.objectives.budgets import budgets
+from foveal.training.objectives.next_token import next_token
+
+
+@pytest.fixture
+def spending(world):
+    """A model with an allocator of its own, and a batch that is laid out for all four tokens of its pictures."""
+    model = budgeted(world.model(), 4)
+    return model, world.collate(unspent(model))(Stage(steps=1))([[example] for example in world.data[:4]])
+
+
+def test_the_loss_is_that_of_the_budget_that_was_drawn(spending):
+    model, batch = spending
+    loss, count, parts = budgets(model, batch, least=2, most=2, whole=0.0)
+    left = model.spent(batch, model.whole(batch), 2)
+    assert (left.image_slot >= 0).sum() == 2 * 4
+    expected = next_token(model, left)
+    assert loss.item() == pytest.approx(expected[0].item(), rel=1e-6) and count == expected[1]
+    assert list(parts) == ["answers"]
+
+
+def test_budgets_differ_from_batch_to_batch_and_are_the_same_from_one_random_state(spending):
+    model, batch = spending
+    drawn = []
+    for seed in [0, 1, 2, 3, 4, 5, 0]:
+        torch.manual_seed(seed)
+        drawn.append(budgets(model, batch, least=1, most=3, whole=0.0)[0].item())
+    assert drawn[0] == drawn[-1] and len(set(drawn)) > 1
+
+
+def test_a_share_of_the_batches_is_whole(spending):
+    model, batch = spending
+    loss, *_ = budgets(model, batch, least=1, most=1, whole=1.0)
+    assert loss.item() == pytest.approx(next_token(unspent(model), batch)[0].item(), rel=1e-6)
+
+
+def test_a_teacher_adds_what_all_tokens_say_otherwise_and_does_not_move(spending):
+    model, batch = spending
+    loss, count, parts = budgets(model, batch, least=1, most=1, whole=0.0, teacher=0.5)
+    apart, of = parts["teacher"]
+    assert of == count and apart > 0
+    assert loss.item() == pytest.approx((parts["answers"][0] + 0.5 * apart).item(), rel=1e-6)
+    alone, *_ = budgets(model, batch, least=4, most=4, whole=0.0, teacher=1.0)
+    assert alone.item() == pytest.approx(next_token(unspent(model), batch)[0].item(), rel=1e-5)
+
+
+def test_every_weight_learns_at_once_the_balancer_too(spending):
+    model, batch = spending
+    model.train()
+    budgets(model, batch, least=1, most=1, whole=0.0, teacher=0.5)[0].backward()
+    assert all(part.grad is not None and part.grad.abs().sum() > 0 for part in model.allocator.parameters())
+    assert model.connector.map.weight.grad.abs().sum() > 0
+
+
+def test_a_model_that_keeps_all_is_refused(world):
+    model = world.model()
+    batch = world.collate(model)(Stage(steps=1))([[world.data[0]]])
+    with pytest.raises(InputError, match=r"model\.allocator"):
+        budgets(model, batch, least=1, most=1, whole=0.0)
