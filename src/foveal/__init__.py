@@ -1,13 +1,14 @@
 """Foveal: every way of fusing vision and language in one small house.
 
-`foveal.load`, `foveal.build` and `foveal.relevance` are the front door; heavy imports happen when they are first used.
+`foveal.load`, `foveal.build`, `foveal.compress` and `foveal.relevance` are the front door; heavy imports happen when
+they are first used.
 """
 
 import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-_FRONT = {"load": "foveal.front", "build": "foveal.front"}
+_FRONT = {"load": "foveal.front", "build": "foveal.front", "compress": "foveal.interop.compress"}
 _ROOMS = ("relevance",)  # those that are of use alone, tensors in and tensors out
 __all__ = ["__version__", *_FRONT, *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]
 

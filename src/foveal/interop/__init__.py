@@ -1,0 +1,1 @@
+"""Foveal beside other libraries: what a user of transformers keeps using, with Foveal inside."""

@@ -1,0 +1,108 @@
+"""Rows of text whose visual tokens have become fewer: which columns are left, and what stands in a cache."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from foveal.core.errors import InputError
+from foveal.interop.pictures import OUT, Picture
+from foveal.interop.spending import Left
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """A batch after the cut: `source` is the column that each came from, `valid` False where padding stands, `visual`
+    True for visual tokens; `levels` are those of all visual tokens, row by row.
+    """
+
+    embeds: Float[Tensor, "B K D"]
+    source: Int[Tensor, "B K"]
+    valid: Bool[Tensor, "B K"]
+    visual: Bool[Tensor, "B K"]
+    levels: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a cache holds of the first `columns` columns of a prompt: `valid[B K]`, a key each."""
+
+    columns: int
+    valid: Bool[Tensor, "B K"]
+
+    @property
+    def saved(self) -> int:
+        """How many keys fewer there are than columns."""
+        return self.columns - self.valid.shape[1]
+
+
+def assemble(
+    embeds: Float[Tensor, "B L D"],
+    valid: Bool[Tensor, "B L"],
+    visual: Bool[Tensor, "B L"],
+    pictures: Sequence[Picture],
+    left: Sequence[Left],
+) -> Rows:
+    """Each row without the visual tokens that were cut, padded on the side where it was, to the longest.
+
+    Padding that all rows share stays, so that a single row is shorter by what its images lost and nothing else.
+    """
+    rows = [_row(row, embeds[row], valid[row], visual[row], pictures, left) for row in range(len(embeds))]
+    width = max(len(source) for source, *_ in rows) + int((~valid & ~visual).sum(1).min())
+    source, there, seen = (
+        embeds.new_zeros(len(rows), width, dtype=kind) for kind in (torch.long, torch.bool, torch.bool)
+    )
+    made = embeds.new_zeros(len(rows), width, embeds.shape[-1])
+    for row, (columns, features, sight, _) in enumerate(rows):
+        begin = width - len(columns) if bool(valid[row, -1] | visual[row, -1]) else 0
+        place = slice(begin, begin + len(columns))
+        source[row, place], made[row, place], seen[row, place] = columns, features, sight
+        there[row, place] = valid[row, columns]
+    depths = range(len(left[0].levels))
+    levels = tuple(torch.cat([mine[depth] for *_, mine in rows if mine]) for depth in depths)
+    return Rows(embeds=made, source=source, valid=there, visual=seen, levels=levels)
+
+
+def _row(
+    row: int,
+    embeds: Float[Tensor, "L D"],
+    valid: Bool[Tensor, " L"],
+    visual: Bool[Tensor, " L"],
+    pictures: Sequence[Picture],
+    left: Sequence[Left],
+) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+    """Columns, features, which are visual, and levels of one row."""
+    mine = [(picture, part) for picture, part in zip(pictures, left, strict=True) if picture.row == row]
+    text = (valid & ~visual).nonzero()[:, 0]
+    places = [torch.tensor(picture.columns, device=embeds.device)[part.numbers] for picture, part in mine]
+    columns, order = torch.cat([text, *places]).sort(stable=True)
+    features = torch.cat([embeds[text], *(part.features for _, part in mine)])[order]
+    levels = tuple(torch.cat(depth) for depth in zip(*(part.levels for _, part in mine), strict=True))
+    return columns, features, order >= len(text), levels
+
+
+def mask_of(given: Tensor | None, *, rows: int, past: int, new: int, device: torch.device) -> Bool[Tensor, "B P"]:
+    """Which of the columns so far and of the new ones are valid. Raises InputError for masks of other shapes."""
+    if given is None:
+        return torch.ones(rows, past + new, dtype=torch.bool, device=device)
+    if not isinstance(given, Tensor) or given.ndim != 2:
+        raise InputError(
+            "a mask over pairs of tokens came where one a token is wanted (static caches bring such); generate with "
+            f"the dynamic cache, or {OUT}"
+        )
+    if given.shape[1] != past + new:
+        raise InputError(
+            f"a mask of {given.shape[1]} tokens for {past} read before and {new} new ones; feed a compressed model's "
+            f"cache the new tokens alone, without chunks or an assistant, or {OUT}"
+        )
+    return given.bool()
+
+
+def selected(positions: Tensor | None, source: Int[Tensor, "B K"], past: int, length: int) -> Int[Tensor, "*A B K"]:
+    """The positions `[.. B L]` that these columns had in the whole prompt; None: they count on from `past`."""
+    if positions is None:
+        positions = torch.arange(past, past + length, device=source.device)[None]
+    whole = positions.expand(*positions.shape[:-2], len(source), positions.shape[-1])
+    return whole.gather(-1, source.expand(*whole.shape[:-2], *source.shape))

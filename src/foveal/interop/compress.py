@@ -1,0 +1,57 @@
+"""The drop-in for transformers: a vision-language model that reads a budget of visual tokens an image.
+
+The model stays what it is, with its own processor, generate() and caches. What its language model is about to read is
+made shorter: visual tokens, their places, masks, positions and DeepStack levels alike.
+"""
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from torch import nn
+
+from foveal.core.errors import InputError
+from foveal.interop.compression import Compression
+from foveal.interop.pictures import FAMILIES
+from foveal.interop.spending import Purse
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def compress(model: M, *, budget: int, strategy: str = "foveal", quiet: Iterable[int] = (), **settings: Any) -> M:
+    """The model itself, a transformers one, which from now on reads at most `budget` visual tokens of each image.
+
+    `strategy` and its `settings` are those of foveal.relevance. Tokens `quiet` in the prompt ask nothing, besides those
+    that the model's config names (give a tokenizer's `all_special_ids`). `model.foveal.last` tells what was read, and
+    `model.foveal.restore()` undoes it. Raises InputError for a model of another family, a budget below 1, and an
+    unknown strategy or setting.
+    """
+    purse = Purse(budget, strategy, settings)
+    head, base, language = _parts(model)
+    old = getattr(model, "foveal", None)
+    if isinstance(old, Compression):
+        old.restore()
+    quiet = frozenset(quiet) | _special(base.config, getattr(head, "generation_config", None))
+    Compression(purse, owner=model, head=head, base=base, language=language, quiet=quiet)
+    return model
+
+
+def _parts(model: Any) -> tuple[Any, Any, Any]:
+    """The head (None: there is none), what puts text and images together, and the language model under it."""
+    every = list(model.modules()) if isinstance(model, nn.Module) else []
+    for base in every:
+        language = base._modules.get("language_model") or base._modules.get("text_model")
+        if language is not None and getattr(getattr(base, "config", None), "model_type", None) in FAMILIES:
+            heads = [module for module in every if base in module.children() and hasattr(module, "loss_function")]
+            return (heads[0] if heads else None), base, language
+    kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+    raise InputError(f"a model of kind {kind!r} is not known here; foveal.compress takes {', '.join(FAMILIES)}")
+
+
+def _special(*configs: Any) -> frozenset[int]:
+    """Tokens that the configs name: ends, padding, images."""
+    found: set[int] = set()
+    for config in (*configs, getattr(configs[0], "text_config", None)):
+        for name, value in (config.to_dict() if config is not None else {}).items():
+            if name.endswith("_token_id") and value is not None:
+                found.update(value if isinstance(value, list) else [value])
+    return frozenset(found)

@@ -1,0 +1,230 @@
+"""What stands on a compressed model of transformers: hooks between its parts, and what they saw last."""
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from foveal.core.errors import InputError
+from foveal.core.types import IGNORE, Query, Relevance
+from foveal.interop.columns import Rows, Seen, assemble, mask_of, selected
+from foveal.interop.pictures import OUT, Picture, listen, pictures
+from foveal.interop.spending import Purse, spend
+from foveal.interop.told import Told, by_name
+
+_SEEN = "foveal_seen"  # goes with a cache, through copies of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """The last prompt with images that a compressed model read: the visual tokens of each image `before` and `after`,
+    the column of the prompt that each token came from `source[B K]` (-1: padding), and for each image and each of its
+    grids the maps by which it was cut (None: by none). A `note` says where the budget was not needed.
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    source: Tensor
+    relevance: tuple[tuple[Relevance | None, ...], ...]
+    note: str = ""
+
+
+@dataclass(kw_only=True)
+class Call:
+    """What is known of a forward pass that is under way."""
+
+    opened: object
+    given: dict[str, Any]
+    prompt: int | None = None
+    images: Any = None
+    rows: Rows | None = None
+    seen: Seen | None = None
+
+
+class Compression:
+    """A budget on a model, until `restore`; `last` is what was read of the last prompt with images."""
+
+    def __init__(self, purse: Purse, *, owner: Any, head: Any, base: Any, language: Any, quiet: frozenset[int]) -> None:
+        self.purse, self.owner, self.base, self.quiet = purse, owner, base, quiet
+        self.last: Spent | None = None
+        self._calls: dict[int, Call] = {}  # by thread
+        self._prompts: dict[int, int] = {}  # how long the prompt is that generate() goes on from, by thread
+        self._next: dict[int, int] = {}  # the same, of the forward pass that it is about to make
+        self._told = [*listen(base), Told(base, "get_image_features", self._found)]
+        self._hooks = []
+        for module in (base,) if head is None else (head, base):
+            self._hooks.append(module.register_forward_pre_hook(self._open, with_kwargs=True))
+            self._hooks.append(module.register_forward_hook(self._close, always_call=True))
+        self._hooks.append(language.register_forward_pre_hook(self._read, with_kwargs=True))
+        self._hooks.append(language.register_forward_hook(self._keep))
+        self._head, self._loss = head, None if head is None else head.__dict__.get("_loss_function")
+        if head is not None:
+            self._plain_loss, head.loss_function = head.loss_function, self._measure
+            self._told.append(Told(head, "prepare_inputs_for_generation", self._prepared))
+        owner.foveal = self
+
+    def restore(self) -> None:
+        """Leave the model as it was before."""
+        for hook in self._hooks:
+            hook.remove()
+        for told in reversed(self._told):
+            told.remove()
+        if self._head is not None and self._loss is None:
+            del self._head._loss_function
+        elif self._head is not None:
+            self._head.loss_function = self._loss
+        self._hooks, self._told, self._head = [], [], None
+        if self.owner.__dict__.get("foveal") is self:
+            del self.owner.foveal
+
+    def _prepared(self, told: Told, given: dict[str, Any], made: Any) -> None:
+        """generate() goes on: without a cache, what it has written comes again, and does not steer."""
+        thread = threading.get_ident()
+        if given.get("is_first_iteration") or thread not in self._prompts:
+            embeds = given.get("inputs_embeds")
+            self._prompts[thread] = (given["input_ids"] if embeds is None else embeds).shape[1]
+        self._next[thread] = self._prompts[thread]
+
+    def _found(self, told: Told, given: dict[str, Any], made: Any) -> None:
+        call = self._calls.get(threading.get_ident())
+        if call is not None:
+            call.images = made
+
+    def _open(self, module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        thread, given = threading.get_ident(), by_name(module.forward, arguments, named)
+        call = self._calls.get(thread)
+        if call is None or call.opened is module or module is not self.base:
+            call = Call(opened=module, given=given, prompt=self._next.pop(thread, None))
+            self._calls[thread] = call
+        else:
+            call.given = {**call.given, **given}
+        seen = call.given.get("mm_encoder_outputs") or {}
+        if call.given.get("pixel_values_videos") is not None or (isinstance(seen, dict) and seen.get("video")):
+            raise InputError(f"foveal.compress cuts pictures, and there are videos here; {OUT}")
+        call.images = seen.get("image") if isinstance(seen, dict) else seen
+
+    def _close(self, module: Any, arguments: tuple[Any, ...], made: Any) -> None:
+        thread = threading.get_ident()
+        call = self._calls.get(thread)
+        if call is not None and call.opened is module:
+            del self._calls[thread]
+
+    def _read(
+        self, module: Any, arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """The language model is about to read: with images, fewer tokens; after them, a cache that holds fewer."""
+        call, cache = self._calls.get(threading.get_ident()), named.get("past_key_values")
+        if call is None:
+            return None
+        held = 0 if cache is None else int(cache.get_seq_length())
+        seen: Seen | None = getattr(cache, _SEEN, None)
+        if seen is not None and held == 0:
+            delattr(cache, _SEEN)
+            seen = None
+        if call.images is None and seen is None:
+            return None
+        embeds = named["inputs_embeds"]
+        past, length = held + (seen.saved if seen else 0), embeds.shape[1]
+        visual = embeds.new_zeros(embeds.shape[:2], dtype=torch.bool)
+        images: list[Picture] = []
+        if call.images is not None:
+            visual = self._visual(call.given, embeds)
+            images = self._pictures(call, visual, embeds)
+        if seen is None and not any(self.purse.cuts(image.spots) for image in images):
+            return None
+        mask = mask_of(named.get("attention_mask"), rows=len(embeds), past=past, new=length, device=embeds.device)
+        changed = self._cut(call, images, named, mask[:, past:], visual) if images else {}
+        before = mask[:, :past] if seen is None else torch.cat([seen.valid, mask[:, seen.columns : past]], dim=1)
+        valid = torch.cat([before, mask[:, past:] if call.rows is None else call.rows.valid], dim=1)
+        positions = _positions(call.given, named.get("position_ids"), seen)
+        if call.rows is not None:
+            call.seen = Seen(columns=past + length, valid=valid)
+            positions = selected(positions, call.rows.source, past, length)
+        elif positions is None:
+            positions = torch.arange(past, past + length, device=embeds.device)[None]
+        return arguments, {**named, **changed, "attention_mask": valid.long(), "position_ids": positions}
+
+    def _pictures(self, call: Call, visual: Bool[Tensor, "B L"], embeds: Float[Tensor, "B L D"]) -> list[Picture]:
+        images = pictures(self.base, getattr(call.images, "pooler_output", call.images), visual, embeds)
+        counts, note = tuple(image.spots.count for image in images), ""
+        if self.purse.spares and max(counts, default=0) < self.purse.budget:
+            note = f"a budget of {self.purse.budget} for images of at most {max(counts, default=0)} visual tokens"
+        source = torch.arange(visual.shape[1], device=visual.device).expand_as(visual)
+        self.last = Spent(before=counts, after=counts, source=source, relevance=((),) * len(counts), note=note)
+        return images
+
+    def _cut(
+        self,
+        call: Call,
+        images: list[Picture],
+        named: dict[str, Any],
+        valid: Bool[Tensor, "B L"],
+        visual: Bool[Tensor, "B L"],
+    ) -> dict[str, Any]:
+        """Spend the budget: sets the rows that are left, where any token is cut, and says what else changes."""
+        if isinstance(call.given.get("logits_to_keep"), Tensor):
+            raise InputError(f"logits_to_keep names places of a prompt that is to be cut; give a number, or {OUT}")
+        embeds, deep = named["inputs_embeds"], tuple(named.get("deepstack_visual_embeds") or ())
+        number = visual.flatten().cumsum(0).view_as(visual) - 1
+        features, levels = [], []
+        for image in images:
+            columns = torch.tensor(image.columns, device=embeds.device)
+            features.append(embeds[image.row, columns])
+            levels.append(tuple(level[number[image.row, columns]] for level in deep))
+        query = Query(features=embeds, valid=self._asked(call, valid & ~visual))
+        left = spend(self.purse, images, features, levels, query)
+        rows = call.rows = assemble(embeds, valid, visual, images, left)
+        self.last = Spent(
+            before=tuple(image.spots.count for image in images),
+            after=tuple(len(part.numbers) for part in left),
+            source=rows.source.masked_fill(~rows.valid, -1),
+            relevance=tuple(part.looked for part in left),
+        )
+        deeper = {"visual_pos_masks": rows.visual, "deepstack_visual_embeds": list(rows.levels)} if deep else {}
+        return {"inputs_embeds": rows.embeds, **deeper}
+
+    def _visual(self, given: dict[str, Any], embeds: Tensor) -> Bool[Tensor, "B L"]:
+        """Where image tokens stand, by id or, where the prompt came as vectors, by the vector of that id."""
+        word, ids = self.base.config.image_token_id, given.get("input_ids")
+        if ids is not None:
+            return (ids == word).to(embeds.device)
+        vector = self.base.get_input_embeddings()(torch.tensor(word, device=embeds.device))
+        return (given["inputs_embeds"].to(embeds.device) == vector).all(-1)
+
+    def _asked(self, call: Call, words: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+        """The words of the prompt that may steer: those before the first answer, where labels tell it."""
+        ids, labels = call.given.get("input_ids"), call.given.get("labels")
+        if ids is not None and self.quiet:
+            words = words & ~torch.isin(ids, torch.tensor(sorted(self.quiet), device=ids.device)).to(words.device)
+        if labels is not None:
+            words = words & ((labels != IGNORE).cumsum(1) == 0).to(words.device)
+        if call.prompt is not None:
+            words = words & (torch.arange(words.shape[1], device=words.device) < call.prompt)
+        return words
+
+    def _keep(self, module: Any, arguments: tuple[Any, ...], made: Any) -> None:
+        """Leave with the cache what it holds."""
+        call, cache = self._calls.get(threading.get_ident()), getattr(made, "past_key_values", None)
+        if call is not None and call.seen is not None and cache is not None:
+            setattr(cache, _SEEN, call.seen)
+
+    def _measure(self, *arguments: Any, **named: Any) -> Any:
+        """The model's own loss, over the labels of the tokens that are left."""
+        given, call = by_name(self._plain_loss, arguments, named), self._calls.get(threading.get_ident())
+        if call is None or call.rows is None or given.get("labels") is None:
+            return self._plain_loss(**given)
+        if given.get("shift_labels") is not None:
+            raise InputError(f"shift_labels are of the whole prompt, which was cut; give labels, or {OUT}")
+        source = call.rows.source.to(given["labels"].device)
+        labels = given["labels"].gather(1, source).masked_fill(~call.rows.valid.to(source.device), IGNORE)
+        return self._plain_loss(**{**given, "labels": labels})
+
+
+def _positions(given: dict[str, Any], positions: Tensor | None, seen: Seen | None) -> Tensor | None:
+    """Positions as of the whole prompt: those that a model counted itself, by what its cache holds, fall short."""
+    if seen is None or positions is None or given.get("position_ids") is not None:
+        return positions
+    return positions if given.get("attention_mask") is not None else positions + seen.saved
