@@ -121,3 +121,23 @@ def test_what_cannot_be_is_refused():
         tower()(Patches(values=torch.zeros(4, 96), grids=((1, 2, 3),)))
     with pytest.raises(InputError, match=r"a video with frames of \(8, 8\) to \(8, 12\) pixels"):
         tower().plan([(8, 8), (8, 12)], (2,))
+
+
+@torch.no_grad()
+def test_heads_that_do_not_turn_may_divide_the_width_anyhow_and_the_last_state_be_normed():
+    model = tower(width=18, base=None, levels=(2,), last_norm=True, stretch="antialiased")
+    seen = model(patches((1, 2, 3), (1, 1, 1)))
+    torch.testing.assert_close(seen.features, model.post_norm(seen.levels[0]))
+    with pytest.raises(InputError, match="width 17 cannot split it over 2 heads; give a multiple of 2"):
+        tower(width=17, base=None)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 5), (9, 3), (3, 3)])
+def test_antialiased_places_keep_what_is_even(grid):
+    """Shrunk or stretched, a slope stays one between the table's outermost centres and never leaves its range."""
+    slope = torch.arange(3.0).view(1, 1, 3, 1).expand(1, 2, 3, 3)
+    made = _stretched(slope, grid, "antialiased")
+    assert made.shape == (1, 2, *grid) and float(made.mean()) == pytest.approx(1)
+    assert (made.diff(dim=2) >= 0).all() and made.min() >= 0 and made.max() <= 2
+    half = _stretched(slope.to(torch.bfloat16), grid, "antialiased")
+    assert half.dtype == torch.bfloat16 and torch.allclose(half.float(), made, atol=2e-2)

@@ -1,9 +1,10 @@
 """A vision transformer for images and videos of any shape, packed end to end.
 
-Qwen2-VL's (2409.12191), Qwen3-VL's, and that of Ovis 2.5 (2508.11737), whose blocks see windows.
+Qwen2-VL's (2409.12191), Qwen3-VL's, that of Ovis 2.5 (2508.11737), whose blocks see windows, and SigLIP 2's at native
+aspect ratio (2502.14786).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from foveal.layers.linear import linear
 from foveal.layers.patching import patched
 from foveal.layers.rotary import Rope, inverse_frequencies, tables
 
-Stretch = Literal["bilinear", "bicubic"]
+Stretch = Literal["bilinear", "bicubic", "antialiased"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +32,10 @@ class Config:
 
     A patch is as deep as so many `frames` of a video; an image stands for all of them. Heads turn by row and column,
     with a `base` (None: they do not); `positions` of a learned square grid of that side are stretched to an image's own
-    (0: there are none), from corner to corner, or `bicubic` from edge to edge. `levels` are further depths, kept beside
-    the features: 1 is the output of the first block. With a `window` a patch sees those of its square of so many
-    alone, but for the blocks `whole`, counted as levels are.
+    (0: there are none), from corner to corner, or `bicubic` from edge to edge, or `antialiased` (linear) from edge to
+    edge. `levels` are further depths, kept beside the features: 1 is the output of the first block. With a `window` a
+    patch sees those of its square of so many alone, but for the blocks `whole`, counted as levels are. `last_norm`
+    norms the last state.
     """
 
     width: int = 1280
@@ -52,13 +54,14 @@ class Config:
     stretch: Stretch = "bilinear"
     window: int = 0
     whole: tuple[int, ...] = ()
+    last_norm: bool = False
 
 
 class QwenVit(nn.Module):
     """Patches, or pixels that are cut into such, to the last state of each, in raster order, time after time.
 
-    Each time of each image sees itself alone. Raises InputError for heads that do not divide the width into fours,
-    for levels and whole blocks that the tower lacks, and for sizes that patches do not fill.
+    Each time of each image sees itself alone. Raises InputError for heads that do not divide the width (into fours
+    where they turn), for levels and whole blocks that the tower lacks, and for sizes that patches do not fill.
     """
 
     reads_frames = True  # joins those of a video itself, and takes patches
@@ -82,9 +85,10 @@ class QwenVit(nn.Module):
         stretch: Stretch = "bilinear",
         window: int = 0,
         whole: tuple[int, ...] = (),
+        last_norm: bool = False,
     ) -> None:
         super().__init__()
-        _check(width=width, heads=heads, depth=depth, levels=levels, whole=whole)
+        _check(width=width, heads=heads, turned=base is not None, depth=depth, levels=levels, whole=whole)
         self.stretch: Stretch = stretch
         self.window, self.whole = window, whole
         self.width, self.patch, self.frames, self.head_width = width, patch, frames, width // heads
@@ -96,6 +100,7 @@ class QwenVit(nn.Module):
         self.blocks = nn.ModuleList(
             Block(width=width, heads=heads, inner=inner, activation=activation, eps=eps) for _ in range(depth)
         )
+        self.post_norm = nn.LayerNorm(width, eps=eps) if last_norm else None
         self.apply(small_normal)
 
     def plan(self, sizes: Sequence[Grid], frames: tuple[int, ...] | None = None) -> Layout:
@@ -113,7 +118,27 @@ class QwenVit(nn.Module):
     def forward(self, pixels: Pixels | Patches) -> VisualTokens:
         """Embed, place, run the blocks, keep the levels."""
         given = pixels if isinstance(pixels, Patches) else self.cut(pixels)
-        layout = given.layout
+        states = self.states(given, {*self.levels, len(self.blocks)})
+        last = states[len(self.blocks)]
+        features = last if self.post_norm is None else self.post_norm(last)
+        return VisualTokens.on_layout(features, given.layout, tuple(states[depth] for depth in self.levels))
+
+    def states(self, given: Patches, depths: Collection[int]) -> dict[int, Float[Tensor, "N E"]]:
+        """The states at these depths, row by row and without the last norm; 0 is what the first block reads."""
+        by_frame = given.layout.by_frame()
+        hidden = self._embedded(given, by_frame)
+        order, stretches = _kept(_windows)(by_frame, self.window) if self.window else (None, by_frame.counts)
+        rotary = None if self.base is None else self._rotary(self.base, hidden, by_frame, order)
+        hidden = (hidden if order is None else hidden[order.to(hidden.device)])[None]
+        kept = {0: hidden[0]} if 0 in depths else {}
+        for depth, block in enumerate(self.blocks, start=1):
+            hidden = block(hidden, rotary=rotary, lengths=by_frame.counts if depth in self.whole else stretches)
+            if depth in depths:
+                kept[depth] = hidden[0]
+        back = slice(None) if order is None else order.argsort().to(hidden.device)
+        return {depth: state[back] for depth, state in kept.items()}
+
+    def _embedded(self, given: Patches, by_frame: Layout) -> Float[Tensor, "N E"]:
         weight = self.patches.weight.flatten(1)
         if given.values.shape[1] != weight.shape[1]:
             raise InputError(
@@ -121,13 +146,9 @@ class QwenVit(nn.Module):
                 f"{self.frames} frames of {self.patch} x {self.patch} pixels; cut images for this model"
             )
         hidden = linear(given.values.to(weight.dtype), weight, self.patches.bias)
-        by_frame = layout.by_frame()
         if given.block > 1:
             hidden = hidden[_kept(_unblocked)(by_frame, given.block).to(hidden.device)]
-        if self.positions is not None:
-            hidden = hidden + self._places(by_frame)
-        features, levels = self._run(hidden[None], by_frame)
-        return VisualTokens.on_layout(features, layout, levels)
+        return hidden if self.positions is None else hidden + self._places(by_frame)
 
     def cut(self, pixels: Pixels) -> Patches:
         """Patches of pictures, and of the frames of videos; the last frame is seen again where some lack."""
@@ -143,18 +164,6 @@ class QwenVit(nn.Module):
             begin += number
         empty = pixels.values.new_zeros(0, self.patches.weight[0].numel())
         return Patches(values=torch.cat(parts) if parts else empty, grids=tuple(grids))
-
-    def _run(self, hidden: Float[Tensor, "1 N E"], layout: Layout) -> tuple[Tensor, tuple[Tensor, ...]]:
-        order, stretches = _kept(_windows)(layout, self.window) if self.window else (None, layout.counts)
-        rotary = None if self.base is None else self._rotary(self.base, hidden, layout, order)
-        hidden = hidden if order is None else hidden[:, order.to(hidden.device)]
-        kept: dict[int, Tensor] = {}
-        for depth, block in enumerate(self.blocks, start=1):
-            hidden = block(hidden, rotary=rotary, lengths=layout.counts if depth in self.whole else stretches)
-            if depth in self.levels:
-                kept[depth] = hidden[0]
-        back = slice(None) if order is None else order.argsort().to(hidden.device)
-        return hidden[0][back], tuple(kept[depth][back] for depth in self.levels)
 
     def _rotary(self, base: float, hidden: Tensor, layout: Layout, order: Tensor | None) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the row and the column of each patch, in this order."""
@@ -183,6 +192,9 @@ class QwenVit(nn.Module):
 
 
 def _stretched(table: Float[Tensor, "1 E R C"], grid: Grid, stretch: Stretch = "bilinear") -> Float[Tensor, "1 E h w"]:
+    if stretch == "antialiased":  # torch has no such stretch of half precision on processors
+        wide = F.interpolate(table.float(), size=grid, mode="bilinear", align_corners=False, antialias=True)
+        return wide.to(table.dtype)
     return F.interpolate(table, size=grid, mode=stretch, align_corners=stretch == "bilinear")
 
 
@@ -230,11 +242,12 @@ def _kept(make: Any) -> Callable[..., Any]:
     return make.__wrapped__ if torch.compiler.is_compiling() else make
 
 
-def _check(*, width: int, heads: int, depth: int, levels: Sequence[int], whole: Sequence[int]) -> None:
-    if width % (4 * heads):
+def _check(*, width: int, heads: int, turned: bool, depth: int, levels: Sequence[int], whole: Sequence[int]) -> None:
+    parts = 4 * heads if turned else heads
+    if width % parts:
+        way = " that turn by row and by column" if turned else ""
         raise InputError(
-            f"a qwen_vit of width {width} cannot split it over {heads} heads that turn by row and by column; "
-            f"give a multiple of {4 * heads}"
+            f"a qwen_vit of width {width} cannot split it over {heads} heads{way}; give a multiple of {parts}"
         )
     for name, level in (*(("levels", one) for one in levels), *(("whole", one) for one in whole)):
         if not 1 <= level <= depth:

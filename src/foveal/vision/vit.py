@@ -1,18 +1,18 @@
 """Vision transformers with taps at any depth: the towers of CLIP (2103.00020) and SigLIP (2303.15343)."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Pixels, VisualTokens
 from foveal.layers.attention import attend
-from foveal.layers.blocks import Block
+from foveal.layers.blocks import Block, attended
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
 from foveal.layers.mlp import FeedForward
@@ -61,14 +61,16 @@ class AttentionPool(nn.Module):
         self.norm = nn.LayerNorm(width, eps=eps)
         self.feed = FeedForward(width=width, inner=inner, activation=activation)
 
-    def forward(self, hidden: Float[Tensor, "T S E"]) -> Float[Tensor, "T E"]:
-        """Pool by attention, then feed beside a residual."""
+    def forward(
+        self, hidden: Float[Tensor, "T S E"], *, mask: Bool[Tensor, "T 1 1 S"] | None = None
+    ) -> Float[Tensor, "T E"]:
+        """Pool what the mask shows (None: all) by attention, then feed beside a residual."""
         probe = self.probe.expand(hidden.shape[0], -1, -1)
         heads = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in (self.query(probe), self.key(hidden), self.value(hidden))
         )
-        pooled = self.out(attend(*heads).transpose(1, 2).flatten(1))
+        pooled = self.out(attend(*heads, mask=mask).transpose(1, 2).flatten(1))
         return pooled + self.feed(self.norm(pooled))
 
 
@@ -139,9 +141,25 @@ class Vit(nn.Module):
 
     def forward(self, pixels: Pixels) -> VisualTokens:
         """Embed the patches, run to the deepest tap, gather what is tapped."""
+        return self._tapped(pixels, self.states(pixels.values, {*self.taps, *self.levels}))
+
+    def attended(self, pixels: Pixels) -> VisualTokens:
+        """The same with `attention` and `keys` of the last block before the deepest of its `layers`.
+
+        Raises InputError where there is none.
+        """
+        deepest = max(self.taps)
+        if deepest == 0:
+            raise InputError("vit taps what enters its first block, so that nothing attends; tap a later one in layers")
+        states = self.states(pixels.values, {*self.taps, *self.levels, deepest - 1})
+        first, seen = int(self.select == "default"), self.class_token is not None
+        told = attended(self.blocks[deepest - 1], states[deepest - 1], first=seen)  # type: ignore[arg-type]
+        attention, keys = (part[:, first:].flatten(0, 1) for part in told)
+        return replace(self._tapped(pixels, states), attention=attention, keys=keys)
+
+    def _tapped(self, pixels: Pixels, states: dict[int, Tensor]) -> VisualTokens:
         tiles, _, *size = pixels.values.shape
         layout = self.plan([(size[0], size[1])] * tiles)
-        states = self.states(pixels.values, {*self.taps, *self.levels})
         if self.last_norm and self.depth in states:
             states[self.depth] = self.post_norm(states[self.depth])
         first = int(self.select == "default")

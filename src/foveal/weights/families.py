@@ -32,6 +32,7 @@ from foveal.weights import (
     ovis25,
     pix2seq,
     qwen_vl,
+    siglip2,
     vilbert,
     vilt,
     vision_towers,
@@ -62,7 +63,7 @@ _FAMILIES = (
         gpt_neox,
         mpt,
     ),
-    *(vision_towers, ovis25, visualbert, vilt, lxmert, vilbert, pix2seq, beit3),
+    *(vision_towers, siglip2, ovis25, visualbert, vilt, lxmert, vilbert, pix2seq, beit3),
 )
 # Origins other than Hugging Face, by the name that a user may give.
 FORMATS: dict[str, tuple[ModuleType, ...]] = {

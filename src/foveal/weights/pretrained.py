@@ -14,12 +14,15 @@ from foveal.models.autoencoder import Autoencoder
 from foveal.models.causal import Causal
 from foveal.models.masked import Masked
 from foveal.models.two_tower import TwoTower
-from foveal.weights import decoder, efficientnet_lite, files, gpt_neox, mpt, opt, smollm2, vision_towers
+from foveal.weights import decoder, efficientnet_lite, files, gpt_neox, mpt, opt, siglip2, smollm2, vision_towers
 from foveal.weights.directory import read_config
 
 PACKAGED_LANGUAGE = "smollm2-135m"
 _PACKAGED = {"vision": ("imagenet",), "language": (PACKAGED_LANGUAGE,), "connector": ()}
-_FAMILIES: dict[str, tuple[ModuleType, ...]] = {"vision": (vision_towers,), "language": (decoder, opt, gpt_neox, mpt)}
+_FAMILIES: dict[str, tuple[ModuleType, ...]] = {
+    "vision": (vision_towers, siglip2),
+    "language": (decoder, opt, gpt_neox, mpt),
+}
 _FRESH = "connector.map."  # what a Q-Former's first stage has no use for
 
 

@@ -43,7 +43,7 @@ _FIELDS = {
     "eps": "layer_norm_eps",
 }
 
-_RULES: list[Rule] = [
+RULES: list[Rule] = [
     ("patches.*", "embeddings.patch_embedding.*"),
     ("class_token", "embeddings.class_embedding"),
     ("positions", "embeddings.position_embedding.weight"),
@@ -59,7 +59,7 @@ _RULES: list[Rule] = [
     ("blocks.*.feed.up.*", "encoder.layers.*.mlp.fc1.*"),
     ("blocks.*.feed.down.*", "encoder.layers.*.mlp.fc2.*"),
 ]
-_POOL_RULES: list[Rule] = [
+POOL_RULES: list[Rule] = [
     ("pool.probe", "head.probe"),
     (("pool.query.weight", "pool.key.weight", "pool.value.weight"), "head.attention.in_proj_weight"),
     (("pool.query.bias", "pool.key.bias", "pool.value.bias"), "head.attention.in_proj_bias"),
@@ -115,7 +115,7 @@ def vision_rules(
         raise unknown("vision model_type", model_type, _DEFAULTS)
     prefixes = (theirs_prefix,) if isinstance(theirs_prefix, str) else theirs_prefix
     accepted = (*prefixes, *(f"{prefix}vision_model." for prefix in prefixes))
-    return prefixed(_RULES + (_POOL_RULES if model_type == SIGLIP else []), ours=ours_prefix, theirs=accepted)
+    return prefixed(RULES + (POOL_RULES if model_type == SIGLIP else []), ours=ours_prefix, theirs=accepted)
 
 
 def renaming(config: Mapping[str, Any]) -> Renaming:
