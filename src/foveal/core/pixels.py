@@ -81,7 +81,13 @@ class Patches(Movable):
 
     @property
     def layout(self) -> Layout:
-        """A token a patch; raises InputError where the grids have others than there are patches."""
+        """A token a patch; raises InputError where the grids have others than there are patches, or none."""
+        for image, (times, rows, columns) in enumerate(self.grids):
+            if min(times, rows, columns) < 1:
+                raise InputError(
+                    f"image {image} has a grid of {times} x {rows} x {columns} patches (times x rows x columns); give "
+                    "each image at least one"
+                )
         wanted = sum(times * rows * columns for times, rows, columns in self.grids)
         if wanted != len(self.values):
             raise InputError(f"{len(self.values)} patches for grids of {wanted}; give each image its own grid")
