@@ -13,8 +13,9 @@ from typing import Literal, NamedTuple
 from foveal.core.config import later
 from foveal.core.errors import InputError
 from foveal.core.types import Cut, Grid
+from foveal.preprocess.naflex import filling
 
-Kind = Literal["anyres", "grid", "uhd", "split", "fitted", "native", "covering", "covering_turned", "area"]
+Kind = Literal["anyres", "grid", "uhd", "split", "fitted", "native", "covering", "covering_turned", "area", "naflex"]
 View = Literal["first", "last", "none"]
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
@@ -37,7 +38,8 @@ class Tiling:
     tiles, up to `most`, in which nine tenths of it lose no size (Ovis 2); of these, `covering_turned` takes rows for
     columns, as transformers does. `area` keeps its shape in one, of sides that are multiples of the tile and of at
     least and at most so many `pixels`, for patches of `patch` that are `depth` frames deep (Qwen2-VL, 2409.12191); what
-    is too `thin` for it is refused, or brought to a shape that is not (Ovis 2.5, 2508.11737). Raises InputError for
+    is too `thin` for it is refused, or brought to a shape that is not (Ovis 2.5, 2508.11737). `naflex` keeps its shape
+    in as many such multiples, up to `most`, as it fills at one scale (SigLIP 2, 2502.14786). Raises InputError for
     numbers out of range.
     """
 
@@ -68,6 +70,11 @@ class Tiling:
                 f"an area of {self.pixels[0]} to {self.pixels[1]} pixels in multiples of {self.tile} for patches of "
                 f"{self.patch}, {self.depth} frames deep; give a tile that patches fill, and pixels from few to many"
             )
+        if self.kind == "naflex" and (self.tile % self.patch or self.depth < 1):
+            raise InputError(
+                f"multiples of {self.tile} pixels for patches of {self.patch}, {self.depth} frames deep; give a tile "
+                "that patches fill"
+            )
         if self.kind == "uhd" and self.tile < self.patch:
             raise InputError(f"tiles of {self.tile} pixels with patches of {self.patch}; give patches that fit in")
         for height, width in self.pinpoints if self.kind == "anyres" else ():
@@ -82,9 +89,14 @@ class Tiling:
         """What becomes of an image of this height and width."""
         return _sliced(self, size)
 
+    @property
+    def packed(self) -> bool:
+        """Whether images become patches of their own shape, end to end, and nothing is filled up."""
+        return self.kind in ("area", "naflex")
+
     def frames(self, size: Grid, count: int) -> Cut:
         """A video of so many frames of this size, each in one tile."""
-        tile = self(size).cut.tile if self.kind == "area" else (self.tile, self.tile)
+        tile = self(size).cut.tile if self.packed else (self.tile, self.tile)
         return Cut(tile=tile, size=size, frames=count)
 
     def smaller(self) -> Iterator["Tiling"]:
@@ -343,6 +355,11 @@ def _area(tiling: Tiling, size: Grid) -> Sliced:
     return Sliced(Cut(tile=own, size=size), (), size, ())
 
 
+def _naflex(tiling: Tiling, size: Grid) -> Sliced:
+    own = filling(size, multiple=tiling.tile, most=tiling.most)
+    return Sliced(Cut(tile=own, size=size), (), size, ())
+
+
 def _cut(tiling: Tiling, size: Grid, grid: Grid, *, padded: bool = False) -> Cut:
     return Cut(tile=(tiling.tile, tiling.tile), size=size, grid=grid, view=tiling.view, padded=padded)
 
@@ -365,4 +382,5 @@ _KINDS: Mapping[Kind, Callable[[Tiling, Grid], Sliced]] = {
     "covering": _covering,
     "covering_turned": _turned,
     "area": _area,
+    "naflex": _naflex,
 }

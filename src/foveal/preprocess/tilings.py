@@ -15,6 +15,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # config files leave out what eq
     "Ovis2Image": {"do_center_crop": False},
     "BlipImage": {"do_center_crop": False, "size": {"height": 384, "width": 384}},
     "IdeficsImage": {"do_center_crop": False, "size": {"height": 224, "width": 224}},
+    "Siglip2Image": {"resample": 2, **_STANDARD},
     "Qwen2VLImage": {"do_center_crop": False, "resample": 3},
 }
 _EVERY_384 = tuple((384 * rows, 384 * columns) for rows in range(1, 7) for columns in range(1, 7))
@@ -102,6 +103,11 @@ def _qwen(config: Mapping[str, Any]) -> Tiling:
     return Tiling(kind="area", tile=patch * merge, patch=patch, pixels=(int(least), int(most)), depth=depth)
 
 
+def _siglip2(config: Mapping[str, Any]) -> Tiling:
+    patch, most = int(config.get("patch_size", 16)), int(config.get("max_num_patches", 256))
+    return Tiling(kind="naflex", tile=patch, patch=patch, most=most, depth=1)
+
+
 def _side(config: Mapping[str, Any], default: Mapping[str, int]) -> int:
     """The side of square tiles."""
     size = config.get("size") or default
@@ -130,4 +136,5 @@ _KINDS: Mapping[str, Callable[[Mapping[str, Any]], Tiling]] = {
     "MllamaImage": _mllama,
     "Ovis2Image": _ovis2,
     "Qwen2VLImage": _qwen,
+    "Siglip2Image": _siglip2,
 }

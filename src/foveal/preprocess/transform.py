@@ -89,7 +89,7 @@ class ImageTransform:
         return torch.from_numpy(self._values(image))
 
     def pixels(self, images: Iterable[Any]) -> Pixels | Patches:
-        """One tile an image, or those that the tiling makes of it; patches where it keeps an area."""
+        """One tile an image, or those that the tiling makes of it; patches where it packs them."""
         if self.tiling is not None:
             return self.joined([self.cut(image) for image in images])
         values = [self(image) for image in images]
@@ -117,9 +117,9 @@ class ImageTransform:
     def joined(self, images: Sequence[tuple[Cut, Tensor]]) -> Pixels | Patches:
         """The tiles of several images; those that are smaller than others are filled up with zeros.
 
-        What keeps an area is cut into patches, and nothing is filled up.
+        What is packed is cut into patches, and nothing is filled up.
         """
-        if self.tiling is not None and self.tiling.kind == "area":
+        if self.tiling is not None and self.tiling.packed:
             return _patches([values for _, values in images], self.tiling)
         high, wide = (max((cut.tile[axis] for cut, _ in images), default=self.grid[axis]) for axis in (0, 1))
         filled = [F.pad(tiles, (0, wide - tiles.shape[-1], 0, high - tiles.shape[-2])) for _, tiles in images]
