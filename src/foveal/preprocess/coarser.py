@@ -1,36 +1,58 @@
 """Which tiling would make a question fit, where it passes the context: told before a pixel is read."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 import torch
 
+from foveal.core.errors import InputError
 from foveal.core.example import Example
-from foveal.core.types import Pixels
+from foveal.core.types import Batch, Pixels
+from foveal.preprocess.collate import fitted
 from foveal.preprocess.regions import Plan
+from foveal.preprocess.tokens import Encoded
 
 _ROOM = 1 << 40  # a context that nothing passes
 
 
 def coarser(processor: Any, example: Example, plan: Plan, limit: int) -> str:
-    """What to do about an example of more tokens than `limit`, as the end of a sentence.
+    """What to do about a question of more tokens than `limit`, as the end of a sentence."""
+    return _settings(processor, example, limit, lambda other: other.prompt([example], plan=plan, visual=_nothing)) or (
+        "ask in fewer words or lower the budget of visual tokens"
+    )
 
-    With a tiling, its settings of the most tiles with which the example has no more tokens, where there are such.
-    """
-    usual = "ask in fewer words or lower the budget of visual tokens"
+
+def fitting(processor: Any, one: Encoded, counts: Sequence[int], limit: int, plan: Plan) -> Encoded:
+    """The conversation as `fitted` makes it, by whose errors too it is told which settings would do."""
+    try:
+        return fitted(one, counts, limit, truncate=processor.config.truncate)
+    except InputError as long:
+
+        def made(other: Any) -> Any:
+            return other.training([one.example], plan=plan, visual=_nothing)
+
+        way = _settings(processor, one.example, limit, made)
+        if way is None:
+            raise
+        raise InputError(f"{long}; {way}") from None
+
+
+def _settings(processor: Any, example: Example, limit: int, made: Callable[[Any], Batch]) -> str | None:
+    """Those of the tiling of the most tiles with which the example has no more than `limit` tokens, and how many."""
     tiling = processor.config.image.tiling
     if tiling is None or not example.images:
-        return usual
+        return None
     for fewer in tiling.smaller():
         look = replace(processor.config.image, tiling=fewer)
         other = type(processor)(
             tokenizer=processor.tokenizer, config=replace(processor.config, image=look, context=_ROOM)
         )
-        tokens = int(other.prompt([example], plan=plan, visual=_nothing).valid.sum())
+        tokens = int(made(other).valid.sum())
         if tokens <= limit:
             return f"{_told(tiling, fewer)} makes it {tokens} tokens"
-    return usual
+    return None
 
 
 def _told(before: Any, after: Any) -> str:
@@ -41,7 +63,7 @@ def _told(before: Any, after: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    return str([list(one) for one in value]).replace(" ", "") if isinstance(value, tuple) else str(value)
+    return json.dumps(value, separators=(",", ":")) if isinstance(value, tuple) else str(value)
 
 
 def _nothing(images: Sequence[Any]) -> Pixels:

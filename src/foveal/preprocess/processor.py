@@ -15,8 +15,8 @@ from foveal.core.example import Example
 from foveal.core.types import IGNORE, Batch, Layout, Patches, Pixels, VisualTokens
 from foveal.preprocess import chat, choices
 from foveal.preprocess.cells import shown_cells
-from foveal.preprocess.coarser import coarser
-from foveal.preprocess.collate import Group, Padding, Places, collate, fitted, lengths, packed, same_images
+from foveal.preprocess.coarser import coarser, fitting
+from foveal.preprocess.collate import Group, Padding, Places, collate, lengths, packed, same_images
 from foveal.preprocess.detection import Detection
 from foveal.preprocess.hearing import heard
 from foveal.preprocess.masking import Masking, Words, exchanged, mask_regions, mask_words
@@ -212,7 +212,9 @@ class Processor:
         groups = [self._group(entry) for entry in examples]
         counts = self._counts(plan, groups)
         limit = min(self.config.context, length or self.config.context)
-        groups = [[self._fitting(one, c, limit) for one in group] for group, c in zip(groups, counts, strict=True)]
+        groups = [
+            [self._fitting(one, c, limit, plan) for one in group] for group, c in zip(groups, counts, strict=True)
+        ]
         rows = [[group] for group in groups] if length is None else packed(groups, counts, length)
         ordered = [group for row in rows for group in row]
         shown = self._sights(ordered, plan)
@@ -348,8 +350,8 @@ class Processor:
                 f"{context}; {coarser(self, one.example, plan, context - room)}"
             )
 
-    def _fitting(self, one: Encoded, counts: Sequence[int], limit: int) -> Encoded:
-        fit = fitted(one, counts, limit, truncate=self.config.truncate)
+    def _fitting(self, one: Encoded, counts: Sequence[int], limit: int, plan: Plan) -> Encoded:
+        fit = fitting(self, one, counts, limit, plan)
         self.truncated += fit is not one
         return fit
 
