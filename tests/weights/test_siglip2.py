@@ -4,11 +4,16 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from transformers import Siglip2VisionConfig, Siglip2VisionModel
 
 from foveal.core.errors import InputError
-from foveal.front import load
+from foveal.front import build, load
+from foveal.preprocess.processor import Processor, ProcessorConfig
+from foveal.preprocess.tiling import Tiling
+from foveal.preprocess.transform import ImageTransform
+from foveal.preprocess.words import word_tokenizer
 from foveal.weights.files import read_checkpoint, write_json
 from foveal.weights.siglip2 import tower_settings
 
@@ -141,6 +146,30 @@ def test_dtype_is_cast_and_every_weight_trains(tmp_path):
         for name, weight in whole.named_parameters()
         if name[-8:] != "key.bias"
     )
+
+
+@torch.no_grad()
+def test_a_recipe_takes_its_weights_and_answers_about_raw_pictures(tmp_path):
+    """Two pictures of other shapes in a batch, each as alone."""
+    made, tokenizer = reference(**SIZES[0]), word_tokenizer(["what is there ?"])
+    tower = ours(made, tmp_path)
+    vision = {"name": "qwen_vit", **tower_settings(made.config.to_dict())}
+    language = {"name": "decoder", "vocabulary": len(tokenizer), "width": 12, "depth": 1, "heads": 2}
+    model = {"vision": vision, "connector": "linear", "language": language}
+    run = build({"model": model, "init": {"vision": str(tmp_path)}}).model.eval()
+    for name, weight in tower.vision.state_dict().items():
+        assert torch.equal(weight, run.vision.state_dict()[name]), name
+    look = ImageTransform(size=4, resample="bilinear", tiling=Tiling(kind="naflex", tile=4, patch=4, most=9, depth=1))
+    processor = Processor(tokenizer=tokenizer, config=ProcessorConfig(image=look))
+    asked = [(Image.effect_noise(size, 90).convert("RGB"), "what is there ?") for size in ((30, 11), (8, 50))]
+    batch = processor.prompt(asked, plan=run.plan)
+    both = run(batch)
+    assert both.visual.layout.grids == ((2, 4), (7, 1))
+    for row, one in enumerate(asked):
+        alone = run(processor.prompt([one], plan=run.plan))
+        own = slice(both.visual.layout.offsets[row], both.visual.layout.offsets[row + 1])
+        torch.testing.assert_close(both.visual.features[own], alone.visual.features, **CLOSE)
+        torch.testing.assert_close(both.logits[row, -1], alone.logits[0, -1], **CLOSE)
 
 
 @pytest.mark.parametrize(
