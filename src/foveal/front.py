@@ -35,9 +35,7 @@ def load(
     """
     if format is not None and format not in _FORMATS:
         raise unknown("format", format, _FORMATS)
-    directory = Path(path)
-    if not directory.exists() and str(path) in _PACKAGED:
-        directory = _PACKAGED[str(path)]()
+    directory = packaged(path)
     if not directory.is_dir():
         raise InputError(f"there is no directory {directory}; give a run, a checkpoint, or {' or '.join(_PACKAGED)}")
     wanted = {"dtype": _dtype(dtype), "device": device}
@@ -47,6 +45,12 @@ def load(
         return run.load(directory, **wanted)
     config = read_config(directory)
     return family(config, str(directory), format=format).load(directory, config, **wanted)
+
+
+def packaged(path: str | os.PathLike[str]) -> Path:
+    """The directory of this path, or of a packaged model by its name where there is no such directory."""
+    directory = Path(path)
+    return _PACKAGED[str(path)]() if not directory.exists() and str(path) in _PACKAGED else directory
 
 
 def starter() -> Path:

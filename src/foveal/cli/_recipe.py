@@ -36,7 +36,7 @@ from foveal.training.config import TrainingConfig
 if TYPE_CHECKING:
     from foveal.weights.run import Run
 
-_SIGHT = ("vision", "connector", "features")  # what a model without images lacks
+_SIGHT = ("vision", "connector", "allocator", "features")  # what a model without images lacks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +151,11 @@ def of(given: Mapping[str, Any], *, name: str) -> Recipe:
     given = _language.adopted(given)
     recipe = parse(Recipe, {"name": name, **given}, where="recipe")
     if "from" in recipe.init:
-        if recipe.model or recipe.processor or len(recipe.init) > 1:
-            raise InputError("init.from brings its own model and processor; leave those keys out of the recipe")
+        if recipe.model.keys() - {"allocator"} or recipe.processor or len(recipe.init) > 1:
+            raise InputError(
+                "init.from brings its own model and processor; leave those keys out of the recipe (a model.allocator may "
+                "be added)"
+            )
     else:
         assembly.check(ModelConfig.parse(worded(recipe.model, 1)))
         made = ("tokenizer", "answers") if isinstance(recipe.processor.get("answers"), int) else ("tokenizer",)
@@ -268,14 +271,19 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
     import torch
 
     import foveal
+    from foveal.models.budget import endow, unspent
     from foveal.preprocess.processor import Processor, ProcessorConfig
     from foveal.weights.run import Run
 
     if "from" in recipe.init:
         started = foveal.load(recipe.init["from"])
         if recipe.text_only:
+            started.model = unspent(started.model)
             started.model.vision = started.model.connector = None
-            started.model.config = replace(started.model.config, vision=None, connector=None, features=None)
+            none = dict.fromkeys(_SIGHT)
+            started.model.config = replace(started.model.config, **none)
+        elif recipe.model.get("allocator") is not None:
+            endow(started.model, recipe.model["allocator"])
         kept = () if recipe.text_only else ("external", "origin")
         return Run(started.model, started.processor, **{name: getattr(started, name, {}) for name in kept})
     recipe = _codes.adopted(recipe)

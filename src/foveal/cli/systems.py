@@ -48,11 +48,12 @@ def row(recipe: Any) -> dict[str, Any]:
             raise InputError(f"recipe {recipe.name} has no {field}; give it one, for foveal systems to show")
     if recipe.family not in FAMILIES:
         raise InputError(f"recipe {recipe.name} is of family {recipe.family!r}; give one of {', '.join(FAMILIES)}")
-    given = recipe.model.get("language") or {"vocabulary": 0}  # where nothing is read or written
+    model = _begun(recipe)
+    given = model.get("language") or {"vocabulary": 0}  # where nothing is read or written
     vocabulary = None if isinstance(given, str) else given.get("vocabulary")
-    counts = parameters(recipe.model, MANY if vocabulary is None else vocabulary)
+    counts = parameters(model, MANY if vocabulary is None else vocabulary)
     if vocabulary is None:  # the words are the data's: what each adds is taken off
-        more = parameters(recipe.model, MANY + 1)
+        more = parameters(model, MANY + 1)
         counts = {part: count - MANY * (more[part] - count) for part, count in counts.items()}
     header = {name: getattr(recipe, name) for name in ("system", "family", "paper", "about")}
     return {
@@ -62,6 +63,17 @@ def row(recipe: Any) -> dict[str, Any]:
         "parameters": {**counts, "all": sum(counts.values())},
         "reference": None if recipe.reference is None else referred(recipe),
     }
+
+
+def _begun(recipe: Any) -> dict[str, Any]:
+    """The model of a recipe, with that of the packaged run that it begins from."""
+    from foveal.front import packaged
+    from foveal.weights.directory import read_config
+
+    if "from" not in recipe.init:
+        return dict(recipe.model)
+    begun = read_config(packaged(recipe.init["from"]) / "config.yaml")["model"]
+    return {**begun, **recipe.model}
 
 
 def referred(recipe: Any) -> int:

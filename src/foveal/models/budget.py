@@ -1,7 +1,9 @@
 """The same model under a budget of visual tokens: weights are shared, only what is spent differs."""
 
 import copy
-from typing import TypeVar
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -10,6 +12,7 @@ from foveal.core.errors import InputError
 from foveal.core.interfaces import Allocator
 from foveal.core.lookup import build, spec
 from foveal.core.types import Batch
+from foveal.models import seats
 from foveal.models.parts import Sight
 
 ROOM = "relevance.strategies"
@@ -21,21 +24,34 @@ def budgeted(model: S, budget: int | None, strategy: str = "foveal", **settings:
 
     A model's own allocator of that strategy is the same one with another budget: its settings, and what it has learned
     and still learns. Raises InputError for an unknown strategy or setting, a budget below 1, and a model without a
-    connector.
+    connector or without what the strategy needs.
     """
     if budget is None:
         return model
+    allocator = allocated(model, budget, strategy, **settings)
+    seats.fit(allocator, vision=model.vision, fusion=model.fusion, language=model.language)
+    device = next(model.parameters()).device
+    return _with(model, allocator.to(device).train(model.training))
+
+
+def allocated(model: Sight, budget: int, strategy: str = "foveal", **settings: object) -> nn.Module:
+    """Who would spend the budget, whether or not the model has what it needs; takes the other errors of `budgeted`."""
     if getattr(model, "connector", None) is None:
         raise InputError("a budget is spent behind a connector, and this model has none; ask it without one")
     known, own = model._modules.get("allocator"), getattr(model.config, "allocator", None)
     same = known is not None and own is not None and own.name == strategy
-    described = dump(own.settings) if same else {}
+    described = dump(own.settings) if same and own is not None else {}
     allocator = build(ROOM, spec(ROOM, {"name": strategy, **described, "budget": budget, **settings}))
     if same:
         for kind in ("_modules", "_parameters", "_buffers"):
             allocator.__dict__[kind] = known.__dict__[kind]
-    device = next(model.parameters()).device
-    return _with(model, allocator.to(device).train(model.training))
+    return allocator
+
+
+def lacking(model: Sight, budget: int, strategy: str, **settings: object) -> str | None:
+    """What the model lacks that the strategy needs, in a line; None: nothing. Takes the errors of `allocated`."""
+    allocator = allocated(model, budget, strategy, **settings)
+    return seats.refusal(allocator, vision=model.vision, fusion=model.fusion, language=model.language)
 
 
 def unspent(model: S) -> S:
@@ -43,15 +59,28 @@ def unspent(model: S) -> S:
     return model if allocator_of(model) is None else _with(model, None)
 
 
-def spent(model: S, batch: Batch, budget: int | None, strategy: str = "foveal", **settings: object) -> Batch:
-    """A batch that was laid out for all of a model's tokens, seen and laid out anew for at most `budget` an image.
+def endow(model: Sight, allocator: Mapping[str, Any] | str) -> None:
+    """Give a model an allocator of its own, in place; takes the errors of `budgeted`."""
+    wanted = spec(ROOM, allocator)
+    settings = dump(wanted.settings)
+    model.allocator = budgeted(model, settings.pop("budget"), wanted.name, **settings).allocator
+    model.config = replace(model.config, allocator=wanted)  # type: ignore[attr-defined]
 
-    Takes the errors of `budgeted`.
+
+def spent(model: S, batch: Batch, budget: int | None, strategy: str = "foveal", **settings: object) -> tuple[S, Batch]:
+    """The model under a budget, and a batch that was laid out for all of its tokens, seen and laid out anew for these.
+
+    Takes the errors of `budgeted`; raises InputError for a strategy that changes what is encoded.
     """
     if budget is None or batch.visual is None:
-        return batch
+        return model, batch
     view = budgeted(model, budget, strategy, **settings)
-    return view.spent(batch, view.whole(batch))
+    if seats.acts_before(allocator_of(view)):
+        raise InputError(
+            f"strategy {strategy!r} changes what is encoded, and this batch is laid out for that already; ask by "
+            "answer(images, text), or take another strategy"
+        )
+    return view, view.spent(batch, view.whole(batch))
 
 
 def _with(model: S, allocator: nn.Module | None) -> S:
