@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from foveal.core.errors import InputError
+from foveal.core.lookup import build, spec
 from foveal.core.types import IGNORE, Batch, Cut, Pixels
 from foveal.models import causal
 from foveal.models.config import ModelConfig
+from foveal.preprocess.tiling import Tiling
 from tests.models.test_contract import open_gates, small
 
 CUTS = (
@@ -118,3 +120,17 @@ def test_what_cannot_be_seen_in_tiles_is_told():
     hearing.connector.query = lambda batch: None
     with pytest.raises(InputError, match="hears the question sees whole images; leave processor"):
         hearing.see(batch_of(hearing))
+
+
+@pytest.mark.parametrize(
+    ("size", "grid", "tokens"),
+    [((336, 336), (0, 0), 65), ((1008, 672), (3, 2), 454), ((672, 1008), (2, 3), 454), ((100, 2000), (1, 3), 259)],
+)
+def test_slices_of_any_shape_bring_a_fixed_number_of_tokens(size, grid, tokens):
+    """LLaVA-UHD: 64 of the view and of each slice, a comma between two of a row, a newline at its end."""
+    settings = {"name": "perceiver", "latents": 64, "depth": 1, "heads": 2, "head_width": 8}
+    model = model_of("linear", {"newline": True, "comma": True})
+    model.connector = build("connectors", spec("connectors", settings), width_in=16, width_out=16)
+    cut = Tiling(kind="uhd", tile=336, patch=16, most=6)(size).cut
+    assert cut.grid == grid
+    assert model.plan([cut]).counts == (tokens,)
