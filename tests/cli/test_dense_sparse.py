@@ -45,6 +45,33 @@ def test_it_trains_and_answers(painted, capsys):
     assert not torch.equal(fresh.fusion.scorers["2"].norm.weight, model.model.fusion.scorers["2"].norm.weight)
 
 
+def test_a_run_that_grew_sparser_is_saved_with_its_plan(painted, capsys):
+    recipe = small(by="norm")
+    for stage in recipe["training"]["stages"]:
+        stage["train"] = ["connector", "language"]
+    recipe["training"]["stages"][1]["then"] = [{"at": 0.5, "train": ["language"]}]
+    recipe["training"] |= {"sparser": {"curve": "linear", "end": 1.0}, "keep_stages": True, "log_every": 1}
+    Path("tiny.yaml").write_text(yaml.safe_dump(recipe))
+    assert run(["train", "tiny.yaml"]) == 0
+    log = [json.loads(line) for line in Path("runs/tiny/log.jsonl").read_text().splitlines()]
+    assert [row.get("tokens_layer_3") for row in log] == [None, None, None, 10, 8, 6]  # cells runs no layers
+    for saved in ("runs/tiny", "runs/tiny/stages/see"):
+        assert foveal.load(saved).model.plan_by_layer([(16, 16)]) == (16, 16, 8, 4)
+    assert foveal.load("runs/tiny").about["stages"][1]["train"] == ["connector", "language"]
+
+
+def test_the_twin_without_images_thaws_what_is_left(painted):
+    recipe = small()
+    recipe["training"]["stages"][1] |= {
+        "train": ["connector"],
+        "then": [{"at": 0.5, "train": ["connector", "language"]}],
+    }
+    Path("tiny.yaml").write_text(yaml.safe_dump(recipe))
+    blind = _recipe.read("tiny.yaml", ["text_only=true"]).training.stages[-1]
+    assert (blind.train, blind.then) == (("language",), ())
+    assert run(["train", "tiny.yaml", "text_only=true"]) == 0
+
+
 def test_questions_in_one_row_cannot_each_keep_other_tokens(painted, capsys):
     Path("tiny.yaml").write_text(yaml.safe_dump(small(by="attention")))
     assert run(["train", "tiny.yaml"]) == 2

@@ -38,6 +38,9 @@ def adopted(given: Mapping[str, Any]) -> dict[str, Any]:
 def _teaches_language(stage: Any) -> bool:
     if not isinstance(stage, Mapping) or stage.get("lora") or not isinstance(parts := stage.get("train"), list):
         return False
+    then = stage.get("then")
+    for one in then if isinstance(then, list) else ():
+        parts = [*parts, *(one.get("train") or [] if isinstance(one, Mapping) else [])]
     return bool(parts) and all(str(part).split(".")[0] in _OWN for part in parts)
 
 

@@ -31,7 +31,7 @@ from foveal.core.example import Example
 from foveal.data.motion import MotionConfig
 from foveal.data.portraits import PortraitConfig
 from foveal.data.scenes import SceneConfig
-from foveal.training.config import TrainingConfig
+from foveal.training.config import Stage, Then, TrainingConfig
 
 if TYPE_CHECKING:
     from foveal.weights.run import Run
@@ -178,11 +178,11 @@ def blind(recipe: Recipe) -> Recipe:
     """The same recipe without sight: no encoder, no connector, and no stage that trains those alone."""
     stages = []
     for stage in recipe.training.stages:
-        train = tuple(part for part in stage.train if part.split(".")[0] not in _SIGHT)
+        train, then = _unseeing(stage)
         rates = {part: rate for part, rate in stage.rates.items() if part.split(".")[0] not in _SIGHT}
         objective = _objectives.blind(stage)
         if objective is not None and (train or stage.lora is not None):
-            stages.append(replace(stage, train=train, rates=rates, objective=objective))
+            stages.append(replace(stage, train=train, then=then, rates=rates, objective=objective))
     if not stages:
         raise InputError("without images nothing is left to train; a stage must train the language model")
     return replace(
@@ -192,6 +192,19 @@ def blind(recipe: Recipe) -> Recipe:
         init={key: value for key, value in recipe.init.items() if key not in _SIGHT},
         training=replace(recipe.training, stages=tuple(stages), features=None),
     )
+
+
+def _unseeing(stage: Stage) -> tuple[tuple[str, ...], tuple[Then, ...]]:
+    """What a stage trains, and trains then, beside sight; what learns first does so from the beginning."""
+
+    def left(parts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(part for part in parts if part.split(".")[0] not in _SIGHT)
+
+    train, then = left(stage.train), [replace(one, train=left(one.train)) for one in stage.then]
+    if stage.lora is None:
+        then = [one for one in then if one.train]
+        train = train or (then.pop(0).train if then else ())
+    return train, tuple(then)
 
 
 def data_folder(recipe: Recipe, *, say: Any, bar: Any) -> Path:

@@ -18,9 +18,8 @@ from foveal.core.lookup import build, spec
 from foveal.core.types import Batch, Layout, Stream, VisualTokens
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
-from foveal.layers.meeting import places_of
 from foveal.layers.norms import RMSNorm
-from foveal.layers.thinning import askers, best, ends, groups, ranks, stretches, thin
+from foveal.layers.thinning import askers, attended, ends, groups, leave, ranks, stretches, thin
 
 Schedule = Literal["none", "step", "linear", "exponential"]
 Selector = Literal["learned", "attention", "norm", "random", "uniform", "given"]
@@ -84,6 +83,8 @@ class DenseSparse(nn.Module):
         self.cuts = {begin: share for begin, share in zip(begins, shares, strict=True) if share != 1}
         learned = by == "learned"
         self.scorers = nn.ModuleDict({str(at): Scorer(width=width, inner=inner) for at in self.cuts if learned})
+        self.way: tuple[float, str] | None = None  # what `at_sparsity` was told; None: the plan
+        self.seen: tuple[float, ...] = ()
 
     @property
     def levels(self) -> int:
@@ -105,10 +106,21 @@ class DenseSparse(nn.Module):
         counts, seen = layout.counts, []
         for index in range(self.depth):
             if index in self.cuts:
-                left = (kept(count, self.cuts[index]) for count in layout.counts)
-                counts = tuple(map(min, counts, left))
+                counts = tuple(map(min, counts, self._left(index, layout)))
             seen.append(counts)
         return tuple(seen)
+
+    def at_sparsity(self, done: float | None, curve: str = "linear") -> None:
+        """Be told how much of the way from all tokens (0) to the plan (1) lies behind, and along which curve it goes.
+
+        None: the plan, as if nobody had told.
+        """
+        self.way = None if done is None else (done, curve)
+        self.seen = self.seen if self.way else ()
+
+    def told(self) -> dict[str, float]:
+        """On the way to the plan, how many tokens of an image each layer saw in the last batch, on average."""
+        return {f"tokens_layer_{index}": count for index, count in enumerate(self.seen)}
 
     def at_words(self, batch: Batch, visual: VisualTokens | None) -> Batch:
         """The words that the fusion of the images makes of them, such as marks."""
@@ -120,6 +132,8 @@ class DenseSparse(nn.Module):
         stream = self.over.at_input(stream, visual)
         if not self.cuts or visual is None or visual.features.shape[0] == 0:
             return stream
+        if self.way is not None:
+            self.seen = tuple(sum(counts) / len(counts) for counts in self.by_layer(visual.layout))
         return replace(stream, visual=visual)
 
     def at_layer(self, index: int, stream: Stream) -> Stream:
@@ -130,15 +144,19 @@ class DenseSparse(nn.Module):
         if stream.visual is None:  # what follows images that an earlier pass has read
             return thin(stream, None, layer=index)
         group = groups(stream, stream.visual)
-        quota = [kept(count, self.cuts[index]) for count in stream.visual.layout.counts]
+        quota = self._left(index, stream.visual.layout)
         image = stream.visual.image[stream.slots.clamp(min=0)]
         most = torch.tensor(quota, device=group.device)[image]
         asked = askers(stream, group)
         score = self._score(index, stream, group, most, asked)
-        keep = best(score.detach().masked_fill(_speaking(group, asked), torch.inf), group, most)
         if score.requires_grad:
             stream = _through(stream, score, group >= 0)
-        return thin(stream, keep, layer=index)
+        return leave(stream, score.detach(), quota, group=group, asked=asked, layer=index)
+
+    def _left(self, index: int, layout: Layout) -> list[int]:
+        """How many tokens of each image layer `index` leaves."""
+        done, curve = self.way or (1.0, "linear")
+        return [between(count, kept(count, self.cuts[index]), done, curve) for count in layout.counts]
 
     def _score(
         self, index: int, stream: Stream, group: Int[Tensor, "B L"], most: Int[Tensor, "B L"], asked: Int[Tensor, "B L"]
@@ -149,7 +167,7 @@ class DenseSparse(nn.Module):
         if self.by == "learned":
             return self.scorers[str(index)](stream.hidden.detach())
         if self.by == "attention":
-            return _attended(stream, asked)
+            return attended(stream, asked)
         if self.by == "norm":
             return stream.hidden.detach().float().norm(dim=-1)
         if self.by == "given":
@@ -227,6 +245,13 @@ def kept(count: int, share: float) -> int:
     return min(count, count if share == 1 else wanted)
 
 
+def between(count: int, last: int, done: float, curve: str) -> int:
+    """How many of `count` tokens are left where so much of the way to the `last` number of them lies behind."""
+    ratio = curve == "exponential"
+    left = count * (last / max(1, count)) ** done if ratio else count + (last - count) * done
+    return last if done >= 1 else max(last, int(left + 0.5))
+
+
 def _check(over: Any) -> None:
     apart = any(hasattr(over, name) for name in ("placed", "apart", "fills_memory", "codes"))
     if apart or not over.causal or getattr(over, "thins", False):
@@ -234,29 +259,6 @@ def _check(over: Any) -> None:
             f"dense_sparse over {type(over).__name__}, whose images do not stand in the text as tokens of their own; "
             "take prefix or deepstack as fusion.over"
         )
-
-
-def _speaking(group: Int[Tensor, "B L"], asked: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
-    """The places from where an answer begins."""
-    length = group.shape[1]
-    table = torch.zeros(len(group), length + 1, dtype=torch.bool, device=group.device)
-    return table.scatter(1, torch.where(group >= 0, asked, length), True)[:, :length]
-
-
-@torch.no_grad()
-def _attended(stream: Stream, asked: Int[Tensor, "B L"]) -> Float[Tensor, "B L"]:
-    """What the place from where each token's conversation is answered takes of it in the coming layer."""
-    if stream.branch is not None:
-        raise InputError(
-            "several questions about one image in a row would each keep other tokens; set group to false in the "
-            "training stages, or keep tokens by another measure than attention"
-        )
-    assert stream.ahead is not None
-    asking = torch.zeros_like(asked, dtype=torch.bool).scatter(1, asked, True)
-    at = places_of(asking).sort(dim=1).values
-    shares = stream.ahead.shares(stream, at)  # type: ignore[operator]
-    row = torch.searchsorted(at, asked)
-    return shares.gather(1, row[:, None])[:, 0].float()
 
 
 def _through(stream: Stream, score: Float[Tensor, "B L"], seen: Bool[Tensor, "B L"]) -> Stream:

@@ -1,12 +1,17 @@
 """Parts of a model that change over a run, and parts that have more to tell than a loss.
 
 The first have `at_progress(done)`, which is called before every step with how much of the run lies behind, 0 to 1. The
-second have `told()`, numbers by name for the log. Both count where they learn.
+second have `told()`, numbers by name for the log. What learns as it stands counts where it learns; a part that thins
+visual tokens out has `at_sparsity(done, curve)`, and counts wherever it stands.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from torch import nn
+
+from foveal.core.errors import InputError
+from foveal.training.config import Stage, TrainingConfig
 
 
 def advance(model: nn.Module, done: float) -> None:
@@ -18,11 +23,11 @@ def advance(model: nn.Module, done: float) -> None:
 
 
 def heard(model: nn.Module) -> dict[str, float]:
-    """What the parts that learn have to tell; a name that one has told already gets the part's own place behind it."""
+    """What parts that learn, or thin out, have to tell; a name that is told already gets the part's place behind it."""
     said: dict[str, float] = {}
     for place, part in model.named_modules():
         tell: Callable[[], Mapping[str, float]] | None = getattr(part, "told", None)
-        if part.training and tell is not None:
+        if tell is not None and (part.training or hasattr(part, "at_sparsity")):
             for name, number in tell().items():
                 said[f"{name}_{place.replace('.', '_')}" if name in said else name] = number
     return said
@@ -31,3 +36,29 @@ def heard(model: nn.Module) -> dict[str, float]:
 def behind(stage: int, done: float, *, stages: int) -> float:
     """How much of a run lies behind: every stage is an equal part of it, however long it takes."""
     return min(1.0, (stage + done) / stages)
+
+
+@contextmanager
+def thinning(model: nn.Module, config: TrainingConfig, stage: Stage) -> Iterator[Callable[[float, float], None]]:
+    """What is to be told how much of the run and of the stage lies behind, so that tokens thin out by it.
+
+    At the end the plan holds again. Raises InputError where it is wanted and the model thins nothing out.
+    """
+    sparser = stage.sparser or config.sparser
+    parts = [part for part in model.modules() if hasattr(part, "at_sparsity")] if sparser is not None else []
+    if sparser is not None and not parts:
+        raise InputError(
+            f"stage {stage.name!r} goes from all visual tokens to fewer, and every layer of this model sees all; take "
+            "the fusion dense_sparse, or leave 'sparser' out"
+        )
+
+    def tell(run: float, own: float) -> None:
+        for part in parts:
+            assert sparser is not None
+            part.at_sparsity(sparser.way(own if stage.sparser is not None else run), sparser.curve)  # type: ignore[operator]
+
+    try:
+        yield tell
+    finally:
+        for part in parts:
+            part.at_sparsity(None)  # type: ignore[operator]

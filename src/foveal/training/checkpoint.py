@@ -32,7 +32,10 @@ _ADAPTED = ".base_layer"  # stands in the names of maps that carry an adapter
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run stands: stage, steps in it and in all, visited groups of it, seconds in all and when it began."""
+    """Where a run stands: stage, steps in it and in all, visited groups of it, seconds in all and when it began.
+
+    `phase` counts how often a stage has changed what learns in it.
+    """
 
     stage: int = 0
     stage_step: int = 0
@@ -40,10 +43,11 @@ class Progress:
     place: int = 0
     seconds: float = 0.0
     stage_began: float = 0.0
+    phase: int = 0
 
     def next_stage(self) -> "Progress":
         """The beginning of the stage that follows."""
-        return replace(self, stage=self.stage + 1, stage_step=0, place=0, stage_began=self.seconds)
+        return replace(self, stage=self.stage + 1, stage_step=0, place=0, stage_began=self.seconds, phase=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,9 @@
 """What a training run does, as data: stages in order, and how the run is kept safe and told about."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 from foveal.core.errors import InputError
@@ -19,15 +21,51 @@ class Lora:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sparser:
+    """How a fusion that thins visual tokens out comes to do so: all of them at first, fewer as training goes on.
+
+    Before the share `begin` of the run (or of its stage) all layers see all tokens, from `end` on as many as the fusion
+    plans; between them the number falls by equal differences (`linear`), equal ratios (`exponential`) or in so many
+    equal `jumps` (`step`).
+    """
+
+    curve: Literal["linear", "exponential", "step"] = "linear"
+    begin: float = 0.0
+    end: float = 0.8
+    jumps: int = 4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.begin < self.end <= 1 or self.jumps < 1:
+            raise InputError(
+                f"sparser goes from {self.begin:g} to {self.end:g} of the training in {self.jumps} jumps; give shares "
+                "from 0 to 1 that grow, and 1 jump or more"
+            )
+
+    def way(self, done: float) -> float:
+        """How much of the way from all tokens to the plan lies behind, where so much of the training does."""
+        share = min(1.0, max(0.0, (done - self.begin) / (self.end - self.begin)))
+        return math.floor(share * self.jumps + 1e-9) / self.jumps if self.curve == "step" else share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Then:
+    """From the share `at` of a stage on, these parts learn, and no others."""
+
+    at: float
+    train: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stretch of training; it ends after `steps`, `epochs` or `minutes`: give one of them.
 
     `train` names the parts that learn by the beginning of their parameters' names (`connector`, `language.layers.3`);
-    all else is frozen. `batch_size` counts examples, or images with all their questions where `group` is set; a step
-    takes `accumulate` such batches in each process. `rates` are learning rates of single parts, `warmup` (below 1: a
-    fraction of the stage, else steps) leads up to the rate and a half cosine down to `floor` times the rate. The
-    optimizer `muon` takes orthogonal steps for matrices between embeddings and head, at the rates of AdamW, and
-    `muon_kernels` also for the kernels of convolutions.
+    all else is frozen. `then` gives other such lists, each from a share of the stage on: parts thaw or freeze, and what
+    goes on learning keeps its optimizer's state. `sparser` is the run's, for this stage alone. `batch_size` counts
+    examples, or images with all their questions where `group` is set; a step takes `accumulate` such batches in each
+    process. `rates` are learning rates of single parts, `warmup` (below 1: a fraction of the stage, else steps) leads
+    up to the rate and a half cosine down to `floor` times the rate. The optimizer `muon` takes orthogonal steps for
+    matrices between embeddings and head, at the rates of AdamW, and `muon_kernels` for the kernels of convolutions too.
     `kinds` says how often an example of a kind is seen in an epoch (0.5: every other time, 2: twice; `"*"`: all
     others); `sources` names the data sets that the stage takes, where there are several. Images are `shown`, `told`
     (the caption of an image stands in its place: text alone, from which a language model learns to answer) or `hidden`.
@@ -40,6 +78,7 @@ class Stage:
     epochs: float | None = None
     minutes: float | None = None
     train: tuple[str, ...] = ("connector", "language", "head")
+    then: tuple[Then, ...] = ()
     lora: Lora | None = None
     objective: str | Mapping[str, Any] = "next_token"
     batch_size: int = 16
@@ -61,6 +100,7 @@ class Stage:
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpointing: bool = False
     processor: Mapping[str, Any] = field(default_factory=dict)
+    sparser: Sparser | None = None
 
     def __post_init__(self) -> None:
         given = [key for key in ("steps", "epochs", "minutes") if getattr(self, key) is not None]
@@ -73,6 +113,24 @@ class Stage:
                 raise InputError(f"stage {self.name!r} has {key} {getattr(self, key)}; give more than 0")
         if not self.train and self.lora is None:
             raise InputError(f"stage {self.name!r} trains nothing; name parts in 'train' or give lora settings")
+        begins = [0.0, *(one.at for one in self.then), 1.0]
+        if any(after <= before for before, after in pairwise(begins)):
+            told = ", ".join(f"{begin:g}" for begin in begins[1:-1])
+            raise InputError(
+                f"stage {self.name!r} changes what learns at {told}; give shares between 0 and 1, the first first"
+            )
+        if self.lora is None and not all(one.train for one in self.then):
+            raise InputError(f"stage {self.name!r} trains nothing from some share on; name parts in each 'train'")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """All parts that learn at some time."""
+        return tuple(dict.fromkeys((*self.train, *(part for one in self.then for part in one.train))))
+
+    def phases(self) -> "tuple[tuple[float, Stage], ...]":
+        """The stretches in which the same parts learn: up to which share of the stage, and how it trains then."""
+        ends, trains = (*(one.at for one in self.then), 1.0), (self.train, *(one.train for one in self.then))
+        return tuple((end, replace(self, train=train, then=())) for end, train in zip(ends, trains, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +152,7 @@ class TrainingConfig:
     thread of this one). At `max_minutes` the run ends as if its stages were done.
     `features` keeps what a frozen encoder sees of each image in a file, so that it is computed once. `classes` says
     what hidden visual tokens are told by: `imagenet` (the pretrained classifier at each cell), or a run with an image
-    tokenizer (its codes).
+    tokenizer (its codes). `sparser` thins visual tokens out over the whole run, of which each stage is an equal part.
     """
 
     stages: tuple[Stage, ...] = (Stage(epochs=1.0),)
@@ -109,6 +167,7 @@ class TrainingConfig:
     features: Features | None = None
     classes: str | None = None
     device: Literal["auto", "cpu"] = "auto"
+    sparser: Sparser | None = None
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]

@@ -52,7 +52,7 @@ class Entry:
 
 def _field(part: str) -> str:
     """`loss_NAME` for the part of a loss; what is none says so by its beginning."""
-    return part if part.startswith(("prior_", "accuracy_", "codes_")) else f"loss_{part}"
+    return part if part.startswith(("prior_", "accuracy_", "codes_", "tokens_")) else f"loss_{part}"
 
 
 class Log:

@@ -21,7 +21,7 @@ from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.core.lookup import module, spec
 from foveal.training import checkpoint
-from foveal.training.changing import advance, behind, heard
+from foveal.training.changing import advance, behind, heard, thinning
 from foveal.training.checkpoint import Checkpoints, Progress, Snapshot
 from foveal.training.config import Stage, TrainingConfig
 from foveal.training.feed import Collate, Feed, Micro, ahead
@@ -29,7 +29,7 @@ from foveal.training.log import Entry, Log
 from foveal.training.lora import adapted
 from foveal.training.order import Order, copies, groups
 from foveal.training.pace import Pace
-from foveal.training.parts import learning, optimizer, recomputed
+from foveal.training.parts import carried, learning, optimizer, recomputed, select
 from foveal.training.processes import accelerator
 from foveal.training.step import Objective, Scored, take
 from foveal.training.stop import SIGNALS, Interrupted, Stop
@@ -90,15 +90,17 @@ def objective(settings: str | Mapping[str, Any]) -> Objective:
 
 @dataclass(frozen=True, kw_only=True)
 class _Work:
-    """What the steps of one stage share."""
+    """What steps share in which the same parts learn: up to the share `until` of their stage."""
 
     stage: Stage
+    until: float
     scored: nn.Module
     adam: Optimizer
     chosen: Sequence[nn.Parameter]
     feed: Feed
     pace: Pace
     window: Window
+    thin: Callable[[float, float], None]
 
 
 class _Run:
@@ -162,28 +164,20 @@ class _Run:
 
     def _stage(self, stage: Stage, snapshot: Snapshot | None, stop: Stop, log: Log) -> None:
         """Train one stage to its end, from its beginning or from a snapshot within it."""
+        order = self._order(stage)
+        pace = Pace.of(stage, visits=len(order), a_step=self._visits(stage))
+        before: Mapping[nn.Parameter, Any] = {}
         with ExitStack() as stack:
             merged = stack.enter_context(adapted(self.model, stage.lora))
-            chosen = stack.enter_context(learning(self.model, stage))
             stack.enter_context(recomputed(self.model.layers, wanted=stage.checkpointing))  # type: ignore[arg-type]
-            scored = Scored(self.model, objective(stage.objective), precision=stage.precision)
-            scored, adam = self.accelerator.prepare(scored, optimizer(self.model, chosen, stage))
-            self.learned |= checkpoint.names_of(self.model, chosen)
-            if snapshot is not None and snapshot.progress.stage_step:
-                self._restore(snapshot, adam)
-            ready = time.monotonic()
-            feed = self._feed(stage)
-            self.began += time.monotonic() - ready  # a stage's minutes are for learning, not for computing features
-            work = _Work(
-                stage=stage,
-                scored=scored,
-                adam=adam,
-                chosen=chosen,
-                feed=feed,
-                pace=Pace.of(stage, visits=len(feed.order), a_step=self._visits(stage)),
-                window=Window(lag=0 if self.accelerator.device.type == "cpu" else 1),
-            )
-            self._steps(work, stop, log)
+            thin = stack.enter_context(thinning(self.model, self.config, stage))
+            select(self.model, stage.parts)  # a wrong name is told now, not when its turn has come
+            shared = partial(_Work, pace=pace, thin=thin)
+            for until, phase in stage.phases()[self.progress.phase :]:
+                if snapshot is None and self.progress.phase:
+                    self.accelerator = accelerator(self.config.device)
+                before = self._phase(phase, partial(shared, until=until), order, snapshot, before, stop, log)
+                self.progress, snapshot = replace(self.progress, phase=self.progress.phase + 1), None
         self.accelerator = accelerator(self.config.device)  # the old one holds on to what it has prepared
         self.learned = {name for name in self.learned if "lora_" not in name} | merged
         if self.accelerator.is_main_process:
@@ -191,13 +185,40 @@ class _Run:
         self.progress = self.progress.next_stage()
         self._save(None)
 
-    def _feed(self, stage: Stage) -> Feed:
-        order = Order(
+    def _phase(
+        self,
+        stage: Stage,
+        work: Callable[..., "_Work"],
+        order: Order,
+        snapshot: Snapshot | None,
+        before: Mapping[nn.Parameter, Any],
+        stop: Stop,
+        log: Log,
+    ) -> Mapping[nn.Parameter, Any]:
+        """The steps in which the same parts learn; takes the optimizer's state of those before, and returns its own."""
+        with learning(self.model, stage) as chosen:
+            scored = Scored(self.model, objective(stage.objective), precision=stage.precision)
+            adam = carried(before, optimizer(self.model, chosen, stage))
+            scored, adam = self.accelerator.prepare(scored, adam)
+            self.learned |= checkpoint.names_of(self.model, chosen)
+            if snapshot is not None and snapshot.progress.stage_step:
+                self._restore(snapshot, adam)
+            ready = time.monotonic()
+            feed = self._feed(stage, order)
+            self.began += time.monotonic() - ready  # a stage's minutes are for learning, not for computing features
+            window = Window(lag=0 if self.accelerator.device.type == "cpu" else 1)
+            self._steps(work(stage=stage, scored=scored, adam=adam, chosen=chosen, feed=feed, window=window), stop, log)
+            return adam.state
+
+    def _order(self, stage: Stage) -> Order:
+        return Order(
             groups(self.data, shared=stage.group),
             copies(self.data, stage.kinds, stage.sources),
             seed=(self.config.seed, crc32(stage.name.encode())),  # the same where another stage is left out
             limit=stage.group_limit,
         )
+
+    def _feed(self, stage: Stage, order: Order) -> Feed:
         return Feed(
             data=self.data,
             order=order,
@@ -217,7 +238,7 @@ class _Run:
         count = None if steps is None else (steps - self.progress.stage_step) * work.stage.accumulate
         limit = self.config.max_minutes
         with ahead(work.feed, count=count, workers=self.config.workers) as micros:
-            while work.pace.done(self.progress) < 1 and (limit is None or self.progress.seconds < 60 * limit):
+            while work.pace.done(self.progress) < work.until and (limit is None or self.progress.seconds < 60 * limit):
                 signum = self._step(work, list(islice(micros, work.stage.accumulate)), stop)
                 if self.progress.step % self.config.log_every == 0:
                     self._tell(work, log)
@@ -233,7 +254,10 @@ class _Run:
         """One step; returns the signal that some process was asked to stop by, or 0."""
         device, progress = self.accelerator.device, self.progress
         batches = [micro.batch if device.type == "cpu" else micro.batch.to(device) for micro in micros]
-        advance(self.model, behind(progress.stage, work.pace.done(progress), stages=len(self.config.stages)))
+        done = work.pace.done(progress)
+        run = behind(progress.stage, done, stages=len(self.config.stages))
+        advance(self.model, run)
+        work.thin(run, done)
         told = (time.monotonic() - self.began, *(float(stop.signum == signum) for signum in SIGNALS))
         taken = take(self.accelerator, work.scored, work.chosen, batches, clip=work.stage.clip, told=told)
         for group in work.adam.param_groups:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -111,3 +112,12 @@ def optimizer(model: nn.Module, chosen: Collection[nn.Parameter], stage: Stage) 
     if stage.optimizer in _MATRICES:
         return Muon(described, lr=stage.rate, betas=stage.betas)
     return torch.optim.AdamW(described, lr=stage.rate, betas=stage.betas, fused=True)
+
+
+def carried(before: Mapping[nn.Parameter, Any], now: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer `now` with the state that another had for the parameters that go on learning."""
+    for group in now.param_groups:
+        for parameter in group["params"]:
+            if parameter in before:
+                now.state[parameter] = before[parameter]
+    return now
