@@ -1,11 +1,13 @@
 """What the rooms promise each other: a room's component is anything that fits its protocol."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from foveal.core.types import Batch, Cache, Grid, Layout, Pixels, Query, Reconstruction, Stream, VisualTokens
+
+Plan = Callable[[Sequence[Grid]], Layout]  # what images of these sizes bring
 
 
 @runtime_checkable
@@ -13,6 +15,7 @@ class VisionEncoder(Protocol):
     """Pixels to visual tokens of width `width`; `plan` knows their number from the image sizes alone.
 
     One that `reads_frames` joins those of a video itself: it takes `Patches` too, and plans by the `frames` of each.
+    One that attends has `attended(pixels)`: the same tokens with `attention` and `keys`.
     """
 
     width: int
@@ -61,7 +64,14 @@ class Connector(Protocol):
 
 @runtime_checkable
 class Allocator(Protocol):
-    """Fewer visual tokens out of many, as many as it planned; one that is `steered` hears the question."""
+    """Fewer visual tokens out of many, as many as it planned; one that is `steered` hears the question.
+
+    One that `needs` "attention" is given tokens that bring the encoder's. One that acts before the encoder has
+    `sizes(sizes, plan)`, those at which images of these sizes are encoded, and `before(pixels, plan)`, which brings
+    them there; `plan` says what tokens images of any sizes bring. One that acts in the language model has
+    `cuts(depth)`, the layers before which tokens leave, `by_layer(layout, depth)`, how many of each image every layer
+    sees, and `at_layer(index, stream, depth)`, called before each layer, which it may ask as `stream.ahead`.
+    """
 
     steered: bool
 

@@ -284,6 +284,10 @@ class Stream(Movable):
         """The same stream with other hidden states."""
         return replace(self, hidden=hidden)
 
+    def with_worth(self, worth: Float[Tensor, "B L"] | None) -> "Stream":
+        """The same stream whose tokens are worth so much."""
+        return replace(self, worth=worth)
+
     def only(self, at: Int[Tensor, "B Q"]) -> "Stream":
         """These places of each row alone, `[B Q]`, without what says how they look at each other."""
         names = ("hidden", "positions", "slots", "types", "valid", "prompt", "places", "looks", "segment", "branch")

@@ -47,7 +47,7 @@ def generate_shared(
     length, cache = shared_length(batch, group), None
     whole = batch.order is None or not (batch.image_slot[:, length:] >= 0).any()  # mutual tokens must not be parted
     whole = whole and batch.looks is None  # which name images by their number among all of a row
-    whole = whole and not getattr(getattr(model, "fusion", None), "hears_later", False)
+    whole = whole and not getattr(model, "hears_later", False)
     if length > 0 and whole and len(first) < len(group):
         trunk = _read(model, _part(batch, first, slice(0, length)))
         batch = _part(batch, torch.arange(len(group), device=group.device), slice(length, None))

@@ -1,9 +1,10 @@
 """Transformer blocks, once for every room."""
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from foveal.layers.attention import Attention, Gates
+from foveal.layers.attention import Attention, Gates, weights
 from foveal.layers.gates import Gate
 from foveal.layers.mlp import FeedForward, GatedFeedForward
 from foveal.layers.norms import NormKind, norms
@@ -49,6 +50,18 @@ class Block(nn.Module):
         attended = self.attention(self.attention_norm(hidden), mask=mask, rotary=rotary, lengths=lengths)
         hidden = hidden + self.attention_gate(attended)
         return hidden + self.feed_gate(self.feed(self.feed_norm(hidden)))
+
+
+def attended(
+    block: Block, hidden: Float[Tensor, "T S E"], *, first: bool
+) -> tuple[Float[Tensor, "T S"], Float[Tensor, "T S H d"]]:
+    """How much of each token a block takes that reads `hidden`, and each head's keys, by which it does.
+
+    It is what the `first` token takes, or else what all of them take; the mean over them and over the heads.
+    """
+    at = torch.zeros(len(hidden), 1, dtype=torch.long, device=hidden.device) if first else None
+    query, key, _ = block.attention.project(block.attention_norm(hidden), at=at)
+    return weights(query, key).mean((1, 2)), key.transpose(1, 2)
 
 
 class PostNormBlock(nn.Module):

@@ -1,6 +1,6 @@
 """Where the rooms meet: a model that writes the next token, with sight fused in wherever its fusion says."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from foveal.core.lookup import build
 from foveal.core.types import IGNORE, Batch, Cache, Output
 from foveal.layers.mosaic import Joined
 from foveal.layers.thinning import spread
+from foveal.models import seats
 from foveal.models.config import ModelConfig
 from foveal.models.parts import Sight, deeper, flow, language_for, sight, spender, unfilled
 
@@ -59,9 +60,10 @@ class Causal(Sight):
         """
         visual = self.see(batch)
         batch = self.worded(batch, visual)
-        stream = self.fusion.at_input(self.language.open(batch, cache), visual)
+        stream = seats.entered(self._spender, self.fusion.at_input(self.language.open(batch, cache), visual), visual)
         only = None if keep_hidden or keep != "last" else self._last(batch)
-        stream, states = flow(stream, language=self.language, fusion=self.fusion, keep_hidden=keep_hidden, only=only)
+        parts: Any = {"language": self.language, "fusion": self.fusion, "spender": self._spender}
+        stream, states = flow(stream, **parts, keep_hidden=keep_hidden, only=only)
         spoken = stream.hidden if keep == "last" else spread(stream, batch.input_ids.shape[1])
         hidden = self.language.norm(_kept(spoken, batch, keep))
         return Output(
@@ -116,7 +118,8 @@ def assemble(config: ModelConfig) -> Causal:
     _check_words(getattr(fusion, "words", None), language.vocabulary)
     further = deeper(config, vision=vision, width=language.width, fusion=fusion)
     parts = {"language": language, "fusion": fusion, "head": head, "vision": vision, "connector": connector}
-    return Causal(config=config, **parts, deeper=further, allocator=spender(config))
+    spends = spender(config, vision=vision, fusion=fusion, language=language)
+    return Causal(config=config, **parts, deeper=further, allocator=spends)
 
 
 def _check_thinning(fusion: Fusion, language: GenerativeModel, name: str) -> None:

@@ -132,7 +132,8 @@ def assemble(config: ModelConfig) -> Masked:
     vision, connector = sight(config, width=language.width, fusion=fusion)
     seen = vision.width if vision is not None else config.features or language.width
     heads = {name: _head(name, filled(head, seen), language, fusion) for name, head in config.heads.items()}
-    parts = {"vision": vision, "connector": connector, "allocator": spender(config)}
+    parts = {"vision": vision, "connector": connector, "allocator": None}
+    parts["allocator"] = spender(config, vision=vision, fusion=fusion, language=language)
     return Masked(config=config, language=language, fusion=fusion, heads=heads, **parts)
 
 

@@ -18,6 +18,7 @@ from foveal.layers.mosaic import Joined
 from foveal.layers.regions import pooled
 from foveal.layers.relaid import relaid
 from foveal.layers.thinning import placed
+from foveal.models import seats
 from foveal.models.config import ModelConfig
 
 M = TypeVar("M", bound=nn.Module)
@@ -51,9 +52,9 @@ class Sight(nn.Module):
     def see(self, batch: Batch) -> VisualTokens | None:
         """The batch's visual tokens in language width, as many as it was laid out for."""
         made = self.whole(batch)
-        if batch.seen is not None or made is None or self._spender is None:
+        if batch.seen is not None or made is None:
             return made
-        return self._spender.between(made, self.query(batch))
+        return seats.between(self._spender, made, self.query(batch))
 
     def spent(self, batch: Batch, made: VisualTokens | None, budget: int | None = None) -> Batch:
         """The batch with its images as they are left of what `whole` made of them, and no places for the others.
@@ -117,11 +118,11 @@ class Sight(nn.Module):
             return None
         if self.connector is None and self.vision is None:
             raise InputError("the batch holds images but the model has no vision encoder; load one that has")
-        seen = batch.visual
+        seen = seats.before(self._spender, batch.visual, self._bare)
         if not isinstance(seen, VisualTokens):
             if self.vision is None:
                 raise InputError("the batch holds pixels but the model reads features made elsewhere; give these")
-            seen = encoded(self.vision, seen)
+            seen = encoded(self.vision, seen, seats.needs(self._spender))
         if seen.codes is None and (recognise := getattr(self.vision, "recognise", None)) is not None:
             seen = replace(seen, codes=recognise(seen.features))  # features out of a store hold none
         return seen if batch.regions is None else pooled(seen, batch.regions)
@@ -137,13 +138,23 @@ class Sight(nn.Module):
             raise InputError(f"{given} images for a model without a vision encoder; {way}")
         cuts = None if isinstance(sizes, Layout) else tuple(one for one in sizes if isinstance(one, Cut)) or None
         if not isinstance(sizes, Layout):
-            sizes = self._planned(sizes, frames)
+            sizes = self._planned(seats.sizes(self._spender, sizes, self._bare), frames)
         layout = sizes if self.connector is None else self.connector.plan(sizes)
         if cuts is not None and not self._whole:
             layout = self._join().plan(layout, cuts)
         layout = layout if self._spender is None else self._spender.plan(layout)
         placed = getattr(self.fusion, "placed", None)
         return layout if placed is None else placed(layout)
+
+    def _bare(self, sizes: Sequence[Grid]) -> Layout:
+        """What whole images of these sizes bring, before a budget is spent."""
+        layout = self._planned(sizes, None)
+        return layout if self.connector is None else self.connector.plan(layout)
+
+    @property
+    def hears_later(self) -> bool:
+        """Whether what follows an image changes how it is read: its rows cannot share what they have read of it."""
+        return getattr(self.fusion, "hears_later", False) or seats.acts_within(self._spender)
 
     @property
     def _whole(self) -> bool:
@@ -171,9 +182,8 @@ class Sight(nn.Module):
         """How many visual tokens of these images each language layer will see among its words."""
         layout = self.plan(sizes, frames)
         by_layer = getattr(self.fusion, "by_layer", None)
-        if by_layer is None:
-            return (sum(layout.places),) * self.language.depth
-        return tuple(sum(counts) for counts in by_layer(layout))
+        seen = seats.by_layer(self._spender, layout, self.language.depth) if by_layer is None else by_layer(layout)
+        return tuple(sum(counts) for counts in seen) if seen else (sum(layout.places),) * self.language.depth
 
     def _tiles(self, sizes: Sequence[Grid | Cut]) -> list[Grid]:
         """The sizes of what the encoder will see one by one; raises InputError where only some images are cut."""
@@ -195,17 +205,18 @@ def _connected(connector: Any, seen: VisualTokens, batch: Batch) -> VisualTokens
     return connector(seen) if query is None else connector(seen, query(batch))
 
 
-def encoded(vision: VisionEncoder, pixels: Pixels | Patches) -> VisualTokens:
-    """What the encoder says; raises InputError for patches where it wants pixels."""
+def encoded(vision: VisionEncoder, pixels: Pixels | Patches, needs: tuple[str, ...] = ()) -> VisualTokens:
+    """What the encoder says, with what else is needed of it; raises InputError for patches where it wants pixels."""
+    look = vision.attended if "attention" in needs else vision  # type: ignore[attr-defined]
     if getattr(vision, "reads_frames", False):
-        return vision(pixels)  # type: ignore[arg-type]
+        return look(pixels)  # type: ignore[arg-type]
     if isinstance(pixels, Patches):
         raise InputError(
             f"the batch holds {len(pixels.values)} patches, and this encoder reads pictures; take 'qwen_vit', or leave "
             "processor.image.tiling of the kind 'area' or 'naflex' out"
         )
     joins = getattr(vision, "reads_tiles", False)
-    return replace(_by_size(vision, pixels).filmed(pixels.frames), cuts=None if joins else pixels.cuts)
+    return replace(_by_size(vision, pixels, look).filmed(pixels.frames), cuts=None if joins else pixels.cuts)
 
 
 def _owners(cuts: Sequence[Cut]) -> Int[Tensor, " T"]:
@@ -213,14 +224,14 @@ def _owners(cuts: Sequence[Cut]) -> Int[Tensor, " T"]:
     return torch.tensor([image for image, cut in enumerate(cuts) for _ in range(cut.tiles)], dtype=torch.long)
 
 
-def _by_size(vision: VisionEncoder, pixels: Pixels) -> VisualTokens:
+def _by_size(vision: VisionEncoder, pixels: Pixels, look: Callable[[Pixels], VisualTokens]) -> VisualTokens:
     """What the encoder says; one that does not read tiles of several sizes side by side is given each size alone."""
     if pixels.sizes is None or getattr(vision, "reads_sizes", False):
-        return vision(pixels)
+        return look(pixels)
     alike: dict[Grid, list[int]] = {}
     for tile, size in enumerate(pixels.sizes):
         alike.setdefault(size, []).append(tile)
-    parts = [vision(Pixels.whole(pixels.values[mine, :, : size[0], : size[1]])) for size, mine in alike.items()]
+    parts = [look(Pixels.whole(pixels.values[mine, :, : size[0], : size[1]])) for size, mine in alike.items()]
     counts = [count for part in parts for count in part.layout.counts]
     grids = [grid for part in parts for grid in part.layout.grids]
     place = sorted(range(len(counts)), key=[tile for mine in alike.values() for tile in mine].__getitem__)
@@ -231,7 +242,8 @@ def _by_size(vision: VisionEncoder, pixels: Pixels) -> VisualTokens:
         return torch.cat([each[i] for i in place])
 
     seen = VisualTokens.on_layout(ordered("features"), layout)
-    return replace(seen, boxes=ordered("boxes"), mass=ordered("mass"))
+    asked = {name: ordered(name) for name in ("attention", "keys") if getattr(parts[0], name) is not None}
+    return replace(seen, boxes=ordered("boxes"), mass=ordered("mass"), **asked)
 
 
 def flow(
@@ -239,6 +251,7 @@ def flow(
     *,
     language: LanguageModel,
     fusion: Fusion,
+    spender: Allocator | None = None,
     keep_hidden: bool = False,
     only: Int[Tensor, "B Q"] | None = None,
 ) -> tuple[Stream, list[Tensor]]:
@@ -252,6 +265,7 @@ def flow(
     for i, layer in enumerate(language.layers):
         stream, entered = _fused(fusion, i, replace(stream, ahead=layer) if ahead else stream)
         states += entered if keep_hidden else []
+        stream = seats.at_layer(spender, i, stream, ahead=layer, depth=language.depth)
         last = only is not None and i + 1 == language.depth
         stream = layer.only(stream, placed(stream, only)) if last else layer(stream)  # type: ignore[operator]
     stream, entered = _fused(fusion, language.depth, stream)
@@ -325,9 +339,14 @@ def language_for(config: ModelConfig, *needs: str) -> Any:
     return build("language", wanted)
 
 
-def spender(config: ModelConfig) -> nn.Module | None:
-    """The allocator that the config names; None: all visual tokens are kept."""
-    return None if config.allocator is None else build("relevance.strategies", config.allocator)
+def spender(
+    config: ModelConfig, *, vision: VisionEncoder | None, fusion: Fusion, language: LanguageModel
+) -> nn.Module | None:
+    """The allocator that the config names; None: all visual tokens are kept. Raises InputError for one in vain."""
+    if config.allocator is None:
+        return None
+    made = build("relevance.strategies", config.allocator)
+    return seats.fit(made, vision=vision, fusion=fusion, language=language)
 
 
 def unfilled(assemble: Callable[[ModelConfig], M], config: ModelConfig) -> M:

@@ -4,7 +4,7 @@ Pix2Seq's (2109.10852) with LayerNorms; with RMS norms and gated feed-forwards A
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Pixels, VisualTokens
-from foveal.layers.blocks import Block
+from foveal.layers.blocks import Block, attended
 from foveal.layers.initial import small_normal
 from foveal.layers.norms import NormKind, norms
 from foveal.layers.sines import grid
@@ -97,11 +97,23 @@ class PlainVit(nn.Module):
 
     def forward(self, pixels: Pixels) -> VisualTokens:
         """Embed the patches, norm and place them, run all blocks, norm."""
-        tiles, _, *size = pixels.values.shape
-        layout = self.plan([(size[0], size[1])] * tiles)
         hidden = self.embed(pixels.values)
         for block in self.blocks:
             hidden = block(hidden)
+        return self._told(pixels, hidden)
+
+    def attended(self, pixels: Pixels) -> VisualTokens:
+        """The same with `attention` and `keys` of the last block."""
+        hidden = self.embed(pixels.values)
+        for block in self.blocks[:-1]:
+            hidden = block(hidden)
+        told = attended(self.blocks[-1], hidden, first=self.class_token is not None)  # type: ignore[arg-type]
+        attention, keys = (part.flatten(0, 1) for part in told)
+        return replace(self._told(pixels, self.blocks[-1](hidden)), attention=attention, keys=keys)
+
+    def _told(self, pixels: Pixels, hidden: Float[Tensor, "T S E"]) -> VisualTokens:
+        tiles, _, *size = pixels.values.shape
+        layout = self.plan([(size[0], size[1])] * tiles)
         return VisualTokens.on_layout(self.last_norm(hidden).flatten(0, 1), layout)
 
     def embed(self, values: Float[Tensor, "T C H W"]) -> Float[Tensor, "T S E"]:

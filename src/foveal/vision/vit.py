@@ -1,7 +1,7 @@
 """Vision transformers with taps at any depth: the towers of CLIP (2103.00020) and SigLIP (2303.15343)."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Pixels, VisualTokens
 from foveal.layers.attention import attend
-from foveal.layers.blocks import Block
+from foveal.layers.blocks import Block, attended
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
 from foveal.layers.mlp import FeedForward
@@ -141,9 +141,25 @@ class Vit(nn.Module):
 
     def forward(self, pixels: Pixels) -> VisualTokens:
         """Embed the patches, run to the deepest tap, gather what is tapped."""
+        return self._tapped(pixels, self.states(pixels.values, {*self.taps, *self.levels}))
+
+    def attended(self, pixels: Pixels) -> VisualTokens:
+        """The same with `attention` and `keys` of the last block before the deepest of its `layers`.
+
+        Raises InputError where there is none.
+        """
+        deepest = max(self.taps)
+        if deepest == 0:
+            raise InputError("vit taps what enters its first block, so that nothing attends; tap a later one in layers")
+        states = self.states(pixels.values, {*self.taps, *self.levels, deepest - 1})
+        first, seen = int(self.select == "default"), self.class_token is not None
+        told = attended(self.blocks[deepest - 1], states[deepest - 1], first=seen)  # type: ignore[arg-type]
+        attention, keys = (part[:, first:].flatten(0, 1) for part in told)
+        return replace(self._tapped(pixels, states), attention=attention, keys=keys)
+
+    def _tapped(self, pixels: Pixels, states: dict[int, Tensor]) -> VisualTokens:
         tiles, _, *size = pixels.values.shape
         layout = self.plan([(size[0], size[1])] * tiles)
-        states = self.states(pixels.values, {*self.taps, *self.levels})
         if self.last_norm and self.depth in states:
             states[self.depth] = self.post_norm(states[self.depth])
         first = int(self.select == "default")

@@ -115,9 +115,9 @@ class HuggingFaceCausal(nn.Module):
         stops = _ids(settings.get("eos_token_id"))
         pad = settings.get("pad_token_id")
         with torch.no_grad():
-            batch = spent(self.model, self.batch(input_ids, **given), budget, strategy)
+            model, batch = spent(self.model, self.batch(input_ids, **given), budget, strategy)
         return decoding.generate(
-            self.model,
+            model,
             batch,
             max_new_tokens=20 if (new := settings.get("max_new_tokens")) is None else new,
             stop_ids=stops,

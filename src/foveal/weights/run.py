@@ -71,7 +71,7 @@ class Run(nn.Module):
         """
         model = self._speaker()
         with torch.no_grad():
-            batch = spent(model, batch, budget, strategy)
+            model, batch = spent(model, batch, budget, strategy)
         if isinstance(model, Masked):
             return choose(model, batch)
         stops = self.processor.stop_ids if self.processor is not None else ()

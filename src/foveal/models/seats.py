@@ -1,0 +1,114 @@
+"""Where who spends a budget acts: before the encoder, behind the connector, between the layers of the language model.
+
+A strategy has the seats that it has methods for; at the others nothing happens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from torch import nn
+
+from foveal.core.errors import InputError
+from foveal.core.interfaces import Plan
+from foveal.core.types import Cut, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
+
+T = TypeVar("T")
+
+
+def needs(spender: Any) -> tuple[str, ...]:
+    """What the strategy asks of the encoder beside its tokens."""
+    return getattr(spender, "needs", ())
+
+
+def acts_before(spender: Any) -> bool:
+    """Whether it changes what is encoded."""
+    return hasattr(spender, "before")
+
+
+def acts_within(spender: Any) -> bool:
+    """Whether tokens leave in the language model, where what follows an image changes how it is read."""
+    return hasattr(spender, "at_layer")
+
+
+def sizes(spender: Any, given: Sequence[Grid | Cut], plan: Plan) -> Sequence[Grid | Cut]:
+    """The sizes at which images of these are encoded."""
+    return spender.sizes(given, plan) if acts_before(spender) else given
+
+
+def before(spender: Any, pixels: Pixels | Patches | VisualTokens, plan: Plan) -> Pixels | Patches | VisualTokens:
+    """What is encoded; raises InputError where it is encoded already, and would have to be otherwise."""
+    if not acts_before(spender):
+        return pixels
+    if isinstance(pixels, VisualTokens):
+        raise InputError(
+            f"strategy {named(spender)!r} changes what is encoded, and the batch brings features; give it pictures"
+        )
+    return spender.before(pixels, plan)
+
+
+def between(spender: Any, visual: VisualTokens, query: Query) -> VisualTokens:
+    """What is left between connector and text."""
+    return visual if spender is None else spender.between(visual, query)
+
+
+def entered(spender: Any, stream: Stream, visual: VisualTokens | None) -> Stream:
+    """The stream before layer 0, which knows its visual tokens where some of them leave."""
+    if not acts_within(spender) or visual is None or visual.layout.total == 0:
+        return stream
+    return replace(stream, visual=visual)
+
+
+def at_layer(spender: Any, index: int, stream: Stream, *, ahead: nn.Module, depth: int) -> Stream:
+    """The stream before a layer, that of those tokens which are left."""
+    return spender.at_layer(index, replace(stream, ahead=ahead), depth) if acts_within(spender) else stream
+
+
+def fit(spender: T, *, vision: Any, fusion: Any, language: Any) -> T:
+    """The strategy itself; raises InputError where this model lacks what it needs."""
+    reason = refusal(spender, vision=vision, fusion=fusion, language=language)
+    if reason is not None:
+        raise InputError(reason)
+    return spender
+
+
+def refusal(spender: Any, *, vision: Any, fusion: Any, language: Any) -> str | None:
+    """What this model lacks that the strategy needs, in a line; None: nothing."""
+    name = named(spender)
+    if "attention" in needs(spender) and vision is not None and not hasattr(vision, "attended"):
+        return (
+            f"strategy {name!r} needs the encoder's attention, and {type(vision).__name__} has none to tell; take an "
+            "encoder that has (vit), or a strategy that needs none"
+        )
+    if acts_before(spender) and vision is None:
+        return f"strategy {name!r} changes what is encoded, and this model reads features made elsewhere; take another"
+    return _within(spender, name, fusion, language) if acts_within(spender) else None
+
+
+def _within(spender: Any, name: str, fusion: Any, language: Any) -> str | None:
+    apart = any(hasattr(fusion, part) for part in ("placed", "apart", "fills_memory", "codes"))
+    if apart or getattr(fusion, "thins", False) or not fusion.causal:
+        return (
+            f"strategy {name!r} lets visual tokens leave in the language model, and with fusion "
+            f"{type(fusion).__name__} they do not stand in a text that is written, or leave it already; take another"
+        )
+    if getattr(language, "rope", name) is None or not all(hasattr(layer, "shares") for layer in language.layers):
+        return (
+            f"strategy {name!r} asks the layers of the language model for their attention and leaves gaps in its "
+            f"text, and {type(language).__name__} counts distances along it or tells none; take another"
+        )
+    try:
+        spender.cuts(language.depth)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def named(spender: Any) -> str:
+    """The strategy's name: that of its file."""
+    return type(spender).__module__.rpartition(".")[2]
+
+
+def by_layer(spender: Any, layout: Layout, depth: int) -> tuple[tuple[int, ...], ...] | None:
+    """How many tokens of each image every layer sees; None: all."""
+    return spender.by_layer(layout, depth) if acts_within(spender) else None
