@@ -227,6 +227,11 @@ def test_what_does_not_belong_together_is_told(tmp_path):
         ours(**{**given, "pixel_values": given["pixel_values"][:, :90]})
     with pytest.raises(InputError, match=r"the grid of image 0 is 3 x 8"):
         ours(**{**given, "image_grid_thw": torch.tensor([[1, 3, 8]])})
+    with pytest.raises(InputError, match="image 2 has a grid of 1 x 0 x 4 patches"):
+        ours(**{**given, "image_grid_thw": torch.tensor([[1, 4, 4], [1, 2, 4], [1, 0, 4]])})
+    apart = inputs("qwen3_vl", [[(1, 4, 4)], [(1, 2, 4)]])
+    with pytest.raises(InputError, match="image 1 brings 4 tokens, which begin in row 0 of input_ids and end in row 1"):
+        ours(**{**apart, "image_grid_thw": apart["image_grid_thw"].flip(0)})
     words = given["input_ids"].masked_fill(given["input_ids"] == IMAGE, 5)
     with pytest.raises(InputError, match="0 image tokens in input_ids but 2 images bring 6"):
         ours(**{**given, "input_ids": words})

@@ -18,6 +18,7 @@ from foveal.weights import llava
 from foveal.weights.decoder import reference_config
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
 from foveal.weights.names import Renaming
+from foveal.weights.rows import rows_of
 
 KINDS = ("llava_next", "llava_onevision")
 
@@ -151,22 +152,16 @@ def _put(
 ) -> Batch:
     """The batch with images, and videos after them, each kind in its own marked places in order.
 
-    Raises InputError where there are more or fewer places than they bring tokens.
+    Takes the errors of `rows_of`.
     """
     every = [one for _, _, some in groups for one in some]
     layout = model.plan([cut for cut, _ in every]) if every else None
     counts, slots, owners, begin = () if layout is None else layout.counts, batch.image_slot, [], 0
     for what, marked, some in groups:
         mine, counts = counts[: len(some)], counts[len(some) :]
-        if (places := int(marked.sum())) != sum(mine):
-            raise InputError(
-                f"{places} {what} tokens in input_ids but {len(some)} {what}s bring {sum(mine)}; give both as the "
-                "checkpoint's processor returns them"
-            )
+        owners.append(rows_of(marked, mine, what))
         slots = torch.where(marked, begin + marked.flatten().cumsum(0).view_as(marked) - 1, slots)
-        firsts = [sum(mine[:number]) for number in range(len(mine))]
-        owners.append(marked.nonzero()[:, 0][torch.tensor(firsts, dtype=torch.long, device=marked.device)])
-        begin += places
+        begin += sum(mine)
     if not every:
         return batch
     visual = Pixels.cut(torch.cat([tiles for _, tiles in every]), tuple(cut for cut, _ in every))

@@ -17,6 +17,7 @@ from foveal.models.config import ModelConfig
 from foveal.weights.decoder import language_rules, language_settings, reference_config
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
 from foveal.weights.names import Renaming, Rule, prefixed
+from foveal.weights.rows import rows_of
 
 KINDS = ("qwen2_vl", "qwen3_vl")
 
@@ -187,8 +188,8 @@ def _put(
 ) -> Batch:
     """The batch with images, and videos after them, each kind in its own marked places in order.
 
-    The frames of a video are placed one after the other where they stand `apart` in the text. Raises InputError where
-    there are more or fewer places than they bring tokens.
+    The frames of a video are placed one after the other where they stand `apart` in the text. Takes the errors of
+    `rows_of`.
     """
     slots, owners, counts, given = batch.image_slot, [], 0, [one for _, _, one in groups if one is not None]
     every = Patches(
@@ -201,15 +202,9 @@ def _put(
     of = list(layout.counts)
     for what, marked, patches in groups:
         mine, of = of[: len(patches.grids if patches else ())], of[len(patches.grids if patches else ()) :]
-        if (places := int(marked.sum())) != sum(mine):
-            raise InputError(
-                f"{places} {what} tokens in input_ids but {len(mine)} {what}s bring {sum(mine)}; give both as the "
-                "checkpoint's processor returns them"
-            )
+        owners.append(rows_of(marked, mine, what))
         slots = torch.where(marked, counts + marked.flatten().cumsum(0).view_as(marked) - 1, slots)
-        firsts = [sum(mine[:number]) for number in range(len(mine))]
-        owners.append(marked.nonzero()[:, 0][torch.tensor(firsts, dtype=torch.long, device=marked.device)])
-        counts += places
+        counts += sum(mine)
     if not given:
         return batch
     positions = batch.positions
