@@ -32,15 +32,21 @@ class Left:
 class Purse:
     """A strategy at any budget: one allocator for each portion that a piece of an image gets.
 
-    Raises InputError for a budget that is none, an unknown strategy and unknown settings.
+    Raises InputError for a budget that is none, an unknown strategy or setting, and a strategy that acts elsewhere.
     """
 
-    def __init__(self, budget: int, strategy: str, settings: dict[str, Any]) -> None:
+    def __init__(self, budget: object, strategy: str, settings: dict[str, Any]) -> None:
         if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
             raise InputError(f"a budget of {budget!r} visual tokens an image; give a whole number, 1 or more")
         self.budget, self.strategy, self.settings = budget, strategy, settings
-        beyond = Layout.of_grids([(budget + 1, 1)])
-        self.spares = self.allocator(budget).plan(beyond) != beyond  # `all` does not
+        made, beyond = self.allocator(budget), Layout.of_grids([(budget + 1, 1)])
+        lacks = _lacks(made)
+        if lacks:
+            raise InputError(
+                f"strategy {strategy!r} wants {lacks}, and foveal.compress acts between the encoder and the language "
+                "model; take foveal, or load the checkpoint by foveal.load"
+            )
+        self.spares = made.plan(beyond) != beyond  # `all` does not
 
     def allocator(self, budget: int) -> Allocator:
         """The strategy, spending so many tokens."""
@@ -49,6 +55,15 @@ class Purse:
     def cuts(self, spots: Spots) -> bool:
         """Whether an image of such tokens would lose some."""
         return self.spares and spots.count > self.budget
+
+
+def _lacks(made: Allocator) -> str:
+    """What a strategy asks for that is not there between the encoder and the language model; "": nothing."""
+    if "attention" in getattr(made, "needs", ()):
+        return "the encoder's attention"
+    if hasattr(made, "before"):
+        return "pictures before they are encoded"
+    return "places within the language model" if hasattr(made, "cuts") else ""
 
 
 def portions(spots: Spots, budget: int) -> tuple[list[int], int]:
@@ -73,7 +88,7 @@ def portions(spots: Spots, budget: int) -> tuple[list[int], int]:
 def spend(
     purse: Purse,
     pictures: Sequence[Picture],
-    features: Sequence[Float[Tensor, "N D"]],
+    features: Sequence[Float[Tensor, "_ D"]],
     levels: Sequence[tuple[Tensor, ...]],
     query: Query,
 ) -> list[Left]:
