@@ -20,6 +20,12 @@ class Question:
     text: str
     truth: str
     example: Example  # the conversation up to the question, without the answer
+    answers: tuple[str, ...] = ()  # all that are right or that people gave, where there are several
+
+    @property
+    def golds(self) -> tuple[str, ...]:
+        """The true answers, one or more."""
+        return self.answers or (self.truth,)
 
 
 def questions(examples: Iterable[Example], *, limit: int | None = None) -> tuple[Question, ...]:
@@ -64,9 +70,18 @@ def _turns(example: Example) -> list[Question]:
                 text=said(example.messages[place - 1]),
                 truth=said(example.messages[place]),
                 example=asked,
+                answers=_several(example) if len(answered) == 1 else (),
             )
         )
     return turns
+
+
+def _several(example: Example) -> tuple[str, ...]:
+    """The answers in `meta["answers"]`. Raises InputError for what is no list of texts."""
+    given = example.meta.get("answers") or []
+    if not isinstance(given, list) or not all(isinstance(answer, str) for answer in given):
+        raise InputError(f"example {example.id!r} has answers {given!r} in its meta; give a list of texts")
+    return tuple(given)
 
 
 def without_images(example: Example) -> Example:
