@@ -97,3 +97,49 @@ a { color: inherit; }
   figcaption ol { font-size: 8.5pt; } footer { margin-top: 1.2rem; }
 }
 """
+
+COMPARED = """
+body { max-width: 80rem; }
+h3 { font-size: 1rem; margin: 1.6rem 0 .5rem; }
+h3 .truth { font-weight: 400; padding-left: .6rem; }
+th button { all: unset; cursor: pointer; }
+th button:focus-visible { outline: 2px solid var(--hue); }
+th[aria-sort=ascending] button::after { content: " \\2191"; }
+th[aria-sort=descending] button::after { content: " \\2193"; }
+table.texts td { text-align: left; white-space: normal; }
+table.heats td { padding: 0; text-align: center; }
+.heat { display: block; padding: .42rem .5rem; background: color-mix(in srgb, var(--hue) var(--heat), transparent); }
+figure.chart { background: none; border: 0; margin: 1.6rem 0; overflow: visible; }
+figure.chart figcaption { margin-bottom: .4rem; font-size: .9rem; }
+.pair { display: grid; grid-template-columns: repeat(auto-fill, minmax(22rem, 1fr)); gap: 1.2rem; }
+.legend { max-width: none; font-size: .9rem; }
+svg .front { stroke: var(--quiet); stroke-dasharray: 5 4; fill: none; }
+svg .bar { stroke-width: 1.5; opacity: .55; fill: none; }
+svg .form.open { fill: var(--paper); stroke-width: 2; }
+.hue0, .hue4 { stroke: #0a7d7e; fill: #0a7d7e; } .hue1, .hue5 { stroke: #c2571a; fill: #c2571a; }
+.hue2, .hue6 { stroke: #6a55c2; fill: #6a55c2; } .hue3, .hue7 { stroke: #9a7b00; fill: #9a7b00; }
+.answers { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: .8rem; }
+.answers figcaption { padding: .5rem .7rem; font-size: .9rem; color: var(--ink); }
+.answers img { height: auto; } .looked { position: relative; display: block; line-height: 0; }
+.looked svg { position: absolute; inset: 0; width: 100%; height: 100%; }
+.looked rect { fill: none; stroke: #fff; stroke-width: 1px; vector-effect: non-scaling-stroke; }
+.looked .warm { fill: #ff3b1f; }
+pre { overflow-x: auto; padding: .8rem 1rem; background: var(--card); border: 1px solid var(--line);
+  border-radius: 8px; }
+@media print { .dispute, figure.chart { break-inside: avoid; } th button::after { content: none !important; } }
+"""
+
+SORTING = """
+for (const table of document.querySelectorAll("table.sorts")) {
+  const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
+  heads.forEach((head, place) => head.firstElementChild.addEventListener("click", () => {
+    const down = head.getAttribute("aria-sort") !== "descending";
+    const by = row => row.cells[place].dataset.by;
+    const compare = (a, b) => isNaN(by(a)) || isNaN(by(b)) ? by(a).localeCompare(by(b)) : by(a) - by(b);
+    const rows = [...body.rows].sort((a, b) => down ? compare(b, a) : compare(a, b));
+    heads.forEach(other => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    body.append(...rows);
+  }));
+}
+"""
