@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -197,6 +198,14 @@ def test_mistakes_are_told_in_one_line(home, capsys):
     assert "broken.yaml is not YAML" in refused(capsys, "broken.yaml")
     Path("list.yaml").write_text("- a")
     assert "holds no mapping" in refused(capsys, "list.yaml")
+
+
+def test_tiles_that_the_context_does_not_hold_are_told_before_any_is_encoded(home, capsys):
+    cut = ["model.mosaic={}", "processor.image={size: 8, tiling: {kind: grid, tile: 8, most: 3}}"]
+    line = refused(capsys, "tiny.yaml", *cut, "processor.context=10")
+    told = re.search(r"has (\d+) tokens \(5 of them of images\), but 10 fit; raise the context", line)
+    assert told and line.endswith(f"; processor.image.tiling.most=1 makes it {int(told[1]) - 4} tokens")
+    assert not (home / "cache" / "foveal" / "features").exists()
 
 
 def test_a_directory_of_something_else_is_left_alone(home, capsys):

@@ -108,6 +108,8 @@ class Batches:
         plan = model.plan
         _detection.check(processor, self.data, self.say)
         blind, known, seen = self.recipe.text_only or stage.images != "shown", {}, self._seen(stage)
+        if not blind and processor.config.image.tiling is not None:
+            self._fits(stage, processor, plan)
         visual = None if blind else self._features(stage, processor)
         if not blind:
             self._find(processor)
@@ -135,6 +137,12 @@ class Batches:
             return _classes.told(make, visual or processor.pixels, classes)
 
         return collate
+
+    def _fits(self, stage: Stage, processor: "Processor", plan: Any) -> None:
+        """Raise InputError where the first example with images is too long, before any of them is encoded."""
+        example = next((one for one in self.data if one.images), None)
+        if example is not None:
+            processor.training([example], plan=plan, length=stage.pack, visual=lambda images: None)  # type: ignore[arg-type,return-value]
 
     def _tell(self, stage: Stage, processor: "Processor") -> None:
         """Say what each layer will see of the first example's images, where it is not all of them."""
