@@ -132,3 +132,26 @@ def test_budgets_are_scored_beside_all_tokens(tiny, capsys):
     assert told["budgets"][1]["flips"] == told["budgets"][3]["flips"] == 0  # 16 are all there are
     assert run([*arguments, "--budget", "16,few"]) == 2
     assert "holds what is no number" in capsys.readouterr().err
+
+
+def test_strategies_that_cannot_be_say_why_and_pictures_are_encoded_once(tiny, capsys, monkeypatch):
+    from foveal.vision.vit import Vit
+
+    seen, embed = [], Vit.embed
+    monkeypatch.setattr(Vit, "embed", lambda self, values: seen.append(len(values)) or embed(self, values))
+    arguments = ["eval", "--run", str(tiny.run), "--data", str(tiny.data), "--limit", "8", "--max-new-tokens", "3"]
+    strategies = "foveal,cdpruner,visionzip,fastv,tome"
+    assert run([*arguments, "--budget", "16,4", "--strategy", strategies, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    rows = {(row["strategy"], row["budget"]): row for row in told["budgets"]}
+    pictures = sum(seen)
+    assert "cuts before layer 2 of a language model with 2" in rows["fastv", 4]["refused"]
+    assert rows["visionzip", 4]["tokens"] == 4 and rows["all", None]["tokens"] == 16
+    for name in ("foveal", "cdpruner", "visionzip", "tome"):
+        assert rows[name, 16]["flips"] == 0
+    seen.clear()
+    assert run([*arguments, "--budget", "4", "--strategy", "random"]) == 0
+    assert sum(seen) == pictures
+    assert run([*arguments, "--budget", "4", "--strategy", "fastv,tome"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "n/a: strategy 'fastv' cuts before layer 2" in shown

@@ -6,7 +6,7 @@ from foveal.core.example import Box
 from foveal.decode.constrained import nucleus
 from foveal.models.assembly import assemble
 from foveal.models.config import ModelConfig
-from foveal.models.tell import Glimpse, describe, find, outline, point, told, wanted
+from foveal.models.tell import describe, find, outline, point, told, wanted
 from foveal.preprocess.detection import Detection
 from foveal.preprocess.processor import Processor, ProcessorConfig
 from foveal.preprocess.tasks import TASKS, Tasks
@@ -72,14 +72,6 @@ def test_captions_are_words_and_end(teller):
     words = {"where", "is", "the", "cat", "?"}
     assert all(set(caption.replace("?", " ?").split()) <= words for caption in captions) and any(captions)
     assert describe(*teller, PICTURES[:1]) == captions[:1]
-
-
-def test_a_picture_is_seen_once(teller):
-    glimpse = Glimpse(*teller, [PICTURES[0], PICTURES[1], PICTURES[0]])
-    assert glimpse.seen.layout.counts == (16, 16)
-    again = glimpse([PICTURES[1], PICTURES[0], PICTURES[1]])
-    assert torch.equal(again.features, glimpse.seen.features.view(2, 16, -1)[[1, 0, 1]].flatten(0, 1))
-    assert again.layout.counts == (16,) * 3 and again.image.tolist() == [0] * 16 + [1] * 16 + [2] * 16
 
 
 @pytest.mark.parametrize(

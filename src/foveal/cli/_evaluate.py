@@ -129,13 +129,22 @@ def sizes(model: Any) -> str:
     return f"{sum(counts.values()) / 1e6:.1f}M ({parts})"
 
 
-def ask(loaded: Any, asked: Sequence[Question], wanted: Wanted, progress: Told, what: str) -> list[str]:
-    """A loaded model's answers; a model without sight is asked without pictures."""
+def ask(
+    loaded: Any, asked: Sequence[Question], wanted: Wanted, progress: Told, what: str, visual: Any = None
+) -> list[str]:
+    """A loaded model's answers; a model without sight is asked without pictures.
+
+    `visual` gives what its encoder said of pictures already; None: a steered one has each of them encoded once.
+    """
     from foveal.decode.choose import Chooser, choose
     from foveal.decode.shared import generate_shared
+    from foveal.models import seats
     from foveal.models.budget import allocator_of, budgeted
 
     model = budgeted(loaded.model, wanted.budget, wanted.strategy)
+    spender = allocator_of(model)
+    steered = getattr(spender, "steered", False)
+    visual = gallery_of(loaded, seats.needs(spender)) if steered and visual is None else visual
     if loaded.model.vision is None and loaded.model.connector is None:
         asked = blind(asked)
     with progress(what, len(asked)) as advance:
@@ -143,12 +152,22 @@ def ask(loaded: Any, asked: Sequence[Question], wanted: Wanted, progress: Told, 
             asked,
             model=model,
             processor=loaded.processor,
-            shared=not getattr(allocator_of(model), "steered", False),
+            shared=not steered,
+            visual=None if seats.acts_before(spender) else visual,
             generate=choose if isinstance(loaded.model, Chooser) else generate_shared,
             batch_size=-(-wanted.batch // (1 + wanted.shots)),  # as many images at a time
             max_new_tokens=wanted.max_new_tokens,
             progress=advance,
         )
+
+
+def gallery_of(loaded: Any, needs: tuple[str, ...] = ()) -> Any:
+    """What encodes each picture once for all that is asked of it; None where nothing is encoded."""
+    from foveal.models.gallery import Gallery
+
+    if loaded.model.vision is None or loaded.processor.config.region_files is not None:
+        return None
+    return Gallery(loaded.model, loaded.processor, needs=needs)
 
 
 def text_only_run(wanted: Wanted) -> Path | None:

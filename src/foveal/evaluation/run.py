@@ -21,7 +21,9 @@ class Reader(Protocol):
         """The tokens that end an answer."""
         ...
 
-    def prompt(self, conversations: Sequence[Any], *, plan: Any, padding: Any, room: int, shared: bool) -> Batch:
+    def prompt(
+        self, conversations: Sequence[Any], *, plan: Any, visual: Any, padding: Any, room: int, shared: bool
+    ) -> Batch:
         """A batch that ends where the answers begin; with `shared`, rows point at one copy of an image."""
         ...
 
@@ -50,11 +52,13 @@ def answers(
     batch_size: int = 64,
     max_new_tokens: int = 32,
     shared: bool = True,
+    visual: Callable[[Sequence[Any]], Any] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
     """The model's greedy answers, in the order of the questions; neither batch size nor order changes one.
 
     Questions on the same pictures are `shared` in rows that read them once; not so where each steers what is seen.
+    `visual` gives what is known of pictures already; None: they are opened.
     `progress` is called with the number of questions just answered. Raises InputError for a bad batch size, and
     takes the errors of the processor (an image that cannot be read, a prompt longer than the context).
     """
@@ -64,7 +68,8 @@ def answers(
     said = [""] * len(asked)
     for rows, group in batches(asked, batch_size):
         examples = [asked[row].example for row in rows]
-        batch = processor.prompt(examples, plan=model.plan, padding="right", room=max_new_tokens, shared=shared)
+        way: Any = {"plan": model.plan, "visual": visual, "padding": "right", "room": max_new_tokens, "shared": shared}
+        batch = processor.prompt(examples, **way)
         ids = generate(
             model,
             batch.to(device),

@@ -9,15 +9,14 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.example import Box, Example
-from foveal.core.types import Answer, Layout, VisualTokens
+from foveal.core.types import Answer
 from foveal.decode.constrained import Written, write
 from foveal.decode.sampling import Sampling, greedy
 from foveal.models.causal import Causal
 from foveal.models.detect import LIKELY, detect, shown
+from foveal.models.gallery import Gallery
 from foveal.models.masked import Masked
-from foveal.models.parts import encoded
 from foveal.preprocess.chat import question
-from foveal.preprocess.collate import identity
 from foveal.preprocess.processor import Processor
 from foveal.preprocess.sequence import OBJECT, legal
 from foveal.preprocess.task_speller import TaskSpeller
@@ -31,32 +30,6 @@ _WORDS: dict[Task, tuple[str, ...]] = {
     "keypoints": ("keypoints", "points"),
     "caption": ("caption", "describe"),
 }
-
-
-class Glimpse:
-    """What the encoder says of some pictures, told again for every sequence that is about one of them."""
-
-    def __init__(self, model: Causal, processor: Processor, images: Sequence[Any]) -> None:
-        if model.vision is None:
-            raise InputError(
-                "this model reads features made elsewhere and sees no pictures; name a run with an encoder"
-            )
-        known = {identity(image): image for image in images}
-        device = next(model.parameters()).device
-        self.places = {name: place for place, name in enumerate(known)}
-        self.seen = encoded(model.vision, processor.transform.pixels(list(known.values())).to(device))
-
-    def __call__(self, images: Sequence[Any]) -> VisualTokens:
-        """The tokens of these pictures, in order."""
-        layout, offsets = self.seen.layout, self.seen.layout.offsets
-        chosen = [self.places[identity(image)] for image in images]
-        rows = torch.cat([torch.arange(offsets[place], offsets[place + 1]) for place in chosen])
-        rows = rows.to(self.seen.features.device)
-        part = Layout(
-            counts=tuple(layout.counts[place] for place in chosen), grids=tuple(layout.grids[place] for place in chosen)
-        )
-        levels = tuple(level[rows] for level in self.seen.levels)
-        return VisualTokens.on_layout(self.seen.features[rows], part, levels)
 
 
 @torch.inference_mode()
@@ -227,10 +200,11 @@ def _written(model: Causal, processor: Processor, asked: Sequence[Example], task
         "keypoints": lambda: (legal_points(codec, size), 2 * len(settings.points)),
         "caption": lambda: (legal_words(codec, size, speller.tokenizer.all_special_ids), settings.max_words + 1),
     }[task]()
-    glimpse = Glimpse(model, processor, [example.images[0] for example in asked])
     return write(
         model,
-        processor.prompt(asked, plan=model.plan, visual=glimpse, task=task).to(next(model.parameters()).device),
+        processor.prompt(asked, plan=model.plan, visual=Gallery(model, processor), task=task).to(
+            next(model.parameters()).device
+        ),
         legal=table,
         steps=steps,
         best=codec.objects.class_place if task == "find" else None,

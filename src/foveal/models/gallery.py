@@ -1,0 +1,68 @@
+"""Pictures that are encoded once, whatever is asked of them and however little of them is read."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveal.core.errors import InputError
+from foveal.core.types import Patches, Pixels, VisualTokens
+from foveal.layers.albums import taken, together
+from foveal.models.parts import Sight, encoded
+from foveal.preprocess.collate import identity
+from foveal.preprocess.processor import Processor
+
+ROOM = 2**30  # bytes
+
+
+class Gallery:
+    """What a model's encoder says of pictures, and what else it `needs` to, kept as far as there is `room` (bytes).
+
+    Tiles and videos are given as they are, to be encoded by whoever asks. Raises InputError for a model without an
+    encoder.
+    """
+
+    def __init__(self, model: Sight, processor: Processor, *, needs: tuple[str, ...] = (), room: int = ROOM) -> None:
+        if model.vision is None:
+            raise InputError(
+                "this model reads features made elsewhere and sees no pictures; name a run with an encoder"
+            )
+        self.vision, self.processor, self.needs, self.room = model.vision, processor, needs, room
+        self.device = next(model.parameters()).device
+        self.kept: dict[Any, VisualTokens] = {}
+
+    def __call__(self, images: Sequence[Any]) -> VisualTokens | Pixels | Patches:
+        """The tokens of these pictures, in order."""
+        names = [identity(image) for image in images]
+        new = {name: image for name, image in zip(names, images, strict=True) if name not in self.kept}
+        found = dict(self.kept)
+        if new:
+            pixels = self.processor.pixels(list(new.values()))
+            if isinstance(pixels, Patches) or pixels.cuts is not None or pixels.frames is not None:
+                return self.processor.pixels(images)
+            found |= self._seen(list(new), pixels)
+        return together([found[name] for name in names])
+
+    def fill(self, images: Iterable[Any], *, size: int) -> None:
+        """See these pictures now, so many at a time, as far as there is room."""
+        every = list({identity(image): image for image in images}.values())
+        for start in range(0, len(every), size):
+            if self.room <= 0:
+                return
+            self(every[start : start + size])
+
+    @torch.no_grad()
+    def _seen(self, names: list[Any], pixels: Pixels) -> dict[Any, VisualTokens]:
+        seen = encoded(self.vision, pixels.to(self.device), self.needs)
+        found = {name: taken(seen, [place]) for place, name in enumerate(names)}
+        for name, one in found.items():
+            if self.room > 0:
+                self.kept[name] = one
+                self.room -= _bytes(one)
+        return found
+
+
+def _bytes(visual: VisualTokens) -> int:
+    parts = (visual.features, visual.attention, visual.keys, visual.classes, *visual.levels)
+    return sum(part.numel() * part.element_size() for part in parts if isinstance(part, Tensor))

@@ -1,0 +1,74 @@
+"""Pictures are encoded once, and come out as if they had been encoded again."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from foveal.core.errors import InputError
+from foveal.core.types import Layout, VisualTokens
+from foveal.layers.albums import taken, together
+from foveal.models.causal import assemble
+from foveal.models.config import ModelConfig
+from foveal.models.gallery import Gallery
+from tests.tiny import tiny_run
+
+PICTURES = [Image.fromarray(np.random.default_rng(i).integers(0, 255, (16, 16, 3), np.uint8)) for i in range(3)]
+
+
+@pytest.fixture
+def run():
+    return tiny_run(["where is the cat ?"])
+
+
+def counted(run):
+    seen = []
+    run.model.vision.register_forward_hook(lambda part, given, made: seen.append(len(given[0].values)))
+    return seen
+
+
+def test_a_picture_is_seen_once(run):
+    seen, gallery = counted(run), Gallery(run.model, run.processor)
+    first = gallery([PICTURES[0], PICTURES[1], PICTURES[0]])
+    again = gallery([PICTURES[1], PICTURES[2], PICTURES[1]])
+    assert seen == [2, 1]
+    with torch.no_grad():
+        wanted = run.model.vision(run.processor.pixels([PICTURES[1], PICTURES[2], PICTURES[1]]))
+    torch.testing.assert_close(again.features, wanted.features)
+    assert torch.equal(again.boxes, wanted.boxes) and torch.equal(again.image, wanted.image)
+    assert again.layout == wanted.layout
+    assert torch.equal(first.features[:16], first.features[32:])
+
+
+def test_what_has_no_room_is_seen_again(run):
+    seen, gallery = counted(run), Gallery(run.model, run.processor, room=1)
+    gallery.fill(PICTURES, size=1)
+    gallery([PICTURES[0], PICTURES[1]])
+    gallery([PICTURES[1]])
+    assert seen == [1, 1, 1]
+
+
+def test_what_is_needed_is_kept_too(run):
+    gallery = Gallery(run.model, run.processor, needs=("attention",))
+    gallery.fill([*PICTURES, *PICTURES], size=2)
+    told = gallery(PICTURES[::-1])
+    with torch.no_grad():
+        wanted = run.model.vision.attended(run.processor.pixels(PICTURES[::-1]))
+    torch.testing.assert_close(told.attention, wanted.attention)
+    torch.testing.assert_close(told.keys, wanted.keys)
+
+
+def test_without_an_encoder_there_is_nothing_to_keep(run):
+    blind = assemble(ModelConfig.parse({"language": {"name": "decoder", "vocabulary": 9, "width": 8, "heads": 2}}))
+    with pytest.raises(InputError, match="sees no pictures"):
+        Gallery(blind, run.processor)
+
+
+def test_albums_taken_apart_are_together_again():
+    layout = Layout.of_grids([(2, 3), (1, 2), (2, 2)])
+    features = torch.randn(layout.total, 4)
+    whole = VisualTokens.on_layout(features, layout, (features * 2,))
+    made = together([taken(whole, [place]) for place in range(3)])
+    assert made.layout == whole.layout and torch.equal(made.features, whole.features)
+    assert torch.equal(made.levels[0], whole.levels[0]) and torch.equal(made.image, whole.image)
+    assert taken(whole, [2, 2]).layout.counts == (4, 4)
