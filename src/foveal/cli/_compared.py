@@ -106,7 +106,7 @@ class Found:
         systems = len({row.system for row in self.rows})
         summed = (
             f"{systems} systems, {seeds} training{'s' if seeds > 1 else ''} each, on the same pictures; then the same "
-            f"{len(self.asked):,} questions about {scenes:,} pictures that none had seen."
+            f"{len(self.asked):,} questions about {scenes:,} pictures of the split {self.wanted.evaluation.split}."
         )
         losses = {
             job.name: {name: [(x, y) for x, y in points] for name, points in record["training"]["losses"].items()}

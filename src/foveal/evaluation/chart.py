@@ -23,7 +23,7 @@ class Mark:
     best: bool = False
 
 
-def number(value: float) -> str:
+def number(value: int | float) -> str:
     """A large number in few letters: 1.2k, 34M, 5.6G."""
     for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
@@ -74,7 +74,8 @@ def chart(marks: Sequence[Mark], *, across: str) -> str:
 def legend(groups: Sequence[str]) -> str:
     """Which form and hue is which group."""
     keys = "".join(
-        f'<span class="whole"><svg class="key" viewBox="-9 -9 18 18" aria-hidden="true">{_form(i % FORMS, 0, 0)}</svg>'
+        '<span class="whole"><svg class="key" viewBox="-9 -9 18 18" aria-hidden="true">'
+        f"{_form(i % FORMS, 0.0, 0.0)}</svg>"
         f"{escape(group)}</span> "
         for i, group in enumerate(groups)
     )
@@ -82,13 +83,14 @@ def legend(groups: Sequence[str]) -> str:
 
 
 def _powers(least: float, most: float) -> list[float]:
-    """Round numbers on a logarithmic scale: powers of ten, or of two where these are too few."""
-    for base in (10, 2):
-        first, last = math.ceil(math.log(least, base)), math.floor(math.log(most, base))
-        found = [float(base) ** power for power in range(first, last + 1)]
-        if len(found) > 2 or base == 2:
-            return found[:: max(1, len(found) // 8)]
-    return []
+    """Round numbers on a logarithmic scale: powers of ten, with their multiples where these are too few."""
+    powers = [10.0**power for power in range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)]
+    found: list[float] = []
+    for times in ((1,), (1, 3), (1, 2, 5), tuple(range(1, 10)), tuple(i / 10 for i in range(10, 100))):
+        found = [power * by for power in powers for by in times if least <= power * by <= most]
+        if len(found) > 2:
+            break
+    return found[:: max(1, len(found) // 8)]
 
 
 def _mark(mark: Mark, where: tuple[float, float], at: object, form: int) -> str:

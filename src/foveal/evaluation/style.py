@@ -107,8 +107,10 @@ th button:focus-visible { outline: 2px solid var(--hue); }
 th[aria-sort=ascending] button::after { content: " \\2191"; }
 th[aria-sort=descending] button::after { content: " \\2193"; }
 table.texts td { text-align: left; white-space: normal; }
+table.sorts caption { white-space: normal; }
 table.heats td { padding: 0; text-align: center; }
-.heat { display: block; padding: .42rem .5rem; background: color-mix(in srgb, var(--hue) var(--heat), transparent); }
+.heat { display: block; padding: .42rem .5rem;
+  background: color-mix(in srgb, var(--hue) calc(.6 * var(--heat)), transparent); }
 figure.chart { background: none; border: 0; margin: 1.6rem 0; overflow: visible; }
 figure.chart figcaption { margin-bottom: .4rem; font-size: .9rem; }
 .pair { display: grid; grid-template-columns: repeat(auto-fill, minmax(22rem, 1fr)); gap: 1.2rem; }
