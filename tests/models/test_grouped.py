@@ -66,14 +66,14 @@ def test_rows_laid_out_anew_are_those_that_a_budget_was_planned_for(setup, strat
     for length in (None, 64):
         whole = processor.training(groups, plan=model.plan, length=length)
         planned = processor.training(groups, plan=view.plan, length=length)
-        anew = spent(model, whole, 2, strategy)
+        _, anew = spent(model, whole, 2, strategy)
         assert (anew.fan is None) == (planned.fan is None)
         assert (anew.image_slot >= 0).sum() == (planned.image_slot >= 0).sum() == 4
         torch.testing.assert_close(losses(model, anew), losses(view, planned), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(losses(model, replace(anew, fan=None)), losses(view, planned), atol=1e-5, rtol=1e-5)
     alone = [group[0] for group in groups] + [groups[0][2]]
     asked, planned = (processor.prompt(alone, plan=one.plan) for one in (model, view))
-    new = generate(model, spent(model, asked, 2, strategy), max_new_tokens=4)
+    new = generate(model, spent(model, asked, 2, strategy)[1], max_new_tokens=4)
     assert torch.equal(new, generate(view, planned, max_new_tokens=4))
 
 

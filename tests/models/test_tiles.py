@@ -1,13 +1,18 @@
 """Images in tiles through a whole model: what is planned comes, alone as in a batch, and all of it learns."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from foveal.core.errors import InputError
 from foveal.core.lookup import build, spec
 from foveal.core.types import IGNORE, Batch, Cut, Pixels
+from foveal.layers.field import field
 from foveal.models import causal
+from foveal.models.budget import budgeted
 from foveal.models.config import ModelConfig
+from foveal.models.tiles import choosable
 from foveal.preprocess.tiling import Tiling
 from tests.models.test_contract import open_gates, small
 
@@ -134,3 +139,64 @@ def test_slices_of_any_shape_bring_a_fixed_number_of_tokens(size, grid, tokens):
     cut = Tiling(kind="uhd", tile=336, patch=16, most=6)(size).cut
     assert cut.grid == grid
     assert model.plan([cut]).counts == (tokens,)
+
+
+def under_a_budget(budget, *, cover, strategy="foveal"):
+    model = model_of("mlp", RASTER)
+    settings = {"cover": cover} if strategy == "foveal" else {}
+    return model, budgeted(model, budget, strategy, **settings)
+
+
+@pytest.mark.parametrize("strategy", ["foveal", "random", "grid"])
+def test_tiles_lie_on_one_fine_grid_under_a_budget(strategy):
+    model, view = under_a_budget(3, cover=1.0, strategy=strategy)
+    assert view.plan(CUTS).counts == (3, 3, 3)
+    with torch.no_grad():
+        anew = view.spent(batch_of(model))
+        batch = replace(batch_of(view), input_ids=anew.input_ids)
+        seen = view.see(batch)
+        assert seen.layout.counts == (3, 3, 3) and torch.isfinite(seen.features).all()
+        torch.testing.assert_close(anew.seen.features, seen.features)
+        assert torch.equal(anew.image_slot, batch.image_slot)
+        torch.testing.assert_close(model(anew).logits, view(batch).logits, atol=1e-5, rtol=1e-5)
+        for number, cut in enumerate(CUTS):
+            one = batch_of(view, [cut])
+            words = one.input_ids.masked_scatter(one.image_slot < 0, anew.input_ids[anew.image_slot < 0])
+            mine = view.see(replace(one, input_ids=words)).features
+            torch.testing.assert_close(mine, seen.features[3 * number : 3 * number + 3], atol=1e-5, rtol=1e-5)
+
+
+def test_a_budget_of_all_changes_nothing():
+    model, view = under_a_budget(999, cover=0.5)
+    with torch.no_grad():
+        assert view.plan(CUTS) == model.plan(CUTS)
+        assert torch.equal(view(batch_of(view)).logits, model(batch_of(model)).logits)
+
+
+def test_tiles_that_are_not_needed_are_never_encoded():
+    model, view = under_a_budget(3, cover=0.4)
+    seen = []
+    model.vision.register_forward_hook(lambda module, given, made: seen.append(len(given[0].values)))
+    with torch.no_grad():
+        left = view.see(batch_of(view)).features
+    assert seen[0] == 3 and 0 < sum(seen[1:]) < 8  # the three views, then some of the other eight tiles
+    pixels = batch_of(view).visual
+    with torch.no_grad():
+        there = choosable(model, batch_of(view), view.allocator)[0]
+        ready = model.vision(pixels)
+    batch = replace(batch_of(view), visual=replace(ready, cuts=CUTS))
+    with torch.no_grad():
+        torch.testing.assert_close(view.see(batch).features, left, atol=1e-5, rtol=1e-5)  # features tell the same
+    assert there.layout.grids[0] == field(CUTS[0], model.vision.plan([(32, 32)]).grids[0])
+
+
+def test_no_more_tiles_are_encoded_than_cover_the_share():
+    counts = []
+    for cover in (0.2, 0.6, 1.0):
+        model, view = under_a_budget(3, cover=cover)
+        seen = []
+        model.vision.register_forward_hook(lambda module, given, made, seen=seen: seen.append(len(given[0].values)))
+        with torch.no_grad():
+            view.see(batch_of(view))
+        counts.append(sum(seen))
+    assert counts[0] < counts[1] < counts[2] == 11

@@ -80,7 +80,7 @@ def spent(model: S, batch: Batch, budget: int | None, strategy: str = "foveal", 
             f"strategy {strategy!r} changes what is encoded, and this batch is laid out for that already; ask by "
             "answer(images, text), or take another strategy"
         )
-    return view, view.spent(batch, view.whole(batch))
+    return view, view.spent(batch)
 
 
 def _with(model: S, allocator: nn.Module | None) -> S:

@@ -20,6 +20,7 @@ from foveal.layers.relaid import relaid
 from foveal.layers.thinning import placed
 from foveal.models import seats
 from foveal.models.config import ModelConfig
+from foveal.models.tiles import choosable, planned
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -51,28 +52,38 @@ class Sight(nn.Module):
 
     def see(self, batch: Batch) -> VisualTokens | None:
         """The batch's visual tokens in language width, as many as it was laid out for."""
-        made = self.whole(batch)
-        if batch.seen is not None or made is None:
-            return made
-        return seats.between(self._spender, made, self.query(batch))
+        if batch.seen is not None or self._spender is None:
+            return self.whole(batch)
+        made, _ = choosable(self, batch, self._spender)
+        return made if made is None else seats.between(self._spender, made, self.query(batch))
 
-    def spent(self, batch: Batch, made: VisualTokens | None, budget: int | None = None) -> Batch:
-        """The batch with its images as they are left of what `whole` made of them, and no places for the others.
+    def spent(self, batch: Batch, tiled: VisualTokens | None = None, budget: int | None = None) -> Batch:
+        """A batch laid out for all tokens, seen, cut, and laid out anew: no places for tokens that are not left.
 
-        What is spent is the allocator's own budget, or another. Raises InputError for a model without an allocator.
+        What is `tiled` already is not looked at again. What is spent is the allocator's own budget, or another. Raises
+        InputError for a model without an allocator.
         """
-        if made is None:
-            return batch
         if self._spender is None:
             raise InputError("this model spends no budget of visual tokens; give it a model.allocator")
         spender: Any = copy.copy(self._spender)  # another budget for the same weights
         spender.budget = spender.budget if budget is None else budget
+        made, before = choosable(self, batch, spender, tiled)
+        if made is None:
+            return batch
         left = spender.between(made, self.query(batch))
         placed = getattr(self.fusion, "placed", lambda layout: layout)
-        return relaid(batch, before=placed(made.layout), after=placed(left.layout), seen=left)
+        return relaid(batch, before=placed(before), after=placed(left.layout), seen=left)
 
     def whole(self, batch: Batch) -> VisualTokens | None:
-        """The same before a budget is spent; a connector with a `query` hears what the batch asks."""
+        """The same before a budget is spent."""
+        return self.mosaic(self.tiled(batch))
+
+    def mosaic(self, tiled: VisualTokens | None) -> VisualTokens | None:
+        """Images put together again out of their tiles, where they are cut."""
+        return tiled if tiled is None or tiled.cuts is None else self._join()(tiled, tiled.cuts)
+
+    def tiled(self, batch: Batch) -> VisualTokens | None:
+        """Visual tokens behind the connector, tile by tile; one with a `query` hears what the batch asks."""
         if batch.seen is not None:
             return batch.seen
         seen = self.look(batch)
@@ -84,10 +95,9 @@ class Sight(nn.Module):
             seen = replace(seen, number=before[image])
         if hasattr(self.connector, "query") and seen.cuts is not None:
             raise InputError("a connector that hears the question sees whole images; leave processor.image.tiling out")
-        made = _connected(self.connector, seen, batch)
-        if "deeper" in self._modules:
-            made = replace(made, levels=self._deeper(seen, batch))
-        return made if seen.cuts is None else self._join()(made, seen.cuts)
+        made = replace(_connected(self.connector, seen, batch), cuts=seen.cuts)  # some connectors make tokens anew
+        made = replace(made, levels=self._deeper(seen, batch)) if "deeper" in self._modules else made
+        return made if seen.cuts is None else replace(made, cuts=seen.cuts)
 
     @property
     def _spender(self) -> Allocator | None:
@@ -140,8 +150,9 @@ class Sight(nn.Module):
         if not isinstance(sizes, Layout):
             sizes = self._planned(seats.sizes(self._spender, sizes, self._bare), frames)
         layout = sizes if self.connector is None else self.connector.plan(sizes)
-        if cuts is not None and not self._whole:
-            layout = self._join().plan(layout, cuts)
+        if cuts is not None and not self.reads_whole:
+            tiles, layout = layout, self._join().plan(layout, cuts)
+            layout = layout if self._spender is None else planned(self._spender, tiles, cuts, layout)
         layout = layout if self._spender is None else self._spender.plan(layout)
         placed = getattr(self.fusion, "placed", None)
         return layout if placed is None else placed(layout)
@@ -156,8 +167,13 @@ class Sight(nn.Module):
         """Whether what follows an image changes how it is read: its rows cannot share what they have read of it."""
         return getattr(self.fusion, "hears_later", False) or seats.acts_within(self._spender)
 
+    def tile_plan(self, cuts: Sequence[Cut]) -> Layout:
+        """What the connector says of all tiles of images that are cut so, each an image by itself."""
+        layout = self._planned(cuts, None)
+        return layout if self.connector is None else self.connector.plan(layout)
+
     @property
-    def _whole(self) -> bool:
+    def reads_whole(self) -> bool:
         """Whether the encoder itself joins the tiles of an image, or the frames of a video."""
         return getattr(self.vision, "reads_tiles", False) or getattr(self.vision, "reads_frames", False)
 

@@ -19,12 +19,14 @@ def information(
     The neighbourhood is the patch and those up to `reach` away; `noise` is in mean variances of the image's features.
     """
     features = features.float()  # determinants want it, also where the model runs in half precision
-    windows, there = _around(features, grid, reach)
+    features = features - features.mean(1, keepdim=True)
+    scale = features.square().mean((1, 2)).clamp(min=1e-12) * noise
+    gram, there = _products(features, grid, reach)
     count = there.sum(-1, keepdim=True)
-    mean = windows.sum(2) / count
-    apart = (windows - mean[:, :, None]) * there[..., None]
-    scale = (features - features.mean(1, keepdim=True)).square().mean((1, 2)).clamp(min=1e-12) * noise
-    gram = (apart @ apart.transpose(-1, -2)).float() / (count[..., None] * scale[:, None, None, None])
+    apart = (gram @ there[..., None]).transpose(-1, -2) / count[..., None]  # of each with the mean of all
+    middle = (apart @ there[..., None]) / count[..., None]
+    gram = (gram - apart - apart.transpose(-1, -2) + middle) * there[..., None] * there[..., None, :]
+    gram = gram / (count[..., None] * scale[:, None, None, None])
     return 0.5 * torch.linalg.slogdet(gram + torch.eye(gram.shape[-1], device=gram.device)).logabsdet
 
 
@@ -35,14 +37,12 @@ def entropy(chances: Float[Tensor, "I N K"]) -> Float[Tensor, "I N"]:
 
 def surprise(features: Float[Tensor, "I N D"], grid: Grid, *, reach: int = 2) -> Float[Tensor, "I N"]:
     """Perspectival: how far a patch is from the mean of those up to `reach` around it, over the image's deviation."""
-    windows, there = _around(features, grid, reach)
-    middle = (2 * reach + 1) ** 2 // 2
-    around = there.clone()
-    around[..., middle] = 0
-    mean = (windows * around[..., None]).sum(2) / around.sum(-1, keepdim=True).clamp(min=1)
+    maps = features.transpose(1, 2).unflatten(2, grid)
+    around = _boxes(maps, reach) - maps
+    number = _boxes(torch.ones_like(maps[:1, :1]), reach) - 1
+    mean = (around / number.clamp(min=1)).flatten(2).transpose(1, 2)
     scale = (features - features.mean(1, keepdim=True)).square().sum(-1).mean(1).clamp(min=1e-12).sqrt()
-    far = (features - mean).norm(dim=-1) / scale[:, None]
-    return far * (around.sum(-1) > 0)
+    return (features - mean).norm(dim=-1) / scale[:, None] * (number.flatten() > 0)
 
 
 def received(attention: Float[Tensor, "I H N M"], *, sinks: float = 4.0) -> Float[Tensor, "I M"]:
@@ -79,12 +79,40 @@ def coupling(
     return torch.where(valid.any(1)[:, None], best, 0.0)
 
 
-def _around(
-    features: Float[Tensor, "I N D"], grid: Grid, reach: int
-) -> tuple[Float[Tensor, "I N K D"], Float[Tensor, "I N K"]]:
-    """The features of the square around each patch, zeros outside of the image, and which of them are inside."""
+def _boxes(maps: Float[Tensor, "I D R C"], reach: int) -> Float[Tensor, "I D R C"]:
+    """The sum of the square around each place."""
     side = 2 * reach + 1
-    maps = features.transpose(1, 2).unflatten(2, grid)
-    taken = F.unfold(maps, side, padding=reach).unflatten(1, (features.shape[-1], side * side)).permute(0, 3, 2, 1)
-    inside = F.unfold(torch.ones_like(maps[:, :1]), side, padding=reach).transpose(1, 2)
-    return taken, inside
+    rows = F.avg_pool2d(maps, (side, 1), stride=1, padding=(reach, 0), divisor_override=1)
+    return F.avg_pool2d(rows, (1, side), stride=1, padding=(0, reach), divisor_override=1)
+
+
+def _products(
+    features: Float[Tensor, "I N D"], grid: Grid, reach: int
+) -> tuple[Float[Tensor, "I N K K"], Float[Tensor, "1 N K"]]:
+    """Inner products of all pairs in the square around each patch (0 outside of the image), and what is inside.
+
+    A pair's product is found once, for the step that leads from one to the other, and read wherever both are near.
+    """
+    (rows, columns), far = grid, 2 * reach
+    near = [(y, x) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1)]
+    steps = [(y, x) for y in range(far + 1) for x in range(-far, far + 1) if (y, x) >= (0, 0)]
+    edge = far + reach
+    field = F.pad(features.unflatten(1, grid), (0, 0, edge, edge, edge, edge))
+    high, wide = rows + far, columns + far  # of what is near some patch; the rest is reached by steps alone
+    here = field[:, far : far + high, far : far + wide]
+    maps = torch.stack(
+        [(here * field[:, far + y : far + y + high, far + x : far + x + wide]).sum(-1) for y, x in steps], dim=1
+    )
+    place = torch.arange(rows * columns, device=features.device)
+    row, column = place // columns, place % columns
+    pairs = [(min(a, b), max(a, b)) for a in near for b in near]
+    step = torch.tensor([steps.index((b[0] - a[0], b[1] - a[1])) for a, b in pairs], device=features.device)
+    first = torch.tensor([a for a, _ in pairs], device=features.device) + reach
+    y, x = row[:, None] + first[:, 0], column[:, None] + first[:, 1]
+    gram = maps[:, step, y, x].unflatten(-1, (len(near), len(near)))
+    beside = torch.tensor(near, device=features.device)
+    inside = [
+        (at[:, None] + beside[:, axis] >= 0) & (at[:, None] + beside[:, axis] < size)
+        for axis, (at, size) in enumerate(((row, rows), (column, columns)))
+    ]
+    return gram, (inside[0] & inside[1]).to(gram.dtype)[None]

@@ -20,7 +20,7 @@ def spending(world):
 def test_the_loss_is_that_of_the_budget_that_was_drawn(spending):
     model, batch = spending
     loss, count, parts = budgets(model, batch, least=2, most=2, whole=0.0)
-    left = model.spent(batch, model.whole(batch), 2)
+    left = model.spent(batch, model.tiled(batch), 2)
     assert (left.image_slot >= 0).sum() == 2 * 4
     expected = next_token(model, left)
     assert loss.item() == pytest.approx(expected[0].item(), rel=1e-6) and count == expected[1]

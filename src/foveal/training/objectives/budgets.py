@@ -33,14 +33,14 @@ def budgets(
     model: Any, batch: Batch, *, least: int = 8, most: int = 128, whole: float = 0.1, teacher: float = 0.0
 ) -> tuple[Tensor, int, Mapping[str, tuple[Tensor, int]]]:
     """The summed loss of all labelled tokens and their number; wants a model that has an allocator."""
-    made = model.whole(batch)
-    seen = replace(batch, seen=made)
+    tiled = model.tiled(batch)
+    seen = replace(batch, seen=model.mosaic(tiled))
     draw, share = torch.rand(2).tolist()
-    if made is None or share < whole:
+    if tiled is None or share < whole:
         loss, count = next_token.score(model(seen, keep="labelled"), batch)
         return loss, count, {"answers": (loss, count)}
     budget = round(least * math.exp(draw * math.log(most / least)))
-    said = model(model.spent(batch, made, budget), keep="labelled")
+    said = model(model.spent(batch, tiled, budget), keep="labelled")
     loss, count = next_token.score(said, batch)
     parts = {"answers": (loss, count)}
     if teacher:

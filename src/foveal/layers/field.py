@@ -1,0 +1,114 @@
+"""Tiles of an image on one fine grid, where what was not encoded finely is what the view of the whole says there.
+
+So an image in tiles is a grid like any other for who spends a budget: coarse where the view was enough, fine where
+tiles were read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from foveal.core.types import Cut, Grid, Layout, VisualTokens
+from foveal.layers.mosaic import spans, unpadded
+
+Shown = tuple[slice, slice]  # rows and columns of all tiles' cells that the image fills
+
+
+def shown(cut: Cut, cells: Grid) -> Shown:
+    """What of the tiles' cells side by side is the image and no padding."""
+    whole = cut.grid[0] * cells[0], cut.grid[1] * cells[1]
+    return unpadded(cut.size, whole) if cut.padded else (slice(0, whole[0]), slice(0, whole[1]))
+
+
+def field(cut: Cut, cells: Grid) -> Grid:
+    """Rows and columns of an image whose tiles have such cells; in one tile alone, that tile's own."""
+    if cut.grid == (0, 0):
+        return cells
+    rows, columns = shown(cut, cells)
+    return rows.stop - rows.start, columns.stop - columns.start
+
+
+def fields(layout: Layout, cuts: Sequence[Cut], joined: Layout, budget: int) -> Layout:
+    """The layout on which a budget is spent, out of that of all tiles and that of the images `joined` from them.
+
+    What is within the budget, videos, and what lies on no grid stay as they are joined.
+    """
+    counts, grids = list(joined.counts), list(joined.grids)
+    for i, (cut, (begin, _)) in enumerate(zip(cuts, spans(cuts), strict=True)):
+        cells = layout.grids[begin]
+        if counts[i] > budget and cells is not None and not cut.frames:
+            grids[i] = field(cut, cells)
+            counts[i] = grids[i][0] * grids[i][1]
+    return Layout(counts=tuple(counts), grids=tuple(grids))
+
+
+def laid(
+    tiles: VisualTokens, cuts: Sequence[Cut], joined: VisualTokens, there: Bool[Tensor, " T"], *, budget: int
+) -> VisualTokens:
+    """The tokens on that layout; of the tiles only those that are `there` have been encoded."""
+    layout, offsets = fields(tiles.layout, cuts, joined.layout, budget), joined.layout.offsets
+    parts = []
+    for i, (cut, (begin, end)) in enumerate(zip(cuts, spans(cuts), strict=True)):
+        cells = tiles.layout.grids[begin]
+        if layout.grids[i] == joined.layout.grids[i] and layout.counts[i] == joined.layout.counts[i]:
+            parts.append(tuple(part[offsets[i] : offsets[i + 1]] for part in (joined.features, joined.boxes)))
+            continue
+        assert cells is not None
+        own = tiles.features[tiles.layout.offsets[begin] : tiles.layout.offsets[end]].unflatten(0, (cut.tiles, -1))
+        made = _image(own, there[begin:end], cut, cells)
+        parts.append((made, VisualTokens.on_layout(made, Layout.of_grids([field(cut, cells)])).boxes))
+    features, boxes = (torch.cat(some) for some in zip(*parts, strict=True))
+    return replace(VisualTokens.on_layout(features, layout), boxes=boxes, marks=tiles.marks)
+
+
+def _image(own: Float[Tensor, "T N D"], there: Bool[Tensor, " T"], cut: Cut, cells: Grid) -> Float[Tensor, "M D"]:
+    spots = torch.tensor(cut.spots, device=own.device)
+    views, fine = own[spots[:, 0] < 0], own[spots[:, 0] >= 0]
+    if cut.grid == (0, 0):
+        return views[0]
+    (high, wide), (rows, columns) = shown(cut, cells), cut.grid
+    whole = fine.unflatten(0, (rows, columns)).unflatten(2, cells).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    whole = whole[high, wide]
+    if not len(views):
+        return whole.flatten(0, 1)
+    under = views[0].unflatten(0, cells)[under_view(field(cut, cells), cells, own.device)]
+    read = there[spots[:, 0] >= 0].view(rows, columns)
+    read = read.repeat_interleave(cells[0], 0).repeat_interleave(cells[1], 1)[high, wide]
+    return torch.where(read[..., None], whole, under).flatten(0, 1)
+
+
+def under_view(size: Grid, cells: Grid, device: torch.device) -> tuple[Int[Tensor, "R 1"], Int[Tensor, " C"]]:
+    """The row and column of the view in which the middle of each cell of a field of this size lies."""
+    row, column = (
+        ((torch.arange(count, device=device) + 0.5) * own / count).long().clamp(max=own - 1)
+        for count, own in zip(size, cells, strict=True)
+    )
+    return row[:, None], column
+
+
+def of_tiles(share: Float[Tensor, " N"], cut: Cut, cells: Grid) -> Float[Tensor, " T"]:
+    """How much of what a view is worth, cell by cell, lies under each of an image's tiles; under the view itself 0."""
+    size = field(cut, cells)
+    row, column = under_view(size, cells, share.device)
+    place = row * cells[1] + column
+    many = torch.bincount(place.flatten(), minlength=len(share))
+    own = share / many.clamp(min=1)
+    (high, wide), (rows, columns) = shown(cut, cells), cut.grid
+    whole = share.new_zeros(rows * cells[0], columns * cells[1])
+    whole[high, wide] = own[place]
+    each = whole.unflatten(1, (columns, cells[1])).unflatten(0, (rows, cells[0])).sum((1, 3)).flatten()
+    spots = torch.tensor(cut.spots, device=share.device)
+    made = share.new_zeros(len(spots))
+    made[spots[:, 0] >= 0] = each
+    return made
+
+
+def needed(share: Float[Tensor, " T"], cover: float) -> Bool[Tensor, " T"]:
+    """The fewest tiles that hold `cover` of what all are worth; none that are worth nothing."""
+    order = share.argsort(descending=True, stable=True)
+    before = share[order].cumsum(0) - share[order]
+    wanted = (before < cover * share.sum() - 1e-6) & (share[order] > 0)
+    return torch.zeros_like(wanted).scatter(0, order, wanted)

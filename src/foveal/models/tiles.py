@@ -1,0 +1,105 @@
+"""Images in tiles under a budget: the view of the whole is read first, and only the tiles that are needed follow it."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from foveal.core.types import Batch, Cut, Layout, Pixels, VisualTokens
+from foveal.layers.field import fields, laid, needed, of_tiles
+from foveal.layers.mosaic import spans
+
+if TYPE_CHECKING:
+    from foveal.models.parts import Sight
+
+Cuts = tuple[Cut, ...]
+
+
+def choosable(
+    model: "Sight", batch: Batch, spender: Any, tiled: VisualTokens | None = None
+) -> tuple[VisualTokens | None, Layout]:
+    """What a budget is spent on, each image on one grid where it is in tiles, and the layout of all there would be.
+
+    What is `tiled` already is not encoded again; else the tiles that the strategy does without are not encoded at all.
+    """
+    cuts = getattr(tiled or batch.visual, "cuts", None)
+    lazy = tiled is None and cuts is not None and isinstance(batch.visual, Pixels) and not model.reads_whole
+    if tiled is None and not lazy:
+        tiled = model.tiled(batch)
+    if tiled is not None and tiled.cuts is None:
+        return tiled, tiled.layout
+    if tiled is None and not lazy:
+        return None, Layout(counts=(), grids=())
+    assert cuts is not None
+    tiles, there = _read(model, batch, spender, cuts) if tiled is None else (tiled, None)
+    joined = model.mosaic(replace(tiles, cuts=cuts))
+    assert joined is not None
+    if there is None:
+        there = _there(model, batch, spender, cuts, tiles.layout, _views(tiles, cuts))
+    return laid(tiles, cuts, joined, there, budget=spender.budget), joined.layout
+
+
+def planned(spender: Any, tiles: Layout, cuts: Cuts, joined: Layout) -> Layout:
+    """The layout of what a budget is spent on, out of those of tiles and of the images joined from them."""
+    return fields(tiles, cuts, joined, spender.budget)
+
+
+def _read(model: "Sight", batch: Batch, spender: Any, cuts: Cuts) -> tuple[VisualTokens, Bool[Tensor, " T"]]:
+    """The tokens of the tiles that are needed, zeros in the places of the others, and which these are."""
+    pixels: Any = batch.visual
+    layout = model.tile_plan(cuts)
+    spots = torch.tensor([spot for cut in cuts for spot in cut.spots], device=pixels.values.device)
+    view = spots[:, 0] == -1
+    parts: dict[int, Tensor] = {}
+    seen = _encoded(model, batch, pixels, view, parts)
+    there = _there(model, batch, spender, cuts, layout, seen)
+    _encoded(model, batch, pixels, there & ~view, parts)
+    like = next(iter(parts.values()))
+    features = [parts.get(i, like.new_zeros(count, like.shape[1])) for i, count in enumerate(layout.counts)]
+    return VisualTokens.on_layout(torch.cat(features), layout), there | view
+
+
+def _encoded(
+    model: "Sight", batch: Batch, pixels: Pixels, wanted: Bool[Tensor, " T"], parts: dict[int, Tensor]
+) -> VisualTokens | None:
+    """The tokens of some tiles, each an image by itself; they are put into `parts` by their numbers."""
+    places = wanted.nonzero()[:, 0].tolist()
+    if not places:
+        return None
+    sizes = None if pixels.sizes is None else tuple(pixels.sizes[i] for i in places)
+    some = replace(Pixels.whole(pixels.values[wanted]), sizes=sizes)
+    seen = model.tiled(replace(batch, visual=some, owner=batch.owner[pixels.image[wanted]]))
+    assert seen is not None
+    parts.update(zip(places, seen.features.split(seen.layout.counts), strict=True))
+    return seen
+
+
+def _views(tiles: VisualTokens, cuts: Cuts) -> VisualTokens:
+    """The views alone, as images."""
+    places = [i for i, spot in enumerate(spot for cut in cuts for spot in cut.spots) if spot == (-1, -1)]
+    layout, offsets = tiles.layout, tiles.layout.offsets
+    rows = [tiles.features[offsets[i] : offsets[i + 1]] for i in places] or [tiles.features[:0]]
+    some = Layout(counts=tuple(layout.counts[i] for i in places), grids=tuple(layout.grids[i] for i in places))
+    return VisualTokens.on_layout(torch.cat(rows), some)
+
+
+def _there(
+    model: "Sight", batch: Batch, spender: Any, cuts: Cuts, layout: Layout, views: VisualTokens | None
+) -> Bool[Tensor, " T"]:
+    """Which tiles are needed: all of an image that is within the budget, has no view or whose strategy cannot tell."""
+    there = torch.ones(sum(cut.tiles for cut in cuts), dtype=torch.bool, device=batch.input_ids.device)
+    glance, cover = getattr(spender, "glance", None), getattr(spender, "cover", 1.0)
+    if glance is None or cover >= 1 or views is None:
+        return there
+    joined, number = model.joined.plan(layout, cuts), 0
+    for i, (cut, (begin, end)) in enumerate(zip(cuts, spans(cuts), strict=True)):
+        if cut.view == "none" or cut.frames:
+            continue
+        own, cells = slice(*views.layout.offsets[number : number + 2]), views.layout.grids[number]
+        number += 1
+        if cut.grid != (0, 0) and cells is not None and joined.counts[i] > spender.budget:
+            share = glance(views.features[own], cells, model.query(batch), int(batch.owner[i]))
+            there[begin:end] = needed(of_tiles(share, cut, cells), cover)
+    return there

@@ -1,0 +1,92 @@
+"""Tiles on one fine grid: each cell where it lies in the image, fine where it was read and coarse elsewhere."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foveal.core.types import Cut, Layout, VisualTokens
+from foveal.layers.field import field, fields, laid, needed, of_tiles, shown
+from foveal.layers.mosaic import Joined, Mosaic
+
+CELLS = (4, 4)
+CUTS = (
+    Cut(tile=(32, 32), size=(64, 96), grid=(2, 3)),
+    Cut(tile=(32, 32), size=(9, 9)),
+    Cut(tile=(32, 32), size=(40, 20), grid=(2, 2), view="last", padded=True),
+)
+JOINED = Joined(width=2, settings=Mosaic(order="raster", newline=True))
+
+
+def tiles_of(cuts=CUTS):
+    """Tokens that say where in their image they lie (column, row of their middles); padding says -9."""
+    layout = Layout.of_grids([CELLS] * sum(cut.tiles for cut in cuts))
+    parts = []
+    for cut in cuts:
+        for row, column in cut.spots:
+            here = VisualTokens.on_layout(torch.zeros(16, 1), Layout.of_grids([CELLS])).boxes
+            middle = torch.stack([here[:, 0] + here[:, 2], here[:, 1] + here[:, 3]], 1) / 2
+            if row >= 0:
+                high, wide = shown(cut, CELLS)
+                place = (middle + torch.tensor([float(column), float(row)])) * 4  # in cells of all tiles
+                size = torch.tensor([float(wide.stop - wide.start), float(high.stop - high.start)])
+                middle = (place - torch.tensor([float(wide.start), float(high.start)])) / size
+                middle = torch.where(((middle < 0) | (middle > 1)).any(1, keepdim=True), -9.0, middle)
+            parts.append(middle)
+    return VisualTokens.on_layout(torch.cat(parts), layout)
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_every_cell_lies_where_its_box_says(read):
+    tiles = tiles_of()
+    there = torch.full((len(tiles.layout.counts),), read)
+    made = laid(tiles, CUTS, JOINED(tiles, CUTS), there, budget=8)
+    assert made.layout.grids == ((8, 12), CELLS, (8, 4))
+    assert made.layout == fields(tiles.layout, CUTS, JOINED.plan(tiles.layout, CUTS), 8)
+    middle = (made.boxes[:, :2] + made.boxes[:, 2:]) / 2
+    far = (made.features - middle).abs().max()
+    assert far < (1e-6 if read else 0.13)  # the view's cells are a quarter of the side
+
+
+def test_what_was_not_read_is_what_the_view_says_and_the_rest_is_fine():
+    tiles = tiles_of()
+    there = torch.tensor([True, True, False, True, False, False, False] + [True] + [False] * 5)
+    made = laid(tiles, CUTS, JOINED(tiles, CUTS), there, budget=8)
+    middle = (made.boxes[:, :2] + made.boxes[:, 2:]) / 2
+    exact = ((made.features - middle).abs().amax(1) < 1e-6)[:96].view(8, 12)
+    assert exact[:4, :4].all() and exact[:4, 8:].all() and not exact[:4, 4:8].any() and not exact[4:].any()
+
+
+def test_images_within_the_budget_stay_as_they_are_joined():
+    tiles = tiles_of()
+    joined = JOINED(tiles, CUTS)
+    made = laid(tiles, CUTS, joined, torch.ones(13, dtype=torch.bool), budget=60)
+    assert made.layout.counts == (96, *joined.layout.counts[1:])
+    assert torch.equal(made.features[96:], joined.features[joined.layout.offsets[1] :])
+    same = laid(tiles, CUTS, joined, torch.ones(13, dtype=torch.bool), budget=999)
+    assert torch.equal(same.features, joined.features) and same.layout == joined.layout
+
+
+def test_what_a_view_is_worth_is_shared_among_the_tiles_below_it():
+    cut = CUTS[0]
+    share = torch.zeros(4, 4)
+    share[0, 0], share[3, 3] = 0.75, 0.25
+    made = of_tiles(share.flatten(), cut, CELLS)
+    torch.testing.assert_close(made, torch.tensor([0.0, 0.75, 0.0, 0.0, 0.0, 0.0, 0.25]))
+    torch.testing.assert_close(of_tiles(torch.full((16,), 1 / 16), CUTS[2], CELLS).sum(), torch.tensor(1.0))
+    assert needed(made, 0.7).tolist() == [False, True, False, False, False, False, False]
+    assert needed(made, 1.0).sum() == 2
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9), st.floats(0.05, 1))
+def test_no_tile_that_is_needed_can_be_left_out(worth, cover):
+    share = torch.tensor(worth)
+    chosen = needed(share, cover)
+    held = share[chosen].sum()
+    assert held >= cover * share.sum() - 1e-4
+    if chosen.sum() > 1:
+        assert held - share[chosen].min() < cover * share.sum()
+
+
+def test_a_field_is_the_images_part_of_its_tiles():
+    assert [field(cut, CELLS) for cut in CUTS] == [(8, 12), (4, 4), (8, 4)]
