@@ -17,7 +17,7 @@ processor: {{tokenizer: words, image: {{size: 16}}, context: 64}}
 data: {{path: elsewhere}}
 training:
   stages:
-    - {{name: align, train: [connector], epochs: 1}}
+    - {{name: align, train: [connector], epochs: 1, batch_size: 4}}
     - {{name: learn, epochs: 3, rate: 3.0e-3}}
 """
 COMPARISON = """
