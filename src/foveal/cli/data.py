@@ -166,16 +166,23 @@ def preview(
 
 @app.command()
 def convert(
-    source: Path = typer.Argument(help="The published file: LLaVA JSON, COCO annotations, VQAv2 questions."),
+    source: Path = typer.Argument(help="The published file, or the folder that holds it as it is published."),
     out: Path = typer.Argument(help="The data set's directory."),
-    layout: str = typer.Option(..., "--from", help="llava, coco-captions, coco-detection or vqav2."),
+    layout: str = typer.Option(
+        ...,
+        "--from",
+        help="chartqa, coco-captions, coco-detection, docvqa, gqa, llava, pope, refcoco, textvqa or vqav2.",
+    ),
     images: Path | None = typer.Option(None, "--images", help="The folder of images, where it is not beside SOURCE."),
     split: str = SPLIT,
     copy: bool = typer.Option(False, "--copy", help="Copy the images into OUT."),
     force: bool = typer.Option(False, "--force", help="Replace an older split."),
     as_json: bool = JSON,
 ) -> None:
-    """Convert a published layout to ours; the images stay where they are, or are copied."""
+    """Convert a published layout to ours; the images stay where they are, or are copied.
+
+    Of a folder --split says which of its files; pope has no splits and refcoco several in one file.
+    """
     from foveal.cli._show import bar, console, print_json
     from foveal.data.convert import convert as change
 

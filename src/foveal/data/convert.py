@@ -1,7 +1,9 @@
 """Published layouts become ours: `converters/` holds one file for each, found by its name."""
 
+import difflib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,7 +15,7 @@ from foveal.core.example import Example
 from foveal.core.lookup import module, names
 from foveal.data.format import Checker, encode, write
 
-Converter = Callable[[Path, Path | None], Iterator[Example]]
+Converter = Callable[[Path, Path | None, str], Iterator[Example]]
 
 
 def layouts() -> list[str]:
@@ -23,9 +25,44 @@ def layouts() -> list[str]:
 
 def converter(layout: str) -> Converter:
     """The function that reads a layout; InputError with the nearest name for an unknown one."""
+    return _file(layout).examples
+
+
+def _file(layout: str) -> Any:
     if layout not in layouts():
         raise unknown("layout", layout, layouts())
-    return module("data.converters", layout.replace("-", "_")).examples
+    return module("data.converters", layout.replace("-", "_"))
+
+
+def files(source: Path, layout: str, split: str) -> list[Path]:
+    """The published files of a split: the one that is named, or those that lie in a folder as they are published.
+
+    Raises InputError for a split that the folder does not hold, and for a folder of another layout.
+    """
+    if not source.is_dir():
+        return [source]
+    patterns = getattr(_file(layout), "FILES", ())
+    for either in patterns:
+        found = [source / name.format(split=split) for name in either if (source / name.format(split=split)).is_file()]
+        if found:
+            return found
+    if not patterns:
+        raise InputError(f"{source} is a folder; name the {layout} file in it")
+    there = sorted({split for either in patterns for name in either for split in _splits(source, name)})
+    if there:
+        raise unknown(f"split of {layout} in {source}", split, there)
+    wanted = ", ".join(dict.fromkeys(either[0].format(split=split) for either in patterns))
+    raise InputError(f"{source} holds no {layout} data; looked for {wanted}; name the file itself")
+
+
+def _splits(folder: Path, name: str) -> list[str]:
+    """The splits of which a folder holds such a file."""
+    before, holds, after = name.partition("{split}")
+    if not holds:
+        return []
+    pattern = re.escape(before) + r"(\w+?)" + re.escape(after).replace(r"\{split\}", r"\1")
+    known = (path.relative_to(folder).as_posix() for path in folder.glob(name.replace("{split}", "*")))
+    return [found[1] for path in known if (found := re.fullmatch(pattern, path))]
 
 
 def convert(
@@ -39,7 +76,7 @@ def convert(
     force: bool = False,
     progress: Callable[[int], None] = lambda examples: None,
 ) -> int:
-    """Write OUT/SPLIT.jsonl from a published file and return the number of examples.
+    """Write OUT/SPLIT.jsonl from a published file, or a folder of such, and return the number of examples.
 
     Images stay where they are, named relative to OUT, or are copied to OUT/images. Every example is checked as in
     `format.read`; one that is wrong raises InputError and nothing is written.
@@ -50,7 +87,9 @@ def convert(
         raise InputError(f"no folder of images at {images}; name one with --images")
     if target.exists() and not force:
         raise InputError(f"{target} exists; choose another place or split, or replace it with --force")
-    found = _checked(read(place, Path(images) if images is not None else None), place, progress)
+    pictures = Path(images) if images is not None else None
+    rows = (example for file in files(place, layout, split) for example in read(file, pictures, split))
+    found = _checked(rows, place, progress)
     return write(target, _copied(found, folder) if copy else found)
 
 
@@ -87,10 +126,49 @@ def load(source: Path) -> Any:
 
 
 def get(row: Any, name: str, where: str) -> Any:
-    """A field of a row; InputError where it is lacking."""
+    """A field of a row; InputError where it is lacking, with the name that may have been meant."""
     if not isinstance(row, dict) or name not in row:
-        raise InputError(f"{where}: lacks the field {name!r}; is this the layout that --from says?")
+        near = difflib.get_close_matches(
+            name, [key for key in row if isinstance(key, str)] if isinstance(row, dict) else [], n=1
+        )
+        hint = f"did you mean {near[0]!r}?" if near else "is this the layout that --from says?"
+        raise InputError(f"{where}: lacks the field {name!r}; {hint}")
     return row[name]
+
+
+def rows_of(data: Any, name: str | None, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a file, or of its field `name`, each with where it stands.
+
+    Raises InputError for what is no list of objects.
+    """
+    rows = data if name is None else get(data, name, where)
+    if not isinstance(rows, list):
+        raise InputError(f"{where}: {name or 'the file'} is a {type(rows).__name__}; it must be a list of objects")
+    for number, row in enumerate(rows):
+        at = f"{where}: {name or 'row'}[{number}]" if name else f"{where}: row {number}"
+        if not isinstance(row, dict):
+            raise InputError(f"{at} is a {type(row).__name__}; it must be an object")
+        yield at, row
+
+
+def texts(row: Any, name: str, where: str) -> list[str]:
+    """A field that is a list of texts, one at least; InputError for anything else."""
+    given = get(row, name, where)
+    if not isinstance(given, list) or not given or not all(isinstance(one, str) for one in given):
+        raise InputError(f"{where}: {name!r} is {given!r}; it must be a list of texts, one at least")
+    return given
+
+
+def folder_of(source: Path, *names: str) -> Path:
+    """The first folder of one of these names beside a file, or beside one of the two folders that it lies in.
+
+    Raises InputError where there is none.
+    """
+    near = (source.parent, source.parent.parent, source.parent.parent.parent)
+    found = next((place / name for place in near for name in names if (place / name).is_dir()), None)
+    if found is None:
+        raise InputError(f"no folder {' or '.join(names)} by {source}; say where the images are with --images")
+    return found
 
 
 def coco_folder(source: Path, data: Any = None) -> Path:

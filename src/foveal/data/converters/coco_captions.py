@@ -7,10 +7,11 @@ from foveal.core.example import Example
 from foveal.data.convert import coco_folder, coco_images, get, load
 from foveal.data.format import chat
 
+FILES = tuple((f"{folder}captions_{{split}}{year}.json",) for folder in ("annotations/", "") for year in (2017, 2014))
 ASK = "Describe the picture in one sentence."
 
 
-def examples(source: Path, images: Path | None) -> Iterator[Example]:
+def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Example]:
     """One example a caption; the captions of an image follow each other."""
     data = load(source)
     folder = images or coco_folder(source, data)
@@ -25,5 +26,5 @@ def examples(source: Path, images: Path | None) -> Iterator[Example]:
                 id=str(number),
                 images=(folder / name,),
                 messages=tuple(chat(ASK, caption)),
-                meta={"kind": "caption", "scene": str(image), "size": size},
+                meta={"kind": "caption", "scene": str(image), "size": size, "metric": "cider"},
             )

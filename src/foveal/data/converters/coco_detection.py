@@ -15,11 +15,12 @@ from foveal.core.example import Box, Example, Keypoint
 from foveal.data.convert import coco_folder, coco_images, get, load
 from foveal.data.format import chat
 
+FILES = tuple((f"{folder}instances_{{split}}{year}.json",) for folder in ("annotations/", "") for year in (2017, 2014))
 ASK = "Which objects are in the picture?"
 Wide = tuple[int, int]
 
 
-def examples(source: Path, images: Path | None) -> Iterator[Example]:
+def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Example]:
     """One example an image with its boxes; the answer names its categories, the largest box first.
 
     Boxes are clipped to the image. Regions of a crowd are left out, as in the usual training sets, and images without a

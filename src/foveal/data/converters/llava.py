@@ -14,7 +14,7 @@ MARKER, MARKERS = "<image>", {"<image>": "image", "<video>": "video"}
 SPEAKERS = {"human": "user", "gpt": "assistant", "system": "system"}
 
 
-def examples(source: Path, images: Path | None) -> Iterator[Example]:
+def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Example]:
     """Conversations of a LLaVA JSON file; image names are relative to `images` (default: the file's folder)."""
     rows, folder = load(source), images or source.parent
     if not isinstance(rows, list):

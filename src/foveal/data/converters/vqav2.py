@@ -5,36 +5,46 @@ from pathlib import Path
 
 from foveal.core.errors import InputError
 from foveal.core.example import Example
-from foveal.data.convert import get, load
+from foveal.data.convert import folder_of, get, load, rows_of
 from foveal.data.format import chat
 
 QUESTIONS, ANSWERS = "_questions.json", "_annotations.json"
+FILES = tuple((f"{folder}v2_OpenEnded_mscoco_{{split}}2014{QUESTIONS}",) for folder in ("", "Questions/", "questions/"))
 
 
-def examples(source: Path, images: Path | None) -> Iterator[Example]:
+def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Example]:
     """One example a question; the answer is the most frequent one, `meta["answers"]` holds those of all ten people."""
     if not source.name.endswith(QUESTIONS):
         raise InputError(f"{source} is not a VQAv2 question file; name v2_OpenEnded_mscoco_..{QUESTIONS}")
-    answers = source.with_name(source.name.removesuffix(QUESTIONS).replace("OpenEnded_", "") + ANSWERS)
-    if not answers.is_file():
-        raise InputError(f"{source} needs its annotations {answers.name} beside it; put them there")
-    data, where = load(source), str(source)
+    answers, data, where = _annotations(source), load(source), str(source)
     subtype = str(get(data, "data_subtype", where))
-    folder = images or source.parent / subtype
-    known = {get(row, "question_id", str(answers)): row for row in get(load(answers), "annotations", str(answers))}
-    for row in sorted(get(data, "questions", where), key=lambda r: get(r, "image_id", where)):
-        number, image = get(row, "question_id", where), get(row, "image_id", where)
+    folder = images or folder_of(source, subtype, f"Images/mscoco/{subtype}", f"images/{subtype}")
+    known = {get(row, "question_id", at): (at, row) for at, row in rows_of(load(answers), "annotations", str(answers))}
+    asked = rows_of(data, "questions", where)
+    for at, row in sorted(asked, key=lambda entry: get(entry[1], "image_id", entry[0])):
+        number, image = get(row, "question_id", at), get(row, "image_id", at)
         if number not in known:
             raise InputError(f"{answers}: no answer to question {number} of {source.name}; the two files must match")
-        truth = known[number]
+        place, truth = known[number]
         yield Example(
             id=str(number),
             images=(folder / f"COCO_{subtype}_{image:012d}.jpg",),
-            messages=tuple(chat(str(get(row, "question", where)), str(truth["multiple_choice_answer"]))),
+            messages=tuple(chat(str(get(row, "question", at)), str(get(truth, "multiple_choice_answer", place)))),
             meta={
                 "kind": truth.get("answer_type", ""),
                 "scene": str(image),
                 "question_type": truth.get("question_type", ""),
-                "answers": [answer["answer"] for answer in truth.get("answers", [])],
+                "answers": [str(get(answer, "answer", place)) for answer in get(truth, "answers", place)],
+                "metric": "vqa",
             },
         )
+
+
+def _annotations(source: Path) -> Path:
+    """The annotations of a question file: beside it, or in the folder `Annotations` beside its own."""
+    name = source.name.removesuffix(QUESTIONS).replace("OpenEnded_", "") + ANSWERS
+    places = [source.with_name(name), *(source.parent.parent / each / name for each in ("Annotations", "annotations"))]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise InputError(f"{source} needs its annotations {name} beside it; put them there")
+    return found

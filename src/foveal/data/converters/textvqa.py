@@ -1,0 +1,26 @@
+"""TextVQA: `TextVQA_0.5.1_val.json` beside the folder `train_images` (of val too) (Singh et al. 2019)."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from foveal.core.example import Example
+from foveal.data.convert import folder_of, get, load, rows_of, texts
+from foveal.data.format import chat
+
+FILES = (("TextVQA_0.5.1_{split}.json",), ("annotations/TextVQA_0.5.1_{split}.json",))
+
+
+def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Example]:
+    """One example a question; the answer is the most frequent one, `meta["answers"]` holds those of all ten people."""
+    data, where = load(source), str(source)
+    tested = source.stem.endswith("test")
+    folder = images or folder_of(source, *(["test_images"] if tested else ["train_images", "train_val_images"]))
+    for at, row in rows_of(data, "data", where):
+        answers = texts(row, "answers", at)
+        yield Example(
+            id=str(get(row, "question_id", at)),
+            images=(folder / f"{get(row, 'image_id', at)}.jpg",),
+            messages=tuple(chat(str(get(row, "question", at)), Counter(answers).most_common(1)[0][0])),
+            meta={"kind": "text", "scene": str(row["image_id"]), "answers": answers, "metric": "vqa"},
+        )
