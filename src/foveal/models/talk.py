@@ -15,6 +15,7 @@ from foveal.models.seeing import looked_at
 from foveal.preprocess.chat import question
 from foveal.preprocess.image import image_size
 from foveal.preprocess.processor import Processor
+from foveal.preprocess.video import films
 
 
 @torch.inference_mode()
@@ -27,14 +28,16 @@ def stream_answer(
     max_new_tokens: int = 64,
     budget: int | None = None,
     strategy: str = "foveal",
+    videos: Any = None,
     **sampling: Any,
 ) -> Iterator[Answer]:
     """The answer so far, after every new token; the last one is the whole answer.
 
-    `images` are one or several paths or opened pictures, or None; literal image markers in the text place them. At
+    `images` are one or several paths or opened pictures, or None; literal image markers in the text place them. So are
+    `videos`, which come after these: files, directories of frames, or opened ones. At
     most `budget` visual tokens of each enter the language model, chosen by the `strategy`.
     """
-    example = question(images, text, marker=processor.config.marker)
+    example = question([*_listed(images), *films(_listed(videos))], text, marker=processor.config.marker)
     device = next(model.parameters()).device
     model = budgeted(model, budget, strategy)
     batch = processor.prompt([example], plan=model.plan, room=max_new_tokens).to(device)
@@ -61,6 +64,10 @@ def answer(model: Causal | Masked, processor: Processor, images: Any, text: str,
     """The whole answer."""
     *_, last = stream_answer(model, processor, images, text, **settings)
     return last
+
+
+def _listed(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
 
 
 def _spoken(ids: Sequence[int], stop_ids: Sequence[int]) -> list[int]:

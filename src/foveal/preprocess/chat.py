@@ -6,14 +6,16 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
+from foveal.preprocess.video import is_video
 
 Order = Literal["as_given", "prefix", "suffix"]
 
 
 class Marker(NamedTuple):
-    """An image or a video stands here; `bare` where the writer put the marker into the text and set its space."""
+    """An image or a `film` stands here; `bare` where the writer put the marker into the text and set its space."""
 
     bare: bool = False
+    film: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +123,8 @@ def question(images: Any, text: str, *, marker: str = "<image>") -> Example:
     if not text.strip():
         raise InputError("the question is empty; write what you want to know")
     pictures = tuple(images) if isinstance(images, list | tuple) else () if images is None else (images,)
-    place = [] if marker in text else [{"type": "image"} for _ in pictures]
+    kinds = ("video" if is_video(picture) else "image" for picture in pictures)
+    place = [] if marker in text else [{"type": kind} for kind in kinds]
     message = {"role": "user", "content": [*place, {"type": "text", "text": text}]}
     return Example(id="question", messages=(message,), images=pictures)
 
@@ -162,7 +165,7 @@ def _turn(message: Mapping[str, Any], where: str) -> Turn:
 def _part(part: Any, where: str) -> str | Marker:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind in ("image", "video"):
-        return Marker()
+        return Marker(film=kind == "video")
     if kind == "text" and isinstance(part.get("text"), str):
         return part["text"]
     raise InputError(f'{where} has a content part {part!r}; use {{"type": "image"}} or {{"type": "text", "text": ...}}')
@@ -184,7 +187,7 @@ def _split(parts: Sequence[str | Marker], marker: str) -> tuple[str | Marker, ..
 def _ordered(parts: Sequence[str | Marker], order: Order) -> tuple[str | Marker, ...]:
     if order == "as_given":
         return tuple(parts)
-    images = [Marker() for part in parts if isinstance(part, Marker)]
+    images = [part._replace(bare=False) for part in parts if isinstance(part, Marker)]
     text = [part for part in parts if isinstance(part, str)]
     if images and text:
         text[0] = text[0].lstrip()
@@ -195,16 +198,19 @@ def _ordered(parts: Sequence[str | Marker], order: Order) -> tuple[str | Marker,
 class TokenizersOwn:
     """The chat template that a tokenizer brings (jinja), with the answers found in what it renders.
 
-    Where it writes no end-of-turn token after an answer, the tokenizer's end token is put there.
+    Where it writes no end-of-turn token after an answer, the tokenizer's end token is put there. What stands for a
+    video is written as the template does it, or where it knows of none as the word `film`; without that as an image.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, film: str | None = None) -> None:
         self.tokenizer = tokenizer
         source = tokenizer.chat_template
         if isinstance(source, Mapping):
             source = source.get("default") or next(iter(source.values()))
         if not source:
             raise InputError("the tokenizer has no chat template; choose template: plain, qa, vicuna or chatml")
+        shown = {"type": "text", "text": film} if "'video'" not in source and '"video"' not in source else None
+        self.video = {"type": "image"} if film is None else shown or {"type": "video"}
         self.takes_parts = "'image'" in source or '"image"' in source
         self.ends = tuple(token for token in tokenizer.all_special_tokens if token != tokenizer.bos_token)
 
@@ -246,7 +252,10 @@ class TokenizersOwn:
             return written(turn, marker=marker, beside="\n")
         if Marker(bare=True) in turn.parts:
             return [{"type": "text", "text": written(turn, marker=marker, beside="")}]
-        return [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in turn.parts]
+        return [
+            {"type": "text", "text": p} if isinstance(p, str) else self.video if p.film else {"type": "image"}
+            for p in turn.parts
+        ]
 
     def _ending(self, rest: str) -> str:
         """The end-of-turn token after an answer, with the white space before it."""
@@ -257,14 +266,16 @@ class TokenizersOwn:
         return str(self.tokenizer.eos_token or "")
 
 
-def renderer(template: str | Template, tokenizer: Any, *, around: tuple[str, str] = ("", "")) -> Renderer:
+def renderer(
+    template: str | Template, tokenizer: Any, *, around: tuple[str, str] = ("", ""), film: str | None = None
+) -> Renderer:
     """What makes spans of turns by a template, its name, or `tokenizer` (its own), each image between `around`.
 
     A word that both begins and ends an image is written once between two images that touch. Raises InputError for an
     unknown name.
     """
     if template == "tokenizer":
-        return _framed(TokenizersOwn(tokenizer), around)
+        return _framed(TokenizersOwn(tokenizer, film), around)
     if isinstance(template, str):
         if template not in TEMPLATES:
             raise unknown("template", template, (*TEMPLATES, "tokenizer"))

@@ -139,7 +139,8 @@ def laid(one: Encoded, counts: Sequence[int], starts: Sequence[int], fill: int, 
     ids, loss = one.ids[entries], one.loss[entries]
     prompt = np.arange(len(one.ids))[entries] < one.prompt
     images = np.flatnonzero(ids < 0)
-    text = np.where(ids < 0, fill, ids)
+    fills = np.array(one.fills or (fill,))
+    text = np.where(ids < 0, fills[(-1 - ids).clip(0, len(fills) - 1)], ids)
     labels = np.where(loss, text, IGNORE)
     if not len(images):
         return Tokens(ids, np.full(len(ids), -1), labels, prompt)

@@ -27,7 +27,7 @@ from foveal.preprocess.task_speller import speller_of
 from foveal.preprocess.tasks import Task
 from foveal.preprocess.tokens import Coder, Encoded
 from foveal.preprocess.transform import ImageTransform
-from foveal.preprocess.video import Frames, pixels, refuse
+from foveal.preprocess.video import Frames, film_word, pixels, refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -91,7 +91,8 @@ class Processor:
     ) -> None:
         self.tokenizer, self.config, self.find = tokenizer, config or ProcessorConfig(), find
         self.transform = self.config.image
-        self.render = chat.renderer(self.config.template, tokenizer, around=self.config.around)
+        way: Any = {"around": self.config.around, "film": film_word(self.config.video)}
+        self.render = chat.renderer(self.config.template, tokenizer, **way)
         self.listener: PreTrainedTokenizerBase | None = None  # whose words queries hear a question in
         self.truncated = 0
         self._coder = Coder(tokenizer, self.config.marker, draws=self.config.draws)

@@ -10,7 +10,7 @@ from foveal.core.types import Cut
 from foveal.preprocess.chat import Span
 from foveal.preprocess.tokens import Coder, Encoded, encoded
 from foveal.preprocess.transform import ImageTransform
-from foveal.preprocess.video import Frames, planned
+from foveal.preprocess.video import Frames, is_video, planned, told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,21 +68,37 @@ def spelled(
     frames: Frames | None,
     spelling: Spelling | None,
 ) -> Encoded:
-    """The conversation's tokens; where words stand around the tiles of its images, these are written out.
+    """The conversation's tokens; where words stand around the tiles of its images, or tell of its videos, these are
+    written out.
 
     Takes the errors of `encoded`.
     """
-    if spelling is None or not example.images or look.tiling is None:
+    film = None if frames is None or not any(map(is_video, example.images)) else frames.written
+    cuts = planned(example.images, look, frames) if spelling is not None and look.tiling is not None else ()
+    if not example.images or not (cuts or film):
         return encoded(example, spans, coder, where)
-    cuts = [cut for cut in planned(example.images, look, frames) if isinstance(cut, Cut)]
+    every = [
+        told(image, frames, marker)
+        if film is not None and frames is not None and is_video(image)
+        else spelling(cuts[number], marker)  # type: ignore[arg-type,misc]
+        if cuts
+        else marker
+        for number, image in enumerate(example.images)
+    ]
     numbers, made = count(), []
     for span in spans:
-        text, *rest = span.text.split(marker)
+        text = span.text if film is None else span.text.replace(film.word, marker)
+        text, *rest = text.split(marker)
         for more in rest:
             number = next(numbers)
-            text += (spelling(cuts[number], marker) if number < len(cuts) else marker) + more
-        made.append(replace(span, text=spelling.neat(text)))
-    return encoded(example, made, coder, where, spelled=[cut.tiles for cut in cuts])
+            text += (every[number] if number < len(every) else marker) + more
+        made.append(replace(span, text=text if spelling is None else spelling.neat(text)))
+    found = encoded(example, made, coder, where, spelled=[text.count(marker) for text in every])
+    if film is None:
+        return found
+    word = coder.backend.token_to_id(film.fill)
+    fill = coder.fill_id if word is None else word
+    return replace(found, fills=tuple(fill if is_video(image) else coder.fill_id for image in example.images))
 
 
 # IDEFICS-2's: a whole image between two of the same word.

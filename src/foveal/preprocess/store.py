@@ -10,6 +10,7 @@ import yaml
 from foveal.core.errors import InputError
 from foveal.preprocess.chat import Template
 from foveal.preprocess.collate import Places
+from foveal.preprocess.film_files import filmed, frames_of
 from foveal.preprocess.processor import Processor, ProcessorConfig
 from foveal.preprocess.spelling import BETWEEN, BY_MARK, BY_NAME
 from foveal.preprocess.transform import ImageTransform
@@ -80,6 +81,9 @@ def from_huggingface(directory: Path) -> Processor:
     if not image and "vision_config" in config:
         raise InputError(f"{directory} has no preprocessor_config.json; copy it from the checkpoint's source")
     look = ImageTransform.from_huggingface(image) if image else ImageTransform()
+    kind = str(config.get("model_type"))
+    video = _json(directory / "video_preprocessor_config.json") or processor.get("video_processor") or {}
+    look = filmed(look, kind, video)
     spelling = _SPELLINGS.get("" if look.tiling is None else look.tiling.kind)
     marker = _marker(config, processor, words)
     if (
@@ -95,7 +99,8 @@ def from_huggingface(directory: Path) -> Processor:
         context=int(text.get("max_position_embeddings", 2048)),
         marker=marker,
         spelling=spelling,
-        positions=_PLACES.get(str(config.get("model_type")), "line"),
+        positions=_PLACES.get(kind, "line"),
+        video=frames_of(kind, video),
     )
     made = Processor(tokenizer=words, config=settings)
     made.listener = _listener(directory)

@@ -7,12 +7,13 @@ order the tiles stand.
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal, NamedTuple
 
 from foveal.core.config import later
 from foveal.core.errors import InputError
 from foveal.core.types import Cut, Grid
+from foveal.preprocess.films import together
 from foveal.preprocess.naflex import filling
 
 Kind = Literal["anyres", "grid", "uhd", "split", "fitted", "native", "covering", "covering_turned", "area", "naflex"]
@@ -39,8 +40,9 @@ class Tiling:
     columns, as transformers does. `area` keeps its shape in one, of sides that are multiples of the tile and of at
     least and at most so many `pixels`, for patches of `patch` that are `depth` frames deep (Qwen2-VL, 2409.12191); what
     is too `thin` for it is refused, or brought to a shape that is not (Ovis 2.5, 2508.11737). `naflex` keeps its shape
-    in as many such multiples, up to `most`, as it fills at one scale (SigLIP 2, 2502.14786). Raises InputError for
-    numbers out of range.
+    in as many such multiples, up to `most`, as it fills at one scale (SigLIP 2, 2502.14786). A `film` has
+    other limits of pixels, for each frame or all `together`; one of `split` the longest edge that its frames have on
+    their way to a tile. Raises InputError for numbers out of range.
     """
 
     kind: Kind = "anyres"
@@ -55,6 +57,8 @@ class Tiling:
     pixels: tuple[int, int] = later((56 * 56, 28 * 28 * 1280))
     depth: int = later(2)
     thin: Literal["refused", "brought"] = later("refused")
+    film: Grid | None = later(None)
+    together: bool = later(False)
 
     def __post_init__(self) -> None:
         if min(self.tile, self.least, self.patch, self.shortest) < 1 or self.most < self.least:
@@ -96,7 +100,10 @@ class Tiling:
 
     def frames(self, size: Grid, count: int) -> Cut:
         """A video of so many frames of this size, each in one tile."""
-        tile = self(size).cut.tile if self.packed else (self.tile, self.tile)
+        tile = self(size).cut.tile if self.packed and self.film is None else (self.tile, self.tile)
+        if self.packed and self.film is not None:
+            find = partial(together, count=count, depth=self.depth) if self.together else area
+            tile = find(size, multiple=self.tile, pixels=self.film)
         return Cut(tile=tile, size=size, frames=count)
 
     def smaller(self) -> Iterator["Tiling"]:

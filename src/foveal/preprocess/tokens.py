@@ -22,6 +22,7 @@ class Encoded:
     An image whose tiles are spelled one by one has an entry for each of them.
 
     `loss` is True on the tokens of answers (their end included); `prompt` counts the entries before the first answer.
+    `fills` are the ids in the places of each image's tokens, where these are not those of any image.
     `rows` are the conversations that it is read as, where it has choices: one for each.
     """
 
@@ -31,6 +32,7 @@ class Encoded:
     prompt: int
     where: str
     rows: tuple["Encoded", ...] = ()
+    fills: tuple[int, ...] = ()
 
 
 class Coder:

@@ -111,6 +111,9 @@ class ImageTransform:
         """The frames of a video, each stretched to one tile."""
         assert self.tiling is not None
         cut = self.tiling.frames(image_size(pictures[0]), len(pictures))
+        if self.tiling.kind == "split" and self.tiling.film is not None:
+            alone = replace(self.tiling, most=1, longest=self.tiling.film[1])
+            return cut, torch.cat([replace(self, tiling=alone).cut(picture)[1] for picture in pictures])
         square = replace(self, size=cut.tile, mode="square", tiling=None)
         return cut, torch.stack([square(picture) for picture in pictures])
 

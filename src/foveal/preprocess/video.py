@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
+from foveal.core.config import later
 from foveal.core.errors import InputError
 from foveal.core.example import VIDEOS, is_film
 from foveal.core.types import Cut, Grid, Patches, Pixels
 from foveal.preprocess import video_files
+from foveal.preprocess.films import Film, Rule, pace, taken
 from foveal.preprocess.image import image_size
 from foveal.preprocess.transform import ImageTransform
 
@@ -28,16 +30,22 @@ class Frames:
     """Which frames of a video are looked at: at most `count`, evenly from the first to the last.
 
     A video with fewer gives each of its own once. With `fps`, those shown at so many instants a second are chosen
-    before. A directory holds `rate` frames a second. Raises InputError for numbers out of range.
+    before. A directory holds `rate` frames a second. Another `rule` is that of a checkpoint's processor, which takes
+    `least` frames or more and puts `depth` of them in a patch; `written` says how it tells of a video in words. Raises
+    InputError for numbers out of range.
     """
 
     count: int = 8
     fps: float | None = None
     rate: float = 1.0
+    rule: Rule = later("even")
+    least: int = later(1)
+    depth: int = later(1)
+    written: Film | None = later(None)
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise InputError(f"{self.count} frames of a video; give 1 or more")
+        if min(self.count, self.least, self.depth) < 1:
+            raise InputError(f"{min(self.count, self.least, self.depth)} frames of a video; give 1 or more")
         for name, value in (("fps", self.fps), ("rate", self.rate)):
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"video.{name} is {value}; give a number above 0")
@@ -84,6 +92,9 @@ def paced(seconds: Sequence[float], fps: float) -> tuple[int, ...]:
 
 def chosen(seconds: Sequence[float], frames: Frames) -> tuple[int, ...]:
     """The frames that are looked at, by number, out of all of a video by their times."""
+    if frames.rule != "even":
+        way = {"most": frames.count, "least": frames.least, "fps": frames.fps, "depth": frames.depth}
+        return tuple(taken(frames.rule, len(seconds), pace(seconds, frames.rate), **way))
     some = tuple(range(len(seconds))) if frames.fps is None else paced(seconds, frames.fps)
     return tuple(some[place] for place in uniform(len(some), frames.count))
 
@@ -91,6 +102,14 @@ def chosen(seconds: Sequence[float], frames: Frames) -> tuple[int, ...]:
 def is_video(source: Any) -> bool:
     """Whether an image of an example is a video: one that is opened, a directory, or a file of such a name."""
     return is_film(source) if isinstance(source, str | Path) else isinstance(source, Video)
+
+
+def films(sources: Sequence[Any]) -> list[Any]:
+    """The same, each of them a video; raises InputError for what is none."""
+    for source in sources:
+        if not is_video(source):
+            raise InputError(f"{source} is no video; name a file, a directory of frames, or an opened Video")
+    return list(sources)
 
 
 def times(source: Any, rate: float = 1.0) -> tuple[float, ...]:
@@ -136,6 +155,20 @@ def listed(folder: Path) -> list[Path]:
 def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
     parts = re.split(r"(\d+)", path.name.lower())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
+
+
+def film_word(frames: Frames | None) -> str | None:
+    """What stands for a video in the text of a checkpoint's chat template; None: what stands for an image."""
+    return None if frames is None or frames.written is None else frames.written.word
+
+
+def told(source: Any, frames: Frames, marker: str) -> str:
+    """A video in the words of its checkpoint, with a marker for each place that its tokens take."""
+    assert frames.written is not None
+    seconds = times(source, frames.rate)
+    shown = [seconds[number] for number in chosen(seconds, frames)]
+    length = len(seconds) / pace(seconds, frames.rate)
+    return frames.written(shown, length, depth=frames.depth, marker=marker)
 
 
 def counts(images: Sequence[Any], frames: Frames | None = None) -> tuple[int, ...] | None:
