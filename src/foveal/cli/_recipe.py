@@ -153,8 +153,8 @@ def of(given: Mapping[str, Any], *, name: str) -> Recipe:
     if "from" in recipe.init:
         if recipe.model.keys() - {"allocator"} or recipe.processor or len(recipe.init) > 1:
             raise InputError(
-                "init.from brings its own model and processor; leave those keys out of the recipe (a model.allocator may "
-                "be added)"
+                "init.from brings its own model and processor; leave those keys out of the recipe (a model.allocator "
+                "may be added)"
             )
     else:
         assembly.check(ModelConfig.parse(worded(recipe.model, 1)))
