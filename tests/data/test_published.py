@@ -130,8 +130,8 @@ def refcoco(root, **ref):
     picture(root / "images/mscoco/images/train2014/COCO_train2014_000000581857.jpg")
     name = "COCO_train2014_000000581857.jpg"
     images = [{"id": 581857, "file_name": name, "width": 64, "height": 48}]
-    put(root / "refcoco/instances.json",
-        {"images": images, "annotations": [{"id": 7, "image_id": 581857, "bbox": [8.0, 12.0, 32.0, 24.0]}]})  # fmt: skip
+    box = {"id": 7, "image_id": 581857, "bbox": [8.0, 12.0, 32.0, 24.0]}
+    put(root / "refcoco/instances.json", {"images": images, "annotations": [box]})
     sentences = [
         {"sent_id": n, "sent": text, "raw": text, "tokens": text.split()} for n, text in ((0, "the lady"), (1, "her"))
     ]

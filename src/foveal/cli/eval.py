@@ -1,6 +1,6 @@
 """`foveal eval`: how well a run answers, beside what needs no picture."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +31,12 @@ def command(
     max_new_tokens: int = typer.Option(32, "--max-new-tokens", help="The longest answer, in tokens."),
     report: Path | None = typer.Option(None, "--report", help="Also write a report: one HTML file."),
     pretraining: bool = typer.Option(False, "--pretraining", help="Score hidden parts and foreign texts it tells."),
+    metric: str | None = typer.Option(None, "--metric", help="vqa, anls, cider ...", show_default="the data's own"),
     shots: int = typer.Option(0, "--shots", help="Put so many solved training questions before each."),
     budget: str | None = _budget.BUDGETS,
     strategy: str = _budget.STRATEGIES,
+    draws: int = _budget.DRAWS,
+    controls: bool = _budget.CONTROLS,
     drawings: int | None = typer.Option(None, "--drawings", help="Have so many drawn; count those recognised."),
     out: Path | None = typer.Option(None, "--out", help="With --drawings: write these on one sheet, a .png file."),
     results: Path | None = typer.Option(None, "--results", help="Write found boxes, as a COCO results file."),
@@ -48,7 +51,7 @@ def command(
     A run that finds boxes is scored by COCO's average precision; --data may then be a COCO annotation file, and tokens
     may be drawn instead of the best taken. An image tokenizer is scored by how near it brings pictures back.
     """
-    from foveal.cli import _budgets, _detection, _drawings, _pretraining, _reconstruction, _regions, _show
+    from foveal.cli import _detection, _drawings, _pretraining, _reconstruction, _regions, _show
     from foveal.cli._evaluate import Wanted
 
     console = _show.console(quiet=as_json)
@@ -60,7 +63,7 @@ def command(
         where = {"run": str(run or "starter"), "data": str(data), "split": split, **more}
         _show.print_json({**where, **told}) if as_json else show(console, told)
 
-    _check_shots(shots, run, scored=drawings is not None or pretraining)
+    _check_asked(shots, metric, run, scored=drawings is not None or pretraining)
     if drawings is not None:
         told = _drawings.drawings(run, data, count=drawings, sampling=chosen, seed=seed, sheet=out, **common)
         return tell(told, _drawings.show)
@@ -75,21 +78,34 @@ def command(
     if pretraining:
         told = _pretraining.pretraining(run, data, limit=limit, **common)
         return tell(told, partial(tasks, seen=seen), regions=seen)
-    asking: Any = {"text_only": text_only, "max_new_tokens": max_new_tokens, "shots": shots, "seed": seed}
+    lots: Any = {"draws": draws, "controls": controls}
+    asking: Any = {"text_only": text_only, "max_new_tokens": max_new_tokens, "shots": shots, "seed": seed, **lots}
     wanted = Wanted(run=run, data=data, split=split, limit=limit, batch=batch, **asking)
-    if spendings := _budget.many(budget, strategy):
-        return tell(_budgets.budgets(wanted, spendings, progress=common["progress"]), _budgets.show)
-    tell(*_answered(wanted, report, seen, common["progress"]), regions=seen)
+    tell(*_asked(wanted, _budget.many(budget, strategy, **lots), metric, report, common["progress"]), regions=seen)
 
 
-def _check_shots(shots: int, run: Path | None, *, scored: bool) -> None:
-    """Raises InputError for solved questions where none are asked; `scored`: by other means than questions."""
+def _asked(
+    wanted: "Wanted", spendings: Sequence[tuple[str, int]], metric: str | None, report: Path | None, progress: Any
+) -> tuple[dict[str, Any], Any]:
+    """What came of asking questions - with budgets, by a metric, or beside all baselines - and what shows it."""
+    from foveal.cli import _budgets, _metrics, _regions
+
+    if spendings:
+        return _budgets.budgets(wanted, spendings, progress=progress), _budgets.show
+    if metric and report is not None:
+        raise InputError(f"--metric {metric} with --report: a report shows exact match; leave one of them out")
+    if report is None and (name := _metrics.chosen(metric, wanted)):
+        return _metrics.measured(name, wanted, named=metric is not None, progress=progress), _metrics.show
+    return _answered(wanted, report, _regions.source(wanted.run), progress)
+
+
+def _check_asked(shots: int, metric: str | None, run: Path | None, *, scored: bool) -> None:
+    """Raises InputError for what is of questions where none are asked; `scored`: by other means than questions."""
     from foveal.cli import _detection, _reconstruction
 
-    if shots and (scored or _detection.detects(run) or _reconstruction.reconstructs(run)):
-        raise InputError(
-            f"--shots {shots}: solved questions go before questions, and none are asked here; leave it out"
-        )
+    if (shots or metric) and (scored or _detection.detects(run) or _reconstruction.reconstructs(run)):
+        given = f"--shots {shots}: solved questions go before" if shots else f"--metric {metric}: metrics are of"
+        raise InputError(f"{given} questions, and none are asked here; leave it out")
 
 
 def _answered(wanted: "Wanted", report: Path | None, seen: str, progress: Any) -> tuple[dict[str, Any], Any]:

@@ -43,6 +43,24 @@ def questions(examples: Iterable[Example], *, limit: int | None = None) -> tuple
     return tuple(found[:limit])
 
 
+def captioned(examples: Iterable[Example], *, limit: int | None = None) -> tuple[Question, ...]:
+    """The wish for a caption of each picture, the first `limit`; all captions of a picture are its true answers.
+
+    Captions of a picture may follow each other as examples, or stand together in `meta["answers"]`. Raises InputError
+    where there is none.
+    """
+    found: dict[tuple[Any, ...], Question] = {}
+    for example in examples:
+        for question in _turns(example):
+            if question.kind not in OPEN:
+                continue
+            first = found.setdefault(example.images, replace(question, answers=()))
+            found[example.images] = replace(first, answers=(*first.answers, *question.golds))
+    if not found:
+        raise InputError("the data hold no captions to score against; give examples of kind 'caption' in their 'meta'")
+    return tuple(found.values())[:limit]
+
+
 def blind(asked: Iterable[Question]) -> tuple[Question, ...]:
     """The same questions without their pictures: what the text-only baseline is asked."""
     return tuple(replace(question, example=without_images(question.example)) for question in asked)
