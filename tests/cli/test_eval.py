@@ -155,3 +155,22 @@ def test_strategies_that_cannot_be_say_why_and_pictures_are_encoded_once(tiny, c
     assert run([*arguments, "--budget", "4", "--strategy", "fastv,tome"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "n/a: strategy 'fastv' cuts before layer 2" in shown
+
+
+def test_lots_are_drawn_and_controls_are_steered_by_others(tiny, capsys):
+    arguments = ["eval", "--run", str(tiny.run), "--data", str(tiny.data), "--limit", "8", "--max-new-tokens", "3"]
+    assert run([*arguments, "--controls"]) == run([*arguments, "--draws", "2"]) == 2
+    assert "--controls is of budgets and there is none" in capsys.readouterr().err
+    spent = ["--budget", "6", "--strategy", "foveal,random", "--draws", "2", "--controls"]
+    assert run([*arguments, *spent, "--json"]) == 0
+    whole, foveal, lots = json.loads(capsys.readouterr().out)["budgets"]
+    assert (whole["divergence"], whole["draws"], foveal["draws"], lots["draws"]) == (0, 1, 1, 2)
+    assert foveal["divergence"] > 0 < lots["divergence"]
+    assert foveal["controls"].keys() == {"shuffled", "empty", "wrong_object"} and "controls" not in lots
+    assert foveal["controls"]["empty"]["questions"] == foveal["controls"]["shuffled"]["questions"] == 8
+    assert foveal["controls"]["wrong_object"] == {"questions": 0, "lost": None}  # the data have no boxes
+    assert run([*arguments, *spent]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "points lost" in shown and "n/a" in shown
+    assert run([*arguments, "--budget", "6", "--draws", "0"]) == 2
+    assert "--draws 0" in capsys.readouterr().err

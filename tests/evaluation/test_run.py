@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from foveal.core.example import Example
 from foveal.decode.shared import generate_shared
 from foveal.evaluation.questions import blind, questions
 from foveal.evaluation.run import answers, batches
+from foveal.models.budget import budgeted
 from tests.tiny import tiny_run
 
 ASKED = ["Where is the fox?", "How many?", "Is there an owl in the picture?", "Read the word."]
@@ -111,3 +113,26 @@ def test_a_batch_of_nothing_is_refused(asked, model, processor):
 def test_a_prompt_longer_than_the_context_is_refused(asked, model, processor):
     with pytest.raises(InputError, match="context"):
         ask(asked, model, processor, max_new_tokens=100)
+
+
+def test_what_steers_is_another_question_and_what_is_answered_stays(asked, run, monkeypatch):
+    """Steered by itself nothing changes; what is seen is what the other conversation would be shown."""
+    model = budgeted(run.model, 6, "foveal", explore=0.0)
+    settings = {"shared": False, "max_new_tokens": 4}
+    own = [question.example for question in asked]
+    content = [{"type": "image"}, {"type": "text", "text": "yes no two"}]
+    other = replace(own[0], messages=({"role": "user", "content": content},))
+    assert ask(asked, model, run.processor, steering=own, **settings) == ask(asked, model, run.processor, **settings)
+    shown, see = [], type(model).see
+    monkeypatch.setattr(type(model), "see", lambda self, batch: shown.append((batch, see(self, batch))) or shown[-1][1])
+    for steering in (other, None):
+        shown.clear()
+        ask(asked[:1], model, run.processor, steering=[steering], **settings)
+        (_, cut), (read, _), *_ = shown
+        assert read.seen is cut and torch.equal(
+            read.input_ids, run.processor.prompt(own[:1], plan=model.plan).input_ids
+        )
+        whole = run.processor.prompt([other if steering else own[0]], plan=model.plan)
+        whole = whole if steering else replace(whole, prompt=torch.zeros_like(whole.prompt))
+        assert torch.equal(cut.features, see(model, whole).features)
+        assert not torch.equal(cut.features, see(model, run.processor.prompt(own[:1], plan=model.plan)).features)

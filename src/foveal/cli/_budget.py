@@ -11,6 +11,8 @@ BUDGETS = typer.Option(
     None, "--budget", help="Score with at most so many visual tokens a picture, such as 64 or 128,64."
 )
 STRATEGIES = typer.Option("foveal", "--strategy", help="How they are chosen, such as foveal,random.")
+DRAWS = typer.Option(1, "--draws", help="With --budget: how often a strategy of lots is drawn.")
+CONTROLS = typer.Option(False, "--controls", help="With --budget: also let other questions say where to look.")
 STRATEGY = typer.Option("foveal", "--strategy", help="How these are chosen.", show_default="foveal")
 
 
@@ -23,10 +25,16 @@ def spending(budget: int | None, strategy: str) -> dict[str, Any]:
     return {"budget": budget, "strategy": strategy}
 
 
-def many(budgets: str | None, strategies: str) -> list[tuple[str, int]]:
-    """Every strategy with every budget, out of lists with commas. Raises InputError for what is no number."""
+def many(budgets: str | None, strategies: str, *, draws: int = 1, controls: bool = False) -> list[tuple[str, int]]:
+    """Every strategy with every budget, out of lists with commas.
+
+    Raises InputError for what is no number, and for settings of budgets where there are none.
+    """
     if budgets is None:
         spending(None, strategies)
+        if draws != 1 or controls:
+            name = "--controls is" if controls else f"--draws {draws} is"
+            raise InputError(f"{name} of budgets and there is none; give --budget, such as 64")
         return []
     try:
         numbers = [int(one) for one in budgets.split(",")]

@@ -2,46 +2,141 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from foveal.cli._evaluate import Told, Wanted, ask, asked_of, gallery_of
 from foveal.core.errors import InputError
+from foveal.evaluation.questions import Question
+from foveal.evaluation.spending import Control, Spent, plain
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def budgets(wanted: Wanted, spendings: Sequence[tuple[str, int]], *, progress: Told) -> dict[str, Any]:
-    """Accuracy of every strategy at every budget, beside all tokens, as plain data; one that cannot be says why.
+@dataclass(frozen=True, kw_only=True)
+class Budgeted:
+    """Questions, and what came of them with all tokens (the first row) and by every strategy at every budget.
 
-    `flips` is the share of answers that are others than with all tokens, `tokens` how many of a picture a layer of the
-    language model reads, on average; `encoding` are the seconds that all pictures took once, which those of a strategy
-    that encodes them otherwise hold again. Raises InputError for questions before which solved ones are to stand.
+    `encoding` are the seconds that all pictures took once, which those of a strategy that encodes them otherwise hold
+    again.
     """
+
+    asked: Sequence[Question]
+    rows: Sequence[Spent]
+    encoding: float
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON tells it."""
+        rows = [plain(self.asked, row, self.rows[0]) for row in self.rows]
+        return {"questions": len(self.asked), "encoding": self.encoding, "budgets": rows}
+
+
+def budgets(wanted: Wanted, spendings: Sequence[tuple[str, int]], *, progress: Told) -> dict[str, Any]:
+    """What came of every strategy at every budget, as plain data; takes the errors of `spend`."""
     from foveal.cli._runs import open_run
+
+    return spend(open_run(wanted.run), wanted, spendings, progress=progress).plain()
+
+
+def spend(loaded: Any, wanted: Wanted, spendings: Sequence[tuple[str, int]], *, progress: Told) -> Budgeted:
+    """The answers of every strategy at every budget, beside those of all tokens; one that cannot be says why.
+
+    A strategy of lots is drawn as often as is wanted, by the seeds 0, 1, 2 ...; with controls, one that a question
+    steers is also steered by others. Raises InputError for questions before which solved ones are to stand, and for no
+    draws.
+    """
     from foveal.models.budget import lacking
 
     if wanted.shots:
         raise InputError(f"--shots {wanted.shots} with --budget: a budget is scored on single questions; leave one out")
-    loaded = open_run(wanted.run)
+    if wanted.draws < 1:
+        raise InputError(f"--draws {wanted.draws}: strategies of lots are drawn at least once; give 1 or more")
     asked = asked_of(loaded, wanted)
     reasons = {pair: lacking(loaded.model, pair[1], pair[0]) for pair in spendings}
     gallery, encoding = _encoded(loaded, asked, wanted, [pair for pair in spendings if reasons[pair] is None])
-    told = partial(_timed, loaded, asked, gallery=gallery, progress=progress)
-    whole, seconds = told(wanted, "all tokens")
-    rows = [{"strategy": "all", "budget": None, **_scored(asked, whole, whole), "seconds": seconds}]
-    rows[0]["tokens"] = _tokens(loaded, wanted)
+    asking = _Asking(loaded=loaded, asked=asked, gallery=gallery, progress=progress)
+    whole, first = asking.drawn(wanted, "all tokens")
+    rows = [replace(whole, strategy="all", divergence=None if first is None else 0.0)]
     for strategy, budget in spendings:
         if (reason := reasons[strategy, budget]) is not None:
-            rows.append({"strategy": strategy, "budget": budget, "refused": reason})
+            rows.append(Spent(strategy=strategy, budget=budget, refused=reason))
             continue
         own = replace(wanted, budget=budget, strategy=strategy)
-        said, seconds = told(own, f"{strategy} {budget}")
-        row = {**_scored(asked, said, whole), "seconds": seconds, "tokens": _tokens(loaded, own)}
-        rows.append({"strategy": strategy, "budget": budget, **row})
-    return {"questions": len(asked), "encoding": encoding, "budgets": rows}
+        row = asking.spent(own, first)
+        rows.append(replace(row, controls=asking.controls(own)) if wanted.controls else row)
+    return Budgeted(asked=asked, rows=rows, encoding=encoding)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asking:
+    """A loaded model, what it is asked, and its pictures as they were seen."""
+
+    loaded: Any
+    asked: tuple[Question, ...]
+    gallery: Any
+    progress: Told
+
+    def spent(self, wanted: Wanted, whole: Any) -> Spent:
+        """A strategy's answers of every draw, and how far it is from the whole model's first words."""
+        rows, apart = [], []
+        for settings in _settings(wanted.strategy, wanted.draws):
+            lot = f" ({settings['seed']})" if settings else ""
+            row, first = self.drawn(replace(wanted, settings=settings), f"{wanted.strategy} {wanted.budget}{lot}")
+            rows.append(row)
+            apart += _apart(first, whole)
+        return replace(
+            rows[0],
+            answers=tuple(row.answers[0] for row in rows),
+            seconds=round(fmean(row.seconds for row in rows), 2),
+            divergence=fmean(apart) if apart else None,
+        )
+
+    def drawn(self, wanted: Wanted, what: str) -> tuple[Spent, Any]:
+        """The answers of one draw, and how their first words were scored."""
+        from foveal.decode.sampling import greedy
+        from foveal.evaluation.agreement import Heard
+
+        heard, started = Heard(greedy), time.perf_counter()
+        said = ask(self.loaded, self.asked, wanted, self.progress, what, self.gallery, sampling=heard)
+        seconds = round(time.perf_counter() - started, 2)
+        about: Any = {"strategy": wanted.strategy, "budget": wanted.budget, "tokens": _tokens(self.loaded, wanted)}
+        return Spent(answers=(tuple(said),), seconds=seconds, **about), heard.first
+
+    def controls(self, wanted: Wanted) -> dict[str, Control]:
+        """The answers where other questions steer; none for a strategy that no question steers behind the connector."""
+        from foveal.evaluation.controls import CONTROLS, steered_by
+        from foveal.models.budget import allocated
+
+        if not getattr(allocated(self.loaded.model, wanted.budget or 1, wanted.strategy), "steered", False):
+            return {}
+        found = {}
+        for name in CONTROLS:
+            steering = steered_by(self.asked, name, seed=wanted.seed)
+            places, by = tuple(place for place, _ in steering), [one for _, one in steering]
+            what, some = f"{wanted.strategy} {wanted.budget}, {name}", tuple(self.asked[place] for place in places)
+            said = ask(self.loaded, some, wanted, self.progress, what, self.gallery, steering=by) if places else []
+            found[name] = Control(places=places, answers=tuple(said))
+        return found
+
+
+def _settings(strategy: str, draws: int) -> list[dict[str, Any]]:
+    """The settings of each draw: its seed, where the strategy has one."""
+    from dataclasses import fields
+
+    from foveal.core.lookup import module
+    from foveal.models.budget import ROOM
+
+    lots = any(one.name == "seed" for one in fields(module(ROOM, strategy).Config))
+    return [{"seed": seed} for seed in range(draws)] if lots else [{}]
+
+
+def _apart(first: Any, whole: Any) -> list[float]:
+    """How far first words are from the whole model's, where there are such; both were asked in the same order."""
+    from foveal.evaluation.agreement import divergence
+
+    return [] if first is None or whole is None else [divergence(first, whole)]
 
 
 def _encoded(loaded: Any, asked: Any, wanted: Wanted, spendings: Sequence[tuple[str, int]]) -> tuple[Any, float]:
@@ -56,14 +151,6 @@ def _encoded(loaded: Any, asked: Any, wanted: Wanted, spendings: Sequence[tuple[
     return gallery, round(time.perf_counter() - started, 2)
 
 
-def _timed(
-    loaded: Any, asked: Any, wanted: Wanted, what: str, *, gallery: Any, progress: Told
-) -> tuple[list[str], float]:
-    started = time.perf_counter()
-    said = ask(loaded, asked, wanted, progress, what, gallery)
-    return said, round(time.perf_counter() - started, 2)
-
-
 def _tokens(loaded: Any, wanted: Wanted) -> float | None:
     """How many visual tokens of a picture each layer reads, on average; None where pictures differ in how many."""
     from foveal.models.budget import budgeted
@@ -75,35 +162,44 @@ def _tokens(loaded: Any, wanted: Wanted) -> float | None:
     return round(sum(by_layer) / len(by_layer), 2)
 
 
-def _scored(asked: Any, said: Sequence[str], whole: Sequence[str]) -> dict[str, Any]:
-    from foveal.evaluation.score import score
-
-    found = score(asked, said)
-    return {
-        "exact_match": round(found.exact_match.value, 6),
-        "interval": [round(end, 6) for end in (found.exact_match.low, found.exact_match.high)],
-        "mean_over_kinds": round(found.mean_over_kinds.value, 6),
-        "kinds": {kind: round(rate.value, 6) for kind, rate in found.kinds.items()},
-        "flips": round(sum(a != b for a, b in zip(said, whole, strict=True)) / max(1, len(asked)), 6),
-    }
-
-
 def show(console: "Console", told: dict[str, Any]) -> None:
     """A line for each strategy and budget."""
     from foveal.cli import _show
 
     rows = told["budgets"]
     kinds = list(rows[0]["kinds"])
-    heads = ["strategy", "budget", "exact", "mean over kinds", "flips", *kinds, "tokens a layer", "time"]
+    heads = ["strategy", "budget", "exact", "mean over kinds", "flips", "KL", *kinds, "tokens a layer", "time"]
     lines = [_line(row, kinds, len(heads)) for row in rows]
     console.print(_show.table(heads, lines, left=["strategy"]))
     console.print(
-        f"\n{told['questions']:,} questions; flips: answers that are others than with all tokens; pictures were "
-        f"encoded once, in {told['encoding']:.1f} s beside these times",
+        f"\n{told['questions']:,} questions; flips: answers that are others than with all tokens; KL: from these, of a "
+        f"first word, in nats; pictures were encoded once, in {told['encoding']:.1f} s beside these times",
         style="dim",
     )
+    _show_controls(console, rows)
     for reason in dict.fromkeys(row["refused"] for row in rows if "refused" in row):
         console.print(f"n/a: {reason}", style="dim")
+
+
+def _show_controls(console: "Console", rows: Sequence[dict[str, Any]]) -> None:
+    """How far answers fall where another question says where to look; nothing where none was tried."""
+    from foveal.cli import _show
+
+    lines = [
+        [row["strategy"], str(row["budget"]), name.replace("_", " "), f"{one['questions']:,}", *_lost(one)]
+        for row in rows
+        for name, one in row.get("controls", {}).items()
+    ]
+    if lines:
+        heads = ["strategy", "budget", "steered by", "questions", "points lost", "95%"]
+        console.print(_show.table(heads, lines, left=["strategy", "steered by"]))
+
+
+def _lost(one: dict[str, Any]) -> list[str]:
+    if one["lost"] is None:
+        return ["n/a", "n/a"]
+    low, high = one["interval"]
+    return [f"{100 * one['lost']:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"]
 
 
 def _line(row: dict[str, Any], kinds: Sequence[str], cells: int) -> list[str]:
@@ -113,6 +209,7 @@ def _line(row: dict[str, Any], kinds: Sequence[str], cells: int) -> list[str]:
     return [
         *first,
         *(f"{100 * row[name]:.1f}%" for name in ("exact_match", "mean_over_kinds", "flips")),
+        "" if row["divergence"] is None else f"{row['divergence']:.2f}",
         *(f"{100 * row['kinds'][kind]:.0f}" for kind in kinds),
         "" if row["tokens"] is None else f"{row['tokens']:g}",
         f"{row['seconds']:.1f} s",

@@ -1,8 +1,9 @@
 """Scoring a run beside its baselines: what `foveal eval` and `foveal demo` share."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ class Wanted:
     seed: int = 0
     budget: int | None = None
     strategy: str = "foveal"
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the strategy
+    draws: int = 1
+    controls: bool = False
 
 
 def evaluate(wanted: Wanted, *, progress: Told) -> Evaluation:
@@ -130,18 +134,29 @@ def sizes(model: Any) -> str:
 
 
 def ask(
-    loaded: Any, asked: Sequence[Question], wanted: Wanted, progress: Told, what: str, visual: Any = None
+    loaded: Any,
+    asked: Sequence[Question],
+    wanted: Wanted,
+    progress: Told,
+    what: str,
+    visual: Any = None,
+    *,
+    steering: Sequence[Example | None] | None = None,
+    sampling: Callable[..., Any] | None = None,
 ) -> list[str]:
     """A loaded model's answers; a model without sight is asked without pictures.
 
     `visual` gives what its encoder said of pictures already; None: a steered one has each of them encoded once.
+    `steering` is as in `answers`, and `sampling` writes in the place of the best tokens.
     """
     from foveal.decode.choose import Chooser, choose
+    from foveal.decode.sampling import greedy
     from foveal.decode.shared import generate_shared
     from foveal.models import seats
     from foveal.models.budget import allocator_of, budgeted
 
-    model = budgeted(loaded.model, wanted.budget, wanted.strategy)
+    model = budgeted(loaded.model, wanted.budget, wanted.strategy, **wanted.settings)
+    writes = partial(generate_shared, sampling=sampling or greedy)
     spender = allocator_of(model)
     steered = getattr(spender, "steered", False)
     visual = gallery_of(loaded, seats.needs(spender)) if steered and visual is None else visual
@@ -154,7 +169,8 @@ def ask(
             processor=loaded.processor,
             shared=not steered,
             visual=None if seats.acts_before(spender) else visual,
-            generate=choose if isinstance(loaded.model, Chooser) else generate_shared,
+            steering=steering,
+            generate=choose if isinstance(loaded.model, Chooser) else writes,
             batch_size=-(-wanted.batch // (1 + wanted.shots)),  # as many images at a time
             max_new_tokens=wanted.max_new_tokens,
             progress=advance,

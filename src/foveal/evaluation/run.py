@@ -1,6 +1,7 @@
 """Questions to answers: in batches of whole scenes, so that a picture is seen once for all that is asked of it."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from foveal.core.errors import InputError
+from foveal.core.example import Example
 from foveal.core.types import Batch
 from foveal.evaluation.questions import Question
 
@@ -53,12 +55,14 @@ def answers(
     max_new_tokens: int = 32,
     shared: bool = True,
     visual: Callable[[Sequence[Any]], Any] | None = None,
+    steering: Sequence[Example | None] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
     """The model's greedy answers, in the order of the questions; neither batch size nor order changes one.
 
     Questions on the same pictures are `shared` in rows that read them once; not so where each steers what is seen.
-    `visual` gives what is known of pictures already; None: they are opened.
+    `visual` gives what is known of pictures already; None: they are opened. With `steering`, what is seen for each
+    question is what another conversation about its pictures asks for; None there: what no word asks for.
     `progress` is called with the number of questions just answered. Raises InputError for a bad batch size, and
     takes the errors of the processor (an image that cannot be read, a prompt longer than the context).
     """
@@ -69,10 +73,15 @@ def answers(
     for rows, group in batches(asked, batch_size):
         examples = [asked[row].example for row in rows]
         way: Any = {"plan": model.plan, "visual": visual, "padding": "right", "room": max_new_tokens, "shared": shared}
-        batch = processor.prompt(examples, **way)
+        batch = processor.prompt(examples, **way).to(device)
+        if steering is not None:
+            others = [steering[row] or asked[row].example for row in rows]
+            by = processor.prompt(others, **way).to(device)
+            mute = torch.tensor([steering[row] is None for row in rows], device=device)
+            batch = replace(batch, seen=model.see(replace(by, prompt=by.prompt & ~mute[:, None])))
         ids = generate(
             model,
-            batch.to(device),
+            batch,
             group=torch.tensor(group if shared else range(len(rows)), device=device),
             max_new_tokens=max_new_tokens,
             stop_ids=processor.stop_ids,

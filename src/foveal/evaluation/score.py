@@ -51,6 +51,7 @@ class Lead:
 
     exact_match: Rate
     mean_over_kinds: Rate
+    kinds: dict[str, Rate]
 
 
 def normalise(text: str) -> str:
@@ -101,7 +102,7 @@ def lead_trainings(
     table = _Table(asked, seed=seed)
     one, other = table.rates(_hits(asked, ours)), table.rates(_hits(asked, theirs))
     scores = _scores(table, one[0] - other[0], one[1] - other[1])
-    return Lead(exact_match=scores.exact_match, mean_over_kinds=scores.mean_over_kinds)
+    return Lead(exact_match=scores.exact_match, mean_over_kinds=scores.mean_over_kinds, kinds=scores.kinds)
 
 
 def _hits(asked: Sequence[Question], answers: Sequence[Sequence[str]]) -> np.ndarray:
