@@ -76,8 +76,7 @@ def command(
         return tell(_reconstruction.reconstruction(run, data, limit=limit, **common), _reconstruction.show)
     seen = _regions.source(run)
     if pretraining:
-        told = _pretraining.pretraining(run, data, limit=limit, **common)
-        return tell(told, partial(tasks, seen=seen), regions=seen)
+        return tell(_pretraining.pretraining(run, data, limit=limit, **common), partial(tasks, seen=seen), regions=seen)
     lots: Any = {"draws": draws, "controls": controls}
     asking: Any = {"text_only": text_only, "max_new_tokens": max_new_tokens, "shots": shots, "seed": seed, **lots}
     wanted = Wanted(run=run, data=data, split=split, limit=limit, batch=batch, **asking)
