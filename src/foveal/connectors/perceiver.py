@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
-from foveal.core.types import Layout, VisualTokens
+from foveal.core.types import Gaze, Layout, VisualTokens
 from foveal.layers.cross_attention import CrossAttention
-from foveal.layers.images import by_image, shares
+from foveal.layers.gazing import led
+from foveal.layers.images import by_image, lain, shares
 from foveal.layers.linear import Linear
 from foveal.layers.mlp import FeedForward, GatedFeedForward
 from foveal.layers.norms import NormKind, norms
@@ -77,7 +78,7 @@ class Perceiver(nn.Module):
         norm_in: bool = False,
     ) -> None:
         super().__init__()
-        self.count, self.counts_images, width = latents, images > 0, width_out
+        self.latents, self.counts_images, width = latents, images > 0, width_out
         self.shown = Shown(width=width_in, places=places, norm=norm_in)
         self.map = Linear(width_in, width) if width_in != width else None
         if entry:
@@ -105,23 +106,31 @@ class Perceiver(nn.Module):
 
     def plan(self, layout: Layout) -> Layout:
         """As many tokens of each image as there are latents."""
-        images = len(layout.counts)
-        return Layout(counts=(self.count,) * images, grids=(None,) * images)
+        return lain(layout, self.latents)
 
-    def forward(self, visual: VisualTokens) -> VisualTokens:
-        """Tell frames, images and places, map, and gather image by image."""
+    def forward(self, visual: VisualTokens, gaze: Gaze | None = None) -> VisualTokens:
+        """Tell frames, images and places, map, gather image by image; a `gaze` names fewer latents and leads them."""
+        tokens, mask = by_image(self._tokens(visual), visual.layout)
+        if visual.masked is not None:
+            shown = by_image(visual.masked[:, None].float(), visual.layout)[0].mT[:, None] == 0
+            mask = shown if mask is None else mask & shown
+        count = self.latents if gaze is None else len(gaze.led)
+        found = self.resampler(tokens, mask=led(gaze, visual.layout, mask), count=count).flatten(0, 1)
+        made = VisualTokens.on_layout(found, lain(visual.layout, count))
+        return replace(made, mass=shares(visual, count))
+
+    def said(self, visual: VisualTokens) -> Float[Tensor, "S D"]:
+        """What each token would tell a latent that looked at it alone, in language width."""
+        return self.resampler.said(self._tokens(visual))
+
+    def _tokens(self, visual: VisualTokens) -> Float[Tensor, "S D"]:
         features = visual.features
         if self.frames is not None:
             features = features + of_frames(self.frames, visual)
         if self.images is not None:
             features = features + _of_images(self.images, visual)
-        tokens, mask = self.shown(visual.with_features(features))
-        tokens = tokens if self.map is None else self.map(tokens)
-        if visual.masked is not None:
-            shown = by_image(visual.masked[:, None].float(), visual.layout)[0].mT[:, None] == 0
-            mask = shown if mask is None else mask & shown
-        made = VisualTokens.on_layout(self.resampler(tokens, mask=mask).flatten(0, 1), self.plan(visual.layout))
-        return replace(made, mass=shares(visual, self.count))
+        tokens = self.shown.tokens(visual.with_features(features))
+        return tokens if self.map is None else self.map(tokens)
 
 
 def of_frames(table: Float[Tensor, "F E"], visual: VisualTokens) -> Float[Tensor, "#S E"]:

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from foveal.core.types import Batch, Layout, Query, VisualTokens
-from foveal.layers.images import shares
+from foveal.core.types import Batch, Gaze, Layout, Query, VisualTokens
+from foveal.layers.gazing import led
+from foveal.layers.images import lain, shares
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
 from foveal.layers.masks import beside_queries
@@ -81,33 +82,48 @@ class Qformer(nn.Module):
 
     def plan(self, layout: Layout) -> Layout:
         """As many tokens an image as there are queries; they lie on no grid."""
-        images = len(layout.counts)
-        return Layout(counts=(len(self.queries),) * images, grids=(None,) * images)
+        return lain(layout, self.latents)
 
-    def query(self, batch: Batch) -> Query | None:
-        """What each image is asked, a row an image; None where no question is heard."""
+    @property
+    def latents(self) -> int:
+        """How many queries it has."""
+        return len(self.queries)
+
+    def query(self, batch: Batch, *, per_image: int | None = None) -> Query | None:
+        """What each image is asked, a row an image; None where no question is heard.
+
+        The batch is laid out for `per_image` tokens of each (None: a token a query).
+        """
         if self.words is None:
             return None
-        ids = _asked(batch, per_image=len(self.queries))
+        ids = _asked(batch, per_image=per_image or self.latents)
         return Query(features=self.words(ids.clamp(min=0)), valid=ids >= 0)
 
-    def forward(self, visual: VisualTokens, query: Query | None = None) -> VisualTokens:
-        """Look, and map what the queries found."""
-        return self.mapped(visual, self.look(visual, query, alone=True))
+    def forward(self, visual: VisualTokens, query: Query | None = None, gaze: Gaze | None = None) -> VisualTokens:
+        """Look, and map what the queries found; a `gaze` names fewer of them and leads them."""
+        return self.mapped(visual, self.look(visual, query, gaze, alone=True), None if gaze is None else len(gaze.led))
 
-    def look(self, visual: VisualTokens, query: Query | None = None, *, alone: bool = False) -> Float[Tensor, "I N W"]:
+    def said(self, visual: VisualTokens) -> Float[Tensor, "S D"]:
+        """What each token would tell a query that looked at it alone, in language width."""
+        return self.map(self.stack.said(self.shown.tokens(visual)))
+
+    def look(
+        self, visual: VisualTokens, query: Query | None = None, gaze: Gaze | None = None, *, alone: bool = False
+    ) -> Float[Tensor, "I N W"]:
         """The last state of each image's queries, and of the words behind them unless the queries `alone` are asked."""
         memory, seen = self.shown(visual)
-        queries = self.queries.to(memory.dtype).expand(len(memory), -1, -1)
-        mask = None if query is None else beside_queries(query.valid, queries=len(self.queries), sees="all")
+        own = self.queries if gaze is None else self.queries[: len(gaze.led)]
+        queries, seen = own.to(memory.dtype).expand(len(memory), -1, -1), led(gaze, visual.layout, seen)
+        mask = None if query is None else beside_queries(query.valid, queries=len(own), sees="all")
         text = None if query is None else query.features.to(memory.dtype)
         return self.stack(queries, text=text, mask=mask, memory=memory, memory_mask=seen, alone=alone)
 
-    def mapped(self, visual: VisualTokens, states: Float[Tensor, "I N W"]) -> VisualTokens:
-        """The queries' states in language width, as tokens of the images that they looked at."""
-        found = self.map(states[:, : len(self.queries)]).flatten(0, 1)
-        made = VisualTokens.on_layout(found, self.plan(visual.layout))
-        return replace(made, mass=shares(visual, len(self.queries)))
+    def mapped(self, visual: VisualTokens, states: Float[Tensor, "I N W"], count: int | None = None) -> VisualTokens:
+        """The states of so many queries (None: all) in language width, as tokens of the images that they looked at."""
+        count = count or self.latents
+        found = self.map(states[:, :count]).flatten(0, 1)
+        made = VisualTokens.on_layout(found, lain(visual.layout, count))
+        return replace(made, mass=shares(visual, count))
 
 
 def _asked(batch: Batch, *, per_image: int) -> Int[Tensor, "I L"]:

@@ -49,6 +49,8 @@ class ImageTokenizer(VisionEncoder, Protocol):
 class Connector(Protocol):
     """Visual tokens of width E to visual tokens of width D; returns exactly what it planned.
 
+    One whose `latents`, so many learned queries, look at each image takes a `gaze` when it is called, which names fewer
+    of them and leads them, and has `said(visual)`, `[S D]`: what each token would tell a query that looks at it alone.
     One that `counts_images` is told the number of each among those of its row. One that changes over a run has
     `at_progress(done)`, called with how much lies behind, and one with numbers for the log `told()`, which gives them.
     """
@@ -66,11 +68,13 @@ class Connector(Protocol):
 class Allocator(Protocol):
     """Fewer visual tokens out of many, as many as it planned; one that is `steered` hears the question.
 
-    One that `needs` "attention" is given tokens that bring the encoder's. One that acts before the encoder has
-    `sizes(sizes, plan)`, those at which images of these sizes are encoded, and `before(pixels, plan)`, which brings
-    them there; `plan` says what tokens images of any sizes bring. One that acts in the language model has
-    `cuts(depth)`, the layers before which tokens leave, `by_layer(layout, depth)`, how many of each image every layer
-    sees, and `at_layer(index, stream, depth)`, called before each layer, which it may ask as `stream.ahead`.
+    One that `needs` "attention" is given tokens that bring the encoder's. One that leads the queries of a connector has
+    `gaze(visual, said, query, count)`, how so many of them look at what comes before the connector. One that acts
+    before the encoder has `sizes(sizes, plan)`, those at which images of these sizes are encoded, and `before(pixels,
+    plan)`, which brings them there; `plan` says what tokens images of any sizes bring. One that acts in the language
+    model has `cuts(depth)`, the layers before which tokens leave, `by_layer(layout, depth)`, how many of each image
+    every layer sees, and `at_layer(index, stream, depth)`, called before each layer, which it may ask as
+    `stream.ahead`.
     """
 
     steered: bool

@@ -64,7 +64,8 @@ class VisualTokens(Movable):
     which entry of a codebook it is. The fusion hides those that are `masked`. With videos, `frame` counts the frames of
     each image, and boxes are places in a frame. `number` counts the images of each row, for connectors that
     ask. With `cuts`, each entry of the layout is a tile of one of these images and not an image. `marks` are vectors
-    for words that speak of images, such as where one begins, for fusions that know these. `relevance` is what someone
+    for words that speak of images, such as where one begins, for fusions that know these. Tokens that a budget left
+    know the layout `before` it: in the text they keep the places that they had. `relevance` is what someone
     outside the model says that each is worth, `looked` what the cut of each image came from. Where they were asked for,
     `attention` is what the encoder's class token takes of each (without one: what all take, on average), and `keys` are
     those of each head by which it does.
@@ -85,6 +86,7 @@ class VisualTokens(Movable):
     looked: tuple[Relevance | None, ...] = ()
     marks: Float[Tensor, "K E"] | None = None
     relevance: Float[Tensor, " S"] | None = None
+    before: Layout | None = None
     attention: Float[Tensor, " S"] | None = None
     keys: Float[Tensor, "S H d"] | None = None
 
@@ -143,6 +145,17 @@ class Regions(Movable):
 
     boxes: Float[Tensor, "R 4"]
     layout: Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaze(Movable):
+    """How a connector's first learned queries look at each image, as many as `led` says: to the scores that those which
+    are led give the visual tokens, `bias` is added, and the others look as they like.
+    """
+
+    led: tuple[bool, ...]
+    bias: Float[Tensor, " S"]
+    looked: tuple[Relevance | None, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +229,7 @@ class Cache(Protocol):
     """
 
     memory: dict[int, tuple[Tensor, Tensor, Tensor | None]]
+    shift: Tensor | None  # how much further each row's next place is than its tokens are many `[B]`; None: not at all
 
     def extend(self, valid: Tensor) -> Tensor:
         """Make room for new tokens `valid[B L]`, once before the first layer; the validity of all `[B K]`."""

@@ -27,11 +27,13 @@ def attend(
     causal: bool = False,
 ) -> Float[Tensor, "B H L d"]:
     """Scaled dot-product attention; G key heads serve H query heads in order (grouped-query attention, 2305.13245)."""
+    mask = mask.to(query.dtype) if mask is not None and mask.is_floating_point() else mask
     settings: dict[str, Any] = {"attn_mask": mask, "is_causal": causal, "enable_gqa": query.shape[1] != key.shape[1]}
     if query.requires_grad and query.device.type == "cpu":
         # on processors torch's gradient of attention takes several times as long in half precision as in float32
         precise = torch.promote_types(value.dtype, torch.float32)
         query, key, whole = query.to(precise), key.to(precise), value.to(precise)
+        settings["attn_mask"] = mask.to(precise) if mask is not None and mask.is_floating_point() else mask
         with torch.autocast("cpu", enabled=False):
             return F.scaled_dot_product_attention(query, key, whole, **settings).to(value.dtype)
     return F.scaled_dot_product_attention(query, key, value, **settings)
@@ -75,9 +77,14 @@ def weights(
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
     if causal:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    return masked(scores, mask).softmax(-1)
+
+
+def masked(scores: Float[Tensor, "*B L K"], mask: Tensor | None) -> Float[Tensor, "*B L K"]:
+    """Scores where the mask lets look, or with what it adds."""
     if mask is None:
-        return scores.softmax(-1)
-    return (scores + mask if mask.is_floating_point() else scores.masked_fill(~mask, float("-inf"))).softmax(-1)
+        return scores
+    return scores + mask if mask.is_floating_point() else scores.masked_fill(~mask, float("-inf"))
 
 
 class Attention(nn.Module):

@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from foveal.layers.attention import attend, weights
+from foveal.layers.attention import attend, masked, weights
 from foveal.layers.linear import Linear, onednn_is_faster
 
 KeyValue = tuple[Float[Tensor, "B G M d"], Float[Tensor, "B G M d"]]
+Seen = Bool[Tensor, "B 1 #L M"] | Float[Tensor, "B 1 #L M"]  # what is looked at, or what is added to the scores
 
 
 class CrossAttention(nn.Module):
@@ -49,7 +50,7 @@ class CrossAttention(nn.Module):
         hidden: Float[Tensor, "B L D"],
         memory: KeyValue,
         *,
-        mask: Bool[Tensor, "B 1 #L M"] | None = None,
+        mask: Seen | None = None,
     ) -> Float[Tensor, "B L D"]:
         """What each token finds in the memory where the mask lets it look."""
         mixed = attend(self._asked(hidden), *memory, mask=mask)
@@ -60,7 +61,7 @@ class CrossAttention(nn.Module):
         hidden: Float[Tensor, "B L D"],
         memory: Float[Tensor, "B M E"],
         *,
-        mask: Bool[Tensor, "B 1 #L M"] | None = None,
+        mask: Seen | None = None,
     ) -> Float[Tensor, "B L D"]:
         """`forward` over a memory that is looked at once, where few queries take over the maps of many keys and values.
 
@@ -73,7 +74,7 @@ class CrossAttention(nn.Module):
         keys, values = (part.weight.unflatten(0, (-1, self.head_width)) for part in (self.key, self.value))
         scores = (asked @ keys).flatten(0, 1) @ memory[0].mT
         scores = scores.unflatten(0, asked.shape[:2])
-        seen = (scores if mask is None else scores.masked_fill(~mask[0], float("-inf"))).softmax(-1)
+        seen = masked(scores, None if mask is None else mask[0]).softmax(-1)
         mixed = (seen.flatten(0, 1) @ memory[0]).unflatten(0, asked.shape[:2]) @ values.mT
         mixed = mixed.transpose(0, 1).flatten(1)[None]
         return self.out(mixed if self.value.bias is None else mixed + self.value.bias)
@@ -85,12 +86,18 @@ class CrossAttention(nn.Module):
         few = len(memory) == 1 and asking and memory.shape[1] >= 2 * hidden.shape[1] and not memory.requires_grad
         return plain and few and not (torch.is_grad_enabled() or torch.compiler.is_compiling() or onednn_is_faster())
 
+    def alone(self, memory: Float[Tensor, "*B M E"]) -> Float[Tensor, "*B M D"]:
+        """What each of the memory would tell whoever looked at it alone."""
+        values = self.value(memory).unflatten(-1, (-1, self.head_width))
+        shared = self.query.out_features // self.value.out_features
+        return self.out(values.repeat_interleave(shared, dim=-2).flatten(-2))
+
     def weights(
         self,
         hidden: Float[Tensor, "B L D"],
         memory: KeyValue,
         *,
-        mask: Bool[Tensor, "B 1 #L M"] | None = None,
+        mask: Seen | None = None,
     ) -> Float[Tensor, "B H L M"]:
         """How much each token takes of each of the memory in `forward`."""
         return weights(self._asked(hidden), memory[0], mask=mask)

@@ -23,6 +23,12 @@ def by_image(
     return rows, there[:, None, None]
 
 
+def lain(layout: Layout, count: int) -> Layout:
+    """The layout of so many tokens for each image of another, on no grid."""
+    images = len(layout.counts)
+    return Layout(counts=(count,) * images, grids=(None,) * images)
+
+
 def shares(visual: VisualTokens, count: int) -> Float[Tensor, " N"]:
     """How many patches each of `count` tokens an image stands for, where all stand for the whole of it."""
     images = len(visual.layout.counts)

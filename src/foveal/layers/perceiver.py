@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ class PerceiverLayer(nn.Module):
         latents: Float[Tensor, "I N E"],
         tokens: Float[Tensor, "I M E"],
         *,
-        mask: Bool[Tensor, "I 1 1 M+N"] | None = None,
+        mask: Bool[Tensor, "I 1 1 M+N"] | Float[Tensor, "I 1 N M+N"] | None = None,
     ) -> Float[Tensor, "I N E"]:
         """Look, then feed, each beside a residual."""
         asking = self.latent_norm(latents)
@@ -44,12 +45,22 @@ class Resampler(nn.Module):
         self.layers, self.norm = nn.ModuleList(layers), norm
 
     def forward(
-        self, tokens: Float[Tensor, "I M E"], *, mask: Bool[Tensor, "I 1 1 M"] | None = None
+        self,
+        tokens: Float[Tensor, "I M E"],
+        *,
+        mask: Bool[Tensor, "I 1 1 M"] | Float[Tensor, "I 1 N M"] | None = None,
+        count: int | None = None,
     ) -> Float[Tensor, "I N E"]:
-        """What the latents have gathered where the mask shows tokens."""
-        latents = self.latents.expand(len(tokens), -1, -1)
+        """What the latents, the first `count` of them or all, have gathered where the mask shows tokens."""
+        latents = self.latents[:count].expand(len(tokens), -1, -1)
         if mask is not None:
-            mask = torch.cat([mask, mask.new_ones(*mask.shape[:-1], latents.shape[1])], dim=-1)
+            mask = F.pad(mask, (0, latents.shape[1]), value=0.0 if mask.is_floating_point() else True)
         for layer in self.layers:
             latents = layer(latents, tokens, mask=mask)
         return self.norm(latents)
+
+    def said(self, tokens: Float[Tensor, "*I M E"]) -> Float[Tensor, "*I M E"]:
+        """What each token would tell a latent that looked at it alone, in the last layer."""
+        last = self.layers[-1]
+        assert isinstance(last, PerceiverLayer)
+        return last.attention.alone(last.token_norm(tokens))

@@ -15,6 +15,7 @@ from foveal.layers.initial import small_normal
 from foveal.layers.mlp import FeedForward
 
 Memory = tuple[KeyValue, ...]  # keys and values of what is looked at, one pair for each layer that looks
+Shown = Bool[Tensor, "B 1 #Q M"] | Float[Tensor, "B 1 #Q M"]  # what of it is seen, or what is added to the scores
 
 
 class Feed(nn.Module):
@@ -62,7 +63,7 @@ class QformerLayer(nn.Module):
         queries: int,
         mask: Bool[Tensor, "B 1 #N K"] | None = None,
         memory: KeyValue | Float[Tensor, "B M E"] | None = None,
-        memory_mask: Bool[Tensor, "B 1 #Q M"] | None = None,
+        memory_mask: Shown | None = None,
         cache: Cache | None = None,
         index: int = 0,
         alone: bool = False,
@@ -132,7 +133,7 @@ class Qformer(nn.Module):
         text: Float[Tensor, "B L D"] | None = None,
         mask: Bool[Tensor, "B 1 #N K"] | None = None,
         memory: Memory | Float[Tensor, "B M E"] | None = None,
-        memory_mask: Bool[Tensor, "B 1 #Q M"] | None = None,
+        memory_mask: Shown | None = None,
         cache: Cache | None = None,
         alone: bool = False,
     ) -> Float[Tensor, "B R D"]:
@@ -152,15 +153,15 @@ class Qformer(nn.Module):
         text: Float[Tensor, "B L D"] | None = None,
         mask: Bool[Tensor, "B 1 #N K"] | None = None,
         memory: Memory | Float[Tensor, "B M E"] | None = None,
-        memory_mask: Bool[Tensor, "B 1 #Q M"] | None = None,
+        memory_mask: Shown | None = None,
         cache: Cache | None = None,
         alone: bool = False,
     ) -> Iterator[Float[Tensor, "B R D"]]:
         """The state before every layer and after the last.
 
         `mask` says who sees whom among queries and text (and what the `cache` holds of them); None: all see all.
-        `memory` is what `read` made, or unread where it is looked at once; `memory_mask` says what of it is seen. The
-        last state may be that of the queries `alone`.
+        `memory` is what `read` made, or unread where it is looked at once; `memory_mask` says what of it is seen, or
+        what is added to the scores. The last state may be that of the queries `alone`.
         """
         hidden = self.norm(self._beside(queries, text, memory))
         count = 0 if queries is None else queries.shape[1]
@@ -175,6 +176,11 @@ class Qformer(nn.Module):
                 alone=last,
             )  # fmt: skip
             yield hidden
+
+    def said(self, memory: Float[Tensor, "*B M E"]) -> Float[Tensor, "*B M D"]:
+        """What each of the memory would tell a query that looked at it alone, in the last layer that looks."""
+        *_, last = (layer.look for layer in self._layers if layer.look is not None)
+        return last.alone(memory)
 
     @property
     def last_text_feed(self) -> Feed | None:

@@ -18,7 +18,9 @@ class Shown(nn.Module):
 
     def forward(self, visual: VisualTokens) -> tuple[Float[Tensor, "I M E"], Bool[Tensor, "I 1 1 M"] | None]:
         """Norm, add places, lay out image by image."""
+        return by_image(self.tokens(visual), visual.layout)
+
+    def tokens(self, visual: VisualTokens) -> Float[Tensor, "S E"]:
+        """The same as they come, end to end."""
         features = self.norm(visual.features)
-        if self.place is not None:
-            features = features + self.place(visual)
-        return by_image(features, visual.layout)
+        return features if self.place is None else features + self.place(visual)

@@ -29,7 +29,7 @@ def budgeted(model: S, budget: int | None, strategy: str = "foveal", **settings:
     if budget is None:
         return model
     allocator = allocated(model, budget, strategy, **settings)
-    seats.fit(allocator, vision=model.vision, fusion=model.fusion, language=model.language)
+    seats.fit(allocator, **_parts(model))
     device = next(model.parameters()).device
     return _with(model, allocator.to(device).train(model.training))
 
@@ -51,7 +51,11 @@ def allocated(model: Sight, budget: int, strategy: str = "foveal", **settings: o
 def lacking(model: Sight, budget: int, strategy: str, **settings: object) -> str | None:
     """What the model lacks that the strategy needs, in a line; None: nothing. Takes the errors of `allocated`."""
     allocator = allocated(model, budget, strategy, **settings)
-    return seats.refusal(allocator, vision=model.vision, fusion=model.fusion, language=model.language)
+    return seats.refusal(allocator, **_parts(model))
+
+
+def _parts(model: Sight) -> dict[str, Any]:
+    return {name: getattr(model, name) for name in ("vision", "connector", "fusion", "language")}
 
 
 def unspent(model: S) -> S:

@@ -118,7 +118,7 @@ def assemble(config: ModelConfig) -> Causal:
     _check_words(getattr(fusion, "words", None), language.vocabulary)
     further = deeper(config, vision=vision, width=language.width, fusion=fusion)
     parts = {"language": language, "fusion": fusion, "head": head, "vision": vision, "connector": connector}
-    spends = spender(config, vision=vision, fusion=fusion, language=language)
+    spends = spender(config, vision=vision, connector=connector, fusion=fusion, language=language)
     return Causal(config=config, **parts, deeper=further, allocator=spends)
 
 

@@ -132,9 +132,8 @@ def assemble(config: ModelConfig) -> Masked:
     vision, connector = sight(config, width=language.width, fusion=fusion)
     seen = vision.width if vision is not None else config.features or language.width
     heads = {name: _head(name, filled(head, seen), language, fusion) for name, head in config.heads.items()}
-    parts = {"vision": vision, "connector": connector, "allocator": None}
-    parts["allocator"] = spender(config, vision=vision, fusion=fusion, language=language)
-    return Masked(config=config, language=language, fusion=fusion, heads=heads, **parts)
+    parts = {"vision": vision, "connector": connector, "fusion": fusion, "language": language}
+    return Masked(config=config, heads=heads, **parts, allocator=spender(config, **parts))  # type: ignore[arg-type]
 
 
 def _head(name: str, head: Spec, language: LanguageModel, fusion: Fusion) -> nn.Module:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -13,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Allocator, Connector, Fusion, LanguageModel, VisionEncoder
 from foveal.core.lookup import build, class_name, module, names
-from foveal.core.types import Batch, Cut, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
+from foveal.core.types import Batch, Cut, Gaze, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
 from foveal.layers.mosaic import Joined
 from foveal.layers.regions import pooled
 from foveal.layers.relaid import relaid
@@ -67,7 +68,7 @@ class Sight(nn.Module):
             raise InputError("this model spends no budget of visual tokens; give it a model.allocator")
         spender: Any = copy.copy(self._spender)  # another budget for the same weights
         spender.budget = spender.budget if budget is None else budget
-        made, before = choosable(self, batch, spender, tiled)
+        made, before = choosable(self, batch, spender, tiled, laid_for=getattr(self.connector, "latents", None))
         if made is None:
             return batch
         left = spender.between(made, self.query(batch))
@@ -82,8 +83,12 @@ class Sight(nn.Module):
         """Images put together again out of their tiles, where they are cut."""
         return tiled if tiled is None or tiled.cuts is None else self._join()(tiled, tiled.cuts)
 
-    def tiled(self, batch: Batch) -> VisualTokens | None:
-        """Visual tokens behind the connector, tile by tile; one with a `query` hears what the batch asks."""
+    def tiled(self, batch: Batch, spender: Allocator | None = None, *, laid: int | None = None) -> VisualTokens | None:
+        """Visual tokens behind the connector, tile by tile; one with a `query` hears what the batch asks.
+
+        Where queries look at whole images, the `spender` names fewer of them and leads them, and the batch is `laid`
+        out for so many tokens of each image (None: for as many as come).
+        """
         if batch.seen is not None:
             return batch.seen
         seen = self.look(batch)
@@ -95,9 +100,11 @@ class Sight(nn.Module):
             seen = replace(seen, number=before[image])
         if hasattr(self.connector, "query") and seen.cuts is not None:
             raise InputError("a connector that hears the question sees whole images; leave processor.image.tiling out")
-        made = replace(_connected(self.connector, seen, batch), cuts=seen.cuts)  # some connectors make tokens anew
-        made = replace(made, levels=self._deeper(seen, batch)) if "deeper" in self._modules else made
-        return made if seen.cuts is None else replace(made, cuts=seen.cuts)
+        gaze = seats.gaze(spender, self.connector, seen, lambda: self.query(batch))
+        connected = partial(_connected, batch=batch, gaze=gaze, laid=laid)
+        made = replace(connected(self.connector, seen), cuts=seen.cuts)  # some connectors make tokens anew
+        made = made if gaze is None else replace(made, looked=gaze.looked)
+        return replace(made, levels=self._deeper(seen, connected)) if "deeper" in self._modules else made
 
     @property
     def _spender(self) -> Allocator | None:
@@ -108,7 +115,7 @@ class Sight(nn.Module):
         words = batch.prompt & batch.valid & (batch.image_slot < 0)
         return Query(features=self.language.embedding(batch.input_ids), valid=words, owner=batch.owner)  # type: ignore[operator]
 
-    def _deeper(self, seen: VisualTokens, batch: Batch) -> tuple[Tensor, ...]:
+    def _deeper(self, seen: VisualTokens, connected: Callable[[Any, VisualTokens], VisualTokens]) -> tuple[Tensor, ...]:
         """Each level through its own connector; raises InputError where features come with another number of them."""
         assert self.deeper is not None
         if len(seen.levels) != len(self.deeper):
@@ -117,7 +124,12 @@ class Sight(nn.Module):
             )
         plain = replace(seen, levels=())
         pairs = zip(self.deeper, seen.levels, strict=True)
-        return tuple(_connected(connector, plain.with_features(level), batch).features for connector, level in pairs)
+        return tuple(connected(connector, plain.with_features(level)).features for connector, level in pairs)
+
+    def looked(self, batch: Batch) -> Batch:
+        """The batch with what the encoder says in the place of its pictures, where these are encoded as they are."""
+        seen = None if seats.acts_before(self._spender) else self.look(batch)
+        return batch if seen is None else replace(batch, visual=seen, regions=None)
 
     def look(self, batch: Batch) -> VisualTokens | None:
         """The same before the connector: what the encoder says, or the features that the batch brings.
@@ -149,7 +161,8 @@ class Sight(nn.Module):
         cuts = None if isinstance(sizes, Layout) else tuple(one for one in sizes if isinstance(one, Cut)) or None
         if not isinstance(sizes, Layout):
             sizes = self._planned(seats.sizes(self._spender, sizes, self._bare), frames)
-        layout = sizes if self.connector is None else self.connector.plan(sizes)
+        one = self._spender if cuts is None else None
+        layout = sizes if self.connector is None else seats.connected(one, self.connector, sizes)
         if cuts is not None and not self.reads_whole:
             tiles, layout = layout, self._join().plan(layout, cuts)
             layout = layout if self._spender is None else planned(self._spender, tiles, cuts, layout)
@@ -216,9 +229,13 @@ class Sight(nn.Module):
         return self.joined
 
 
-def _connected(connector: Any, seen: VisualTokens, batch: Batch) -> VisualTokens:
-    query = getattr(connector, "query", None)
-    return connector(seen) if query is None else connector(seen, query(batch))
+def _connected(
+    connector: Any, seen: VisualTokens, batch: Batch, gaze: Gaze | None = None, laid: int | None = None
+) -> VisualTokens:
+    query, led = getattr(connector, "query", None), {} if gaze is None else {"gaze": gaze}
+    if query is None:
+        return connector(seen, **led)
+    return connector(seen, query(batch) if gaze is None else query(batch, per_image=laid or len(gaze.led)), **led)
 
 
 def encoded(vision: VisionEncoder, pixels: Pixels | Patches, needs: tuple[str, ...] = ()) -> VisualTokens:
@@ -355,14 +372,9 @@ def language_for(config: ModelConfig, *needs: str) -> Any:
     return build("language", wanted)
 
 
-def spender(
-    config: ModelConfig, *, vision: VisionEncoder | None, fusion: Fusion, language: LanguageModel
-) -> nn.Module | None:
+def spender(config: ModelConfig, **parts: Any) -> nn.Module | None:
     """The allocator that the config names; None: all visual tokens are kept. Raises InputError for one in vain."""
-    if config.allocator is None:
-        return None
-    made = build("relevance.strategies", config.allocator)
-    return seats.fit(made, vision=vision, fusion=fusion, language=language)
+    return None if config.allocator is None else seats.fit(build("relevance.strategies", config.allocator), **parts)
 
 
 def unfilled(assemble: Callable[[ModelConfig], M], config: ModelConfig) -> M:

@@ -3,7 +3,7 @@
 A strategy has the seats that it has methods for; at the others nothing happens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Plan
-from foveal.core.types import Cut, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
+from foveal.core.types import Cut, Gaze, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
 
 T = TypeVar("T")
 
@@ -52,6 +52,24 @@ def between(spender: Any, visual: VisualTokens, query: Query) -> VisualTokens:
     return visual if spender is None else spender.between(visual, query)
 
 
+def looking(spender: Any, connector: Any) -> int | None:
+    """How many of the connector's queries the budget leaves and leads; None: it has none, or all look as they like."""
+    latents = getattr(connector, "latents", 0)
+    return spender.budget if hasattr(spender, "gaze") and spender.budget < latents else None
+
+
+def connected(spender: Any, connector: Any, layout: Layout) -> Layout:
+    """What the connector brings of whole images, with as many queries as the budget leaves."""
+    count, made = looking(spender, connector), connector.plan(layout)
+    return made if count is None else replace(made, counts=(count,) * len(made.counts))
+
+
+def gaze(spender: Any, connector: Any, visual: VisualTokens, query: Callable[[], Query]) -> Gaze | None:
+    """How the connector's queries look at whole images; None: as they like."""
+    count = looking(spender, connector) if visual.cuts is None else None
+    return None if count is None else spender.gaze(visual, connector.said(visual), query(), count)
+
+
 def entered(spender: Any, stream: Stream, visual: VisualTokens | None) -> Stream:
     """The stream before layer 0, which knows its visual tokens where some of them leave."""
     if not acts_within(spender) or visual is None or visual.layout.total == 0:
@@ -64,15 +82,15 @@ def at_layer(spender: Any, index: int, stream: Stream, *, ahead: nn.Module, dept
     return spender.at_layer(index, replace(stream, ahead=ahead), depth) if acts_within(spender) else stream
 
 
-def fit(spender: T, *, vision: Any, fusion: Any, language: Any) -> T:
+def fit(spender: T, *, vision: Any, connector: Any, fusion: Any, language: Any) -> T:
     """The strategy itself; raises InputError where this model lacks what it needs."""
-    reason = refusal(spender, vision=vision, fusion=fusion, language=language)
+    reason = refusal(spender, vision=vision, connector=connector, fusion=fusion, language=language)
     if reason is not None:
         raise InputError(reason)
     return spender
 
 
-def refusal(spender: Any, *, vision: Any, fusion: Any, language: Any) -> str | None:
+def refusal(spender: Any, *, vision: Any, connector: Any, fusion: Any, language: Any) -> str | None:
     """What this model lacks that the strategy needs, in a line; None: nothing."""
     name = named(spender)
     if "attention" in needs(spender) and vision is not None and not hasattr(vision, "attended"):
@@ -82,6 +100,14 @@ def refusal(spender: Any, *, vision: Any, fusion: Any, language: Any) -> str | N
         )
     if acts_before(spender) and vision is None:
         return f"strategy {name!r} changes what is encoded, and this model reads features made elsewhere; take another"
+    if (latents := getattr(connector, "latents", 0)) and not hasattr(spender, "gaze"):
+        try:
+            spender.plan(Layout(counts=(latents,), grids=(None,)))
+        except InputError:
+            return (
+                f"strategy {name!r} cuts a grid, and what the {latents} queries of connector "
+                f"{type(connector).__name__} bring lies on none; take foveal, which leaves the first of them"
+            )
     return _within(spender, name, fusion, language) if acts_within(spender) else None
 
 

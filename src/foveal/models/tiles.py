@@ -10,6 +10,7 @@ from torch import Tensor
 from foveal.core.types import Batch, Cut, Layout, Pixels, VisualTokens
 from foveal.layers.field import fields, laid, needed, of_tiles
 from foveal.layers.mosaic import spans
+from foveal.models import seats
 
 if TYPE_CHECKING:
     from foveal.models.parts import Sight
@@ -18,13 +19,18 @@ Cuts = tuple[Cut, ...]
 
 
 def choosable(
-    model: "Sight", batch: Batch, spender: Any, tiled: VisualTokens | None = None
+    model: "Sight", batch: Batch, spender: Any, tiled: VisualTokens | None = None, *, laid_for: int | None = None
 ) -> tuple[VisualTokens | None, Layout]:
     """What a budget is spent on, each image on one grid where it is in tiles, and the layout of all there would be.
 
     What is `tiled` already is not encoded again; else the tiles that the strategy does without are not encoded at all.
+    Queries that the strategy leads look anew, whatever all of them have found; the batch is `laid_for` so many.
     """
     cuts = getattr(tiled or batch.visual, "cuts", None)
+    if cuts is None and seats.looking(spender, model.connector) is not None and batch.seen is None:
+        led = model.tiled(batch, spender, laid=laid_for)
+        before = Layout(counts=(), grids=()) if led is None else led.layout
+        return led, before if laid_for is None else replace(before, counts=(laid_for,) * len(before.counts))
     lazy = tiled is None and cuts is not None and isinstance(batch.visual, Pixels) and not model.reads_whole
     if tiled is None and not lazy:
         tiled = model.tiled(batch)

@@ -45,6 +45,14 @@ def surprise(features: Float[Tensor, "I N D"], grid: Grid, *, reach: int = 2) ->
     return (features - mean).norm(dim=-1) / scale[:, None] * (number.flatten() > 0)
 
 
+def apart(features: Float[Tensor, "I N D"]) -> Float[Tensor, "I N"]:
+    """Perspectival, of tokens that lie on no grid: how far each is from the mean of all, over the image's deviation."""
+    features = features.float()
+    away = features - features.mean(1, keepdim=True)
+    scale = away.square().sum(-1).mean(1).clamp(min=1e-12).sqrt()
+    return away.norm(dim=-1) / scale[:, None]
+
+
 def received(attention: Float[Tensor, "I H N M"], *, sinks: float = 4.0) -> Float[Tensor, "I M"]:
     """Perspectival, where the encoder shows its attention: what each patch receives, over the mean.
 

@@ -57,9 +57,9 @@ def spend(visual: VisualTokens, budget: int, choose: Choose, *, name: str) -> Vi
         raise InputError(f"strategy {name!r} met hidden visual tokens; train that objective without a budget")
     if layout.counts == visual.layout.counts:
         return visual
-    parts = [_cut(visual, images, budget, choose) for images in _alike(visual.layout)]
-    order = torch.cat([torch.tensor(images) for images in _alike(visual.layout)]).argsort().tolist()
-    counts = [layout.counts[image] for images in _alike(visual.layout) for image in images]
+    parts = [_cut(visual, images, budget, choose) for images in alike(visual.layout)]
+    order = torch.cat([torch.tensor(images) for images in alike(visual.layout)]).argsort().tolist()
+    counts = [layout.counts[image] for images in alike(visual.layout) for image in images]
     whole = {key: torch.cat([part[key] for part in parts]).split(counts) for key in parts[0]}
     flat = {key: torch.cat([pieces[image] for image in order]) for key, pieces in whole.items()}
     levels = tuple(flat.pop(f"level{number}") for number in range(len(visual.levels)))
@@ -74,8 +74,8 @@ def of_images(values: Tensor, layout: Layout, images: Int[Tensor, " I"]) -> Tens
     return values[begins[:, None] + torch.arange(count, device=images.device)]
 
 
-def _alike(layout: Layout) -> list[list[int]]:
-    """The images of each grid (or none) and count."""
+def alike(layout: Layout) -> list[list[int]]:
+    """The images of each grid (or none) and count, those of one together."""
     found: dict[tuple[Grid | None, int], list[int]] = {}
     for image, key in enumerate(zip(layout.grids, layout.counts, strict=True)):
         found.setdefault(key, []).append(image)

@@ -1,5 +1,6 @@
 """Ours (ARR-COC): three ways of knowing score every patch, tensions balance them, a tree of splits is paid for."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -7,11 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
-from foveal.core.types import Grid, Layout, Query, Relevance, VisualTokens
+from foveal.core.types import Gaze, Grid, Layout, Query, Relevance, VisualTokens
 from foveal.relevance.allocation import allocate
 from foveal.relevance.balancing import WAYS, Balancer, Tensions
-from foveal.relevance.knowing import coupling, information, surprise
-from foveal.relevance.spending import Shares, checked, planned, spend
+from foveal.relevance.knowing import apart, coupling, entropy, information, surprise
+from foveal.relevance.spending import Shares, alike, checked, of_images, planned, spend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,7 @@ class Config:
 
     `explore` goes from 0 (the question alone) to 1 (none; null: by how little it says), and `temperature` flattens.
     Of an image in tiles only those are encoded that hold `cover` of what the view of the whole is worth (1: all).
+    Where a connector's queries look at an image, relevance leads a share `lead` of them, and the others explore.
     """
 
     budget: int = 64
@@ -27,6 +29,7 @@ class Config:
     explore: float | None = None
     temperature: float = 1.0
     cover: float = 0.75
+    lead: float = 0.75
 
 
 class Foveal(nn.Module):
@@ -42,11 +45,14 @@ class Foveal(nn.Module):
         explore: float | None = None,
         temperature: float = 1.0,
         cover: float = 0.75,
+        lead: float = 0.75,
     ) -> None:
         super().__init__()
         if not 0 < cover <= 1:
             raise InputError(f"a cover of {cover}; give a share above 0, or 1 for all tiles")
-        self.budget, self.floor, self.cover = checked(budget), floor, cover
+        if not 0 <= lead <= 1:
+            raise InputError(f"a lead of {lead}; give the share of queries that relevance leads, 0 to 1")
+        self.budget, self.floor, self.cover, self.lead = checked(budget), floor, cover, lead
         self.tensions = Tensions(explore=explore, temperature=temperature)
         self.balancer = Balancer()
 
@@ -56,11 +62,11 @@ class Foveal(nn.Module):
 
     def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
         """Know, balance, split, pool."""
-
         known: dict[int, Relevance] = {}
 
         def choose(features: Tensor, grid: Grid, images: Tensor) -> Shares:
-            maps = self.knowing(features, grid, query, query.owner[images])
+            classes = None if visual.classes is None else of_images(visual.classes, visual.layout, images)
+            maps = self.knowing(features, grid, query, query.owner[images], classes=classes)
             weight = self.balancer(maps, self.tensions)
             cells = (min(self.floor, grid[0]), min(self.floor, grid[1])) if self.floor else None
             made = allocate(features, grid=grid, budget=self.budget, relevance=weight, floor=cells)
@@ -77,10 +83,60 @@ class Foveal(nn.Module):
         maps = self.knowing(features[None], grid, query, torch.tensor([row], device=features.device))
         return self.balancer(maps, self.tensions)[0].detach()
 
+    def gaze(self, visual: VisualTokens, said: Float[Tensor, "S D"], query: Query, count: int) -> Gaze:
+        """How so many queries look: those that relevance leads have its log, less that of even shares, in their scores.
+
+        Every frame of a video is worth as much as another. `said` is what each token says in the words' width.
+        """
+        layout, frames = visual.layout.by_frame(), visual.layout.frames
+        owner = query.owner if frames is None else query.owner.repeat_interleave(torch.tensor(frames).to(query.owner))
+        bias, known = said.new_zeros(layout.total, dtype=torch.float32), dict[int, Relevance]()
+        begins = torch.tensor(layout.offsets[:-1], device=said.device)
+        for some in alike(layout):
+            images, grid, size = torch.tensor(some, device=said.device), layout.grids[some[0]], layout.counts[some[0]]
+            features, spoken = (of_images(part, layout, images) for part in (visual.features, said))
+            classes = None if visual.classes is None else of_images(visual.classes, layout, images)
+            maps = self.knowing(features, grid, query, owner[images], said=spoken, classes=classes)
+            shares = self.balancer(maps, self.tensions)
+            at = begins[images][:, None] + torch.arange(size, device=said.device)
+            bias = bias.index_put((at,), (shares * size).clamp(min=1e-6).log().to(bias.dtype))
+            if grid is not None and frames is None and not torch.compiler.is_compiling():
+                known |= {image: _shown(maps[i], shares[i], grid) for i, image in enumerate(some)}
+        led = tuple(_led(j + 1, self.lead) > _led(j, self.lead) for j in range(count))
+        looked = tuple(known.get(i) for i in range(len(layout.counts))) if known else ()
+        return Gaze(led=led, bias=bias, looked=looked)
+
     def knowing(
-        self, features: Float[Tensor, "I N D"], grid: Grid, query: Query, row: Int[Tensor, " I"]
+        self,
+        features: Float[Tensor, "I N D"],
+        grid: Grid | None,
+        query: Query,
+        row: Int[Tensor, " I"],
+        *,
+        said: Float[Tensor, "I N Q"] | None = None,
+        classes: Float[Tensor, "I N K"] | None = None,
     ) -> Float[Tensor, "I 3 N"]:
-        """The three maps of each image, whose question stands in a row."""
+        """The three maps of each image, whose question stands in a row.
+
+        What tokens have `said` in the words' width couples to these (None: the features do). Their `classes`, where
+        they are distributions, tell by their entropy; without these tokens on no grid have no neighbourhood to tell.
+        """
         still = features.detach()  # what is there is read off; what is asked for learns
-        heard = coupling(features, query.features[row], query.valid[row])
-        return torch.stack([information(still, grid), surprise(still, grid), heard], dim=1).float()
+        heard = coupling(features if said is None else said, query.features[row], query.valid[row])
+        out = apart(still) if grid is None else surprise(still, grid)
+        if classes is not None:
+            there = entropy(classes.detach())
+        else:
+            there = torch.zeros_like(heard) if grid is None else information(still, grid)
+        return torch.stack([there, out, heard], dim=1).float()
+
+
+def _led(count: int, lead: float) -> int:
+    """How many of the first queries are led: more queries lead the same ones."""
+    return math.ceil(count * lead - 1e-9)
+
+
+def _shown(maps: Float[Tensor, "3 N"], shares: Float[Tensor, " N"], grid: Grid) -> Relevance:
+    """What queries were led by, with no token that lies anywhere."""
+    told = {"maps": maps.detach().unflatten(-1, grid), "shares": shares.detach().unflatten(-1, grid)}
+    return Relevance(names=WAYS, boxes=shares.new_zeros(0, 4), **told)

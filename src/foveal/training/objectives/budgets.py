@@ -33,6 +33,7 @@ def budgets(
     model: Any, batch: Batch, *, least: int = 8, most: int = 128, whole: float = 0.1, teacher: float = 0.0
 ) -> tuple[Tensor, int, Mapping[str, tuple[Tensor, int]]]:
     """The summed loss of all labelled tokens and their number; wants a model that has an allocator."""
+    batch = model.looked(batch)
     tiled = model.tiled(batch)
     seen = replace(batch, seen=model.mosaic(tiled))
     draw, share = torch.rand(2).tolist()
