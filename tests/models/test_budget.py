@@ -8,6 +8,8 @@ import torch
 import foveal
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, Pixels
+from foveal.decode.generate import generate
+from foveal.layers.relaid import stretched
 from foveal.models import causal
 from foveal.models.budget import allocator_of, budgeted
 from foveal.models.config import ModelConfig
@@ -134,3 +136,36 @@ def test_half_precision_is_cut_too():
             assert seen.features.dtype == torch.bfloat16 and torch.isfinite(seen.features).all()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.isfinite(budgeted(learned.float(), 5).see(batch(view)).features).all()
+
+
+@pytest.mark.parametrize("laid", ["for all", "for a budget"])
+def test_a_selection_says_what_all_would_if_nobody_saw_the_others(model, laid):
+    view, given = budgeted(model, 5, "random"), batch(model)
+    with torch.no_grad():
+        picked = view.see(batch(view, ids=given.input_ids[:, :11])).boxes
+        cells = (picked[:, :2] * 4).round().long()
+        chosen = (cells[:, 1] * 4 + cells[:, 0]).view(2, 5)  # of each image's 16
+        seen = given.image_slot < 0
+        for row in range(2):
+            seen[row, 1 + chosen[row]] = True
+        places = torch.arange(seen.shape[1]).expand(2, -1)
+        whole = model(replace(given, valid=seen, positions=places)).logits[given.image_slot < 0]
+        short = replace(batch(view), input_ids=given.input_ids[seen].view(2, -1))
+        short = view.spent(given) if laid == "for all" else short
+        cut = view(short)
+    assert int((short.image_slot >= 0).sum()) == 10
+    torch.testing.assert_close(cut.logits[short.image_slot < 0], whole, atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_written_goes_on_from_where_the_text_would_have_ended(model):
+    view, given = budgeted(model, 5), batch(model)
+    short = view.spent(given)
+    with torch.no_grad():
+        new = generate(view, short, max_new_tokens=4)
+        for step in range(4):
+            ends = {"input_ids": new[:, :step], "valid": new[:, :step] >= 0, "image_slot": -(new[:, :step] >= 0).long()}
+            ends["prompt"] = ~ends["valid"]
+            longer = {name: torch.cat([getattr(short, name), end], 1) for name, end in ends.items()}
+            assert torch.equal(view(replace(short, **longer)).logits[:, -1].argmax(-1), new[:, step])
+            places = stretched(replace(short, **longer), short.seen).positions
+            assert places[:, -1].tolist() == [given.input_ids.shape[1] + step - 1] * 2

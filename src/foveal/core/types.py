@@ -231,6 +231,11 @@ class Cache(Protocol):
     memory: dict[int, tuple[Tensor, Tensor, Tensor | None]]
     shift: Tensor | None  # how much further each row's next place is than its tokens are many `[B]`; None: not at all
 
+    @property
+    def tokens(self) -> Tensor:
+        """How many tokens of each row it holds, `[B]`."""
+        ...
+
     def extend(self, valid: Tensor) -> Tensor:
         """Make room for new tokens `valid[B L]`, once before the first layer; the validity of all `[B K]`."""
         ...

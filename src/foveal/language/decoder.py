@@ -196,6 +196,8 @@ def opened(
     positions = batch.positions
     if positions is None:
         positions = (valid.cumsum(1) - 1).clamp(min=0)[:, -length:]
+        if cache is not None and cache.shift is not None:
+            positions = positions + cache.shift[:, None]
     mask = None
     beyond = window is not None and valid.shape[1] > window
     if beyond and batch.branch is not None:

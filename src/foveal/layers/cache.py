@@ -55,11 +55,17 @@ class KVCache:
         self.valid = torch.zeros(batch, length, dtype=torch.bool, device=device)
         self.length, self.filled = length, 0
         self.memory: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
+        self.shift: Tensor | None = None
 
     @property
     def lengths(self) -> tuple[int, ...]:
         """How many tokens of a row each layer holds."""
         return tuple(self._ends)
+
+    @property
+    def tokens(self) -> Int[Tensor, " B"]:
+        """How many tokens of each row it holds."""
+        return self.valid[:, : self.filled].sum(1)
 
     @property
     def size(self) -> int:
@@ -123,6 +129,7 @@ class KVCache:
             **self._made,
         )  # fmt: skip
         forked.extend(self.valid[rows, : self.filled])
+        forked.shift = None if self.shift is None else self.shift[rows]
         forked._held = {layer: held.of(rows) for layer, held in self._held.items()}
         for layer, store in enumerate(self._stores):  # one at a time: indexing copies
             if store is not None:

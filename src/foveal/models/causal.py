@@ -59,7 +59,7 @@ class Causal(Sight):
         `keep_hidden` also returns the input of every layer and the final normed state.
         """
         visual = self.see(batch)
-        batch = self.worded(batch, visual)
+        batch = self.worded(self.placed(batch, visual, cache), visual)
         stream = seats.entered(self._spender, self.fusion.at_input(self.language.open(batch, cache), visual), visual)
         only = None if keep_hidden or keep != "last" else self._last(batch)
         parts: Any = {"language": self.language, "fusion": self.fusion, "spender": self._spender}

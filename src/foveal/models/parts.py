@@ -14,10 +14,10 @@ from torch.overrides import TorchFunctionMode
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Allocator, Connector, Fusion, LanguageModel, VisionEncoder
 from foveal.core.lookup import build, class_name, module, names
-from foveal.core.types import Batch, Cut, Gaze, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
+from foveal.core.types import Batch, Cache, Cut, Gaze, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
 from foveal.layers.mosaic import Joined
 from foveal.layers.regions import pooled
-from foveal.layers.relaid import relaid
+from foveal.layers.relaid import relaid, stretched
 from foveal.layers.thinning import placed
 from foveal.models import seats
 from foveal.models.config import ModelConfig
@@ -50,6 +50,10 @@ class Sight(nn.Module):
         """The batch with the words that its images are, where the fusion makes such of them."""
         at_words = getattr(self.fusion, "at_words", None)
         return batch if at_words is None else at_words(batch, visual)
+
+    def placed(self, batch: Batch, visual: VisualTokens | None, cache: Cache | None = None) -> Batch:
+        """The batch with its tokens where they would stand if none had left, where a text holds visual tokens at all."""
+        return batch if hasattr(self.fusion, "placed") else stretched(batch, visual, cache)
 
     def see(self, batch: Batch) -> VisualTokens | None:
         """The batch's visual tokens in language width, as many as it was laid out for."""

@@ -64,7 +64,7 @@ def spend(visual: VisualTokens, budget: int, choose: Choose, *, name: str) -> Vi
     flat = {key: torch.cat([pieces[image] for image in order]) for key, pieces in whole.items()}
     levels = tuple(flat.pop(f"level{number}") for number in range(len(visual.levels)))
     made = VisualTokens.on_layout(flat.pop("features"), layout, levels)
-    return replace(made, marks=visual.marks, **flat)
+    return replace(made, marks=visual.marks, before=visual.layout, **flat)
 
 
 def of_images(values: Tensor, layout: Layout, images: Int[Tensor, " I"]) -> Tensor:
