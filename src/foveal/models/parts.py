@@ -52,7 +52,7 @@ class Sight(nn.Module):
         return batch if at_words is None else at_words(batch, visual)
 
     def placed(self, batch: Batch, visual: VisualTokens | None, cache: Cache | None = None) -> Batch:
-        """The batch with its tokens where they would stand if none had left, where a text holds visual tokens at all."""
+        """The batch with its tokens where they would stand if none had left, where a text holds visual tokens."""
         return batch if hasattr(self.fusion, "placed") else stretched(batch, visual, cache)
 
     def see(self, batch: Batch) -> VisualTokens | None:
