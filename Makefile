@@ -40,4 +40,5 @@ clean:           ## remove what make made
 
 .venv/.developer: .venv/.user pyproject.toml
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --no-deps lmms-eval==0.7.3  # its judges and films bring gigabytes, and an older av
 	touch $@
