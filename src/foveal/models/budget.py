@@ -14,6 +14,7 @@ from foveal.core.lookup import build, spec
 from foveal.core.types import Batch
 from foveal.models import seats
 from foveal.models.parts import Sight
+from foveal.relevance.pricing import Terms
 
 ROOM = "relevance.strategies"
 S = TypeVar("S", bound=Sight)
@@ -71,20 +72,38 @@ def endow(model: Sight, allocator: Mapping[str, Any] | str) -> None:
     model.config = replace(model.config, allocator=wanted)  # type: ignore[attr-defined]
 
 
-def spent(model: S, batch: Batch, budget: int | None, strategy: str = "foveal", **settings: object) -> tuple[S, Batch]:
+def spent(
+    model: S, batch: Batch, budget: int | Terms | None, strategy: str = "foveal", **settings: object
+) -> tuple[S, Batch]:
     """The model under a budget, and a batch that was laid out for all of its tokens, seen and laid out anew for these.
 
-    Takes the errors of `budgeted`; raises InputError for a strategy that changes what is encoded.
+    Terms say what the images are worth in place of a budget. Takes the errors of `budgeted`; raises InputError for a
+    strategy that changes what is encoded, and for terms where queries look and no grid is cut.
     """
     if budget is None or batch.visual is None:
         return model, batch
-    view = budgeted(model, budget, strategy, **settings)
+    if isinstance(budget, Terms) and (latents := getattr(model.connector, "latents", 0)):
+        raise InputError(
+            f"a {budget} is spent on a grid, and the {latents} queries of connector {type(model.connector).__name__} "
+            "bring none; give a budget"
+        )
+    number, terms = (budget.fewest, budget) if isinstance(budget, Terms) else (budget, None)
+    view = budgeted(model, number, strategy, **settings)
     if seats.acts_before(allocator_of(view)):
         raise InputError(
             f"strategy {strategy!r} changes what is encoded, and this batch is laid out for that already; ask by "
             "answer(images, text), or take another strategy"
         )
-    return view, view.spent(batch)
+    return view, view.spent(batch, budget=terms)
+
+
+def either(budget: int | Terms | None, price: float | None) -> int | Terms | None:
+    """What an answer may cost, by a budget or terms, or at a price a token. Raises InputError for both."""
+    if price is None:
+        return budget
+    if budget is not None:
+        raise InputError(f"a budget of {budget} and a price of {price:g}; give one of the two")
+    return Terms(price=price)
 
 
 def _with(model: S, allocator: nn.Module | None) -> S:

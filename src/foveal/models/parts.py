@@ -22,6 +22,7 @@ from foveal.layers.thinning import placed
 from foveal.models import seats
 from foveal.models.config import ModelConfig
 from foveal.models.tiles import choosable, planned
+from foveal.relevance.pricing import Terms
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -62,20 +63,21 @@ class Sight(nn.Module):
         made, _ = choosable(self, batch, self._spender)
         return made if made is None else seats.between(self._spender, made, self.query(batch))
 
-    def spent(self, batch: Batch, tiled: VisualTokens | None = None, budget: int | None = None) -> Batch:
+    def spent(self, batch: Batch, tiled: VisualTokens | None = None, budget: int | Terms | None = None) -> Batch:
         """A batch laid out for all tokens, seen, cut, and laid out anew: no places for tokens that are not left.
 
-        What is `tiled` already is not looked at again. What is spent is the allocator's own budget, or another. Raises
-        InputError for a model without an allocator.
+        What is `tiled` already is not looked at again. What is spent is the allocator's own budget, another, or what
+        images are worth by terms. Raises InputError for a model without an allocator; takes the errors of `left`.
         """
         if self._spender is None:
             raise InputError("this model spends no budget of visual tokens; give it a model.allocator")
         spender: Any = copy.copy(self._spender)  # another budget for the same weights
-        spender.budget = spender.budget if budget is None else budget
+        terms = budget if isinstance(budget, Terms) else None
+        spender.budget = spender.budget if budget is None else budget if terms is None else terms.fewest
         made, before = choosable(self, batch, spender, tiled, laid_for=getattr(self.connector, "latents", None))
         if made is None:
             return batch
-        left = spender.between(made, self.query(batch))
+        left = seats.left(spender, made, self.query(batch), terms)
         placed = getattr(self.fusion, "placed", lambda layout: layout)
         return relaid(batch, before=placed(before), after=placed(left.layout), seen=left)
 

@@ -12,6 +12,7 @@ from torch import nn
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Plan
 from foveal.core.types import Cut, Gaze, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
+from foveal.relevance.pricing import Terms
 
 T = TypeVar("T")
 
@@ -50,6 +51,20 @@ def before(spender: Any, pixels: Pixels | Patches | VisualTokens, plan: Plan) ->
 def between(spender: Any, visual: VisualTokens, query: Query) -> VisualTokens:
     """What is left between connector and text."""
     return visual if spender is None else spender.between(visual, query)
+
+
+def left(spender: Any, visual: VisualTokens, query: Query, terms: Terms | None) -> VisualTokens:
+    """What is left between connector and text, by a budget or by the terms.
+
+    Raises InputError for a strategy that tells no gain of a token.
+    """
+    if terms is None:
+        return spender.between(visual, query)
+    if not hasattr(spender, "priced"):
+        raise InputError(
+            f"strategy {named(spender)!r} tells no token's gain, and a price or a total needs it; take foveal"
+        )
+    return spender.priced(visual, query, terms)
 
 
 def looking(spender: Any, connector: Any) -> int | None:

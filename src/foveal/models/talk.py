@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from foveal.core.types import Answer, Relevance
+from foveal.core.example import Example
+from foveal.core.types import Answer, Batch, Layout, Relevance
 from foveal.decode.generate import stream
-from foveal.models.budget import allocator_of, budgeted
+from foveal.models.budget import allocator_of, budgeted, either, spent, unspent
 from foveal.models.causal import Causal
 from foveal.models.masked import Masked
 from foveal.models.seeing import looked_at
@@ -16,6 +17,9 @@ from foveal.preprocess.chat import question
 from foveal.preprocess.image import image_size
 from foveal.preprocess.processor import Processor
 from foveal.preprocess.video import films
+from foveal.relevance.pricing import Terms
+
+M = TypeVar("M", bound=Causal | Masked)
 
 
 @torch.inference_mode()
@@ -26,7 +30,8 @@ def stream_answer(
     text: str,
     *,
     max_new_tokens: int = 64,
-    budget: int | None = None,
+    budget: int | Terms | None = None,
+    price: float | None = None,
     strategy: str = "foveal",
     videos: Any = None,
     **sampling: Any,
@@ -35,16 +40,13 @@ def stream_answer(
 
     `images` are one or several paths or opened pictures, or None; literal image markers in the text place them. So are
     `videos`, which come after these: files, directories of frames, or opened ones. At
-    most `budget` visual tokens of each enter the language model, chosen by the `strategy`.
+    most `budget` visual tokens of each enter the language model, chosen by the `strategy`, or as many as each is worth
+    at a `price` a token or by other terms.
     """
     example = question([*_listed(images), *films(_listed(videos))], text, marker=processor.config.marker)
-    device = next(model.parameters()).device
-    model = budgeted(model, budget, strategy)
-    batch = processor.prompt([example], plan=model.plan, room=max_new_tokens).to(device)
-    seen = int((batch.image_slot >= 0).sum())
+    model, batch, seen = _prompted(model, processor, example, either(budget, price), strategy, room=max_new_tokens)
     looked: tuple[Relevance | None, ...] = ()
-    if allocator_of(model) is not None and batch.visual is not None:
-        batch = replace(batch, seen=model.see(batch))
+    if batch.seen is not None:
         looked = looked_at(batch.seen, [image_size(image) for image in example.images], processor.transform)
     ids: list[int] = []
     steps = (
@@ -64,6 +66,27 @@ def answer(model: Causal | Masked, processor: Processor, images: Any, text: str,
     """The whole answer."""
     *_, last = stream_answer(model, processor, images, text, **settings)
     return last
+
+
+def _prompted(
+    model: M, processor: Processor, example: Example, budget: int | Terms | None, strategy: str, *, room: int
+) -> tuple[M, Batch, int]:
+    """Who answers, the question with what is left of its pictures, and how many visual tokens these are."""
+    terms = budget if isinstance(budget, Terms) else None
+    model = unspent(model) if isinstance(budget, Terms) else budgeted(model, budget, strategy)
+    counts: list[int] = []
+
+    def plan(*given: Any, **named: Any) -> Layout:
+        layout = model.plan(*given, **named)
+        counts.append(0 if layout.slots is None else layout.total - sum(layout.places))
+        return layout
+
+    batch = processor.prompt([example], plan=plan, room=room).to(next(model.parameters()).device)
+    if terms is not None:
+        model, batch = spent(model, batch, terms, strategy)
+    elif allocator_of(model) is not None and batch.visual is not None:
+        batch = replace(batch, seen=model.see(batch))
+    return model, batch, int((batch.image_slot >= 0).sum()) + sum(counts)
 
 
 def _listed(given: Any) -> list[Any]:

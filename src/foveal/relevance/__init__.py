@@ -2,3 +2,4 @@
 
 from foveal.relevance.allocation import Allocation as Allocation
 from foveal.relevance.allocation import allocate as allocate
+from foveal.relevance.pricing import Terms as Terms

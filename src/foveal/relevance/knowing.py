@@ -45,7 +45,7 @@ def surprise(features: Float[Tensor, "I N D"], grid: Grid, *, reach: int = 2) ->
     return (features - mean).norm(dim=-1) / scale[:, None] * (number.flatten() > 0)
 
 
-def apart(features: Float[Tensor, "I N D"]) -> Float[Tensor, "I N"]:
+def aloof(features: Float[Tensor, "I N D"]) -> Float[Tensor, "I N"]:
     """Perspectival, of tokens that lie on no grid: how far each is from the mean of all, over the image's deviation."""
     features = features.float()
     away = features - features.mean(1, keepdim=True)

@@ -1,6 +1,6 @@
 """Visual tokens of many images brought down to a budget each: what every strategy between connector and text shares."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,24 +31,29 @@ def checked(budget: int) -> int:
     return budget
 
 
-def planned(layout: Layout, budget: int, *, name: str) -> Layout:
-    """The layout with at most `budget` tokens an image; raises InputError for more of them that lie on no grid."""
+def planned(layout: Layout, budget: int | Sequence[int], *, name: str) -> Layout:
+    """The layout with at most `budget` tokens an image, or of each; InputError for more of them that lie on no grid."""
     if layout.frames is not None:
         raise InputError(f"strategy {name!r} cuts pictures, and there are videos here; ask without a budget")
-    counts, grids = [], []
+    counts, grids, own = [], [], each(layout, budget)
     for image, (count, grid) in enumerate(zip(layout.counts, layout.grids, strict=True)):
-        if count > budget and grid is None:
+        if count > own[image] and grid is None:
             raise InputError(
                 f"strategy {name!r} wants a grid to cut, and the {count} visual tokens of image {image} lie on none; "
                 "take a connector that keeps it, or no budget"
             )
-        counts.append(min(count, budget))
-        grids.append(grid if count <= budget else None)
+        counts.append(min(count, own[image]))
+        grids.append(grid if count <= own[image] else None)
     return Layout(counts=tuple(counts), grids=tuple(grids))
 
 
-def spend(visual: VisualTokens, budget: int, choose: Choose, *, name: str) -> VisualTokens:
-    """The tokens that are left: images of one grid are chosen among together; those within the budget stay as they are.
+def each(layout: Layout, budget: int | Sequence[int]) -> Sequence[int]:
+    """The budget of each image."""
+    return (budget,) * len(layout.counts) if isinstance(budget, int) else budget
+
+
+def spend(visual: VisualTokens, budget: int | Sequence[int], choose: Choose, *, name: str) -> VisualTokens:
+    """The tokens that are left: images of one grid and budget are chosen among together; those within stay as they are.
 
     Raises InputError for hidden tokens, and takes the errors of `planned`.
     """
@@ -57,9 +62,10 @@ def spend(visual: VisualTokens, budget: int, choose: Choose, *, name: str) -> Vi
         raise InputError(f"strategy {name!r} met hidden visual tokens; train that objective without a budget")
     if layout.counts == visual.layout.counts:
         return visual
-    parts = [_cut(visual, images, budget, choose) for images in alike(visual.layout)]
-    order = torch.cat([torch.tensor(images) for images in alike(visual.layout)]).argsort().tolist()
-    counts = [layout.counts[image] for images in alike(visual.layout) for image in images]
+    groups = alike(visual.layout, layout.counts)
+    parts = [_cut(visual, images, layout.counts[images[0]], choose) for images in groups]
+    order = torch.cat([torch.tensor(images) for images in groups]).argsort().tolist()
+    counts = [layout.counts[image] for images in groups for image in images]
     whole = {key: torch.cat([part[key] for part in parts]).split(counts) for key in parts[0]}
     flat = {key: torch.cat([pieces[image] for image in order]) for key, pieces in whole.items()}
     levels = tuple(flat.pop(f"level{number}") for number in range(len(visual.levels)))
@@ -74,10 +80,10 @@ def of_images(values: Tensor, layout: Layout, images: Int[Tensor, " I"]) -> Tens
     return values[begins[:, None] + torch.arange(count, device=images.device)]
 
 
-def alike(layout: Layout) -> list[list[int]]:
-    """The images of each grid (or none) and count, those of one together."""
-    found: dict[tuple[Grid | None, int], list[int]] = {}
-    for image, key in enumerate(zip(layout.grids, layout.counts, strict=True)):
+def alike(layout: Layout, left: Sequence[int] = ()) -> list[list[int]]:
+    """The images of each grid (or none) and count, those of one together; and of which as many are `left`."""
+    found: dict[tuple[Grid | None, int, int], list[int]] = {}
+    for image, key in enumerate(zip(layout.grids, layout.counts, left or layout.counts, strict=True)):
         found.setdefault(key, []).append(image)
     return list(found.values())
 

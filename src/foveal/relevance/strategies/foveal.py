@@ -1,6 +1,7 @@
 """Ours (ARR-COC): three ways of knowing score every patch, tensions balance them, a tree of splits is paid for."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,10 +10,11 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Gaze, Grid, Layout, Query, Relevance, VisualTokens
-from foveal.relevance.allocation import allocate
+from foveal.relevance.allocation import Allocation, allocate
 from foveal.relevance.balancing import WAYS, Balancer, Tensions
-from foveal.relevance.knowing import apart, coupling, entropy, information, surprise
-from foveal.relevance.spending import Shares, alike, checked, of_images, planned, spend
+from foveal.relevance.knowing import aloof, coupling, entropy, information, surprise
+from foveal.relevance.pricing import Terms, gained
+from foveal.relevance.spending import Shares, alike, checked, each, of_images, planned, spend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,21 +64,45 @@ class Foveal(nn.Module):
 
     def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
         """Know, balance, split, pool."""
+        return self.apart(visual, query, each(visual.layout, self.budget))
+
+    def priced(self, visual: VisualTokens, query: Query, terms: Terms) -> VisualTokens:
+        """The same with as many tokens of each image as it is worth by the terms; takes their errors."""
+        layout = visual.layout
+        planned(layout, terms.fewest, name="foveal")
+        keys = {image: visual.mass.new_zeros(count - 1) for image, count in enumerate(layout.counts)}
+        for some in alike(layout):
+            images, grid = torch.tensor(some, device=visual.features.device), layout.grids[some[0]]
+            if grid is None:  # within the least
+                continue
+            features = of_images(visual.features, layout, images)
+            made, weight, _ = self._split(visual, features, grid, images, query, terms.fewest)
+            keys |= dict(zip(some, gained(made.keys, features, weight), strict=True))
+        return self.apart(visual, query, terms.counts([keys[image] for image in range(len(layout.counts))]))
+
+    def apart(self, visual: VisualTokens, query: Query, budgets: Sequence[int]) -> VisualTokens:
+        """The same with a budget for each image."""
         known: dict[int, Relevance] = {}
 
         def choose(features: Tensor, grid: Grid, images: Tensor) -> Shares:
-            classes = None if visual.classes is None else of_images(visual.classes, visual.layout, images)
-            maps = self.knowing(features, grid, query, query.owner[images], classes=classes)
-            weight = self.balancer(maps, self.tensions)
-            cells = (min(self.floor, grid[0]), min(self.floor, grid[1])) if self.floor else None
-            made = allocate(features, grid=grid, budget=self.budget, relevance=weight, floor=cells)
+            made, weight, maps = self._split(visual, features, grid, images, query, budgets[int(images[0])])
             for i, image in enumerate([] if torch.compiler.is_compiling() else images.tolist()):
                 shown = {"maps": maps[i].detach().unflatten(-1, grid), "shares": weight[i].detach().unflatten(-1, grid)}
                 known[image] = Relevance(names=WAYS, boxes=made.boxes[i].float(), **shown)
             return made.assignment, weight
 
-        made = spend(visual, self.budget, choose, name="foveal")
+        made = spend(visual, budgets, choose, name="foveal")
         return replace(made, looked=tuple(known.get(i) for i in range(len(made.layout.counts)))) if known else made
+
+    def _split(
+        self, visual: VisualTokens, features: Tensor, grid: Grid, images: Tensor, query: Query, budget: int
+    ) -> tuple[Allocation, Float[Tensor, "I N"], Float[Tensor, "I 3 N"]]:
+        """The tokens of some images on a grid, what their patches are worth, and the maps by which they are."""
+        classes = None if visual.classes is None else of_images(visual.classes, visual.layout, images)
+        maps = self.knowing(features, grid, query, query.owner[images], classes=classes)
+        weight = self.balancer(maps, self.tensions)
+        cells = (min(self.floor, grid[0]), min(self.floor, grid[1])) if self.floor else None
+        return allocate(features, grid=grid, budget=budget, relevance=weight, floor=cells), weight, maps
 
     def glance(self, features: Float[Tensor, "N D"], grid: Grid, query: Query, row: int) -> Float[Tensor, " N"]:
         """What each cell of one image's view is worth to the question of a row, before anything finer is encoded."""
@@ -123,7 +149,7 @@ class Foveal(nn.Module):
         """
         still = features.detach()  # what is there is read off; what is asked for learns
         heard = coupling(features if said is None else said, query.features[row], query.valid[row])
-        out = apart(still) if grid is None else surprise(still, grid)
+        out = aloof(still) if grid is None else surprise(still, grid)
         if classes is not None:
             there = entropy(classes.detach())
         else:
