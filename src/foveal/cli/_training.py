@@ -104,7 +104,8 @@ class Batches:
         from foveal.models.budget import unspent
 
         processor, (name, _) = self.processor(stage), objective_of(stage)
-        model: Any = unspent(self.run.model) if name == "budgets" else self.run.model  # that lays out anew by itself
+        model: Any = self.run.model
+        model = unspent(model) if name == "budgets" else model  # that lays out anew by itself
         plan = model.plan
         _detection.check(processor, self.data, self.say)
         blind, known, seen = self.recipe.text_only or stage.images != "shown", {}, self._seen(stage)

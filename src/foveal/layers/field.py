@@ -40,8 +40,8 @@ def fields(layout: Layout, cuts: Sequence[Cut], joined: Layout, budget: int) -> 
     for i, (cut, (begin, _)) in enumerate(zip(cuts, spans(cuts), strict=True)):
         cells = layout.grids[begin]
         if counts[i] > budget and cells is not None and not cut.frames:
-            grids[i] = field(cut, cells)
-            counts[i] = grids[i][0] * grids[i][1]
+            rows, columns = field(cut, cells)
+            grids[i], counts[i] = (rows, columns), rows * columns
     return Layout(counts=tuple(counts), grids=tuple(grids))
 
 

@@ -118,7 +118,9 @@ def _positions(batch: Batch, before: Layout, seen: VisualTokens, keep: Bool[Tens
     if known.ndim == 2:
         gone = (batch.valid & ~keep)[:, None, :]
         return known - (gone & _earlier(batch, known)).sum(-1)
-    middle = torch.arange(batch.image_slot.max() + 1, device=known.device)  # the old place of each token, at its own
+    middle = torch.arange(
+        int(batch.image_slot.max()) + 1, device=known.device
+    )  # the old place of each token, at its own
     middle[: seen.layout.total] = _middles(before, seen).to(known.device)
     image, rank = _images(batch.image_slot, before)
     new = (torch.tensor(seen.layout.offsets, device=known.device)[image] + rank).clamp(0, len(middle) - 1)
