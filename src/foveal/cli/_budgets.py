@@ -10,9 +10,12 @@ from foveal.cli._evaluate import Told, Wanted, ask, asked_of, gallery_of
 from foveal.core.errors import InputError
 from foveal.evaluation.questions import Question
 from foveal.evaluation.spending import Control, Spent, plain
+from foveal.relevance.pricing import Terms
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+Spendings = Sequence[tuple[str, int | Terms]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +36,14 @@ class Budgeted:
         return {"questions": len(self.asked), "encoding": self.encoding, "budgets": rows}
 
 
-def budgets(wanted: Wanted, spendings: Sequence[tuple[str, int]], *, progress: Told) -> dict[str, Any]:
+def budgets(wanted: Wanted, spendings: Spendings, *, progress: Told) -> dict[str, Any]:
     """What came of every strategy at every budget, as plain data; takes the errors of `spend`."""
     from foveal.cli._runs import open_run
 
     return spend(open_run(wanted.run), wanted, spendings, progress=progress).plain()
 
 
-def spend(loaded: Any, wanted: Wanted, spendings: Sequence[tuple[str, int]], *, progress: Told) -> Budgeted:
+def spend(loaded: Any, wanted: Wanted, spendings: Spendings, *, progress: Told) -> Budgeted:
     """The answers of every strategy at every budget, beside those of all tokens; one that cannot be says why.
 
     A strategy of lots is drawn as often as is wanted, by the seeds 0, 1, 2 ...; with controls, one that a question
@@ -57,11 +60,12 @@ def spend(loaded: Any, wanted: Wanted, spendings: Sequence[tuple[str, int]], *, 
     reasons = {pair: lacking(loaded.model, pair[1], pair[0]) for pair in spendings}
     gallery, encoding = _encoded(loaded, asked, wanted, [pair for pair in spendings if reasons[pair] is None])
     asking = _Asking(loaded=loaded, asked=asked, gallery=gallery, progress=progress)
-    whole, first = asking.drawn(wanted, "all tokens")
-    rows = [replace(whole, strategy="all", divergence=None if first is None else 0.0)]
+    whole, first = asking.drawn(replace(wanted, budget=1, strategy="all"), "all tokens")  # whatever a run's own budget
+    rows = [replace(whole, budget=None, divergence=None if first is None else 0.0)]
     for strategy, budget in spendings:
         if (reason := reasons[strategy, budget]) is not None:
-            rows.append(Spent(strategy=strategy, budget=budget, refused=reason))
+            number = str(budget) if isinstance(budget, Terms) else budget
+            rows.append(Spent(strategy=strategy, budget=number, refused=reason))
             continue
         own = replace(wanted, budget=budget, strategy=strategy)
         row = asking.spent(own, first)
@@ -98,10 +102,13 @@ class _Asking:
         from foveal.decode.sampling import greedy
         from foveal.evaluation.agreement import Heard
 
-        heard, started = Heard(greedy), time.perf_counter()
-        said = ask(self.loaded, self.asked, wanted, self.progress, what, self.gallery, sampling=heard)
+        heard, counts, started = Heard(greedy), list[int](), time.perf_counter()
+        writing: Any = {"sampling": heard, "told": lambda seen: counts.extend(seen.layout.counts)}
+        said = ask(self.loaded, self.asked, wanted, self.progress, what, self.gallery, **writing)
         seconds = round(time.perf_counter() - started, 2)
-        about: Any = {"strategy": wanted.strategy, "budget": wanted.budget, "tokens": _tokens(self.loaded, wanted)}
+        tokens = round(fmean(counts), 2) if counts else _tokens(self.loaded, wanted)
+        budget = str(wanted.budget) if isinstance(wanted.budget, Terms) else wanted.budget
+        about: Any = {"strategy": wanted.strategy, "budget": budget, "tokens": tokens}
         return Spent(answers=(tuple(said),), seconds=seconds, **about), heard.first
 
     def controls(self, wanted: Wanted) -> dict[str, Control]:
@@ -139,7 +146,7 @@ def _apart(first: Any, whole: Any) -> list[float]:
     return [] if first is None or whole is None else [divergence(first, whole)]
 
 
-def _encoded(loaded: Any, asked: Any, wanted: Wanted, spendings: Sequence[tuple[str, int]]) -> tuple[Any, float]:
+def _encoded(loaded: Any, asked: Any, wanted: Wanted, spendings: Spendings) -> tuple[Any, float]:
     """Every picture, seen once with all that some strategy needs of it, and how long that took."""
     from foveal.models import seats
     from foveal.models.budget import allocated
@@ -156,7 +163,7 @@ def _tokens(loaded: Any, wanted: Wanted) -> float | None:
     from foveal.models.budget import budgeted
 
     image = loaded.processor.config.image
-    if loaded.model.vision is None or image.tiling is not None:
+    if loaded.model.vision is None or image.tiling is not None or isinstance(wanted.budget, Terms):
         return None
     by_layer = budgeted(loaded.model, wanted.budget, wanted.strategy).plan_by_layer([image.grid])
     return round(sum(by_layer) / len(by_layer), 2)

@@ -1,0 +1,241 @@
+"""What a run keeps under budgets of visual tokens, by every strategy: the page docs/relevance_proof.md is its output.
+
+    python bench/relevance.py [--run RUN] [--data DATA] [--limit 100] [--shares 0.25,0.11,0.06,0.03] [--strategies all]
+        [--draws 5] [--rounds 5] [--side 1024] [--out PAGE.md]
+
+Without --run it is the starter model, without --data scenes are made first. Asks all questions with all tokens and by
+every strategy at every budget, those of lots several times; lets other questions steer; times the first token of one
+question on pictures of the run's own size and of a larger --side (the same weights, a longer context), sides in turn;
+`--rounds 0` leaves times out. Prints the page, or writes it to --out.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foveal.cli._budgets import spend
+from foveal.cli._cost import made
+from foveal.cli._evaluate import Wanted, ask, asked_of, text_only_run
+from foveal.cli._runs import open_run
+from foveal.core.config import dump
+from foveal.core.errors import InputError
+from foveal.core.lookup import names, spec
+from foveal.evaluation.latency import alternating, first_token
+from foveal.evaluation.proof import Proof, page
+from foveal.evaluation.questions import blind
+from foveal.evaluation.score import score
+from foveal.models.assembly import assemble
+from foveal.models.budget import ROOM, budgeted, lacking, unspent
+from foveal.preprocess.processor import Processor
+from foveal.weights.run import Run
+
+FIRST = ["foveal", "downsample", "average_pool", "grid", "random"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--limit", type=int, default=100)
+    parser.add_argument("--shares", default="0.25,0.11,0.06,0.03")
+    parser.add_argument("--strategies", default="all")
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--side", type=int, default=1024)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        data = arguments.data or scenes(Path(folder) / "scenes")
+        told = page(proof(arguments, data))
+    if arguments.out is None:
+        print(told)
+    else:
+        arguments.out.write_text(told, encoding="utf-8")
+
+
+def proof(arguments: argparse.Namespace, data: Path) -> Proof:
+    """Ask, time, and gather what the page shows."""
+    loaded = open_run(arguments.run)
+    image = loaded.processor.config.image
+    if image.tiling is not None:
+        raise InputError("this bench is of whole pictures, and this run cuts them into tiles; give it another run")
+    total = unspent(loaded.model).plan([image.grid]).total
+    budgets = {float(share): max(1, round(float(share) * total)) for share in arguments.shares.split(",")}
+    known = [name for name in names(ROOM) if name != "all" and name not in FIRST]
+    strategies = [*FIRST, *known] if arguments.strategies == "all" else arguments.strategies.split(",")
+    wanted = Wanted(
+        run=arguments.run, data=data, limit=arguments.limit, seed=arguments.seed, draws=arguments.draws, controls=True
+    )
+    pairs = [(name, budget) for name in strategies for budget in budgets.values()]
+    found = spend(loaded, wanted, pairs, progress=telling)
+    twin = text_only_run(wanted)
+    return Proof(
+        asked=found.asked,
+        rows=found.rows,
+        budgets=budgets,
+        text_only=None if twin is None else unseen(open_run(twin), wanted),
+        times=times(loaded, wanted, pairs, arguments) if arguments.rounds else {},
+        commands=commands(arguments, data, loaded),
+        made=about(arguments, data, loaded),
+        limits=limits(image.grid[0], arguments, loaded),
+    )
+
+
+def scenes(out: Path) -> Path:
+    """Scenes as the starter model knows them, which it has not seen."""
+    from foveal.data.generate import SceneConfig, write_scenes
+
+    write_scenes(out, SceneConfig(seed=1, size=256, drawings=60), count=300)
+    return out
+
+
+@contextmanager
+def telling(what: str, total: int):
+    """Say on standard error what was done, and how long it took."""
+    start = time.perf_counter()
+    yield lambda number: None
+    print(f"{what}: {total:,} questions, {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+
+
+def unseen(twin: Any, wanted: Wanted):
+    """The scores of a run without images."""
+    asked = asked_of(twin, wanted)
+    return score(asked, ask(twin, blind(asked), wanted, telling, "without images"))
+
+
+def times(loaded: Any, wanted: Wanted, pairs: list[tuple[str, int]], arguments: argparse.Namespace) -> dict[int, Any]:
+    """The times at the run's own size, and at the larger side, where tokens are the same shares of more."""
+    torch.set_num_threads(1)
+    own = loaded.processor.config.image.grid[0]
+    found: dict[int, Any] = {}
+    for side in dict.fromkeys((own, arguments.side)):
+        try:
+            larger = enlarged(loaded, side)
+            found[side] = timed(larger, wanted, pairs, arguments.rounds, scale=side != own, shares=arguments.shares)
+        except InputError as error:
+            found[side] = str(error)
+    return found
+
+
+def timed(loaded: Any, wanted: Wanted, pairs: Any, rounds: int, *, scale: bool, shares: str) -> dict[Any, Any]:
+    """The first token of one question, by every strategy that the run allows; at another scale ours and what it is
+    measured against."""
+    (question, *_) = asked_of(loaded, wanted)
+    whole = unspent(loaded.model)
+    total = whole.plan([loaded.processor.config.image.grid]).total
+    budgets = [max(1, round(float(share) * total)) for share in shares.split(",")]
+    chosen = [(name, budget) for name in FIRST for budget in budgets] if scale else pairs
+    sides = {("all", None): asking(loaded, whole, question)}
+    for name, budget in chosen:
+        if lacking(loaded.model, budget, name) is None:
+            sides[name, budget] = asking(loaded, budgeted(loaded.model, budget, name), question)
+    return alternating(sides, rounds=rounds)
+
+
+def asking(loaded: Any, model: Any, question: Any):
+    """What asks a model for one token."""
+    batch = loaded.processor.prompt([question.example], plan=model.plan, room=1)
+    batch = batch.to(next(model.parameters()).device)
+    return lambda: first_token(model, batch, clock=clock)
+
+
+def clock() -> float:
+    """Seconds of this process, which other processes do not disturb; of the wall beside an accelerator."""
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def enlarged(loaded: Any, side: int) -> Any:
+    """The same weights for pictures of another side, with a context that holds them."""
+    config, image = loaded.model.config, loaded.processor.config.image
+    if side == image.grid[0]:
+        return loaded
+    patches = unspent(loaded.model).plan([image.grid]).total * (side / image.grid[0]) ** 2
+    context = int(patches) + loaded.processor.config.context
+    language = spec("language", {"name": config.language.name, **dump(config.language.settings), "context": context})
+    model = assemble(replace(config, language=language)).eval()
+    model.load_state_dict(loaded.model.state_dict())
+    settings = replace(loaded.processor.config, image=replace(image, size=side), context=context)
+    device = next(loaded.model.parameters()).device
+    return Run(model.to(device), Processor(tokenizer=loaded.processor.tokenizer, config=settings))
+
+
+def commands(arguments: argparse.Namespace, data: Path, loaded: Any) -> list[str]:
+    """What makes the page again, from data and training on."""
+    lines = []
+    if arguments.data is not None and (data / "dataset.json").is_file():
+        kept = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
+        settings = {"count": kept["count"], **kept["config"]}
+        options = [f"--{name} {settings[name]}" for name in ("count", "seed", "size", "drawings", "words")]
+        lines.append(f"foveal data scenes {data.name} {' '.join(options)}")
+    if arguments.run is not None and "recipe" in loaded.about:
+        lines.append(
+            f"foveal train {loaded.about['recipe']} --out {arguments.run.name} {' '.join(overridden(loaded.about))}"
+        )
+    named = {"run": arguments.run, "data": arguments.data, "out": arguments.out}
+    given = [f"--{name} {value.name}" for name, value in named.items() if value is not None]
+    numbers = [f"--{name} {getattr(arguments, name)}" for name in ("limit", "draws", "rounds", "side", "seed")]
+    strategies = [] if arguments.strategies == "all" else [f"--strategies {arguments.strategies}"]
+    return [*lines, " ".join(["python bench/relevance.py", *given, *numbers, *strategies])]
+
+
+def overridden(told: Any) -> list[str]:
+    """How a training's length is told to its command: scenes, and the steps of a single stage."""
+    count, stages = (told.get("data") or {}).get("count"), told.get("stages") or ()
+    scenes = [f"data.count={count}"] if count else []
+    return [*scenes, f"training.stages.0.steps={told['steps']}"] if len(stages) == 1 else scenes
+
+
+def about(arguments: argparse.Namespace, data: Path, loaded: Any) -> dict[str, str]:
+    """Who answered, by which code, on which machine."""
+    by, steps = made(), loaded.about.get("steps")
+    trained = f", {steps:,} steps" if steps else ""
+    return {
+        "run": f"{arguments.run.name if arguments.run else 'starter'} (recipe {loaded.about.get('recipe')}{trained})",
+        "data": data.name,
+        "seed": str(arguments.seed),
+        "revision": f"{by['revision']} (a plus: files differed from it)",
+        "hardware": by["hardware"],
+        "versions": ", ".join(f"{name} {version}" for name, version in by["versions"].items()),
+        "times": f"{arguments.rounds} rounds, one thread, float32, seconds of the process"
+        if arguments.rounds
+        else "none",
+    }
+
+
+def limits(side: int, arguments: argparse.Namespace, loaded: Any) -> list[str]:
+    """What the page does not show."""
+    millions = sum(weight.numel() for weight in loaded.model.parameters()) / 1e6
+    found = [
+        f"It is a small model ({millions:.1f} million parameters) and made scenes of {side} px, where the aims are of "
+        "pictures of 1,024 px;\n  nothing here says how a large model does on photographs.",
+        "It is one training with one seed: intervals are over scenes, not over trainings.",
+    ]
+    if loaded.model.config.allocator is not None:
+        found.append(
+            f"The run was trained under budgets of its own allocator ({loaded.model.config.allocator.name}): it has "
+            "never read what other strategies\n  leave of a picture, which tells against these."
+        )
+    if arguments.rounds and arguments.side != side:
+        found.append(
+            f"Times at {arguments.side:,} px are of the same weights with a longer context: the model was not trained "
+            "at that size, and no accuracy\n  is claimed there."
+        )
+    if not arguments.rounds:
+        found.append("No times were measured.")
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""How long a model takes to its first token, by parts: seeing, choosing what is read, and reading it."""
+
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import median
+from typing import Any, TypeVar
+
+import torch
+
+from foveal.core.errors import InputError
+from foveal.core.types import Batch
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstToken:
+    """Seconds of the encoder and the connector, of the scorer and the allocator, and of the prefill; and bytes held.
+
+    What a strategy chooses between the layers of the language model is in the prefill.
+    """
+
+    encoder: float
+    scorer: float
+    prefill: float
+    held: int
+
+    @property
+    def total(self) -> float:
+        """Seconds to the first token."""
+        return self.encoder + self.scorer + self.prefill
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Medians over rounds; `faster` is that of the paired ratios to the first side, `share` the scorer's of all."""
+
+    encoder: float
+    scorer: float
+    prefill: float
+    total: float
+    faster: float
+    share: float
+    held: int
+
+
+@torch.no_grad()
+def first_token(model: Any, batch: Batch, *, clock: Callable[[], float] = time.process_time) -> FirstToken:
+    """Ask a model of whole pictures for one token. `clock` tells seconds; by default those of this process alone.
+
+    Raises InputError for a batch without pictures.
+    """
+    if batch.visual is None:
+        raise InputError("a first token is timed of a batch with pictures, and this one holds none; show it some")
+    spender = model._modules.get("allocator")
+    cache = model.language.cache(*batch.input_ids.shape)
+    times = [clock()]
+    whole = model.whole(batch)
+    times.append(clock())
+    left = whole if spender is None else spender.between(whole, model.query(batch))
+    times.append(clock())
+    model(replace(batch, seen=left), cache=cache, keep="last")
+    times.append(clock())
+    encoder, scorer, prefill = (end - start for start, end in pairwise(times))
+    return FirstToken(encoder=encoder, scorer=scorer, prefill=prefill, held=cache.size)
+
+
+def alternating(sides: Mapping[K, Callable[[], FirstToken]], *, rounds: int) -> dict[K, Latency]:
+    """Every side in turn, so many rounds after a first that is not counted. Raises InputError for no rounds."""
+    if rounds < 1:
+        raise InputError(f"{rounds} rounds of measuring; give 1 or more")
+    taken = [{name: side() for name, side in sides.items()} for _ in range(rounds + 1)][1:]
+    first = next(iter(sides))
+    return {name: _medians([one[name] for one in taken], [one[first] for one in taken]) for name in sides}
+
+
+def _medians(ours: list[FirstToken], first: list[FirstToken]) -> Latency:
+    return Latency(
+        **{name: median(getattr(one, name) for one in ours) for name in ("encoder", "scorer", "prefill", "total")},
+        faster=median(whole.total / one.total for whole, one in zip(first, ours, strict=True)),
+        share=median(one.scorer / one.total for one in ours),
+        held=ours[0].held,
+    )
