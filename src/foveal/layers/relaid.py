@@ -48,10 +48,8 @@ def relaid(batch: Batch, *, before: Layout, after: Layout, seen: VisualTokens) -
 
 def stretched(batch: Batch, seen: VisualTokens | None, cache: Cache | None = None) -> Batch:
     """The batch with each token in the place that it would have had `before` the budget: what is left of an image in
-    the middle of what it holds, and words as far from it as ever. What a cache reads later goes on from there.
-
-    Whoever was taught with all tokens so finds words where they were (a quarter of them, untrained: 81% in the place of
-    70% of the starter model's answers).
+    the middle of what it holds, and words as far from it as ever: so a model finds both where it was taught to. What a
+    cache reads later goes on from there.
     """
     if seen is None or seen.before is None or seen.before.counts == seen.layout.counts:
         return batch
