@@ -58,10 +58,10 @@ def spend(visual: VisualTokens, budget: int | Sequence[int], choose: Choose, *, 
     Raises InputError for hidden tokens, and takes the errors of `planned`.
     """
     layout = planned(visual.layout, budget, name=name)
-    if visual.masked is not None:
-        raise InputError(f"strategy {name!r} met hidden visual tokens; train that objective without a budget")
     if layout.counts == visual.layout.counts:
         return visual
+    if visual.masked is not None:
+        raise InputError(f"strategy {name!r} met hidden visual tokens; train that objective without a budget")
     groups = alike(visual.layout, layout.counts)
     parts = [_cut(visual, images, layout.counts[images[0]], choose) for images in groups]
     order = torch.cat([torch.tensor(images) for images in groups]).argsort().tolist()
