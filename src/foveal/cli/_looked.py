@@ -1,11 +1,14 @@
 """Where an answer looked, drawn: the three maps, what they come to, and the tokens over the picture."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveal.core.errors import InputError
 
 if TYPE_CHECKING:
+    from numpy import uint8
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     from foveal.core.types import Relevance
@@ -46,9 +49,9 @@ def _row(picture: "Image", one: "Relevance") -> "Image":
 
     size = (max(1, round(picture.width * _HIGH / picture.height)), _HIGH)
     plain = picture.convert("RGB").resize(size)
-    panels = [(f"{len(one.boxes)} tokens", _parted(plain, one, picture.size))]
-    panels += [(name, _heat(plain, values)) for name, values in zip(one.names, one.maps, strict=True)]
-    panels.append(("relevance", _heat(plain, one.shares)))
+    panels = [(f"{len(one.boxes)} tokens", parted(plain, one.boxes.tolist(), picture.size))]
+    panels += [(name, heat(plain, values)) for name, values in zip(one.names, one.maps, strict=True)]
+    panels.append(("relevance", heat(plain, one.shares)))
     sheet = Image.new("RGB", ((size[0] + 6) * len(panels), _HIGH + _BAND), "white")
     pen, letters = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for place, (name, panel) in enumerate(panels):
@@ -58,25 +61,79 @@ def _row(picture: "Image", one: "Relevance") -> "Image":
     return sheet
 
 
-def _parted(plain: "Image", one: "Relevance", size: tuple[int, int]) -> "Image":
+def parted(plain: "Image", boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> "Image":
+    """The tokens' boxes (y0 x0 y1 x1 in pixels of a picture of this width and height) drawn over `plain`."""
     from PIL import ImageDraw
 
     panel = plain.copy()
     pen = ImageDraw.Draw(panel)
-    across, down = plain.width / size[0], plain.height / size[1]
-    for top, left, bottom, right in one.boxes.tolist():
-        pen.rectangle((left * across, top * down, right * across - 1, bottom * down - 1), outline=(255, 60, 60))
+    for box in _scaled(boxes, plain.size, size):
+        pen.rectangle(box, outline=(255, 60, 60))
     return panel
 
 
-def _heat(plain: "Image", values: Any) -> "Image":
+def detailed(plain: "Image", boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> "Image":
+    """The same boxes, each in the colour of its level of detail: the finest bright, and darker by each doubling."""
+    from math import log2
+
+    areas = areas_of(boxes)
+    doublings = [log2(area / min(areas)) for area in areas]
+    levels = [1 - each / max(1.0, *doublings) for each in doublings]
+    return parted(painted(plain, boxes, levels, size), boxes, size)
+
+
+def areas_of(boxes: Sequence[Sequence[float]]) -> list[float]:
+    """How large each box is, and never nothing."""
+    return [max((bottom - top) * (right - left), 1e-6) for top, left, bottom, right in boxes]
+
+
+def painted(
+    plain: "Image", boxes: Sequence[Sequence[float]], levels: Sequence[float], size: tuple[int, int]
+) -> "Image":
+    """Each box filled with the colour of its level, from 0 to 1, over the grey picture."""
+    from PIL import Image, ImageDraw
+
+    sheet = Image.new("RGB", plain.size, _HUES[0])
+    pen = ImageDraw.Draw(sheet)
+    for box, hue in zip(_scaled(boxes, plain.size, size), _coloured(levels).tolist(), strict=True):
+        pen.rectangle(box, fill=tuple(hue))
+    return _over(plain, sheet)
+
+
+def heat(plain: "Image", values: Any) -> "Image":
     """The values as colours over the grey picture, from their least to their most."""
-    import numpy as np
-    from PIL import Image, ImageOps
+    return _over(plain, flat(values, plain.size))
+
+
+def flat(values: Any, size: tuple[int, int]) -> "Image":
+    """The values `[R C]` as colours alone, on a picture of this width and height."""
+    from PIL import Image
 
     given = values.float().numpy()
     level = (given - given.min()) / max(float(given.max() - given.min()), 1e-12)
+    return Image.fromarray(_coloured(level)).resize(size, Image.Resampling.NEAREST)
+
+
+def _coloured(levels: Any) -> "NDArray[uint8]":
+    """The colours of levels from 0 to 1."""
+    import numpy as np
+
     stops = np.linspace(0, 1, len(_HUES))
-    colours = np.stack([np.interp(level, stops, [hue[i] for hue in _HUES]) for i in range(3)], axis=-1)
-    heat = Image.fromarray(colours.astype(np.uint8)).resize(plain.size, Image.Resampling.NEAREST)
-    return Image.blend(ImageOps.grayscale(plain).convert("RGB"), heat, 0.65)
+    colours = np.stack([np.interp(levels, stops, [hue[i] for hue in _HUES]) for i in range(3)], axis=-1)
+    return colours.astype(np.uint8)
+
+
+def _over(plain: "Image", colours: "Image") -> "Image":
+    from PIL import Image, ImageOps
+
+    return Image.blend(ImageOps.grayscale(plain).convert("RGB"), colours, 0.65)
+
+
+def _scaled(
+    boxes: Sequence[Sequence[float]], shown: tuple[int, int], size: tuple[int, int]
+) -> Iterator[tuple[float, float, float, float]]:
+    """Boxes of a picture of one size on one of another, x before y, with at least a pixel each."""
+    across, down = shown[0] / size[0], shown[1] / size[1]
+    for top, left, bottom, right in boxes:
+        x, y = left * across, top * down
+        yield x, y, max(x, right * across - 1), max(y, bottom * down - 1)
