@@ -148,7 +148,9 @@ class Foveal(nn.Module):
         they are distributions, tell by their entropy; without these tokens on no grid have no neighbourhood to tell.
         """
         still = features.detach()  # what is there is read off; what is asked for learns
-        heard = coupling(features if said is None else said, query.features[row], query.valid[row])
+        spoken, words = features if said is None else said, query.features[row]
+        apart = spoken.shape[-1] != words.shape[-1]  # what looks at images maps them to its own width by itself
+        heard = spoken.new_zeros(spoken.shape[:2]) if apart else coupling(spoken, words, query.valid[row])
         out = aloof(still) if grid is None else surprise(still, grid)
         if classes is not None:
             there = entropy(classes.detach())
