@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--shares", default="0.25,0.11,0.06,0.03")
     parser.add_argument("--strategies", default="all")
     parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--max-new-tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=0)
@@ -73,8 +74,9 @@ def proof(arguments: argparse.Namespace, data: Path) -> Proof:
     known = [name for name in names(ROOM) if name != "all" and name not in FIRST]
     strategies = [*FIRST, *known] if arguments.strategies == "all" else arguments.strategies.split(",")
     wanted = Wanted(
-        run=arguments.run, data=data, limit=arguments.limit, seed=arguments.seed, draws=arguments.draws, controls=True
-    )
+        run=arguments.run, data=data, limit=arguments.limit, max_new_tokens=arguments.max_new_tokens,
+        seed=arguments.seed, draws=arguments.draws, controls=True,
+    )  # fmt: skip
     pairs = [(name, budget) for name in strategies for budget in budgets.values()]
     found = spend(loaded, wanted, pairs, progress=telling)
     twin = text_only_run(wanted)
@@ -187,7 +189,8 @@ def commands(arguments: argparse.Namespace, data: Path, loaded: Any) -> list[str
     given = [f"--{name} {value.name}" for name, value in named.items() if value is not None]
     numbers = [f"--{name} {getattr(arguments, name)}" for name in ("limit", "draws", "rounds", "side", "seed")]
     strategies = [] if arguments.strategies == "all" else [f"--strategies {arguments.strategies}"]
-    return [*lines, " ".join(["python bench/relevance.py", *given, *numbers, *strategies])]
+    longest = [f"--max-new-tokens {arguments.max_new_tokens}"] if arguments.max_new_tokens != 32 else []
+    return [*lines, " ".join(["python bench/relevance.py", *given, *numbers, *strategies, *longest])]
 
 
 def overridden(told: Any) -> list[str]:

@@ -1,9 +1,14 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
+import foveal
 from foveal.cli.main import run
+from foveal.core.lookup import spec
+from foveal.models.causal import assemble
+from foveal.weights.run import Run
 
 LONGEST = ["--max-new-tokens", "5"]
 
@@ -134,6 +139,22 @@ def test_budgets_are_scored_beside_all_tokens(tiny, capsys):
     assert "holds what is no number" in capsys.readouterr().err
 
 
+def test_a_price_and_a_total_are_scored_and_tell_what_was_read(tiny, capsys):
+    arguments = ["eval", "--run", str(tiny.run), "--data", str(tiny.data), "--limit", "8", "--max-new-tokens", "3"]
+    rows = {}
+    for name, given in (("--price", "1e-9:1-16"), ("--price", "0.02:1-9"), ("--total", "24:1-16")):
+        assert run([*arguments, name, given, "--strategy", "foveal,random", "--batch", "4", "--json"]) == 0
+        whole, ours, lots = json.loads(capsys.readouterr().out)["budgets"]
+        assert whole["tokens"] == 16 and "tells no token's gain" in lots["refused"]
+        rows[ours["budget"]] = ours
+    assert rows["price 1e-09"]["flips"] == 0 and rows["price 1e-09"]["tokens"] == 16
+    assert 1 <= rows["price 0.02"]["tokens"] <= 9 and rows["total 24"]["tokens"] == 6  # four pictures a batch
+    assert run([*arguments, "--total", "24", "--controls"]) == run([*arguments, "--price", "1", "--budget", "9"]) == 2
+    assert "--controls and a total 24; give one of the two" in capsys.readouterr().err
+    assert run([*arguments, "--total", "24"]) == 0
+    assert "total 24" in capsys.readouterr().out
+
+
 def test_strategies_that_cannot_be_say_why_and_pictures_are_encoded_once(tiny, capsys, monkeypatch):
     from foveal.vision.vit import Vit
 
@@ -174,3 +195,16 @@ def test_lots_are_drawn_and_controls_are_steered_by_others(tiny, capsys):
     assert "points lost" in shown and "n/a" in shown
     assert run([*arguments, "--budget", "6", "--draws", "0"]) == 2
     assert "--draws 0" in capsys.readouterr().err
+
+
+def test_what_a_strategy_cannot_spend_is_told_and_the_others_go_on(tiny, tmp_path, capsys):
+    """Latents lie on no grid: only the layout of a question tells."""
+    made = foveal.load(tiny.run)
+    latents = spec("connectors", {"name": "perceiver", "latents": 4, "depth": 1, "heads": 2, "head_width": 8})
+    model = assemble(replace(made.model.config, connector=latents)).eval()
+    Run(model, made.processor).save(tmp_path / "run")
+    arguments = ["eval", "--run", str(tmp_path / "run"), "--data", str(tiny.data), "--limit", "4"]
+    assert run([*arguments, "--max-new-tokens", "2", "--budget", "2", "--strategy", "random,all", "--json"]) == 0
+    whole, lots, every = json.loads(capsys.readouterr().out)["budgets"]
+    assert "grid" in lots["refused"]
+    assert (whole["tokens"], every["tokens"], every["flips"]) == (4, 4, 0)

@@ -67,9 +67,7 @@ def spend(loaded: Any, wanted: Wanted, spendings: Spendings, *, progress: Told) 
             number = str(budget) if isinstance(budget, Terms) else budget
             rows.append(Spent(strategy=strategy, budget=number, refused=reason))
             continue
-        own = replace(wanted, budget=budget, strategy=strategy)
-        row = asking.spent(own, first)
-        rows.append(replace(row, controls=asking.controls(own)) if wanted.controls else row)
+        rows.append(asking.tried(replace(wanted, budget=budget, strategy=strategy), first))
     return Budgeted(asked=asked, rows=rows, encoding=encoding)
 
 
@@ -81,6 +79,17 @@ class _Asking:
     asked: tuple[Question, ...]
     gallery: Any
     progress: Told
+
+    def tried(self, wanted: Wanted, whole: Any) -> Spent:
+        """The same as `spent`, with controls where they are wanted, or what stands against it.
+
+        With all tokens these questions were answered, so that an error is the strategy's own.
+        """
+        try:
+            row = self.spent(wanted, whole)
+            return replace(row, controls=self.controls(wanted)) if wanted.controls else row
+        except InputError as error:
+            return Spent(strategy=wanted.strategy, budget=wanted.budget, refused=str(error))
 
     def spent(self, wanted: Wanted, whole: Any) -> Spent:
         """A strategy's answers of every draw, and how far it is from the whole model's first words."""
