@@ -23,12 +23,15 @@ class Desk:
 
     def __init__(self, runs: dict[str, Any]) -> None:
         from foveal.models.budget import ROOM
+        from foveal.models.causal import Causal
+        from foveal.models.masked import Masked
 
         self.runs, self.strategies = runs, tuple(sorted(names(ROOM)))
         for name, run in runs.items():
-            if run.processor is None or not hasattr(run.model, "see") or getattr(run.processor, "speller", None):
+            if not isinstance(run.model, Causal | Masked) or run.processor is None or run.processor.speller is not None:
                 raise InputError(
-                    f"{name} is not asked in words about pictures; give --run a run that answers questions"
+                    f"{name} is not asked in words about pictures; give --run a run that answers questions, "
+                    "or score it with foveal eval"
                 )
         self._turn = threading.Lock()
         self._whole: OrderedDict[str, look.Told] = OrderedDict()
@@ -50,11 +53,7 @@ class Desk:
         run = list(self.runs.values())[asked.run]
         model, processor = run.model, run.processor
         whole = self._all(asked, unspent(model), processor, picture)
-        notes, seen = [], None
-        try:
-            seen = look.lens(model, processor, picture, asked)
-        except InputError as reason:
-            notes.append(f"no ways of knowing: {reason}")
+        seen, reason = _lens(model, processor, picture, asked)
         budget = asked.budget
         if asked.price is not None:
             if seen is None:
@@ -72,19 +71,26 @@ class Desk:
             "visual_tokens": whole.answer.visual_tokens,
             "seconds": whole.seconds,
         }
+        notes = [f"no ways of knowing: {reason}"] if look.looked_at(processor, picture, told, seen) is None else []
         shown = [{"group": p.group, "name": p.name, "note": p.note, "src": _source(p.drawn)} for p in drawn]
         return {"answer": told.answer.text, **cost, "all": against, "panels": shown, "notes": notes}
 
     def _all(self, asked: Wish, model: Any, processor: Any, picture: "Image") -> look.Told:
-        """The answer with all tokens; the first is asked twice, for a model's first run is slower than all others."""
+        """The answer with all tokens, remembered."""
         key = hashlib.sha256(asked.picture).hexdigest() + f"{asked.run} {asked.max_new_tokens} {asked.question}"
         if key not in self._whole:
-            if not self._whole:
-                look.timed(model, processor, picture, asked)
             self._whole[key] = look.timed(model, processor, picture, asked)
             while len(self._whole) > _KEPT:
                 self._whole.popitem(last=False)
         return self._whole[key]
+
+
+def _lens(model: Any, processor: Any, picture: "Image", asked: Wish) -> tuple[look.Lens | None, str]:
+    """How ours would look at the picture, or why it cannot."""
+    try:
+        return look.lens(model, processor, picture, asked), ""
+    except InputError as reason:
+        return None, str(reason)
 
 
 def _source(drawn: "Image | None") -> str | None:

@@ -42,6 +42,11 @@ class Server(ThreadingHTTPServer):
             ) from None
         self.near = is_near(host)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that has gone is no error of ours."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
     @property
     def url(self) -> str:
         """Where the page is."""

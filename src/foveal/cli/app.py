@@ -22,10 +22,10 @@ def command(
     named = {str(each): each for each in run} or {"starter": None}
     desk = Desk({name: open_run(each) for name, each in named.items()})
     with Server(desk, host=host, port=port) as server:
-        if not server.near:
-            print(f"foveal: everyone who reaches {host} can ask; there is no password", file=sys.stderr)
-        print(f"{server.url} shows the microscope; Ctrl-C ends it", flush=True)
         try:
+            if not server.near:
+                print(f"foveal: everyone who reaches {host} can ask; there is no password", file=sys.stderr)
+            print(f"{server.url} shows the microscope; Ctrl-C ends it", flush=True)
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             print("ended")
