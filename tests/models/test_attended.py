@@ -5,10 +5,14 @@ import torch
 from PIL import Image
 
 from foveal.core.errors import InputError
+from foveal.core.types import Layout, VisualTokens
 from foveal.fusion.gated_cross_attention import GatedCrossAttention
 from foveal.models.attended import attended
 from foveal.models.budget import budgeted
 from foveal.models.glances import glances
+from foveal.models.looks import looks
+from tests.fusion.test_co_attention import model as two_streams
+from tests.fusion.test_cross_modality import batch as several
 from tests.fusion.test_gated_cross_attention import batch_of, images, model_of
 from tests.tiny import tiny_run
 
@@ -56,6 +60,19 @@ def test_gated_blocks_tell_what_their_glances_do():
     told = glances(model, batch)
     wanted = torch.stack([part[0, :, -1].mean(0) for part in told.shares.values()]).mean(0)
     torch.testing.assert_close(attended(model, batch), wanted)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_last_word_of_two_streams_tells_of_its_meetings(whole):
+    made, both = two_streams(whole=whole), several()
+    visual = VisualTokens.on_layout(both.visual.features[:2], Layout(counts=(2,), grids=(None,)))
+    one = {name: getattr(both, name)[:1] for name in ("input_ids", "valid", "prompt", "image_slot", "owner")}
+    batch = replace(both, visual=visual, **one)
+    maps = looks(made, batch).to_sight
+    wanted = torch.stack([part[0, :, 2].mean(0) for part in maps]).mean(0)[1 if whole else 0 :]
+    shares = attended(made, batch)
+    torch.testing.assert_close(shares, wanted)
+    assert shares.shape == (2,) and bool((shares > 0).all())  # words stand before sight: the last place is no word
 
 
 def test_what_cannot_be_told_is_refused(run):

@@ -36,7 +36,7 @@ def attended(model: Causal | Masked, batch: Batch) -> Float[Tensor, " S"]:
         shares = _mean(part[:, :, -1].mean(1) for part in told.shares.values())[0]
         return shares.new_zeros(visual.layout.total).index_add(0, told.tokens[0], shares)
     if isinstance(model, Masked) and hasattr(fusion, "to_sight"):
-        last = int(batch.valid[0].nonzero()[-1])
+        last = int((batch.valid[0] & (batch.image_slot[0] < 0)).nonzero()[-1])
         return _mean(part[0, :, last].mean(0) for part in looks(model, batch).to_sight)[-visual.layout.total :]
     return _in_line(model, batch)
 
