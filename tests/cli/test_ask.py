@@ -108,12 +108,31 @@ def test_a_budget_is_kept_and_drawn(tiny, capsys, tmp_path):
     assert "no picture was cut by relevance" in capsys.readouterr().err
 
 
+def test_a_price_and_a_total_are_kept_and_drawn(tiny, capsys, tmp_path):
+    out = tmp_path / "looked.png"
+
+    def cost(*arguments, pictures=1):
+        row = asked(capsys, *[tiny.picture] * pictures, "Where is it?", "--run", tiny.run, *arguments, "--json")
+        return json.loads(row)["visual_tokens"]
+
+    assert cost("--price", "1e-9:2-16") == 16 and cost("--price", "9:2-16") == 2
+    assert 2 <= cost("--price", "0.01:2-9", "--map", out) <= 9
+    assert cost("--total", "7", pictures=2) == 7 and out.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--budget", "0"], "a budget of 0 visual tokens"),
         (["--strategy", "random"], "give --budget"),
         (["--budget", "4", "--strategy", "fovael"], "did you mean 'foveal'"),
+        (["--price", "0.1", "--budget", "4"], "--budget 4 and a price 0.1; give one of the two"),
+        (["--price", "0.1", "--total", "4"], "--price 0.1 and --total 4; give one of the two"),
+        (["--price", "cheap"], "--price cheap holds what is no number; give 0.001 or 0.001:64-400"),
+        (["--total", "9:3"], "--total 9:3 holds what is no number; give 128 or 128:16-100"),
+        (["--price", "0"], "a price of 0 a token"),
+        (["--total", "9:5-4"], "5 to 4 tokens an image"),
+        (["--total", "9", "--strategy", "random"], "strategy 'random' tells no token's gain"),
     ],
 )
 def test_budgets_that_make_no_sense(tiny, capsys, arguments, said):

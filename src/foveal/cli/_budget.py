@@ -1,10 +1,13 @@
 """The budget of visual tokens as options of commands."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from foveal.core.errors import InputError
+
+if TYPE_CHECKING:
+    from foveal.relevance.pricing import Terms
 
 BUDGET = typer.Option(None, "--budget", help="The most visual tokens of a picture that the language model reads.")
 BUDGETS = typer.Option(
@@ -14,10 +17,43 @@ STRATEGIES = typer.Option("foveal", "--strategy", help="How they are chosen, suc
 DRAWS = typer.Option(1, "--draws", help="With --budget: how often a strategy of lots is drawn.")
 CONTROLS = typer.Option(False, "--controls", help="With --budget: also let other questions say where to look.")
 STRATEGY = typer.Option("foveal", "--strategy", help="How these are chosen.", show_default="foveal")
+PRICE = typer.Option(
+    None, "--price", help="Instead: what a token must gain, as a share such as 0.001, or 0.001:64-400 for so many."
+)
+TOTAL = typer.Option(
+    None, "--total", help="Instead: so many for all pictures together, such as 128, or 128:16-100 for so many each."
+)
 
 
-def spending(budget: int | None, strategy: str) -> dict[str, Any]:
-    """What an answer is to cost, as settings of `answer`; none where no budget is given."""
+def terms(price: str | None, total: str | None) -> "Terms | None":
+    """A price or a total, each with the fewest and the most tokens of a picture behind a colon; None: neither.
+
+    Raises InputError for both and for what is no number.
+    """
+    if price is None and total is None:
+        return None
+    from foveal.relevance.pricing import Terms
+
+    if price is not None and total is not None:
+        raise InputError(f"--price {price} and --total {total}; give one of the two")
+    name, given = ("--total", total or "") if price is None else ("--price", price)
+    number, _, between = given.partition(":")
+    least, _, most = between.partition("-")
+    try:
+        ends = {"least": int(least), "most": int(most)} if between else {}
+        worth = {"total": int(number)} if price is None else {"price": float(number)}
+    except ValueError:
+        example = "128 or 128:16-100" if price is None else "0.001 or 0.001:64-400"
+        raise InputError(f"{name} {given} holds what is no number; give {example}") from None
+    return Terms(**worth, **ends)  # type: ignore[arg-type]
+
+
+def spending(budget: int | None, strategy: str, price: str | None = None, total: str | None = None) -> dict[str, Any]:
+    """What an answer is to cost, as settings of `answer`; none where none is given. Raises InputError for several."""
+    if (found := terms(price, total)) is not None:
+        if budget is not None:
+            raise InputError(f"--budget {budget} and a {found}; give one of the two")
+        return {"budget": found, "strategy": strategy}
     if budget is None:
         if strategy != "foveal":
             raise InputError(f"--strategy {strategy} spends a budget and there is none; give --budget, such as 64")
@@ -25,11 +61,24 @@ def spending(budget: int | None, strategy: str) -> dict[str, Any]:
     return {"budget": budget, "strategy": strategy}
 
 
-def many(budgets: str | None, strategies: str, *, draws: int = 1, controls: bool = False) -> list[tuple[str, int]]:
-    """Every strategy with every budget, out of lists with commas.
+def many(
+    budgets: str | None,
+    strategies: str,
+    price: str | None = None,
+    total: str | None = None,
+    *,
+    draws: int = 1,
+    controls: bool = False,
+) -> "list[tuple[str, int | Terms]]":
+    """Every strategy with every budget, out of lists with commas, or at a price or a total.
 
     Raises InputError for what is no number, and for settings of budgets where there are none.
     """
+    if (found := terms(price, total)) is not None:
+        if controls or budgets is not None:
+            name = "--controls" if controls else f"--budget {budgets}"
+            raise InputError(f"{name} and a {found}; give one of the two")
+        return [(name.strip(), found) for name in strategies.split(",")]
     if budgets is None:
         spending(None, strategies)
         if draws != 1 or controls:

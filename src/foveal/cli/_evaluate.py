@@ -15,6 +15,7 @@ from foveal.evaluation.compare import Compared, compare, plain
 from foveal.evaluation.questions import Question, blind, questions
 from foveal.evaluation.run import answers
 from foveal.evaluation.shots import with_shots
+from foveal.relevance.pricing import Terms
 
 MOST = 20_000  # questions of the training split that the majority is taken from
 Told = Callable[[str, int], Any]  # a context manager that yields what counts finished questions
@@ -49,7 +50,7 @@ class Wanted:
     max_new_tokens: int = 32
     shots: int = 0
     seed: int = 0
-    budget: int | None = None
+    budget: int | Terms | None = None
     strategy: str = "foveal"
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the strategy
     draws: int = 1
@@ -143,21 +144,26 @@ def ask(
     *,
     steering: Sequence[Example | None] | None = None,
     sampling: Callable[..., Any] | None = None,
+    told: Callable[[Any], None] = lambda seen: None,
 ) -> list[str]:
     """A loaded model's answers; a model without sight is asked without pictures.
 
     `visual` gives what its encoder said of pictures already; None: a steered one has each of them encoded once.
     `steering` is as in `answers`, and `sampling` writes in the place of the best tokens.
+    Where what pictures cost depends on what they hold, `told` hears what is left of those of each batch.
     """
     from foveal.decode.choose import Chooser, choose
     from foveal.decode.sampling import greedy
     from foveal.decode.shared import generate_shared
     from foveal.models import seats
-    from foveal.models.budget import allocator_of, budgeted
+    from foveal.models.budget import allocator_of, budgeted, unspent
 
-    model = budgeted(loaded.model, wanted.budget, wanted.strategy, **wanted.settings)
-    writes = partial(generate_shared, sampling=sampling or greedy)
-    spender = allocator_of(model)
+    view = budgeted(loaded.model, wanted.budget, wanted.strategy, **wanted.settings)
+    model = unspent(view) if isinstance(wanted.budget, Terms) else view
+    writes: Any = choose if isinstance(model, Chooser) else partial(generate_shared, sampling=sampling or greedy)
+    if isinstance(wanted.budget, Terms):
+        writes = _laid_out(writes, view, wanted.budget, told)
+    spender = allocator_of(view)
     steered = getattr(spender, "steered", False)
     visual = gallery_of(loaded, seats.needs(spender)) if steered and visual is None else visual
     if loaded.model.vision is None and loaded.model.connector is None:
@@ -170,11 +176,23 @@ def ask(
             shared=not steered,
             visual=None if seats.acts_before(spender) else visual,
             steering=steering,
-            generate=choose if isinstance(loaded.model, Chooser) else writes,
+            generate=writes,
             batch_size=-(-wanted.batch // (1 + wanted.shots)),  # as many images at a time
             max_new_tokens=wanted.max_new_tokens,
             progress=advance,
         )
+
+
+def _laid_out(write: Any, view: Any, terms: Terms, told: Callable[[Any], None]) -> Any:
+    """The same writing, of batches that are laid out anew for what their pictures are worth."""
+
+    def written(model: Any, batch: Any, **settings: Any) -> Any:
+        batch = batch if batch.visual is None else view.spent(batch, budget=terms)
+        if batch.seen is not None:
+            told(batch.seen)
+        return write(model, batch, **settings)
+
+    return written
 
 
 def gallery_of(loaded: Any, needs: tuple[str, ...] = ()) -> Any:

@@ -20,6 +20,8 @@ def command(
     max_new_tokens: int = typer.Option(32, "--max-new-tokens", help="The longest answer, in tokens."),
     stream: bool = typer.Option(True, "--stream/--no-stream", help="Print words as they come."),
     budget: int | None = _budget.BUDGET,
+    price: str | None = _budget.PRICE,
+    total: str | None = _budget.TOTAL,
     strategy: str = _budget.STRATEGY,
     drawn: Path | None = typer.Option(
         None, "--map", help="Write the picture with the boxes that a run has found, or where it spent its budget."
@@ -44,7 +46,7 @@ def command(
     drawing = _sampling.sampling(
         temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, spelled=_detection.detects(run)
     )  # fmt: skip
-    settings = _budget.spending(budget, strategy) | ({} if drawing is None else {"sampling": drawing})
+    settings = _budget.spending(budget, strategy, price, total) | ({} if drawing is None else {"sampling": drawing})
     started = time.perf_counter()
     steps = model.stream_answer(images, prompt, max_new_tokens=max_new_tokens, **settings)
     if drawn is not None:

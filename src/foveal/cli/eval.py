@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from foveal.cli._evaluate import Evaluation, Wanted
+    from foveal.relevance.pricing import Terms
 
 NAMES = {"text_only": "text only", "majority": "majority", "question_majority": "same words"}
 _TEXT_ONLY = typer.Option(
@@ -34,6 +35,8 @@ def command(
     metric: str | None = typer.Option(None, "--metric", help="vqa, anls, cider ...", show_default="the data's own"),
     shots: int = typer.Option(0, "--shots", help="Put so many solved training questions before each."),
     budget: str | None = _budget.BUDGETS,
+    price: str | None = _budget.PRICE,
+    total: str | None = _budget.TOTAL,
     strategy: str = _budget.STRATEGIES,
     draws: int = _budget.DRAWS,
     controls: bool = _budget.CONTROLS,
@@ -51,8 +54,7 @@ def command(
     A run that finds boxes is scored by COCO's average precision; --data may then be a COCO annotation file, and tokens
     may be drawn instead of the best taken. An image tokenizer is scored by how near it brings pictures back.
     """
-    from foveal.cli import _detection, _drawings, _pretraining, _reconstruction, _regions, _show
-    from foveal.cli._evaluate import Wanted
+    from foveal.cli import _detection, _drawings, _evaluate, _pretraining, _reconstruction, _regions, _show
 
     console = _show.console(quiet=as_json)
     common: Any = {"split": split, "batch": batch, "progress": partial(_show.bar, console)}
@@ -70,21 +72,30 @@ def command(
     if _detection.detects(run):
         told = _detection.detection(run, data, limit=limit, results=results, sampling=chosen, **common)
         return tell(told, _detection.show)
-    if chosen is not None:
-        raise InputError("answers are scored as the best tokens say; leave --temperature, --top-p and --top-k out")
+    _check_greedy(chosen)
     if _reconstruction.reconstructs(run):
         return tell(_reconstruction.reconstruction(run, data, limit=limit, **common), _reconstruction.show)
     seen = _regions.source(run)
     if pretraining:
         return tell(_pretraining.pretraining(run, data, limit=limit, **common), partial(tasks, seen=seen), regions=seen)
-    lots: Any = {"draws": draws, "controls": controls}
-    asking: Any = {"text_only": text_only, "max_new_tokens": max_new_tokens, "shots": shots, "seed": seed, **lots}
-    wanted = Wanted(run=run, data=data, split=split, limit=limit, batch=batch, **asking)
-    tell(*_asked(wanted, _budget.many(budget, strategy, **lots), metric, report, common["progress"]), regions=seen)
+    asking: Any = {
+        "text_only": text_only,
+        "max_new_tokens": max_new_tokens,
+        "shots": shots,
+        "seed": seed,
+        "draws": draws,
+    }
+    spendings = _budget.many(budget, strategy, price, total, draws=draws, controls=controls)
+    wanted = _evaluate.Wanted(run=run, data=data, split=split, limit=limit, batch=batch, controls=controls, **asking)
+    tell(*_asked(wanted, spendings, metric, report, common["progress"]), regions=seen)
 
 
 def _asked(
-    wanted: "Wanted", spendings: Sequence[tuple[str, int]], metric: str | None, report: Path | None, progress: Any
+    wanted: "Wanted",
+    spendings: "Sequence[tuple[str, int | Terms]]",
+    metric: str | None,
+    report: Path | None,
+    progress: Any,
 ) -> tuple[dict[str, Any], Any]:
     """What came of asking questions - with budgets, by a metric, or beside all baselines - and what shows it."""
     from foveal.cli import _budgets, _metrics, _regions
@@ -96,6 +107,11 @@ def _asked(
     if report is None and (name := _metrics.chosen(metric, wanted)):
         return _metrics.measured(name, wanted, named=metric is not None, progress=progress), _metrics.show
     return _answered(wanted, report, _regions.source(wanted.run), progress)
+
+
+def _check_greedy(sampling: Any) -> None:
+    if sampling is not None:
+        raise InputError("answers are scored as the best tokens say; leave --temperature, --top-p and --top-k out")
 
 
 def _check_asked(shots: int, metric: str | None, run: Path | None, *, scored: bool) -> None:

@@ -20,13 +20,14 @@ class Control:
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """A strategy's answers at a budget (None: all tokens), drawn once or several times; or why it cannot be.
+    """A strategy's answers at a budget, drawn once or several times; or why it cannot be.
 
-    `seconds` are those of a draw, `tokens` how many of a picture a layer reads, `divergence` from all tokens in nats.
+    The budget is None for all tokens, and in words for a price or a total. `seconds` are those of a draw, `tokens`
+    how many of a picture a layer reads, `divergence` from all tokens in nats.
     """
 
     strategy: str
-    budget: int | None
+    budget: int | str | None
     answers: tuple[Sequence[str], ...] = ()
     seconds: float = 0.0
     tokens: float | None = None

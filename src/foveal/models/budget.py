@@ -20,38 +20,42 @@ ROOM = "relevance.strategies"
 S = TypeVar("S", bound=Sight)
 
 
-def budgeted(model: S, budget: int | None, strategy: str = "foveal", **settings: object) -> S:
+def budgeted(model: S, budget: int | Terms | None, strategy: str = "foveal", **settings: object) -> S:
     """The model, spending at most `budget` visual tokens an image by a strategy; None: the model itself.
 
     A model's own allocator of that strategy is the same one with another budget: its settings, and what it has learned
-    and still learns. Raises InputError for an unknown strategy or setting, a budget below 1, and a model without a
-    connector or without what the strategy needs.
+    and still learns. By terms, which `Sight.spent` takes, it spends the fewest tokens. Raises InputError for an unknown
+    strategy or setting, a budget below 1, and a model without a connector or without what the strategy needs.
     """
     if budget is None:
         return model
+    if (reason := lacking(model, budget, strategy, **settings)) is not None:
+        raise InputError(reason)
     allocator = allocated(model, budget, strategy, **settings)
-    seats.fit(allocator, **_parts(model))
     device = next(model.parameters()).device
     return _with(model, allocator.to(device).train(model.training))
 
 
-def allocated(model: Sight, budget: int, strategy: str = "foveal", **settings: object) -> nn.Module:
+def allocated(model: Sight, budget: int | Terms, strategy: str = "foveal", **settings: object) -> nn.Module:
     """Who would spend the budget, whether or not the model has what it needs; takes the other errors of `budgeted`."""
     if getattr(model, "connector", None) is None:
         raise InputError("a budget is spent behind a connector, and this model has none; ask it without one")
+    number = budget.fewest if isinstance(budget, Terms) else budget
     known, own = model._modules.get("allocator"), getattr(model.config, "allocator", None)
     same = known is not None and own is not None and own.name == strategy
     described = dump(own.settings) if same and own is not None else {}
-    allocator = build(ROOM, spec(ROOM, {"name": strategy, **described, "budget": budget, **settings}))
+    allocator = build(ROOM, spec(ROOM, {"name": strategy, **described, "budget": number, **settings}))
     if same:
         for kind in ("_modules", "_parameters", "_buffers"):
             allocator.__dict__[kind] = known.__dict__[kind]
     return allocator
 
 
-def lacking(model: Sight, budget: int, strategy: str, **settings: object) -> str | None:
+def lacking(model: Sight, budget: int | Terms, strategy: str, **settings: object) -> str | None:
     """What the model lacks that the strategy needs, in a line; None: nothing. Takes the errors of `allocated`."""
     allocator = allocated(model, budget, strategy, **settings)
+    if isinstance(budget, Terms) and (reason := seats.unpriced(allocator, model.connector)) is not None:
+        return reason
     return seats.refusal(allocator, **_parts(model))
 
 
@@ -78,17 +82,12 @@ def spent(
     """The model under a budget, and a batch that was laid out for all of its tokens, seen and laid out anew for these.
 
     Terms say what the images are worth in place of a budget. Takes the errors of `budgeted`; raises InputError for a
-    strategy that changes what is encoded, and for terms where queries look and no grid is cut.
+    strategy that changes what is encoded.
     """
     if budget is None or batch.visual is None:
         return model, batch
-    if isinstance(budget, Terms) and (latents := getattr(model.connector, "latents", 0)):
-        raise InputError(
-            f"a {budget} is spent on a grid, and the {latents} queries of connector {type(model.connector).__name__} "
-            "bring none; give a budget"
-        )
-    number, terms = (budget.fewest, budget) if isinstance(budget, Terms) else (budget, None)
-    view = budgeted(model, number, strategy, **settings)
+    terms = budget if isinstance(budget, Terms) else None
+    view = budgeted(model, budget, strategy, **settings)
     if seats.acts_before(allocator_of(view)):
         raise InputError(
             f"strategy {strategy!r} changes what is encoded, and this batch is laid out for that already; ask by "

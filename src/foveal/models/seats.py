@@ -54,17 +54,20 @@ def between(spender: Any, visual: VisualTokens, query: Query) -> VisualTokens:
 
 
 def left(spender: Any, visual: VisualTokens, query: Query, terms: Terms | None) -> VisualTokens:
-    """What is left between connector and text, by a budget or by the terms.
+    """What is left between connector and text, by a budget or by the terms."""
+    return spender.between(visual, query) if terms is None else spender.priced(visual, query, terms)
 
-    Raises InputError for a strategy that tells no gain of a token.
-    """
-    if terms is None:
-        return spender.between(visual, query)
+
+def unpriced(spender: Any, connector: Any) -> str | None:
+    """Why a price or a total cannot be spent, in a line; None: it can."""
     if not hasattr(spender, "priced"):
-        raise InputError(
-            f"strategy {named(spender)!r} tells no token's gain, and a price or a total needs it; take foveal"
+        return f"strategy {named(spender)!r} tells no token's gain, and a price or a total needs it; take foveal"
+    if latents := getattr(connector, "latents", 0):
+        return (
+            f"a price or a total is spent on a grid, and the {latents} queries of connector {type(connector).__name__} "
+            "bring none; give a budget"
         )
-    return spender.priced(visual, query, terms)
+    return None
 
 
 def looking(spender: Any, connector: Any) -> int | None:

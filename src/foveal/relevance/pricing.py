@@ -11,7 +11,7 @@ from torch import Tensor
 from foveal.core.errors import InputError
 from foveal.relevance.balancing import affordable
 
-Keys = Float[Tensor, " N1"]  # what each further token of an image gains, not rising
+Keys = Tensor  # `[N1]`, what each further token of an image gains, not rising; images differ in how many
 
 
 @dataclass(frozen=True, kw_only=True)

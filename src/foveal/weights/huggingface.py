@@ -24,6 +24,7 @@ from foveal.models.config import ModelConfig
 from foveal.models.draw import draw
 from foveal.models.talk import answer, stream_answer
 from foveal.preprocess.processor import Asked, Processor
+from foveal.relevance.pricing import Terms
 from foveal.weights.arguments import HARMLESS, heeded
 from foveal.weights.directory import write_run
 from foveal.weights.files import read_checkpoint, read_json, write_checkpoint, write_json
@@ -96,7 +97,7 @@ class HuggingFaceCausal(nn.Module):
         self,
         input_ids: Int[Tensor, "B L"] | None = None,
         *,
-        budget: int | None = None,
+        budget: int | Terms | None = None,
         strategy: str = "foveal",
         **given: Any,
     ) -> Int[Tensor, "B M"]:

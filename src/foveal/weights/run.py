@@ -27,6 +27,7 @@ from foveal.models.talk import stream_answer
 from foveal.models.tell import told
 from foveal.models.two_tower import TwoTower
 from foveal.preprocess.processor import Asked, Processor
+from foveal.relevance.pricing import Terms
 from foveal.weights import families
 from foveal.weights.directory import fingerprint, read_config, write_run
 from foveal.weights.files import read_checkpoint
@@ -61,7 +62,7 @@ class Run(nn.Module):
         batch: Batch,
         *,
         max_new_tokens: int,
-        budget: int | None = None,
+        budget: int | Terms | None = None,
         strategy: str = "foveal",
         **settings: Any,
     ) -> Int[Tensor, "B M"]:
