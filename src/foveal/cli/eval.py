@@ -60,11 +60,8 @@ def command(
     common: Any = {"split": split, "batch": batch, "progress": partial(_show.bar, console)}
     heat = 1.0 if drawings is not None and temperature is None else temperature
     chosen = _sampling.sampling(temperature=heat, top_p=top_p, top_k=top_k, seed=seed, spelled=drawings is None)
-
-    def tell(told: dict[str, Any], show: Callable[..., None], **more: str) -> None:
-        where = {"run": str(run or "starter"), "data": str(data), "split": split, **more}
-        _show.print_json({**where, **told}) if as_json else show(console, told)
-
+    where = {"run": str(run or "starter"), "data": str(data), "split": split}
+    tell = partial(_tell, None if as_json else console, where)
     _check_asked(shots, metric, run, scored=drawings is not None or pretraining)
     if drawings is not None:
         told = _drawings.drawings(run, data, count=drawings, sampling=chosen, seed=seed, sheet=out, **common)
@@ -78,16 +75,20 @@ def command(
     seen = _regions.source(run)
     if pretraining:
         return tell(_pretraining.pretraining(run, data, limit=limit, **common), partial(tasks, seen=seen), regions=seen)
-    asking: Any = {
-        "text_only": text_only,
-        "max_new_tokens": max_new_tokens,
-        "shots": shots,
-        "seed": seed,
-        "draws": draws,
-    }
+    asking: Any = {"text_only": text_only, "max_new_tokens": max_new_tokens, "shots": shots, "seed": seed}
+    asking |= {"split": split, "limit": limit, "batch": batch, "draws": draws, "controls": controls}
     spendings = _budget.many(budget, strategy, price, total, draws=draws, controls=controls)
-    wanted = _evaluate.Wanted(run=run, data=data, split=split, limit=limit, batch=batch, controls=controls, **asking)
+    wanted = _evaluate.Wanted(run=run, data=data, **asking)
     tell(*_asked(wanted, spendings, metric, report, common["progress"]), regions=seen)
+
+
+def _tell(
+    console: "Console | None", where: dict[str, str], told: dict[str, Any], show: Callable[..., None], **more: str
+) -> None:
+    """Show what came of it on a console; None: print it as JSON, with where it was."""
+    from foveal.cli import _show
+
+    _show.print_json({**where, **more, **told}) if console is None else show(console, told)
 
 
 def _asked(
