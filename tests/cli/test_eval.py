@@ -139,20 +139,19 @@ def test_budgets_are_scored_beside_all_tokens(tiny, capsys):
     assert "holds what is no number" in capsys.readouterr().err
 
 
-def test_a_price_and_a_total_are_scored_and_tell_what_was_read(tiny, capsys):
+def test_a_price_is_scored_and_tells_what_was_read(tiny, capsys):
     arguments = ["eval", "--run", str(tiny.run), "--data", str(tiny.data), "--limit", "8", "--max-new-tokens", "3"]
     rows = {}
-    for name, given in (("--price", "1e-9:1-16"), ("--price", "0.02:1-9"), ("--total", "24:1-16")):
-        assert run([*arguments, name, given, "--strategy", "foveal,random", "--batch", "4", "--json"]) == 0
+    for given in ("1e-9:1-16", "0.02:1-9"):
+        assert run([*arguments, "--price", given, "--strategy", "foveal,random", "--batch", "4", "--json"]) == 0
         whole, ours, lots = json.loads(capsys.readouterr().out)["budgets"]
         assert whole["tokens"] == 16 and "tells no token's gain" in lots["refused"]
         rows[ours["budget"]] = ours
     assert rows["price 1e-09"]["flips"] == 0 and rows["price 1e-09"]["tokens"] == 16
     assert 1 <= rows["price 0.02"]["tokens"] <= 9
-    assert rows["total 24"]["tokens"] == 3 * 24 / 8  # three batches, for scenes stay together
-    assert run([*arguments, "--total", "24", "--controls"]) == run([*arguments, "--price", "1", "--budget", "9"]) == 2
-    assert "--controls and a total 24; give one of the two" in capsys.readouterr().err
-    assert run([*arguments, "--total", "24"]) == 0
+    assert run([*arguments, "--price", "1", "--controls"]) == run([*arguments, "--price", "1", "--budget", "9"]) == 2
+    assert "--controls and a price 1; give one of the two" in capsys.readouterr().err
+    assert run([*arguments, "--price", "1"]) == 0
     assert "8 questions; flips" in capsys.readouterr().out
 
 

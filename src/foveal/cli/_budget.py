@@ -65,16 +65,15 @@ def many(
     budgets: str | None,
     strategies: str,
     price: str | None = None,
-    total: str | None = None,
     *,
     draws: int = 1,
     controls: bool = False,
 ) -> "list[tuple[str, int | Terms]]":
-    """Every strategy with every budget, out of lists with commas, or at a price or a total.
+    """Every strategy with every budget, out of lists with commas, or at a price.
 
     Raises InputError for what is no number, and for settings of budgets where there are none.
     """
-    if (found := terms(price, total)) is not None:
+    if (found := terms(price, None)) is not None:
         if controls or budgets is not None:
             name = "--controls" if controls else f"--budget {budgets}"
             raise InputError(f"{name} and a {found}; give one of the two")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +22,7 @@ class Sums:
 
 
 Shares = tuple[Tensor, Tensor]  # the token that holds each patch [I N] (-1: none does), and each patch's weight [I N]
-Choose = Callable[[Tensor, Grid, Tensor], Shares | Sums]  # of features [I N D] on a grid, of these images
+Choose = Callable[[Tensor, Any, Tensor], Shares | Sums]  # of features [I N D] on a grid (None: none), of these images
 
 
 def checked(budget: int) -> int:
@@ -31,13 +32,16 @@ def checked(budget: int) -> int:
     return budget
 
 
-def planned(layout: Layout, budget: int | Sequence[int], *, name: str) -> Layout:
-    """The layout with at most `budget` tokens an image, or of each; InputError for more of them that lie on no grid."""
+def planned(layout: Layout, budget: int | Sequence[int], *, name: str, loose: bool = False) -> Layout:
+    """The layout with at most `budget` tokens an image, or of each.
+
+    Raises InputError for more of them that lie on no grid, but where such `loose` ones may be chosen among.
+    """
     if layout.frames is not None:
         raise InputError(f"strategy {name!r} cuts pictures, and there are videos here; ask without a budget")
     counts, grids, own = [], [], each(layout, budget)
     for image, (count, grid) in enumerate(zip(layout.counts, layout.grids, strict=True)):
-        if count > own[image] and grid is None:
+        if count > own[image] and grid is None and not loose:
             raise InputError(
                 f"strategy {name!r} wants a grid to cut, and the {count} visual tokens of image {image} lie on none; "
                 "take a connector that keeps it, or no budget"
@@ -52,12 +56,14 @@ def each(layout: Layout, budget: int | Sequence[int]) -> Sequence[int]:
     return (budget,) * len(layout.counts) if isinstance(budget, int) else budget
 
 
-def spend(visual: VisualTokens, budget: int | Sequence[int], choose: Choose, *, name: str) -> VisualTokens:
+def spend(
+    visual: VisualTokens, budget: int | Sequence[int], choose: Choose, *, name: str, loose: bool = False
+) -> VisualTokens:
     """The tokens that are left: images of one grid and budget are chosen among together; those within stay as they are.
 
     Raises InputError for hidden tokens, and takes the errors of `planned`.
     """
-    layout = planned(visual.layout, budget, name=name)
+    layout = planned(visual.layout, budget, name=name, loose=loose)
     if layout.counts == visual.layout.counts:
         return visual
     if visual.masked is not None:
@@ -98,10 +104,10 @@ def _cut(visual: VisualTokens, images: list[int], budget: int, choose: Choose) -
     given |= {f"level{number}": level for number, level in enumerate(visual.levels)}
     mine = {key: part[rows].unflatten(0, (len(images), count)) for key, part in given.items()}
     if count > budget:
-        assert grid is not None
         made = choose(mine["features"], grid, torch.tensor(images, device=device))
         token = made.token if isinstance(made, Sums) else made[0]
-        boxes, mass = _middles(mine["boxes"], token, budget), sums(mine["mass"][..., None], token, budget)[..., 0]
+        boxes = (_middles if grid is not None else sums)(mine["boxes"], token, budget)
+        mass = sums(mine["mass"][..., None], token, budget)[..., 0]
         mine = {key: _pooled(key, part, made, budget) for key, part in mine.items() if key not in ("boxes", "mass")}
         mine |= {"boxes": boxes, "mass": mass}
     return {key: part.flatten(0, 1) for key, part in mine.items()}

@@ -15,6 +15,7 @@ from foveal.relevance.balancing import WAYS, Balancer, Tensions
 from foveal.relevance.knowing import aloof, coupling, entropy, information, surprise
 from foveal.relevance.pricing import Terms, gained
 from foveal.relevance.spending import Shares, alike, checked, each, of_images, planned, spend
+from foveal.relevance.tokens import chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class Foveal(nn.Module):
 
     def plan(self, layout: Layout) -> Layout:
         """The budget of each image, or all it has."""
-        return planned(layout, self.budget, name="foveal")
+        return planned(layout, self.budget, name="foveal", loose=True)
 
     def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
         """Know, balance, split, pool."""
@@ -84,14 +85,18 @@ class Foveal(nn.Module):
         """The same with a budget for each image."""
         known: dict[int, Relevance] = {}
 
-        def choose(features: Tensor, grid: Grid, images: Tensor) -> Shares:
+        def choose(features: Tensor, grid: Grid | None, images: Tensor) -> Shares:
+            if grid is None:  # regions of any size: what is most worth stays as it is
+                classes = None if visual.classes is None else of_images(visual.classes, visual.layout, images)
+                maps = self.knowing(features, None, query, query.owner[images], classes=classes)
+                return chosen(self.balancer(maps, self.tensions), budgets[int(images[0])])
             made, weight, maps = self._split(visual, features, grid, images, query, budgets[int(images[0])])
             for i, image in enumerate([] if torch.compiler.is_compiling() else images.tolist()):
                 shown = {"maps": maps[i].detach().unflatten(-1, grid), "shares": weight[i].detach().unflatten(-1, grid)}
                 known[image] = Relevance(names=WAYS, boxes=made.boxes[i].float(), **shown)
             return made.assignment, weight
 
-        made = spend(visual, budgets, choose, name="foveal")
+        made = spend(visual, budgets, choose, name="foveal", loose=True)
         return replace(made, looked=tuple(known.get(i) for i in range(len(made.layout.counts)))) if known else made
 
     def _split(
