@@ -17,6 +17,8 @@ from foveal.cli import _recipe
 from foveal.cli._training import Batches, merged
 from foveal.cli.main import run
 from foveal.core.errors import InputError
+from foveal.models import assembly
+from foveal.models.config import ModelConfig
 
 TINY = {
     "system": "llava",
@@ -219,7 +221,10 @@ def test_shipped_recipes_read_and_have_a_twin_without_images(name):
     assert recipe.training.stages
     begun = "from" in recipe.init  # with a language model
     if begun or ("language" in recipe.model and recipe.model.get("assembly") != "two_tower"):
-        assert "vision" not in _recipe.blind(recipe).model
+        blind = _recipe.blind(recipe)
+        assert "vision" not in blind.model
+        if not begun:
+            assembly.check(ModelConfig.parse(_recipe.worded(blind.model, 50)))
     else:
         with pytest.raises(InputError, match="nothing is left to train"):
             _recipe.blind(recipe)

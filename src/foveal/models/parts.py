@@ -346,6 +346,8 @@ def deeper(config: ModelConfig, *, vision: VisionEncoder | None, width: int, fus
 
     Raises InputError where the encoder gives another number of them.
     """
+    if config.vision is None and config.connector is None:
+        return None  # a model of words alone, such as the twin that is trained without images
     wanted, kind = getattr(fusion, "levels", 0), config.levels or config.connector
     widths = getattr(vision, "level_widths", ())
     if len(widths) != wanted or (wanted and config.mosaic is not None):
