@@ -64,11 +64,14 @@ def spend(loaded: Any, wanted: Wanted, spendings: Spendings, *, progress: Told) 
     rows = [replace(whole, budget=None, divergence=None if first is None else 0.0)]
     for strategy, budget in spendings:
         if (reason := reasons[strategy, budget]) is not None:
-            number = str(budget) if isinstance(budget, Terms) else budget
-            rows.append(Spent(strategy=strategy, budget=number, refused=reason))
+            rows.append(Spent(strategy=strategy, budget=_told(budget), refused=reason))
             continue
         rows.append(asking.tried(replace(wanted, budget=budget, strategy=strategy), first))
     return Budgeted(asked=asked, rows=rows, encoding=encoding)
+
+
+def _told(budget: Any) -> int | str | None:
+    return str(budget) if isinstance(budget, Terms) else budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,7 @@ class _Asking:
             row = self.spent(wanted, whole)
             return replace(row, controls=self.controls(wanted)) if wanted.controls else row
         except InputError as error:
-            return Spent(strategy=wanted.strategy, budget=wanted.budget, refused=str(error))
+            return Spent(strategy=wanted.strategy, budget=_told(wanted.budget), refused=str(error))
 
     def spent(self, wanted: Wanted, whole: Any) -> Spent:
         """A strategy's answers of every draw, and how far it is from the whole model's first words."""

@@ -33,8 +33,11 @@ class Table:
 
     @classmethod
     def of(cls, asked: Sequence[Question], rows: Sequence[Spent]) -> "Table":
-        """Score what was answered."""
-        there = {(row.strategy, row.budget): row for row in rows if row.refused is None}
+        """Score what was answered at budgets; a price is none."""
+        there: dict[Row, Spent] = {}
+        for row in rows:
+            if row.refused is None and not isinstance(row.budget, str):
+                there[row.strategy, row.budget] = row
         return cls(asked=asked, rows=there, scores={key: scores(asked, row) for key, row in there.items()})
 
     @property
