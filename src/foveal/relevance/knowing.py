@@ -37,10 +37,10 @@ def entropy(chances: Float[Tensor, "I N K"]) -> Float[Tensor, "I N"]:
 
 def surprise(features: Float[Tensor, "I N D"], grid: Grid, *, reach: int = 2) -> Float[Tensor, "I N"]:
     """Perspectival: how far a patch is from the mean of those up to `reach` around it, over the image's deviation."""
-    maps = features.transpose(1, 2).unflatten(2, grid)
-    around = _boxes(maps, reach) - maps
-    number = _boxes(torch.ones_like(maps[:1, :1]), reach) - 1
-    mean = (around / number.clamp(min=1)).flatten(2).transpose(1, 2)
+    field = features.unflatten(1, grid)
+    around = _boxes(field, reach) - field
+    number = _boxes(torch.ones_like(field[:1, ..., :1]), reach) - 1
+    mean = (around / number.clamp(min=1)).flatten(1, 2)
     scale = (features - features.mean(1, keepdim=True)).square().sum(-1).mean(1).clamp(min=1e-12).sqrt()
     return (features - mean).norm(dim=-1) / scale[:, None] * (number.flatten() > 0)
 
@@ -87,11 +87,12 @@ def coupling(
     return torch.where(valid.any(1)[:, None], best, 0.0)
 
 
-def _boxes(maps: Float[Tensor, "I D R C"], reach: int) -> Float[Tensor, "I D R C"]:
+def _boxes(field: Float[Tensor, "I R C D"], reach: int) -> Float[Tensor, "I R C D"]:
     """The sum of the square around each place."""
-    side = 2 * reach + 1
-    rows = F.avg_pool2d(maps, (side, 1), stride=1, padding=(reach, 0), divisor_override=1)
-    return F.avg_pool2d(rows, (1, side), stride=1, padding=(0, reach), divisor_override=1)
+    for axis, zeros in ((1, (0, 0, 0, 0, reach, reach)), (2, (0, 0, reach, reach))):
+        padded, size = F.pad(field, zeros), field.shape[axis]
+        field = sum((padded.narrow(axis, step, size) for step in range(1, 2 * reach + 1)), padded.narrow(axis, 0, size))
+    return field
 
 
 def _products(
