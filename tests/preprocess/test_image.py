@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from foveal.core.errors import InputError
 from foveal.preprocess.image import image_size, open_image
@@ -123,6 +123,15 @@ def bomb(width, height):
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_half_a_file_is_refused_whatever_others_told_pillow(monkeypatch, tmp_path):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    whole = saved(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)), "PNG")
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="damaged or truncated"):
+        open_image(tmp_path / "cut.png")
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def test_bad_files_say_what_where_and_what_to_do(tmp_path):

@@ -54,7 +54,7 @@ def test_known_answers_with_the_noise_that_was_drawn(known):
     torch.testing.assert_close(taken, wanted["visual_tokens"].flatten(0, 1), **EXACT)
     features = taken @ connector.table.weight[: connector.entries]
     torch.testing.assert_close(features, wanted["image_features"].flatten(0, 1), **EXACT)
-    said = model.model(batch, visual=replace(seen, features=features)).logits
+    said = model.model(replace(batch, seen=replace(seen, features=features))).logits
     torch.testing.assert_close(said, wanted["logits"], **EXACT)
 
 

@@ -11,7 +11,7 @@ from foveal.core.interfaces import ImageTokenizer
 from foveal.core.lookup import build
 from foveal.core.types import Batch, Grid, Layout, Pixels, Reconstruction
 from foveal.models.config import ModelConfig
-from foveal.models.parts import unfilled
+from foveal.models.making import unfilled
 
 NEEDS = ("vision",)
 

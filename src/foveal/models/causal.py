@@ -15,7 +15,8 @@ from foveal.layers.mosaic import Joined
 from foveal.layers.thinning import spread
 from foveal.models import seats
 from foveal.models.config import ModelConfig
-from foveal.models.parts import Sight, deeper, flow, language_for, sight, spender, unfilled
+from foveal.models.making import deeper, language_for, sight, spender, unfilled
+from foveal.models.parts import Sight, flow
 
 NEEDS = ("language", "fusion", "head")
 Keep = Literal["all", "last", "labelled"]  # where logits are wanted

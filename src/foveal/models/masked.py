@@ -14,7 +14,8 @@ from foveal.core.types import Batch, Output, Stream
 from foveal.decode.choose import picked
 from foveal.layers.mosaic import Joined
 from foveal.models.config import ModelConfig
-from foveal.models.parts import Sight, flow, language_for, sight, spender, unfilled
+from foveal.models.making import language_for, sight, spender, unfilled
+from foveal.models.parts import Sight, flow
 
 NEEDS = ("language", "fusion")
 

@@ -4,27 +4,22 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Allocator, Connector, Fusion, LanguageModel, VisionEncoder
-from foveal.core.lookup import build, class_name, module, names
 from foveal.core.types import Batch, Cache, Cut, Gaze, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
 from foveal.layers.mosaic import Joined
 from foveal.layers.regions import pooled
 from foveal.layers.relaid import relaid, stretched
 from foveal.layers.thinning import placed
 from foveal.models import seats
-from foveal.models.config import ModelConfig
 from foveal.models.tiles import choosable, planned
 from foveal.relevance.pricing import Terms
-
-M = TypeVar("M", bound=nn.Module)
 
 
 class Sight(nn.Module):
@@ -318,85 +313,3 @@ def _fused(fusion: Fusion, index: int, stream: Stream) -> tuple[Stream, list[Ten
     if getattr(fusion, "counted", False) and stream.hidden is not before:
         return stream, [before, stream.hidden]
     return stream, [before if index else stream.hidden]
-
-
-def sight(config: ModelConfig, *, width: int, fusion: Fusion) -> tuple[VisionEncoder | None, Connector | None]:
-    """The vision encoder and the connector to a language `width`, or nothing, as the config says.
-
-    Raises InputError where a fusion that reads codes gets none or other ones, or other fusions lack a connector.
-    """
-    vision = build("vision", config.vision) if config.vision is not None else None
-    width = getattr(fusion, "apart", width)  # sight may have a stream of its own width
-    codes, read = getattr(vision, "codes", 0), getattr(fusion, "codes", 0)
-    bare = config.connector is None
-    if config.vision is not None and (read or bare) and (codes != read or not bare):
-        raise InputError(
-            f"fusion {config.part('fusion').name!r} reads {read or 'no'} codes, vision {config.vision.name!r} has "
-            f"{codes or 'none'}, and the connector is {config.connector.name if config.connector else 'null'}; "
-            "take 'vocabulary' with the codes of 'vq' and a connector of null, or give the fusion a connector"
-        )
-    if config.connector is None:
-        return vision if vision is None else vision.requires_grad_(False), None  # no gradient passes a code
-    width_in = vision.width if vision is not None else config.features
-    return vision, build("connectors", config.connector, width_in=width_in, width_out=width)
-
-
-def deeper(config: ModelConfig, *, vision: VisionEncoder | None, width: int, fusion: Fusion) -> nn.ModuleList | None:
-    """A connector to a language `width` for each level of the encoder that the fusion reads; None: it reads none.
-
-    Raises InputError where the encoder gives another number of them.
-    """
-    if config.vision is None and config.connector is None:
-        return None  # a model of words alone, such as the twin that is trained without images
-    wanted, kind = getattr(fusion, "levels", 0), config.levels or config.connector
-    widths = getattr(vision, "level_widths", ())
-    if len(widths) != wanted or (wanted and config.mosaic is not None):
-        cut = " that come whole" if config.mosaic is not None else ""
-        raise InputError(
-            f"fusion {config.part('fusion').name!r} reads {wanted or 'no'} levels of images{cut} and vision "
-            f"{config.vision.name if config.vision else 'null'!r} gives {len(widths) or 'none'}; name as many in "
-            "vision.levels as in fusion.after, with 'deepstack', and no model.mosaic"
-        )
-    if not wanted or kind is None:
-        return None
-    return nn.ModuleList(build("connectors", kind, width_in=one, width_out=width) for one in widths)
-
-
-def language_for(config: ModelConfig, *needs: str) -> Any:
-    """The language model. Raises InputError for one without what the assembly `needs` of it, naming those that have it.
-
-    A Q-Former's queries and words are no stream that a fusion could reach.
-    """
-    wanted = config.part("language")
-
-    def fits(name: str) -> bool:
-        kind = getattr(module("language", name), class_name(name))
-        return all(hasattr(kind, need) for need in needs)
-
-    if not fits(wanted.name):
-        found = " or ".join(filter(fits, names("language")))
-        alone = ", or assembly: two_tower for queries beside words" if wanted.name == "qformer" else ""
-        raise InputError(f"language {wanted.name!r} is unfit for a {config.assembly} model; take {found}{alone}")
-    return build("language", wanted)
-
-
-def spender(config: ModelConfig, **parts: Any) -> nn.Module | None:
-    """The allocator that the config names; None: all visual tokens are kept. Raises InputError for one in vain."""
-    return None if config.allocator is None else seats.fit(build("relevance.strategies", config.allocator), **parts)
-
-
-def unfilled(assemble: Callable[[ModelConfig], M], config: ModelConfig) -> M:
-    """An assembly whose weights take no memory yet, for loading a checkpoint into."""
-    with torch.device("meta"), _Undrawn():
-        return assemble(config)
-
-
-class _Undrawn(TorchFunctionMode):
-    """Draws no weights: for those that have no memory, torch would first load its compiler."""
-
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if getattr(function, "__module__", None) == "torch.nn.init" or function in (Tensor.normal_, Tensor.uniform_):
-            return args[0] if args else kwargs["tensor"]
-        return function(*args, **(kwargs or {}))

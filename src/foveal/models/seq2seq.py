@@ -8,7 +8,7 @@ from foveal.models import causal
 from foveal.models.causal import NEEDS as NEEDS
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
-from foveal.models.parts import unfilled
+from foveal.models.making import unfilled
 
 
 def assemble(config: ModelConfig) -> Causal:

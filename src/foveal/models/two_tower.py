@@ -15,7 +15,8 @@ from foveal.core.types import IGNORE, Batch, Grid, Layout, Output
 from foveal.layers.masks import Sees
 from foveal.layers.meeting import places_of
 from foveal.models.config import ModelConfig
-from foveal.models.parts import Sight, unfilled
+from foveal.models.making import unfilled
+from foveal.models.parts import Sight
 
 NEEDS = ("vision", "language")
 ROLES = ("pair", "write", "matching")  # what the heads are called, and so what they read

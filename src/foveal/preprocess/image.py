@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from foveal.core.errors import InputError
 from foveal.core.example import FEATURES
@@ -31,12 +31,21 @@ def open_image(source: Any, *, name: str | None = None, limit: int = LIMIT) -> I
     opened = _open(source, name)
     _check_size(opened.size, name, limit)
     try:
-        opened.load()
+        _load(opened)
         return _rgb(ImageOps.exif_transpose(opened) if _orientation(opened) != 1 else opened)
     except MemoryError:
         raise
     except Exception as broken:  # Pillow's readers raise nearly anything on broken data
         raise InputError(f"{name} is damaged or truncated ({_line(broken)}); replace the file") from broken
+
+
+def _load(opened: Image.Image) -> None:
+    """Read all pixels; half a file is refused also where another library has told Pillow to fill up what is missing."""
+    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        opened.load()
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
 
 
 def image_size(source: Any) -> Grid:
