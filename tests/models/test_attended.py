@@ -7,6 +7,7 @@ from PIL import Image
 from foveal.core.errors import InputError
 from foveal.core.types import Layout, VisualTokens
 from foveal.fusion.gated_cross_attention import GatedCrossAttention
+from foveal.layers.relaid import stretched
 from foveal.models.attended import attended
 from foveal.models.budget import budgeted
 from foveal.models.glances import glances
@@ -51,6 +52,8 @@ def test_a_budget_is_looked_at_and_nothing_is_left_hooked(run):
     batch = asked(run, view)
     shares = attended(view, replace(batch, seen=view.see(batch)))
     assert shares.shape == (5,) and bool((shares > 0).all())
+    placed = stretched(batch, view.see(batch))  # where the model itself reads them
+    torch.testing.assert_close(shares, attended(run.model, replace(placed, seen=replace(view.see(batch), before=None))))
     assert not any(layer._forward_pre_hooks for layer in run.model.language.layers)
 
 

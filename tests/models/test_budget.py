@@ -9,6 +9,7 @@ import foveal
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, Pixels
 from foveal.decode.generate import generate
+from foveal.decode.shared import generate_shared
 from foveal.layers.relaid import stretched
 from foveal.models import causal
 from foveal.models.budget import allocator_of, budgeted
@@ -169,3 +170,37 @@ def test_what_is_written_goes_on_from_where_the_text_would_have_ended(model):
             assert torch.equal(view(replace(short, **longer)).logits[:, -1].argmax(-1), new[:, step])
             places = stretched(replace(short, **longer), short.seen).positions
             assert places[:, -1].tolist() == [given.input_ids.shape[1] + step - 1] * 2
+
+
+def test_rows_that_share_a_picture_hear_more_of_the_question_than_they_share(model):
+    view = budgeted(model, 3)
+    given = batch(view)
+    words = given.input_ids[:1].repeat(2, 1)
+    words[1, -4:] = torch.tensor([9, 21, 33, 15])
+    parts = {"input_ids": words, "image_slot": given.image_slot[:1].repeat(2, 1), "owner": torch.tensor([0])}
+    rows = replace(given, **parts, prompt=given.valid, visual=Pixels.whole(given.visual.values[:1]))
+    settings = {"group": torch.tensor([0, 0]), "max_new_tokens": 3}
+    assert torch.equal(generate_shared(view, rows, **settings), generate(view, rows, max_new_tokens=3))
+    seen = replace(rows, seen=view.see(rows))
+    assert torch.equal(generate_shared(view, seen, **settings), generate(view, rows, max_new_tokens=3))
+
+
+def test_places_of_a_conversation_go_on_after_a_budget(model):
+    view, given = budgeted(model, 5), batch(model)
+    counted = torch.arange(given.input_ids.shape[1]).expand(2, -1)
+    said = [generate(view, view.spent(replace(given, positions=p)), max_new_tokens=4) for p in (None, counted)]
+    assert torch.equal(*said)
+
+
+def test_what_does_not_fit_the_context_in_its_place_is_refused(model):
+    view = budgeted(model, 2)
+    view.language.context = 12
+    with pytest.raises(InputError, match="its place among 22 tokens, and the context has 12"), torch.no_grad():
+        view(batch(view))
+
+
+def test_axes_want_a_layout_for_all_tokens(model):
+    view = budgeted(model, 2)
+    given = batch(view)
+    with pytest.raises(InputError, match="several axes"), torch.no_grad():
+        view(replace(given, positions=torch.zeros(*given.input_ids.shape, 3, dtype=torch.long)))

@@ -200,3 +200,18 @@ def test_no_more_tiles_are_encoded_than_cover_the_share():
             view.see(batch_of(view))
         counts.append(sum(seen))
     assert counts[0] < counts[1] < counts[2] == 11
+
+
+def test_marks_and_classes_come_with_tiles_read_one_by_one():
+    table = {"name": "visual_embedding_table", "entries": 12, "indicators": 2}
+    torch.manual_seed(0)
+    parts = {"vision": small("vit"), "connector": table, "fusion": {"name": "prefix", "marks": [7, 8]}}
+    language = {"name": "decoder", "vocabulary": 44, "width": 16, "depth": 2, "heads": 2, "inner": 24, "context": 256}
+    model = causal.assemble(ModelConfig.parse({**parts, "language": language, "mosaic": RASTER})).eval()
+    for cover in (0.4, 1.0):
+        view = budgeted(model, 3, cover=cover)
+        with torch.no_grad():
+            seen = view.see(batch_of(view))
+            assert seen.marks.shape[0] == 2 and torch.isfinite(view(batch_of(view)).logits).all()
+    choice, _ = choosable(model, batch_of(view), view.allocator)
+    torch.testing.assert_close(choice.classes.sum(-1), torch.ones(choice.layout.total))

@@ -64,3 +64,9 @@ def test_an_image_alone_is_as_in_a_batch():
     given = torch.cat([features(seed) for seed in range(3)])
     for way in (information, surprise):
         torch.testing.assert_close(way(given, (6, 6))[1:2], way(given[1:2], (6, 6)))
+
+
+def test_half_precision_knows_as_much():
+    given = 10 * torch.randn(1, 36, 1024, generator=torch.Generator().manual_seed(0))
+    for way in (information, surprise):
+        torch.testing.assert_close(way(given.half(), (6, 6)).float(), way(given, (6, 6)), atol=1e-2, rtol=1e-2)

@@ -130,17 +130,20 @@ def _steps(
         if step + 1 == steps or not running.any():
             return
         new = torch.cat([new, chosen[:, None]], dim=1)
-        batch = _next(batch, chosen)
+        batch = _next(batch, chosen, cache.shift if step == 0 else None)
 
 
-def _next(batch: Batch, chosen: Int[Tensor, " B"]) -> Batch:
+def _next(batch: Batch, chosen: Int[Tensor, " B"], shift: Int[Tensor, " B"] | None) -> Batch:
     token = chosen[:, None]
     everywhere = torch.ones_like(token, dtype=torch.bool)
+    positions = None if batch.positions is None else batch.positions[:, -1:] + 1
+    if positions is not None and shift is not None:  # by what a budget left out of the prompt
+        positions = positions + shift.view(-1, *[1] * (positions.ndim - 1))
     return Batch(
         input_ids=token,
         valid=everywhere,
         prompt=~everywhere,
         image_slot=torch.full_like(token, -1),
-        positions=None if batch.positions is None else batch.positions[:, -1:] + 1,
+        positions=positions,
         full=batch.full,
     )

@@ -50,18 +50,23 @@ def laid(
 ) -> VisualTokens:
     """The tokens on that layout; of the tiles only those that are `there` have been encoded."""
     layout, offsets = fields(tiles.layout, cuts, joined.layout, budget), joined.layout.offsets
-    parts = []
+    parts, told = [], {}
     for i, (cut, (begin, end)) in enumerate(zip(cuts, spans(cuts), strict=True)):
         cells = tiles.layout.grids[begin]
         if layout.grids[i] == joined.layout.grids[i] and layout.counts[i] == joined.layout.counts[i]:
             parts.append(tuple(part[offsets[i] : offsets[i + 1]] for part in (joined.features, joined.boxes)))
             continue
         assert cells is not None
-        own = tiles.features[tiles.layout.offsets[begin] : tiles.layout.offsets[end]].unflatten(0, (cut.tiles, -1))
-        made = _image(own, there[begin:end], cut, cells)
-        parts.append((made, VisualTokens.on_layout(made, Layout.of_grids([field(cut, cells)])).boxes))
+        own = slice(tiles.layout.offsets[begin], tiles.layout.offsets[end])
+        rows = tiles.features if tiles.classes is None else torch.cat([tiles.features, tiles.classes], dim=1)
+        made = _image(rows[own].unflatten(0, (cut.tiles, -1)), there[begin:end], cut, cells)
+        features, classes = made.tensor_split([tiles.features.shape[1]], dim=1)
+        parts.append((features, VisualTokens.on_layout(features, Layout.of_grids([field(cut, cells)])).boxes))
+        told[i] = classes
     features, boxes = (torch.cat(some) for some in zip(*parts, strict=True))
-    return replace(VisualTokens.on_layout(features, layout), boxes=boxes, marks=tiles.marks)
+    known = tiles.classes is not None and len(told) == len(cuts)
+    classes = torch.cat([told[i] for i in range(len(cuts))]) if known else None
+    return replace(VisualTokens.on_layout(features, layout), boxes=boxes, marks=tiles.marks, classes=classes)
 
 
 def _image(own: Float[Tensor, "T N D"], there: Bool[Tensor, " T"], cut: Cut, cells: Grid) -> Float[Tensor, "M D"]:

@@ -59,11 +59,17 @@ def stretched(batch: Batch, seen: VisualTokens | None, cache: Cache | None = Non
     ends = shown & (rank == torch.tensor(seen.layout.counts, device=image.device)[image] - 1)
     gone = torch.where(ends, lost[image], 0)
     known = batch.positions
+    if known is not None and known.ndim == 3:
+        raise InputError(
+            "places on several axes in rows that were laid out under a budget, whose cut images have no grid; lay "
+            "them out for all tokens: answer(images, text, budget=...) and generate(..., budget=...) do"
+        )
     if known is None:
         known = (batch.valid.cumsum(1) - 1).clamp(min=0)
         if cache is not None:
             known = known + cache.tokens[:, None] + (0 if cache.shift is None else cache.shift[:, None])
-    shift = (gone[:, None] * _earlier(batch, known)).sum(-1)
+    plain = batch.positions is None and batch.segment is None and batch.branch is None
+    shift = gone.cumsum(1) - gone if plain else (gone[:, None] * _earlier(batch, known)).sum(-1)
     old = _middles(seen.before, seen).to(image.device)[batch.image_slot.clamp(min=0)]
     inside = old - torch.tensor(seen.before.offsets, device=image.device)[image] - rank
     if cache is not None:

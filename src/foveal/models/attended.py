@@ -58,7 +58,9 @@ def _in_line(model: Causal | Masked, batch: Batch) -> Float[Tensor, " S"]:
         for layer in layers
     ]
     try:
-        stream = model.fusion.at_input(model.language.open(batch), model.see(batch))
+        visual = model.see(batch)
+        placed = model.worded(model.placed(batch, visual), visual)
+        stream = model.fusion.at_input(model.language.open(placed), visual)
         flow(stream, language=model.language, fusion=model.fusion)
     finally:
         for hook in hooks:

@@ -49,7 +49,17 @@ class Sight(nn.Module):
 
     def placed(self, batch: Batch, visual: VisualTokens | None, cache: Cache | None = None) -> Batch:
         """The batch with its tokens where they would stand if none had left, where a text holds visual tokens."""
-        return batch if hasattr(self.fusion, "placed") else stretched(batch, visual, cache)
+        if hasattr(self.fusion, "placed"):
+            return batch
+        made = stretched(batch, visual, cache)
+        if made is not batch and made.positions is not None:
+            last, context = int(made.positions.max()) + 1, self.language.context
+            if last > context:
+                raise InputError(
+                    f"what a budget leaves keeps its place among {last} tokens, and the context has {context}; shorten "
+                    "the prompt, or give smaller pictures"
+                )
+        return made
 
     def see(self, batch: Batch) -> VisualTokens | None:
         """The batch's visual tokens in language width, as many as it was laid out for."""
@@ -66,6 +76,11 @@ class Sight(nn.Module):
         """
         if self._spender is None:
             raise InputError("this model spends no budget of visual tokens; give it a model.allocator")
+        if budget is not None and (seats.acts_before(self._spender) or seats.acts_within(self._spender)):
+            raise InputError(
+                f"strategy {seats.named(self._spender)!r} does not act behind the connector, and its budget cannot be "
+                "drawn anew for a batch; train with one that does, such as 'foveal'"
+            )
         spender: Any = copy.copy(self._spender)  # another budget for the same weights
         terms = budget if isinstance(budget, Terms) else None
         spender.budget = spender.budget if budget is None else budget if terms is None else terms.fewest

@@ -72,8 +72,8 @@ def _prompted(
     model: M, processor: Processor, example: Example, budget: int | Terms | None, strategy: str, *, room: int
 ) -> tuple[M, Batch, int]:
     """Who answers, the question with what is left of its pictures, and how many visual tokens these are."""
-    terms = budget if isinstance(budget, Terms) else None
-    model = unspent(model) if isinstance(budget, Terms) else budgeted(model, budget, strategy)
+    anew = isinstance(budget, Terms) or (budget is not None and processor.config.positions != "line")
+    model = unspent(model) if anew else budgeted(model, budget, strategy)
     counts: list[int] = []
 
     def plan(*given: Any, **named: Any) -> Layout:
@@ -82,8 +82,8 @@ def _prompted(
         return layout
 
     batch = processor.prompt([example], plan=plan, room=room).to(next(model.parameters()).device)
-    if terms is not None:
-        model, batch = spent(model, batch, terms, strategy)
+    if anew:  # the counts are known later, or the words' places hang on grids that a cut has none of
+        model, batch = spent(model, batch, budget, strategy)
     elif allocator_of(model) is not None and batch.visual is not None:
         batch = replace(batch, seen=model.see(batch))
     return model, batch, int((batch.image_slot >= 0).sum()) + sum(counts)

@@ -31,7 +31,8 @@ def choosable(
         led = model.tiled(batch, spender, laid=laid_for)
         before = Layout(counts=(), grids=()) if led is None else led.layout
         return led, before if laid_for is None else replace(before, counts=(laid_for,) * len(before.counts))
-    lazy = tiled is None and cuts is not None and isinstance(batch.visual, Pixels) and not model.reads_whole
+    alone = not model.reads_whole and not getattr(model.connector, "counts_images", False)  # a tile says all by itself
+    lazy = tiled is None and cuts is not None and isinstance(batch.visual, Pixels) and alone
     if tiled is None and not lazy:
         tiled = model.tiled(batch)
     if tiled is not None and tiled.cuts is None:
@@ -61,16 +62,20 @@ def _read(model: "Sight", batch: Batch, spender: Any, cuts: Cuts) -> tuple[Visua
     parts: dict[int, Tensor] = {}
     seen = _encoded(model, batch, pixels, view, parts)
     there = _there(model, batch, spender, cuts, layout, seen)
-    _encoded(model, batch, pixels, there & ~view, parts)
+    more = _encoded(model, batch, pixels, there & ~view, parts)
+    one = seen or more
+    assert one is not None
     like = next(iter(parts.values()))
-    features = [parts.get(i, like.new_zeros(count, like.shape[1])) for i, count in enumerate(layout.counts)]
-    return VisualTokens.on_layout(torch.cat(features), layout), there | view
+    rows = torch.cat([parts.get(i, like.new_zeros(count, like.shape[1])) for i, count in enumerate(layout.counts)])
+    features, classes = rows.tensor_split([one.features.shape[1]], dim=1)
+    made = replace(VisualTokens.on_layout(features, layout), marks=one.marks)
+    return made if one.classes is None else replace(made, classes=classes), there | view
 
 
 def _encoded(
     model: "Sight", batch: Batch, pixels: Pixels, wanted: Bool[Tensor, " T"], parts: dict[int, Tensor]
 ) -> VisualTokens | None:
-    """The tokens of some tiles, each an image by itself; they are put into `parts` by their numbers."""
+    """The tokens of some tiles, each an image by itself; with their classes they go into `parts` by their numbers."""
     places = wanted.nonzero()[:, 0].tolist()
     if not places:
         return None
@@ -78,7 +83,8 @@ def _encoded(
     some = replace(Pixels.whole(pixels.values[wanted]), sizes=sizes)
     seen = model.tiled(replace(batch, visual=some, owner=batch.owner[pixels.image[wanted]]))
     assert seen is not None
-    parts.update(zip(places, seen.features.split(seen.layout.counts), strict=True))
+    rows = seen.features if seen.classes is None else torch.cat([seen.features, seen.classes], dim=1)
+    parts.update(zip(places, rows.split(seen.layout.counts), strict=True))
     return seen
 
 
@@ -102,6 +108,7 @@ def _there(
     joined, number = model.joined.plan(layout, cuts), 0
     for i, (cut, (begin, end)) in enumerate(zip(cuts, spans(cuts), strict=True)):
         if cut.view == "none" or cut.frames:
+            number += cut.frames
             continue
         own, cells = slice(*views.layout.offsets[number : number + 2]), views.layout.grids[number]
         number += 1

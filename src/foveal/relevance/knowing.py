@@ -37,6 +37,7 @@ def entropy(chances: Float[Tensor, "I N K"]) -> Float[Tensor, "I N"]:
 
 def surprise(features: Float[Tensor, "I N D"], grid: Grid, *, reach: int = 2) -> Float[Tensor, "I N"]:
     """Perspectival: how far a patch is from the mean of those up to `reach` around it, over the image's deviation."""
+    features = features.float()  # squares of half precision would overflow
     field = features.unflatten(1, grid)
     around = _boxes(field, reach) - field
     number = _boxes(torch.ones_like(field[:1, ..., :1]), reach) - 1

@@ -65,3 +65,11 @@ def test_a_model_that_keeps_all_is_refused(world):
     batch = world.collate(model)(Stage(steps=1))([[world.data[0]]])
     with pytest.raises(InputError, match=r"model\.allocator"):
         budgets(model, batch, least=1, most=1, whole=0.0)
+
+
+@pytest.mark.parametrize("strategy", ["downsample", "fastv"])
+def test_strategies_with_other_seats_are_refused(world, strategy):
+    model = budgeted(world.model(depth=3, rope={"base": 1e4}), 2, strategy)
+    batch = world.collate(unspent(model))(Stage(steps=1))([[world.data[0]]])
+    with pytest.raises(InputError, match=f"'{strategy}' does not act behind the connector"):
+        budgets(model, batch, least=1, most=1, whole=0.0)
