@@ -3,6 +3,7 @@ import torch
 
 from foveal.core.types import Relevance
 from foveal.models.seeing import over_picture
+from foveal.preprocess.tiling import Tiling
 from foveal.preprocess.transform import ImageTransform
 
 
@@ -26,6 +27,13 @@ def test_what_was_padding_is_cut_off():
     assert torch.equal(made.maps[0, 5::10, 5::10], found().maps[0, 1:3])
     assert made.boxes.tolist() == [[0, 0, 10, 40], [10, 0, 20, 20], [10, 20, 20, 40]]
     assert made.shares.sum() == pytest.approx(1)
+
+
+def test_tiles_tell_of_the_picture_and_not_of_its_padding():
+    tiling = Tiling(kind="anyres", tile=32, pinpoints=((32, 64), (64, 32)))
+    made = over_picture(found(), (20, 40), ImageTransform(size=32, mode="letterbox", tiling=tiling))
+    assert torch.equal(made.maps[0, 2::5, 5::10], found().maps[0])
+    assert made.boxes.tolist() == [[0, 0, 10, 40], [10, 0, 20, 20], [10, 20, 20, 40]]
 
 
 def test_what_was_cropped_has_no_relevance():

@@ -139,10 +139,10 @@ class ImageTransform:
         return (values * std + mean) / self.rescale
 
     def place(self, size: Grid) -> Placement:
-        """Where an image of this height and width comes to lie."""
+        """Where an image of this height and width comes to lie; one in tiles fills what its tokens tell of it."""
         height, width = self.grid
         tall, wide = size
-        if self.mode == "square":
+        if self.mode == "square" or self.tiling is not None:
             return Placement(scale_x=width / wide, scale_y=height / tall, left=0.0, top=0.0)
         if self.mode == "pad_square":
             edge = max(size)
