@@ -39,7 +39,10 @@ def questions(examples: Iterable[Example], *, limit: int | None = None) -> tuple
         if limit is not None and len(found) >= limit:
             break
     if not found:
-        raise InputError("the data hold no question with one right answer; give examples an assistant message")
+        raise InputError(
+            "the data hold no question with one right answer; give examples an assistant message, or take another "
+            "--split where this one is empty"
+        )
     return tuple(found[:limit])
 
 
