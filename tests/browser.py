@@ -83,13 +83,19 @@ class Tab:
             ]
 
 
-@contextmanager
-def browsing(folder):
-    """A tab of a browser with its profile in a folder; skips where there is no Chromium, which CI must have."""
+def chromium():
+    """The browser's place; skips where a newcomer has none, and fails in CI."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         assert not os.environ.get("CI"), "CI has a browser"
         pytest.skip("no chromium is at hand")
+    return browser
+
+
+@contextmanager
+def browsing(folder):
+    """A tab of a browser with its profile in a folder; takes what `chromium` does without one."""
+    browser = chromium()
     heard, write = os.pipe()
     read, said = os.pipe()
     told = ["--remote-debugging-pipe", f"--user-data-dir={folder}"]

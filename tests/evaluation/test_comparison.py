@@ -1,6 +1,4 @@
-import os
 import re
-import shutil
 import subprocess
 
 import pytest
@@ -12,6 +10,7 @@ from foveal.evaluation.comparison import Dispute, Page, Said, page
 from foveal.evaluation.questions import Question
 from foveal.evaluation.score import Rate, score
 from foveal.evaluation.summary import front, gaps, plain, rows
+from tests.browser import chromium
 
 EMPTY = Example(id="", messages=())
 ASKED = [
@@ -129,10 +128,6 @@ def test_the_page_says_all_and_fetches_nothing(report):
 
 
 def test_a_browser_opens_it_without_errors_and_its_tables_sort(report, tmp_path):
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        assert not os.environ.get("CI"), "CI has a browser"
-        pytest.skip("no chromium is at hand")
     click = "document.querySelectorAll('table.sorts th button')[4].click()"
     text = report.read_text().replace("</body>", f"<script>{click}</script></body>")
     report.write_text(text)
@@ -144,7 +139,7 @@ def test_a_browser_opens_it_without_errors_and_its_tables_sort(report, tmp_path)
         f"--user-data-dir={tmp_path / 'b'}",
     ]
     shown = subprocess.run(
-        [browser, *flags, "--dump-dom", report.as_uri()], capture_output=True, text=True, timeout=300, check=True
+        [chromium(), *flags, "--dump-dom", report.as_uri()], capture_output=True, text=True, timeout=300, check=True
     )
     assert "CONSOLE" not in shown.stderr
     first = shown.stdout.partition("<tbody>")[2].partition("</tbody>")[0]

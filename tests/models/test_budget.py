@@ -204,3 +204,11 @@ def test_axes_want_a_layout_for_all_tokens(model):
     given = batch(view)
     with pytest.raises(InputError, match="several axes"), torch.no_grad():
         view(replace(given, positions=torch.zeros(*given.input_ids.shape, 3, dtype=torch.long)))
+
+
+def test_an_answer_that_would_pass_the_context_in_its_place_is_refused_before_its_first_word(model):
+    view = budgeted(model, 2)
+    view.language.context = 24
+    assert generate(view, batch(view), max_new_tokens=2).shape == (2, 2)
+    with pytest.raises(InputError, match="a prompt of 22 tokens and 3 new ones do not fit the context of 24"):
+        generate(view, batch(view), max_new_tokens=3)

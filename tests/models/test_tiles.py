@@ -215,3 +215,20 @@ def test_marks_and_classes_come_with_tiles_read_one_by_one():
             assert seen.marks.shape[0] == 2 and torch.isfinite(view(batch_of(view)).logits).all()
     choice, _ = choosable(model, batch_of(view), view.allocator)
     torch.testing.assert_close(choice.classes.sum(-1), torch.ones(choice.layout.total))
+
+
+def test_a_video_before_an_image_does_not_choose_its_tiles():
+    video, image = Cut(tile=(32, 32), size=(32, 32), view="none", frames=2), CUTS[0]
+    for seed in range(6):
+        _, view = under_a_budget(3, cover=0.4)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            alone = batch_of(view, [image])
+            tiles = torch.randn_like(alone.visual.values)
+            films = torch.randn(2, 3, 32, 32)
+            alone = replace(alone, visual=Pixels.cut(tiles, (image,)))
+            both = replace(
+                alone, visual=Pixels.cut(torch.cat([films, tiles]), (video, image)), owner=torch.tensor([0, 0])
+            )
+            found = [choosable(view, one, view.allocator)[0] for one in (alone, both)]
+        torch.testing.assert_close(found[1].features[-found[0].layout.total :], found[0].features, atol=1e-5, rtol=1e-5)

@@ -124,6 +124,8 @@ def _steps(
     running = torch.ones(len(prompt), dtype=torch.bool, device=prompt.device)
     for step in range(steps):
         logits = model(batch, cache=cache, keep="last").logits[:, -1]
+        if step == 0 and cache.shift is not None:  # what a budget left out still has its places
+            check_room(model, int((cache.tokens + cache.shift).max()), steps)
         chosen = torch.where(running, sampling(logits, prompt, new), pad_id)
         yield chosen
         running &= ~torch.isin(chosen, stops)
