@@ -52,6 +52,20 @@ def test_a_teacher_adds_what_all_tokens_say_otherwise_and_does_not_move(spending
     assert alone.item() == pytest.approx(next_token(unspent(model), batch)[0].item(), rel=1e-5)
 
 
+def test_the_teacher_gets_no_gradient(spending):
+    model, batch = spending
+    weight = model.connector.map.weight
+    budgets(model, batch, least=1, most=1, whole=0.0, teacher=2.0)[0].backward()
+    found, weight.grad = weight.grad.clone(), None
+    tiled = model.tiled(batch)
+    with torch.no_grad():
+        sure = unspent(model)(batch, keep="labelled").logits.log_softmax(-1)
+    said = model(model.spent(batch, tiled, 1), keep="labelled")
+    apart = torch.nn.functional.kl_div(said.logits.log_softmax(-1), sure, reduction="sum", log_target=True)
+    (torch.nn.functional.cross_entropy(said.logits, said.labels, reduction="sum") + 2 * apart).backward()
+    torch.testing.assert_close(found, weight.grad)
+
+
 def test_every_weight_learns_at_once_the_balancer_too(spending):
     model, batch = spending
     model.train()
