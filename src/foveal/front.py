@@ -12,7 +12,7 @@ from foveal.core.errors import InputError, unknown
 from foveal.models.assembly import assemble
 from foveal.models.config import ModelConfig
 from foveal.preprocess.processor import Processor
-from foveal.weights import run, smollm2
+from foveal.weights import packaged, run
 from foveal.weights.families import FORMATS, family
 from foveal.weights.files import read_config
 from foveal.weights.pretrained import initialise
@@ -35,9 +35,11 @@ def load(
     """
     if format is not None and format not in _FORMATS:
         raise unknown("format", format, _FORMATS)
-    directory = packaged(path)
+    directory = packaged.place(path)
     if not directory.is_dir():
-        raise InputError(f"there is no directory {directory}; give a run, a checkpoint, or {' or '.join(_PACKAGED)}")
+        raise InputError(
+            f"there is no directory {directory}; give a run, a checkpoint, or {' or '.join(packaged.NAMES)}"
+        )
     wanted = {"dtype": _dtype(dtype), "device": device}
     if format == "foveal" and not run.matches(directory):
         raise InputError(f"format 'foveal', but {directory} holds no config.yaml; give a run, or leave format out")
@@ -45,23 +47,6 @@ def load(
         return run.load(directory, **wanted)
     config = read_config(directory)
     return family(config, str(directory), format=format).load(directory, config, **wanted)
-
-
-def packaged(path: str | os.PathLike[str]) -> Path:
-    """The directory of this path, or of a packaged model by its name where there is no such directory."""
-    directory = Path(path)
-    return _PACKAGED[str(path)]() if not directory.exists() and str(path) in _PACKAGED else directory
-
-
-def starter() -> Path:
-    """The directory of the starter model; InputError where this installation has none."""
-    folder = Path(__file__).parent / "starter"
-    if not run.matches(folder):
-        raise InputError("this installation of Foveal holds no starter model; name a run or train one")
-    return folder
-
-
-_PACKAGED = {"starter": starter, "smollm2-135m": smollm2.smollm2}
 
 
 def build(config: ModelConfig | Mapping[str, Any] | str | os.PathLike[str]) -> run.Run:
@@ -76,7 +61,7 @@ def build(config: ModelConfig | Mapping[str, Any] | str | os.PathLike[str]) -> r
     parts = given if "model" in given else {"model": given}
     model = assemble(ModelConfig.parse(parts["model"]))
     initialise(model, parts.get("init") or {})
-    external = {part: source for part, source in (parts.get("init") or {}).items() if source == "imagenet"}
+    external = {part: source for part, source in (parts.get("init") or {}).items() if source in ("imagenet", "starter")}
     settings = parts.get("processor")
     processor = None
     if settings and not isinstance(config, Mapping):

@@ -25,6 +25,10 @@ SMALL = {  # settings that make a component small; one that needs none is not li
     "plain_vit": {"image_size": [32, 32], "width": 16, "depth": 2, "heads": 2, "inner": 24},
     "efficientnet_lite": {"variant": 0, "taps": [16], "stride": 16},
     "patches": {"image_size": 32, "patch": 16, "width": 16, "class_token": False},
+    "aligned": {
+        "encoder": {"name": "vit", "image_size": 32, "patch": 16, "width": 12, "depth": 1, "heads": 2, "inner": 24},
+        **{"neck": {"name": "conv_mlp", "kernel": 3, "width": 8}, "width": 16},
+    },
     "qformer": {"queries": 3, "width": 16, "depth": 2, "heads": 2, "vocabulary": 44},
     "conv_mlp": {"kernel": 3, "width": 8},
     "visual_embedding_table": {"entries": 30, "indicators": 2, "factor": 1},

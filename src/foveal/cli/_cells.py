@@ -26,11 +26,12 @@ COUNTED = 4  # of these, whose operations are counted
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a comparison is kept, and who is told of it."""
+    """Where a comparison is kept, and who is told of it; `known` holds trainings of another that are as good here."""
 
     out: Path
     say: Callable[[str], None]
     bar: Any
+    known: Path | None = None
 
     def run(self, job: Job) -> Path:
         """The run directory of a job."""
@@ -39,6 +40,14 @@ class Place:
     def record(self, job: Job) -> Record:
         """What is known of a job."""
         return Record.open(self.out / "cells" / f"{job.name}.json", key=job.key)
+
+    def elsewhere(self, job: Job) -> Record | None:
+        """The same training in what is known already; None: it is not there, or did not come to its end."""
+        if self.known is None:
+            return None
+        found = Record.open(self.known / "cells" / f"{job.name}.json", key=job.key)
+        run = self.known / "runs" / job.name
+        return found if found.trained and (run / "config.yaml").is_file() else None
 
 
 def missing(job: Job, record: Record) -> list[dict[str, Any]]:
@@ -63,6 +72,8 @@ def carry(job: Job, place: Place) -> Record:
     record = place.record(job)
     if not missing(job, record):
         return record
+    if not record.begun and (known := place.elsewhere(job)) is not None:
+        _adopt(job, place, record, known)
     if not record.trained and not _attempted(record, "training", lambda: _trained(job, place, record)):
         return record
     asked = questions_of(job)
@@ -73,6 +84,14 @@ def carry(job: Job, place: Place) -> Record:
     if job.text_only and record.cell(**text_only(job)) is None:
         _cell(record, text_only(job), lambda: _twin(job, place, record, asked))
     return record
+
+
+def _adopt(job: Job, place: Place, record: Record, known: Record) -> None:
+    """Take over a training that was done elsewhere, and what its twin without images answered to the same questions."""
+    place.say(f"{job.name}: trained already, taken from {place.known}")
+    shutil.copytree(known.file.parents[1] / "runs" / job.name, place.run(job), dirs_exist_ok=True)
+    twin = known.cell(**text_only(job))
+    record.put(**{**known.told, "cells": [twin] if twin is not None else []})
 
 
 def _title(spending: Spending) -> str:

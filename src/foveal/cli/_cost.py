@@ -12,6 +12,7 @@ from zlib import crc32
 from foveal.cli._recipe import Recipe
 from foveal.training.config import Stage
 
+DRAWS = 12  # batches by which an objective that draws how much it sees is counted: the same draws for every system
 PLACES = 200  # of the last stage's order, by which two systems are known to have seen the same
 
 
@@ -69,6 +70,9 @@ def _order(recipe: Recipe, stage: Stage, data: Any) -> Any:
 
 
 def _sample(run: Any, batches: Any, stage: Stage, rows: Any, data: Any) -> dict[str, float]:
+    import torch
+
+    from foveal.cli._objectives import objective_of
     from foveal.evaluation.flops import counting
     from foveal.models.parts import encoded
     from foveal.training.loop import objective
@@ -78,12 +82,15 @@ def _sample(run: Any, batches: Any, stage: Stage, rows: Any, data: Any) -> dict[
     model, processor = run.model, batches.processor(stage)
     chosen = [[data[row] for row in group] for group in rows]
     batch = batches(stage)(chosen, 0)
+    draws = DRAWS if objective_of(stage)[0] == "budgets" else 1
     with ExitStack() as stack:
         stack.enter_context(adapted(model, stage.lora))
         stack.enter_context(learning(model, stage))
         flops = stack.enter_context(counting(model))
-        objective(stage.objective)(model, batch)[0].backward()
-    parts = {name: float(count) for name, count in flops.parts.items()}
+        for draw in range(draws):
+            torch.manual_seed(draw)
+            objective(stage.objective)(model, batch)[0].backward()
+    parts = {name: float(count) / draws for name, count in flops.parts.items()}
     model.zero_grad(set_to_none=True)
     if stage.images == "shown" and "vision" not in parts and model.vision is not None:
         images = list(dict.fromkeys(image for group in chosen for example in group for image in example.images))

@@ -206,7 +206,7 @@ def gallery_of(loaded: Any, needs: tuple[str, ...] = ()) -> Any:
 
 def text_only_run(wanted: Wanted) -> Path | None:
     """The run trained without images: the one named, else the `text_only` directory within the run."""
-    from foveal.front import starter
+    from foveal.weights.packaged import starter
 
     if wanted.text_only is not None:
         return wanted.text_only

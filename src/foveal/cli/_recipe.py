@@ -179,7 +179,7 @@ def blind(recipe: Recipe) -> Recipe:
     stages = []
     for stage in recipe.training.stages:
         train, then = _unseeing(stage)
-        rates = {part: rate for part, rate in stage.rates.items() if part.split(".")[0] not in _SIGHT}
+        rates = {part: rate for part, rate in stage.rates.items() if part.split(".")[0] not in (*_SIGHT, "deeper")}
         objective = _objectives.blind(stage)
         if objective is not None and (train or stage.lora is not None):
             stages.append(replace(stage, train=train, then=then, rates=rates, objective=objective))
@@ -198,7 +198,7 @@ def _unseeing(stage: Stage) -> tuple[tuple[str, ...], tuple[Then, ...]]:
     """What a stage trains, and trains then, beside sight; what learns first does so from the beginning."""
 
     def left(parts: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(part for part in parts if part.split(".")[0] not in _SIGHT)
+        return tuple(part for part in parts if part.split(".")[0] not in (*_SIGHT, "deeper"))
 
     train, then = left(stage.train), [replace(one, train=left(one.train)) for one in stage.then]
     if stage.lora is None:

@@ -67,12 +67,12 @@ def row(recipe: Any) -> dict[str, Any]:
 
 def _begun(recipe: Any) -> dict[str, Any]:
     """The model of a recipe, with that of the packaged run that it begins from."""
-    from foveal.front import packaged
     from foveal.weights.directory import read_config
+    from foveal.weights.packaged import place
 
     if "from" not in recipe.init:
         return dict(recipe.model)
-    begun = read_config(packaged(recipe.init["from"]) / "config.yaml")["model"]
+    begun = read_config(place(recipe.init["from"]) / "config.yaml")["model"]
     return {**begun, **recipe.model}
 
 

@@ -12,13 +12,14 @@ from foveal.core.errors import InputError, unknown
 from foveal.core.lookup import Spec, names
 from foveal.models.autoencoder import Autoencoder
 from foveal.models.causal import Causal
+from foveal.models.config import ModelConfig
 from foveal.models.masked import Masked
 from foveal.models.two_tower import TwoTower
-from foveal.weights import decoder, efficientnet_lite, files, gpt_neox, mpt, opt, siglip2, smollm2, vision_towers
+from foveal.weights import decoder, efficientnet_lite, files, gpt_neox, mpt, opt, packaged, siglip2, vision_towers
 from foveal.weights.directory import read_config
 
 PACKAGED_LANGUAGE = "smollm2-135m"
-_PACKAGED = {"vision": ("imagenet",), "language": (PACKAGED_LANGUAGE,), "connector": ()}
+_PACKAGED = {"vision": ("imagenet", "starter"), "language": (PACKAGED_LANGUAGE,), "connector": ("starter",)}
 _FAMILIES: dict[str, tuple[ModuleType, ...]] = {
     "vision": (vision_towers, siglip2),
     "language": (decoder, opt, gpt_neox, mpt),
@@ -42,12 +43,38 @@ def pretrained(part: str, source: str, spec: Spec | None) -> dict[str, Tensor]:
         raise InputError(f"init.connector: there is no run {source}; train it first, or name another")
     if not directory.is_dir():
         raise unknown(f"source of {part} in init:", source, _PACKAGED[part])
+    if part == "vision" and spec.name == "aligned":
+        return _aligned(directory)
     return _from_directory(part, directory)
+
+
+def _aligned(directory: Path) -> dict[str, Tensor]:
+    """A run's encoder and its connector, as the two halves of one encoder."""
+    if not (directory / "config.yaml").is_file():
+        raise InputError(
+            f"vision 'aligned' begins with a run of Foveal, and {directory} is none; name a run, or starter"
+        )
+    halves = {"vision.": "vision.encoder.", "connector.": "vision.neck."}
+    return {
+        name.replace(old, new, 1): weight
+        for name, weight in _run_state(directory).items()
+        for old, new in halves.items()
+        if name.startswith(old)
+    }
+
+
+def _run_state(directory: Path) -> dict[str, Tensor]:
+    """All weights of a run, those of installed packages too."""
+    described, state = read_config(directory / "config.yaml"), files.read_checkpoint(directory)
+    config = ModelConfig.parse(described["model"])
+    for part, entry in (described.get("external") or {}).items():
+        state |= pretrained(part, entry["source"], getattr(config, part))
+    return state
 
 
 def place(source: str) -> Path:
     """The directory that a source names; it may not be there."""
-    return smollm2.smollm2() if source == PACKAGED_LANGUAGE else Path(source)
+    return packaged.place(source)
 
 
 def language_parts(source: str) -> dict[str, Any]:
@@ -75,8 +102,7 @@ def _family(part: str, config: Mapping[str, Any], directory: Path) -> ModuleType
 
 def _from_directory(part: str, directory: Path) -> dict[str, Tensor]:
     if (directory / "config.yaml").is_file():
-        state = files.read_checkpoint(directory)
-        model = read_config(directory / "config.yaml")["model"]
+        state, model = _run_state(directory), read_config(directory / "config.yaml")["model"]
         state = queries(state) if part == "connector" and model.get("assembly") == "two_tower" else state
         return {name: weight for name, weight in state.items() if name.startswith(f"{part}.")}
     if part == "connector":

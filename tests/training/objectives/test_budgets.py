@@ -4,10 +4,45 @@ import pytest
 import torch
 
 from foveal.core.errors import InputError
+from foveal.core.types import Batch, Pixels
 from foveal.models.budget import budgeted, unspent
+from foveal.models.config import ModelConfig
+from foveal.models.masked import assemble
 from foveal.training.config import Stage
 from foveal.training.objectives.budgets import budgets
+from foveal.training.objectives.choose import choose
 from foveal.training.objectives.next_token import next_token
+
+
+def early():
+    """A model that chooses answers and has an allocator, and a batch of a picture of four tokens each."""
+    torch.manual_seed(0)
+    sizes = {"vocabulary": 20, "width": 16, "depth": 1, "heads": 2, "inner": 16, "context": 12}
+    vit = {"name": "vit", "image_size": 32, "patch": 16, "width": 16, "depth": 1, "heads": 2, "inner": 24}
+    parts = {
+        "assembly": "masked",
+        "vision": vit,
+        "connector": "linear",
+        "fusion": {"name": "single_stream", "places": 2},
+    }
+    heads = {"answer": {"name": "classification", "labels": 4}}
+    described = {**parts, "allocator": {"name": "foveal", "budget": 4}, "heads": heads}
+    model = assemble(ModelConfig.parse({**described, "language": {"name": "encoder", **sizes}}))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.4)  # so that what is seen tells
+    slots = torch.full((2, 7), -1)
+    slots[:, 3:] = torch.arange(8).view(2, 4)
+    ids = torch.randint(1, 20, (2, 7), generator=torch.Generator().manual_seed(0))
+    everywhere = torch.ones_like(ids, dtype=torch.bool)
+    pixels = Pixels.whole(torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
+    shown = {
+        "image_slot": slots,
+        "visual": pixels,
+        "owner": torch.arange(2),
+        "targets": {"answer": torch.tensor([1, 3])},
+    }
+    return model, Batch(input_ids=ids, valid=everywhere, prompt=everywhere, **shown)
 
 
 @pytest.fixture
@@ -87,3 +122,17 @@ def test_strategies_with_other_seats_are_refused(world, strategy):
     batch = world.collate(unspent(model))(Stage(steps=1))([[world.data[0]]])
     with pytest.raises(InputError, match=f"'{strategy}' does not act behind the connector"):
         budgets(model, batch, least=1, most=1, whole=0.0)
+
+
+def test_an_answer_is_chosen_under_a_budget_too():
+    model, batch = early()
+    loss, count, parts = budgets(model, batch, least=2, most=2, whole=0.0, teacher=1.0, of="choose")
+    tiled = model.tiled(batch)
+    left = model.spent(batch, tiled, 2)
+    assert (left.image_slot >= 0).sum() == 2 * 2 and (batch.image_slot >= 0).sum() == 2 * 4
+    expected, of = choose(model, left)
+    apart, _ = parts["teacher"]
+    assert count == of == 2 and apart > 0
+    assert loss.item() == pytest.approx((expected + apart).item(), rel=1e-6)
+    whole, *_ = budgets(model, batch, least=2, most=2, whole=1.0, of="choose")
+    assert whole.item() == pytest.approx(choose(unspent(model), batch)[0].item(), rel=1e-6)

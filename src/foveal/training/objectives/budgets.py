@@ -7,46 +7,58 @@ towards what fewer tokens say (2006.05525, section 2).
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from foveal.core.types import Batch
-from foveal.training.objectives import next_token
+from foveal.training.objectives import choose, next_token
+
+Of = Literal["next_token", "choose"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Budgets from `least` to `most` tokens an image, evenly drawn on a scale of ratios, or all tokens for a share
-    `whole` of the batches; `teacher` weighs the divergence (in nats) from what the model says with all tokens.
+    `whole` of the batches; `teacher` weighs the divergence (in nats) from what the model says with all tokens. What is
+    learned is the next token `of` an answer, or to `choose` one.
     """
 
     least: int = 8
     most: int = 128
     whole: float = 0.1
     teacher: float = 0.0
+    of: Of = "next_token"
 
 
 def budgets(
-    model: Any, batch: Batch, *, least: int = 8, most: int = 128, whole: float = 0.1, teacher: float = 0.0
+    model: Any,
+    batch: Batch,
+    *,
+    least: int = 8,
+    most: int = 128,
+    whole: float = 0.1,
+    teacher: float = 0.0,
+    of: Of = "next_token",
 ) -> tuple[Tensor, int, Mapping[str, tuple[Tensor, int]]]:
-    """The summed loss of all labelled tokens and their number; wants a model that has an allocator."""
-    batch = model.looked(batch)
-    tiled = model.tiled(batch)
-    seen = replace(batch, seen=model.mosaic(tiled))
+    """The summed loss of all that is labelled, and its number; wants a model that has an allocator."""
+    kind = next_token if of == "next_token" else choose
+    model_batch = model.looked(batch)
+    tiled = model.tiled(model_batch)
+    seen = replace(model_batch, seen=model.mosaic(tiled))
     draw, share = torch.rand(2).tolist()
     if tiled is None or share < whole:
-        loss, count = next_token.score(model(seen, keep="labelled"), batch)
+        loss, count = kind.score(kind.told(model, seen), batch)
         return loss, count, {"answers": (loss, count)}
     budget = round(least * math.exp(draw * math.log(most / least)))
-    said = model(model.spent(batch, tiled, budget), keep="labelled")
-    loss, count = next_token.score(said, batch)
+    said = kind.told(model, model.spent(model_batch, tiled, budget))
+    loss, count = kind.score(said, batch)
     parts = {"answers": (loss, count)}
     if teacher:
         with torch.no_grad():
-            sure = next_token.exact(model(seen, keep="labelled").logits).log_softmax(-1)
+            sure = next_token.exact(kind.told(model, seen).logits).log_softmax(-1)
         apart = F.kl_div(next_token.exact(said.logits).log_softmax(-1), sure, reduction="sum", log_target=True)
         parts["teacher"] = (apart, count)
         loss = loss + teacher * apart

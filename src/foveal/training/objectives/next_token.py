@@ -17,7 +17,12 @@ class Config:
 
 def next_token(model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
     """The summed loss of all labelled tokens and their number; logits exist for these alone."""
-    return score(model(batch, keep="labelled"), batch)
+    return score(told(model, batch), batch)
+
+
+def told(model: nn.Module, batch: Batch) -> Output:
+    """What the model says where a token is labelled."""
+    return model(batch, keep="labelled")
 
 
 def score(output: Output, batch: Batch) -> tuple[Tensor, int]:
