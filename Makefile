@@ -5,7 +5,7 @@ BIN := .venv/bin
 help:            ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
 
-demo: .venv/.user  ## train a small model on real pictures, score it, ask it, write demo/report.html
+demo: .venv/.user  ## train a small model on pictures, compare it with three others, write demo/report.html
 	$(BIN)/foveal demo demo
 
 test: .venv/.developer  ## run all tests

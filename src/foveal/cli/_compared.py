@@ -194,32 +194,33 @@ def _versions(versions: Mapping[str, str]) -> str:
 
 
 def show(console: "Console", found: Found) -> None:
-    """A line for each row, then what failed."""
+    """A line for each row (its FLOPs are those of a question), then what failed."""
     from foveal.cli import _show
     from foveal.evaluation.chart import number
 
-    heads = ["system", "chosen by", "tokens", "exact", "95%", "flips", "FLOPs a question", "seeds"]
     lengths = len({row.length for row in found.rows}) > 1
+    seeds = len(found.wanted.seeds) > 1
+    heads = ["system", "chosen by", "tokens", "exact", "95%", "flips", "FLOPs", *(["seeds"] if seeds else [])]
     lines = []
     for row in found.rows:
-        exact = row.scores.exact_match
-        lines.append(
-            [
-                f"{row.system} ({row.length})" if lengths else row.system,
-                row.strategy,
-                f"{row.tokens:.0f}",
-                f"{100 * exact.value:.1f}%",
-                f"{100 * exact.low:.1f}-{100 * exact.high:.1f}",
-                "" if row.flips is None else f"{100 * row.flips:.1f}%",
-                number(row.flops) if row.flops else "",
-                str(len(row.seeds)),
-            ]
-        )
-    for name, scores in found.baselines.items():
-        exact = scores.exact_match
-        lines.append(
-            [name, "", "", f"{100 * exact.value:.1f}%", f"{100 * exact.low:.1f}-{100 * exact.high:.1f}", "", "", ""]
-        )
+        named = f"{row.system} ({row.length})" if lengths else row.system
+        flips = "" if row.flips is None else f"{100 * row.flips:.1f}%"
+        line = [
+            named,
+            row.strategy,
+            f"{row.tokens:.0f}",
+            *_shares(row.scores),
+            flips,
+            number(row.flops) if row.flops else "",
+        ]
+        lines.append(line + ([str(len(row.seeds))] if seeds else []))
+    lines += [[name, "", "", *_shares(scores), *[""] * (len(heads) - 5)] for name, scores in found.baselines.items()]
     console.print(_show.table(heads, lines, left=["chosen by"]))
     for one in found.failures:
         console.print(f"{one['state']}: {one['what']}: {one['error']}", style="dim", markup=False)
+
+
+def _shares(scores: Scores) -> list[str]:
+    """Exact match and its interval, in percent."""
+    exact = scores.exact_match
+    return [f"{100 * exact.value:.1f}%", f"{100 * exact.low:.1f}-{100 * exact.high:.1f}"]

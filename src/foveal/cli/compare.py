@@ -18,6 +18,7 @@ def command(
         1, "--jobs", help="Train so many at a time, each in a process (and on a device) of its own."
     ),
     only: list[str] | None = typer.Option(None, "--only", help="Carry out the training of this name alone; no report."),
+    known: Path | None = typer.Option(None, "--known", help="Take over trainings that are done in this directory."),
     as_json: bool = typer.Option(False, "--json", help="Print results.json instead of a table."),
 ) -> None:
     """Compare systems at the same data, order and length of training. What is done is not done again."""
@@ -39,9 +40,10 @@ def command(
     def bar(what: str, total: int | None) -> Any:
         return _show.bar(console, what, total)
 
-    at = _cells.Place(out=place, say=lambda line: console.print(line, markup=False), bar=bar)
+    at = _cells.Place(out=place, say=lambda line: console.print(line, markup=False), bar=bar, known=known)
     arguments = ["compare", config, *(settings or []), "--out", str(place)]
     arguments += [*(["--data", str(data)] if data is not None else []), *(["--ablate"] if ablate else [])]
+    arguments += ["--known", str(known)] if known is not None else []
     again = shlex.join(["foveal", *arguments])
     try:
         if only:
