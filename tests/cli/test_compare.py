@@ -134,3 +134,18 @@ def test_what_ships_can_be_read(name):
     assert not any(system.ablate for system in wanted.systems.values()) or _comparison.jobs(wanted, ablate=True)
     families = {job.recipe.family for job in jobs}
     assert name == "ablations" or families == {"early", "mid", "late", "hybrid"}
+
+
+def test_a_metric_stands_beside_exact_match_and_nothing_is_asked_again(compared):
+    bare, _ = compared("text_only=false", "tokens=[]")
+    before = {file: file.stat().st_mtime_ns for file in Path("out/cells").iterdir()}
+    found, told = compared("text_only=false", "tokens=[]", "evaluation.metric=anls")
+    assert before == {file: file.stat().st_mtime_ns for file in Path("out/cells").iterdir()}
+    assert "figure" not in bare["rows"][0]
+    assert all(row["figure"]["value"] >= row["exact_match"]["value"] for row in found["rows"])
+    assert ">anls<" in Path("out/report.html").read_text() and "anls" in told.out
+
+
+def test_a_metric_of_captions_is_refused(compared, capsys):
+    assert run(["compare", "tiny.yaml", "--out", "out", "evaluation.metric=cider"]) == 2
+    assert "metric cider scores captions" in capsys.readouterr().err

@@ -76,3 +76,19 @@ def test_captions_are_asked_for_once_a_picture(scored, asking):
 def test_mistakes_are_one_line(scored, options, said):
     code, told = scored(*options)
     assert code == 2 and said in told.err.replace("\n", " ")
+
+
+def test_budgets_are_measured_by_it_too(scored, asking):
+    given = ["--budget", "16,1", "--strategy", "foveal,random", "--draws", "2"]
+    code, told = scored(*given, "--metric", "anls", "--json")
+    found = json.loads(told.out)
+    assert code == 0 and found["metric"] == found["figure"] == "anls"
+    whole, same, *_ = rows = found["budgets"]
+    assert whole["figure"]["value"] == same["figure"]["value"] == 1.0 and whole["figure"]["count"] == 12
+    assert all(row["figure"]["value"] >= row["exact_match"] for row in rows)
+    data = asking(metric="vqa", answers=["giraffe"] * 10)
+    code, told = scored(*given, data=data)
+    assert code == 0 and "vqa accuracy" in told.out
+    assert "figure" not in json.loads(scored(*given, "--json")[1].out)
+    code, told = scored(*given, "--metric", "cider")
+    assert code == 2 and "--metric cider scores captions" in told.err

@@ -3,8 +3,8 @@ import pytest
 
 from foveal.core.errors import InputError
 from foveal.core.example import Box
-from foveal.evaluation.measure import ahead, measure, metric, metrics, of_captions, plain, wanted
-from foveal.evaluation.score import score
+from foveal.evaluation.measure import ahead, measure, metric, metrics, of_captions, over, plain, wanted
+from foveal.evaluation.score import score, score_trainings
 from tests.evaluation.asking import ask
 
 GOLDS = ("yes",) * 9 + ("no",)
@@ -74,3 +74,14 @@ def test_the_data_name_their_metric():
 def test_an_answer_for_each_question():
     with pytest.raises(InputError, match="1 answers to 2 questions"):
         measure("vqa", some(2), ["yes"])
+
+
+def test_over_trainings_it_is_what_the_scores_are():
+    asked = some(60)
+    random = np.random.default_rng(1)
+    trainings = [["yes" if random.random() < share else "maybe" for _ in asked] for share in (0.9, 0.6, 0.3)]
+    found, known = over("exact_match", asked, trainings), score_trainings(asked, trainings).exact_match
+    assert found.value == pytest.approx(known.value) and found.count == known.count == 60
+    assert found.low == pytest.approx(known.low, abs=0.05) and found.high == pytest.approx(known.high, abs=0.05)
+    alone, one = over("exact_match", asked, trainings[:1]), measure("exact_match", asked, trainings[0])
+    assert alone == one.figures["exact_match"]

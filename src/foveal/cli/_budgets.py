@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from foveal.cli._evaluate import Told, Wanted, ask, asked_of, gallery_of
 from foveal.core.errors import InputError
+from foveal.evaluation import measure
 from foveal.evaluation.questions import Question
 from foveal.evaluation.spending import Control, Spent, plain
 from foveal.relevance.pricing import Terms
@@ -30,17 +31,28 @@ class Budgeted:
     rows: Sequence[Spent]
     encoding: float
 
-    def plain(self) -> dict[str, Any]:
-        """As JSON tells it."""
+    def plain(self, metric: str | None = None) -> dict[str, Any]:
+        """As JSON tells it, with the first figure of a metric."""
         rows = [plain(self.asked, row, self.rows[0]) for row in self.rows]
-        return {"questions": len(self.asked), "encoding": self.encoding, "budgets": rows}
+        told = {"questions": len(self.asked), "encoding": self.encoding, "budgets": rows}
+        if metric is None:
+            return told
+        for row, spent in zip(rows, self.rows, strict=True):
+            if spent.refused is None:
+                row["figure"] = measure.told(measure.over(metric, self.asked, spent.answers))
+        return {"metric": metric, "figure": measure.metric(metric).FIGURES[0], **told}
 
 
-def budgets(wanted: Wanted, spendings: Spendings, *, progress: Told) -> dict[str, Any]:
-    """What came of every strategy at every budget, as plain data; takes the errors of `spend`."""
+def budgets(wanted: Wanted, spendings: Spendings, *, metric: str | None = None, progress: Told) -> dict[str, Any]:
+    """What came of every strategy at every budget, as plain data; takes the errors of `spend`.
+
+    A metric of captions is refused: budgets are scored on questions.
+    """
     from foveal.cli._runs import open_run
 
-    return spend(open_run(wanted.run), wanted, spendings, progress=progress).plain()
+    if metric is not None and measure.of_captions(metric):
+        raise InputError(f"--metric {metric} scores captions, and budgets are scored on questions; leave one out")
+    return spend(open_run(wanted.run), wanted, spendings, progress=progress).plain(metric)
 
 
 def spend(loaded: Any, wanted: Wanted, spendings: Spendings, *, progress: Told) -> Budgeted:
@@ -187,7 +199,8 @@ def show(console: "Console", told: dict[str, Any]) -> None:
 
     rows = told["budgets"]
     kinds = list(rows[0]["kinds"])
-    heads = ["strategy", "budget", "exact", "mean over kinds", "flips", "KL", *kinds, "tokens a layer", "time"]
+    more = [told["figure"].replace("_", " ")] if "figure" in told else []
+    heads = ["strategy", "budget", *more, "exact", "mean over kinds", "flips", "KL", *kinds, "tokens a layer", "time"]
     lines = [_line(row, kinds, len(heads)) for row in rows]
     console.print(_show.table(heads, lines, left=["strategy"]))
     console.print(
@@ -227,6 +240,7 @@ def _line(row: dict[str, Any], kinds: Sequence[str], cells: int) -> list[str]:
         return [*first, *["n/a"] * (cells - 2)]
     return [
         *first,
+        *([f"{100 * row['figure']['value']:.1f}%"] if "figure" in row else []),
         *(f"{100 * row[name]:.1f}%" for name in ("exact_match", "mean_over_kinds", "flips")),
         "" if row["divergence"] is None else f"{row['divergence']:.2f}",
         *(f"{100 * row['kinds'][kind]:.0f}" for kind in kinds),

@@ -59,7 +59,8 @@ def missing(job: Job, record: Record) -> list[dict[str, Any]]:
 
 def named(job: Job, spending: Spending) -> dict[str, Any]:
     """What a cell goes by within its training."""
-    return {"strategy": spending.name, "wanted": spending.tokens, "evaluation": dump(job.evaluation)}
+    asked = dump(replace(job.evaluation, metric=None))  # which scores what was answered, and changes nothing of that
+    return {"strategy": spending.name, "wanted": spending.tokens, "evaluation": asked}
 
 
 def text_only(job: Job) -> dict[str, Any]:

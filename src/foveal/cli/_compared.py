@@ -14,6 +14,7 @@ from foveal.evaluation import summary
 from foveal.evaluation.baselines import Majority
 from foveal.evaluation.cells import DONE, SCHEMA
 from foveal.evaluation.comparison import Dispute, Page, Said, page
+from foveal.evaluation.measure import metric
 from foveal.evaluation.questions import Question
 from foveal.evaluation.score import Scores, matches, score
 from foveal.evaluation.summary import BLIND, Gap, Row
@@ -34,7 +35,7 @@ class Found:
         self.data = _recipe.data_folder(jobs[0].recipe, say=place.say, bar=place.bar)
         self.asked: tuple[Question, ...] = _cells.questions_of(jobs[0])
         self.records = [place.record(job).told for job in jobs]
-        self.rows: list[Row] = summary.rows(self.asked, self.records)
+        self.rows: list[Row] = summary.rows(self.asked, self.records, metric=wanted.evaluation.metric)
         self.gaps: list[Gap] = summary.gaps(self.asked, self.rows)
         self.baselines = self._baselines()
 
@@ -45,6 +46,12 @@ class Found:
         majority = Majority.of(training if source else self.asked)
         given = {"majority": majority.answers(self.asked), "same words": majority.answers_by_question(self.asked)}
         return {name: score(self.asked, answers) for name, answers in given.items()}
+
+    @property
+    def figure(self) -> str:
+        """What the metric's figure is called that stands beside exact match; nothing where none is wanted."""
+        name = self.wanted.evaluation.metric
+        return metric(name).FIGURES[0].replace("_", " ") if name else ""
 
     @property
     def failures(self) -> list[dict[str, str]]:
@@ -117,6 +124,7 @@ class Found:
             title=self.wanted.about or "A comparison",
             summary=summed,
             rows=self.rows,
+            figure=self.figure,
             gaps=self.gaps,
             baselines=self.baselines,
             losses=losses,
@@ -200,21 +208,18 @@ def show(console: "Console", found: Found) -> None:
 
     lengths = len({row.length for row in found.rows}) > 1
     seeds = len(found.wanted.seeds) > 1
-    heads = ["system", "chosen by", "tokens", "exact", "95%", "flips", "FLOPs", *(["seeds"] if seeds else [])]
+    more = [found.figure] if found.figure else []
+    heads = ["system", "chosen by", "tokens", *more, "exact", "95%", "flips", "FLOPs", *(["seeds"] if seeds else [])]
     lines = []
     for row in found.rows:
         named = f"{row.system} ({row.length})" if lengths else row.system
         flips = "" if row.flips is None else f"{100 * row.flips:.1f}%"
-        line = [
-            named,
-            row.strategy,
-            f"{row.tokens:.0f}",
-            *_shares(row.scores),
-            flips,
-            number(row.flops) if row.flops else "",
-        ]
+        figure = [f"{100 * row.figure.value:.1f}%"] if row.figure else []
+        line = [named, row.strategy, f"{row.tokens:.0f}", *figure, *_shares(row.scores), flips]
+        line.append(number(row.flops) if row.flops else "")
         lines.append(line + ([str(len(row.seeds))] if seeds else []))
-    lines += [[name, "", "", *_shares(scores), *[""] * (len(heads) - 5)] for name, scores in found.baselines.items()]
+    bare, rest = ["", "", *[""] * len(more)], [""] * (len(heads) - 5 - len(more))
+    lines += [[name, *bare, *_shares(scores), *rest] for name, scores in found.baselines.items()]
     console.print(_show.table(heads, lines, left=["chosen by"]))
     for one in found.failures:
         console.print(f"{one['state']}: {one['what']}: {one['error']}", style="dim", markup=False)

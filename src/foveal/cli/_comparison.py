@@ -23,7 +23,7 @@ from typing import Any
 
 from foveal.cli import _recipe
 from foveal.cli._recipe import Recipe
-from foveal.core.config import dump, override, parse
+from foveal.core.config import dump, later, override, parse
 from foveal.core.errors import InputError, unknown
 from foveal.core.lookup import spec
 from foveal.models.budget import ROOM
@@ -63,12 +63,20 @@ class Length:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What every system is asked."""
+    """What every system is asked; beside exact match a `metric` may stand, such as `anls` or `vqa`."""
 
     split: str = "test"
     limit: int | None = 1000
     batch: int = 64
     max_new_tokens: int = 16
+    metric: str | None = later(None)
+
+    def __post_init__(self) -> None:
+        if self.metric is not None:
+            from foveal.evaluation.measure import of_captions
+
+            if of_captions(self.metric):
+                raise InputError(f"metric {self.metric} scores captions, and systems are asked questions; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

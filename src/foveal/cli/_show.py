@@ -8,12 +8,19 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+_WIDE = 240  # characters
+
 
 def console(*, quiet: bool = False) -> "Console":
-    """Standard output, or standard error where standard output is kept for JSON."""
+    """Standard output, or standard error where standard output is kept for JSON; a file or a pipe takes wide tables."""
+    import os
+
     from rich.console import Console
 
-    return Console(stderr=quiet, soft_wrap=True, highlight=False)
+    made = Console(stderr=quiet, soft_wrap=True, highlight=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = _WIDE
+    return made
 
 
 def print_json(row: Any) -> None:

@@ -47,11 +47,11 @@ def command(
     again = shlex.join(["foveal", *arguments])
     try:
         if only:
-            known = {job.name: job for job in jobs}
+            named = {job.name: job for job in jobs}
             for name in only:
-                if name not in known:
-                    raise InputError(f"--only {name} names no training; give one of: {', '.join(known)}")
-                _cells.carry(known[name], at)
+                if name not in named:
+                    raise InputError(f"--only {name} names no training; give one of: {', '.join(named)}")
+                _cells.carry(named[name], at)
             return
         _jobs.carry_all(jobs, at, arguments=arguments, count=count)
     except ModuleNotFoundError as error:

@@ -101,7 +101,8 @@ def _asked(
     from foveal.cli import _budgets, _metrics, _regions
 
     if spendings:
-        return _budgets.budgets(wanted, spendings, progress=progress), _budgets.show
+        named = _metrics.chosen(metric, wanted)
+        return _budgets.budgets(wanted, spendings, metric=named, progress=progress), _budgets.show
     if metric and report is not None:
         raise InputError(f"--metric {metric} with --report: a report shows exact match; leave one of them out")
     if report is None and (name := _metrics.chosen(metric, wanted)):

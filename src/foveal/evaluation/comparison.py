@@ -36,7 +36,7 @@ class Dispute:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """All that the report shows; a part that is empty is left out."""
+    """All that the report shows; a part that is empty is left out. `figure` is the name of the rows' own."""
 
     title: str
     summary: str
@@ -49,6 +49,7 @@ class Page:
     made: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()
     attribution: str = ""
+    figure: str = ""
 
 
 def page(report: Page) -> str:
@@ -56,7 +57,9 @@ def page(report: Page) -> str:
     parts = [f"<header><h1>{escape(report.title)}</h1><p class='lede'>{escape(report.summary)}</p></header>"]
     for length in dict.fromkeys(row.length for row in report.rows):
         mine = [row for row in report.rows if row.length == length]
-        parts.append(_section(f"Trained for {length} each", _table(mine, report.baselines) + _charts(mine)))
+        parts.append(
+            _section(f"Trained for {length} each", _table(mine, report.baselines, report.figure) + _charts(mine))
+        )
         parts.append(_section(f"By kind of question ({length})", _heat(mine, report.baselines)))
     parts += [
         _section("What is sure", _gaps(report.gaps)),
@@ -93,8 +96,9 @@ def _grid(heads: Sequence[str], lines: Sequence[Sequence[tuple[str, Any]]], capt
     )
 
 
-def _table(rows: Sequence[Row], baselines: Mapping[str, Scores]) -> str:
-    heads = ["system", "family", "chosen by", "tokens", "exact match", "mean over kinds", "flips",
+def _table(rows: Sequence[Row], baselines: Mapping[str, Scores], figure: str = "") -> str:
+    more = [figure] if figure else []
+    heads = ["system", "family", "chosen by", "tokens", *more, "exact match", "mean over kinds", "flips",
              "FLOPs a question", "FLOPs of training", "seconds to ask all", "seeds"]  # fmt: skip
     lines = [
         [
@@ -102,6 +106,7 @@ def _table(rows: Sequence[Row], baselines: Mapping[str, Scores]) -> str:
             (escape(row.family), row.family),
             (escape(row.strategy.replace("_", " ")), row.strategy),
             (f"{row.tokens:,.0f}", row.tokens),
+            *([_cell(row.figure)] if row.figure else [("", -1)] * len(more)),
             _cell(row.scores.exact_match),
             _cell(row.scores.mean_over_kinds),
             ("", -1) if row.flips is None else (f"{row.flips:.1%}", row.flips),
@@ -115,7 +120,9 @@ def _table(rows: Sequence[Row], baselines: Mapping[str, Scores]) -> str:
     blank = ("", -1)
     for name, scores in baselines.items():
         rates = [_cell(scores.exact_match), _cell(scores.mean_over_kinds)]
-        lines.append([(escape(name.replace("_", " ")), name), blank, blank, ("0", 0), *rates, *[blank] * 5])
+        lines.append(
+            [(escape(name.replace("_", " ")), name), blank, blank, ("0", 0), *[blank] * len(more), *rates, *[blank] * 5]
+        )
     return _grid(heads, lines, "Exact match with its 95% interval (bootstrap over scenes and trainings). Flips: those "
                  "answered otherwise than with all tokens. A FLOP is a multiplication or an addition.")  # fmt: skip
 

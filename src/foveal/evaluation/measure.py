@@ -72,6 +72,16 @@ def measure(name: str, asked: Sequence[Question], answers: Sequence[str], *, see
     )
 
 
+def over(name: str, asked: Sequence[Question], trainings: Sequence[Sequence[str]], *, seed: int = 0) -> Rate:
+    """A metric's first figure, the mean over answers of several draws or trainings (bootstrap over both and scenes)."""
+    found, scenes = metric(name), [one.scene for one in asked]
+    drawn = [_drawn(found, _parts(name, asked, answers), scenes, seed) for answers in trainings]
+    point, draws = np.mean([one for one, _ in drawn], axis=0), np.stack([one for _, one in drawn])
+    chosen = np.random.default_rng(seed).integers(len(drawn), size=(draws.shape[1], len(drawn)))
+    mixed = np.take_along_axis(draws, chosen.T[..., None], axis=0).mean(0)
+    return _summed(point, mixed, len(asked))[0]
+
+
 def ahead(name: str, asked: Sequence[Question], ours: Sequence[str], theirs: Sequence[str], *, seed: int = 0) -> Rate:
     """How far our answers are ahead of others by a metric's first figure (paired bootstrap over scenes)."""
     found, scenes = metric(name), [one.scene for one in asked]

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from foveal.evaluation.cells import DONE
+from foveal.evaluation.measure import over
 from foveal.evaluation.questions import Question
 from foveal.evaluation.score import Rate, Scores, lead_trainings, score_trainings
 
@@ -17,7 +18,10 @@ Key = tuple[str, str, str, int | float | None]  # system, length, strategy, toke
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One system asked in one way, over all its seeds; `answers` are those of each seed in order."""
+    """One system asked in one way, over all its seeds; `answers` are those of each seed in order.
+
+    `figure` is what a metric says of them, where one is wanted beside exact match.
+    """
 
     key: Key
     family: str
@@ -29,6 +33,7 @@ class Row:
     training_flops: float
     seconds: float
     flips: float | None = None
+    figure: Rate | None = None
 
     @property
     def system(self) -> str:
@@ -69,8 +74,8 @@ class Gap:
         return self.rate.low > 0 or self.rate.high < 0
 
 
-def rows(asked: Sequence[Question], records: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """The rows of all finished cells, in the order of the records."""
+def rows(asked: Sequence[Question], records: Sequence[Mapping[str, Any]], *, metric: str | None = None) -> list[Row]:
+    """The rows of all finished cells, in the order of the records; with the first figure of a metric."""
     cells: dict[Key, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
     for record in records:
         for cell in record.get("cells", ()):
@@ -78,7 +83,7 @@ def rows(asked: Sequence[Question], records: Sequence[Mapping[str, Any]]) -> lis
                 key = (record["system"], length(record), cell["strategy"], cell["wanted"])
                 cells.setdefault(key, []).append((record, cell))
     whole = {(key[0], key[1]): of for key, of in cells.items() if key[2] == WHOLE}
-    return [_row(asked, key, of, whole.get((key[0], key[1]), [])) for key, of in cells.items()]
+    return [_row(asked, key, of, whole.get((key[0], key[1]), []), metric) for key, of in cells.items()]
 
 
 def length(record: Mapping[str, Any]) -> str:
@@ -87,7 +92,7 @@ def length(record: Mapping[str, Any]) -> str:
     return f"{number:.3g} FLOPs" if name == "flops" else f"{number:,} {name}"
 
 
-def _row(asked: Sequence[Question], key: Key, of: Any, whole: Any) -> Row:
+def _row(asked: Sequence[Question], key: Key, of: Any, whole: Any, metric: str | None) -> Row:
     full = {record["seed"]: cell["answers"] for record, cell in whole}
     flips = [
         fmean(a != b for a, b in zip(cell["answers"], full[record["seed"]], strict=True))
@@ -106,6 +111,7 @@ def _row(asked: Sequence[Question], key: Key, of: Any, whole: Any) -> Row:
         training_flops=fmean(sum(record["training"]["flops"].values()) for record, _ in of),
         seconds=fmean(cell["seconds"] for _, cell in of),
         flips=fmean(flips) if flips and key[2] not in (WHOLE, BLIND) else None,
+        figure=None if metric is None else over(metric, asked, answers),
     )
 
 
@@ -139,7 +145,7 @@ def gaps(asked: Sequence[Question], found: Sequence[Row]) -> list[Gap]:
 
 def plain(row: Row) -> dict[str, Any]:
     """A row as JSON tells it."""
-    scores = row.scores
+    scores, more = row.scores, {} if row.figure is None else {"figure": rate(row.figure)}
     return {
         "system": row.system,
         "family": row.family,
@@ -152,6 +158,7 @@ def plain(row: Row) -> dict[str, Any]:
         "training_flops": row.training_flops,
         "seconds": row.seconds,
         "flips": row.flips,
+        **more,
         "exact_match": rate(scores.exact_match),
         "mean_over_kinds": rate(scores.mean_over_kinds),
         "kinds": {kind: rate(one) for kind, one in scores.kinds.items()},
