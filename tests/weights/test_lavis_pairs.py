@@ -27,6 +27,10 @@ def model():
 
 @pytest.fixture
 def writer():
+    return bert_writer()
+
+
+def bert_writer():
     """BERT's head of words, as LAVIS has it."""
     import transformers as hf
     from transformers.models.bert.modeling_bert import BertLMPredictionHead

@@ -4,9 +4,14 @@ import pytest
 import torch
 
 import foveal
+from foveal.core.config import dump
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Pixels
+from foveal.weights.pretrained import queries
 from tests.models.test_two_tower import LANGUAGE, VIT, batch, config
+from tests.weights import test_blip2_pairs as pairs
+from tests.weights import test_lavis as lavis
+from tests.weights.test_lavis_pairs import bert_writer, theirs_of
 
 QFORMER = {"name": "qformer", "queries": 3, "width": 8, "depth": 2, "heads": 2, "places": 2}
 DECODER = {"name": "decoder", "vocabulary": 20, "width": 12, "depth": 1, "heads": 2}
@@ -57,8 +62,48 @@ def test_another_connector_is_refused(first, connector, said):
         foveal.build({"model": {**TALKS, "connector": connector}, "init": {"connector": str(first)}})
 
 
+@pytest.mark.parametrize("origin", ["transformers", "lavis"])
+def test_a_first_stage_of_another_origin_hands_on_its_queries(tmp_path, origin):
+    theirs = pairs.reference(seed=3)
+    if origin == "transformers":
+        theirs.save_pretrained(tmp_path)
+    else:
+        theirs = lavis.as_lavis(theirs)
+        config = {"model_type": "blip2", "num_query_token": pairs.QUERIES, "vision_heads": 4, "heads": 4}
+        lavis.write(tmp_path, config, theirs_of(theirs, bert_writer()))
+    loaded = foveal.load(tmp_path).model
+    stack = loaded.config.language.settings
+    sizes = {name: getattr(stack, name) for name in ("width", "depth", "heads", "inner", "frequency", "eps")}
+    described = {"name": "qformer", "queries": pairs.QUERIES, **sizes}
+    vision = {"name": loaded.config.vision.name, **dump(loaded.config.vision.settings)}
+    model = {**TALKS, "vision": vision, "connector": described}
+    made = foveal.build({"model": model, "init": {"connector": str(tmp_path)}}).model.connector.state_dict()
+    known = queries(loaded.state_dict())
+    assert known and all(torch.equal(made[name.removeprefix("connector.")], weight) for name, weight in known.items())
+    assert {name for name in made if f"connector.{name}" not in known} == {"map.weight", "map.bias"}
+
+
+def test_a_reference_model_hands_on_its_projector(tmp_path):
+    import transformers as hf
+
+    sight = hf.CLIPVisionConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8
+    )
+    words = hf.LlamaConfig(
+        vocab_size=20, hidden_size=12, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
+    )
+    theirs = hf.LlavaForConditionalGeneration(hf.LlavaConfig(vision_config=sight, text_config=words))
+    theirs.save_pretrained(tmp_path)
+    model = {**TALKS, "vision": {**VIT, "width": 8}, "connector": {"name": "mlp", "depth": 2}}
+    made = foveal.build({"model": model, "init": {"connector": str(tmp_path)}}).model.connector
+    assert torch.equal(made.maps[0].weight, theirs.model.multi_modal_projector.linear_1.weight)
+    with pytest.raises(InputError, match=r"holds a 'llama', which is no connector part"):
+        theirs.model.language_model.save_pretrained(tmp_path / "words")
+        foveal.build({"model": model, "init": {"connector": str(tmp_path / "words")}})
+
+
 def test_a_directory_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(InputError, match="is no run of Foveal"):
+    with pytest.raises(InputError, match=r"config\.json"):
         foveal.build({"model": TALKS, "init": {"connector": str(tmp_path)}})
 
 

@@ -93,11 +93,18 @@ def load(
     Raises InputError for a missing, unexpected or mis-shaped weight, for a part that is not there, and for another
     number of queries than config.json says.
     """
-    folder = Path(directory)
+    state = learned(Path(directory), config)
+    return filled(
+        model_config(config, state), state, config, renaming(config), str(directory), dtype=dtype, device=device
+    )
+
+
+def learned(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What LAVIS has saved of a first stage; raises InputError for a part that is not there."""
     state = lavis.learned(folder, config)
     for name in ("vision_proj.weight", _WORDS):
         if name not in state:
             raise InputError(f"{folder} holds no {name}, which the first stage has; name its model in config.json")
     if f"{_WRITER}decoder.bias" in state:  # the other is what it was before the table grew by a word, and is not read
         state.pop(f"{_WRITER}bias", None)
-    return filled(model_config(config, state), state, config, renaming(config), str(folder), dtype=dtype, device=device)
+    return state

@@ -15,7 +15,29 @@ from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.models.masked import Masked
 from foveal.models.two_tower import TwoTower
-from foveal.weights import decoder, efficientnet_lite, files, gpt_neox, mpt, opt, packaged, siglip2, vision_towers
+from foveal.weights import (
+    blip2,
+    blip2_pairs,
+    decoder,
+    efficientnet_lite,
+    files,
+    gpt_neox,
+    idefics,
+    idefics2,
+    idefics3,
+    instructblip,
+    lavis,
+    lavis_pairs,
+    llava,
+    llava_next,
+    mpt,
+    open_flamingo,
+    opt,
+    ovis2,
+    packaged,
+    siglip2,
+    vision_towers,
+)
 from foveal.weights.directory import read_config
 
 PACKAGED_LANGUAGE = "smollm2-135m"
@@ -23,6 +45,10 @@ _PACKAGED = {"vision": ("imagenet", "starter"), "language": (PACKAGED_LANGUAGE,)
 _FAMILIES: dict[str, tuple[ModuleType, ...]] = {
     "vision": (vision_towers, siglip2),
     "language": (decoder, opt, gpt_neox, mpt),
+    "connector": (
+        *(blip2, blip2_pairs, instructblip, lavis, lavis_pairs),
+        *(llava, llava_next, idefics, idefics2, idefics3, ovis2, open_flamingo),
+    ),
 }
 _FRESH = "connector.map."  # what a Q-Former's first stage has no use for
 
@@ -105,12 +131,21 @@ def _from_directory(part: str, directory: Path) -> dict[str, Tensor]:
         state, model = _run_state(directory), read_config(directory / "config.yaml")["model"]
         state = queries(state) if part == "connector" and model.get("assembly") == "two_tower" else state
         return {name: weight for name, weight in state.items() if name.startswith(f"{part}.")}
-    if part == "connector":
-        raise InputError(f"{directory} is no run of Foveal; name the run that a connector is to be taken from")
     config = files.read_config(directory)
     family = _family(part, config, directory)
+    if part == "connector":
+        return _connector(family, config, directory)
     state = family.renaming(config).to_ours(files.read_checkpoint(directory))
     return {name: weight for name, weight in state.items() if name.startswith((f"{part}.", "head."))}
+
+
+def _connector(family: ModuleType, config: Mapping[str, Any], directory: Path) -> dict[str, Tensor]:
+    """The connector of a reference checkpoint; the queries of a first stage, Hugging Face's or LAVIS's."""
+    learned = getattr(family, "learned", None)  # of those that lie in files of another kind
+    told = files.read_checkpoint(directory) if learned is None else learned(directory, config)
+    ours, _ = family.renaming(config).read(told)
+    ours = queries(ours) if family in (blip2_pairs, lavis_pairs) else ours
+    return {name: weight for name, weight in ours.items() if name.startswith("connector.")}
 
 
 def queries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
