@@ -104,6 +104,22 @@ def test_frames_of_a_video_are_gathered_together_and_told_apart():
     torch.testing.assert_close(both[1][3:], other[1][3:], atol=1e-6, rtol=1e-5)
 
 
+def test_what_has_changed_is_told_of_every_token_and_nothing_of_what_stays():
+    bare, told = perceiver(), perceiver(changes=True)
+    told.load_state_dict(bare.state_dict(), strict=False)
+    film, still = video(3, 1), tokens((1, 2), (1, 2))
+    assert torch.equal(told(still).features, bare(still).features)  # pictures change in nothing
+    pair = film.features.view(4, 2, 8)
+    same = film.with_features(pair[[0, 0, 0, 3]].flatten(0, 1))
+    assert torch.equal(told(same).features, bare(same).features)
+    moved = pair + torch.stack(
+        [torch.zeros(2, 8), *told.changes((pair[1:3] - pair[:2]).flatten(0, 1)).view(2, 2, 8), torch.zeros(2, 8)]
+    )
+    expected = bare(film.with_features(moved.flatten(0, 1)))
+    torch.testing.assert_close(told(film).features, expected.features)
+    assert (told(film).features - bare(film).features)[:3].abs().max() > 1e-3
+
+
 def test_eight_learned_frames_serve_thirty():
     table = torch.arange(8.0)[:, None].repeat(1, 2)
     long, short = of_frames(table, video(30, cells=1)), of_frames(table, video(5, cells=1))

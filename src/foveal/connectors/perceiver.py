@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from foveal.core.config import later
 from foveal.core.errors import InputError
 from foveal.core.types import Gaze, Layout, VisualTokens
 from foveal.layers.cross_attention import CrossAttention
@@ -28,7 +29,8 @@ class Config:
     feed-forward of the inner width `entry` (IDEFICS-2, 2405.02246). Learned vectors tell tokens apart by their frame,
     `frames` of them, between which a longer video finds its own, and by the number of their image in its row, one of
     `images` (0: none do, as in OpenFlamingo). `places` octaves tell where a token's box lies (0: the encoder tells).
-    With `norm_in` tokens are normed as they come.
+    With `norm_in` tokens are normed as they come. With `changes` each is also told how it differs from what stood at
+    its place a frame before, by which what moves is found without a comparison of all tokens with all.
     """
 
     latents: int = 64
@@ -47,6 +49,7 @@ class Config:
     images: int = 0
     places: int = 0
     norm_in: bool = False
+    changes: bool = later(False)
 
 
 class Perceiver(nn.Module):
@@ -76,8 +79,10 @@ class Perceiver(nn.Module):
         images: int = 0,
         places: int = 0,
         norm_in: bool = False,
+        changes: bool = False,
     ) -> None:
         super().__init__()
+        self.changes = Linear(width_in, width_in, bias=False) if changes else None
         self.latents, self.counts_images, width = latents, images > 0, width_out
         self.shown = Shown(width=width_in, places=places, norm=norm_in)
         self.map = Linear(width_in, width) if width_in != width else None
@@ -125,12 +130,23 @@ class Perceiver(nn.Module):
 
     def _tokens(self, visual: VisualTokens) -> Float[Tensor, "S D"]:
         features = visual.features
+        if self.changes is not None:
+            features = features + self.changes(features - features[_before(visual)])
         if self.frames is not None:
             features = features + of_frames(self.frames, visual)
         if self.images is not None:
             features = features + _of_images(self.images, visual)
         tokens = self.shown.tokens(visual.with_features(features))
         return tokens if self.map is None else self.map(tokens)
+
+
+def _before(visual: VisualTokens) -> Int[Tensor, " S"]:
+    """What stood at each token's place a frame before; in a first frame, and in pictures, the token itself."""
+    here = torch.arange(len(visual.features), device=visual.features.device)
+    if visual.frame is None or visual.layout.frames is None:
+        return here
+    sizes = [count // frames for count, frames in zip(visual.layout.counts, visual.layout.frames, strict=True)]
+    return torch.where(visual.frame > 0, here - torch.tensor(sizes, device=here.device)[visual.image], here)
 
 
 def of_frames(table: Float[Tensor, "F E"], visual: VisualTokens) -> Float[Tensor, "#S E"]:
