@@ -2,6 +2,8 @@
 
 import base64
 import json
+import threading
+import time
 
 import pytest
 import torch
@@ -99,3 +101,28 @@ def test_a_price_wants_a_grid(picture):
 def test_a_run_that_answers_nothing_is_refused():
     with pytest.raises(InputError, match="mine is not asked in words"):
         Desk({"mine": tiny_tokenizer()})
+
+
+def test_what_a_page_no_longer_wants_to_know_is_not_answered(picture):
+    desk = Desk({"prefix": made("prefix")})
+
+    def ask(**more):
+        return desk.ask(json.dumps({"picture": picture, "question": QUESTION, **more}).encode())
+
+    replies = {}
+    with desk._turn:  # someone is being answered
+        threads = [
+            threading.Thread(target=lambda turn=turn: replies.update({turn: ask(page="a", turn=turn)}))
+            for turn in (1, 2)
+        ]
+        for thread in threads:
+            thread.start()
+        while desk._last.get("a") != 2:
+            time.sleep(0.001)
+    for thread in threads:
+        thread.join()
+    assert replies[1] == {"superseded": True} and "answer" in replies[2]
+    assert "answer" in ask(page="b", turn=1) and "answer" in ask(page="a", turn=2) and "answer" in ask()
+    assert ask(page="a", turn=1) == {"superseded": True}
+    with pytest.raises(InputError, match="turn of -1"):
+        ask(turn=-1)

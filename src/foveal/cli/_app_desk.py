@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _KEPT = 16  # questions whose answer with all tokens is remembered
+_PAGES = 64  # pages whose last turn is
+SUPERSEDED = {"superseded": True}  # the answer to what a page no longer wants to know
 
 
 class Desk:
@@ -33,19 +35,35 @@ class Desk:
                     f"{name} is not asked in words about pictures; give --run a run that answers questions, "
                     "or score it with foveal eval"
                 )
-        self._turn = threading.Lock()
+        self._turn, self._noting = threading.Lock(), threading.Lock()
         self._whole: OrderedDict[str, look.Told] = OrderedDict()
+        self._last: OrderedDict[str, int] = OrderedDict()
 
     def offer(self) -> dict[str, Any]:
         """What the page can choose from."""
         return {"runs": list(self.runs), "strategies": list(self.strategies)}
 
     def ask(self, body: bytes) -> dict[str, Any]:
-        """The answer to a request as JSON-ready data; raises InputError for bad ones."""
+        """The answer to a request as JSON-ready data; raises InputError for bad ones.
+
+        What waited for its turn until its page asked anew is `SUPERSEDED`, and takes no time.
+        """
         asked = wish(body, runs=len(self.runs), strategies=self.strategies)
+        self._note(asked)
         picture = asked.opened()
         with self._turn:
+            if asked.page and asked.turn < self._last.get(asked.page, 0):
+                return dict(SUPERSEDED)
             return self._asked(asked, picture)
+
+    def _note(self, asked: Wish) -> None:
+        """Remember the last turn of a page."""
+        if not asked.page:
+            return
+        with self._noting:
+            self._last[asked.page] = max(asked.turn, self._last.pop(asked.page, 0))
+            while len(self._last) > _PAGES:
+                self._last.popitem(last=False)
 
     def _asked(self, asked: Wish, picture: "Image") -> dict[str, Any]:
         from foveal.models.budget import budgeted, unspent

@@ -20,7 +20,10 @@ WORDIEST = 4000  # letters of a question
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """One side of the page: its run by number, and its tensions; no budget and no price is all tokens."""
+    """One side of a page: its run by number, and its tensions; no budget and no price is all tokens.
+
+    The `page` counts the `turn`s in which it asks: what it asked in an earlier one it no longer wants to know.
+    """
 
     picture: bytes
     name: str
@@ -32,6 +35,8 @@ class Wish:
     explore: float | None = None
     temperature: float = 1.0
     max_new_tokens: int = 16
+    page: str = ""
+    turn: int = 0
 
     @property
     def tensions(self) -> dict[str, Any]:
@@ -65,16 +70,25 @@ def wish(body: bytes, *, runs: int, strategies: tuple[str, ...]) -> Wish:
         "run": _number(given, "run", 0, 0, runs - 1),
         "budget": _number(given, "budget", None, 1, 1_000_000),
         "max_new_tokens": _number(given, "max_new_tokens", 16, 1, LONGEST),
+        "turn": _number(given, "turn", 0, 0, 2**53),
     }
     real = {
         "price": _number(given, "price", None, 0, 1e12, whole=False),
         "explore": _number(given, "explore", None, 0, 1, whole=False),
         "temperature": _number(given, "temperature", 1.0, 0.01, 100, whole=False),
     }
+    page = given.get("page")
+    page = page[:80] if isinstance(page, str) else ""
     name = given.get("name")
     name = name[:80] if isinstance(name, str) and name.strip() else "the picture"
     return Wish(
-        picture=_picture(given.get("picture")), name=name, question=question, strategy=strategy, **whole, **real
+        picture=_picture(given.get("picture")),
+        name=name,
+        question=question,
+        strategy=strategy,
+        page=page,
+        **whole,
+        **real,
     )
 
 

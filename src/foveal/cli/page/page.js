@@ -5,6 +5,7 @@ const sides = [];
 let picture = null;
 let turn = 0;
 let waiting = 0;
+const page = `${Date.now()}-${Math.random()}`;
 
 function say(error) { one("#error").textContent = error || ""; }
 
@@ -55,7 +56,7 @@ function soon() {
 }
 
 async function ask(made) {
-  const body = JSON.stringify({ picture: picture.data, name: picture.name, question: one("#question").value, ...wanted(made) });
+  const body = JSON.stringify({ picture: picture.data, name: picture.name, question: one("#question").value, page, turn, ...wanted(made) });
   let reply, said;
   try {
     reply = await fetch("ask", { method: "POST", headers: { "Content-Type": "application/json" }, body });
