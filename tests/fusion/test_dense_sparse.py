@@ -31,7 +31,7 @@ from tests.fusion.thinned import (
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("by", ["learned", "attention", "norm", "given"])
+@pytest.mark.parametrize("by", ["learned", "attention", "norm", "relevance"])
 def test_as_if_they_were_masked_in_place(by, side):
     model, batch = model_of(by=by), batch_of(ROWS, images(*IMAGES), side=side, answers=1)
     expected, alive = in_place(model, batch)
@@ -107,7 +107,7 @@ def test_text_alone_is_the_plain_models_bit_for_bit():
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("by", ["learned", "attention", "norm", "given"])
+@pytest.mark.parametrize("by", ["learned", "attention", "norm", "relevance"])
 @pytest.mark.parametrize("rows", [ROWS, ROWS[:1], [[7, -1, 5, 4], [7, -2, 5, 9]]])
 def test_what_a_cache_holds_is_enough(by, side, rows):
     counts = IMAGES if rows is not ROWS[:1] else IMAGES[:2]

@@ -12,6 +12,7 @@ from foveal.models import masked
 from foveal.models.causal import assemble
 from foveal.models.config import ModelConfig
 from foveal.models.parts import flow
+from foveal.relevance.strategies.foveal import Foveal
 from foveal.training.parts import recomputed
 from tests.fusion.thinned import (
     DEPTH,
@@ -47,7 +48,7 @@ def test_an_answer_steers_nothing(by):
     assert not torch.equal(batch.input_ids, other.input_ids) and left(model, batch) == left(model, other)
 
 
-def test_a_question_steers_where_attention_is_asked_and_relevance_where_it_is_given():
+def test_a_question_steers_where_attention_is_asked_and_by_relevance():
     batch = batch_of([[7, -1, 5, 4]], images(24))
     asked = replace(batch, input_ids=torch.where(batch.image_slot < 0, batch.input_ids.flip(1) % 38 + 1, 39))
     asked = replace(asked, input_ids=torch.cat([batch.input_ids[:, :-1], asked.input_ids[:, -1:] + 9], dim=1))
@@ -55,11 +56,21 @@ def test_a_question_steers_where_attention_is_asked_and_relevance_where_it_is_gi
     assert left(model_of(by="norm"), batch) == left(model_of(by="norm"), asked)
     worth = torch.zeros(24)
     worth[[3, 5, 8, 13, 20, 21]] = torch.arange(1.0, 7.0)
-    model = model_of(by="given")
+    model = model_of(by="relevance")
     told = replace(batch, visual=replace(batch.visual, relevance=worth))
     assert left(model, told) == [[4, 6, 9, 14, 21, 22]]
+    own = replace(batch, visual=replace(batch.visual, relevance=None))
+    words = own.image_slot < 0
+    others = [replace(own, input_ids=torch.where(words, word, own.input_ids)) for word in range(1, 9)]
+    with torch.no_grad():
+        worth = Foveal().worth(model.whole(own), model.query(own))
+    assert worth.sum().item() == pytest.approx(1, abs=1e-5)
+    best = sorted(worth.topk(len(left(model, own)[0])).indices.tolist())
+    assert left(model, own) == [[1 + place for place in best]]
+    assert len({str(left(model, other)) for other in others}) > 1
+    stream = model.language.open(own, None)
     with pytest.raises(InputError, match="without relevance"):
-        model(replace(batch, visual=replace(batch.visual, relevance=None)))
+        model.fusion.at_layer(1, model.fusion.at_input(stream, model.whole(own)))
 
 
 def test_uniform_and_random_choose_by_place_alone():

@@ -11,7 +11,7 @@ from foveal.models.causal import assemble
 from foveal.models.config import ModelConfig
 
 SEEN, WORDS, DEPTH = 6, 40, 4
-SELECTORS = ["learned", "attention", "norm", "random", "uniform", "given"]
+SELECTORS = ["learned", "attention", "norm", "random", "uniform", "relevance"]
 
 
 def model_of(language="decoder", *, over="prefix", **settings):
@@ -76,7 +76,7 @@ def alive_of(model, batch, layer, stream, alive, share):
                 worth = fusion.scorers[str(layer)](states[None])[0]
             elif fusion.by == "norm":
                 worth = states.norm(dim=-1)
-            elif fusion.by == "given":
+            elif fusion.by == "relevance":
                 worth = batch.visual.relevance[batch.image_slot[row, places]]
             elif fusion.by == "attention":
                 layers = model.language.layers[layer]

@@ -22,7 +22,7 @@ from foveal.layers.norms import RMSNorm
 from foveal.layers.thinning import askers, attended, ends, groups, leave, ranks, stretches, thin
 
 Schedule = Literal["none", "step", "linear", "exponential"]
-Selector = Literal["learned", "attention", "norm", "random", "uniform", "given"]
+Selector = Literal["learned", "attention", "norm", "random", "uniform", "relevance"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,8 @@ class Config:
 
     Tokens are chosen `by` a `learned` score of their states (through `inner` units), the `attention` that the end of
     the prompt would pay them in the coming layer, the `norm` of their states, at `random` (out of a `seed`, alike for
-    all images), `uniform` distances, or the relevance that the visual tokens are `given`. Images enter by the fusion
-    `over`, in whose slots they stand: `prefix` or `deepstack`.
+    all images), `uniform` distances, or their `relevance` to the question: what the tokens bring, else what the
+    model's allocator sees. Images enter by the fusion `over`, in whose slots they stand: `prefix` or `deepstack`.
     """
 
     schedule: Schedule = "step"
@@ -90,6 +90,11 @@ class DenseSparse(nn.Module):
     def levels(self) -> int:
         """How many of the encoder's levels the fusion of its images reads."""
         return getattr(self.over, "levels", 0)
+
+    @property
+    def reads_relevance(self) -> bool:
+        """Whether it wants to know what each visual token is worth."""
+        return self.by == "relevance" and bool(self.cuts)
 
     @property
     def asks_ahead(self) -> bool:
@@ -170,10 +175,10 @@ class DenseSparse(nn.Module):
             return attended(stream, asked)
         if self.by == "norm":
             return stream.hidden.detach().float().norm(dim=-1)
-        if self.by == "given":
+        if self.by == "relevance":
             if visual.relevance is None:
                 raise InputError(
-                    "visual tokens without relevance for a fusion that keeps tokens by what they are given"
+                    "visual tokens without relevance for a fusion that keeps tokens by theirs; give it them"
                 )
             return visual.relevance.detach().float()[at]
         if self.by == "random":

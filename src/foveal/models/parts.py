@@ -63,8 +63,12 @@ class Sight(nn.Module):
 
     def see(self, batch: Batch) -> VisualTokens | None:
         """The batch's visual tokens in language width, as many as it was laid out for."""
-        if batch.seen is not None or self._spender is None:
-            return self.whole(batch)
+        made = self.whole(batch) if batch.seen is not None or self._spender is None else self._kept(batch)
+        return seats.valued(self.fusion, self._spender, made, lambda: self.query(batch))
+
+    def _kept(self, batch: Batch) -> VisualTokens | None:
+        """What the budget leaves."""
+        assert self._spender is not None
         made, _ = choosable(self, batch, self._spender)
         return made if made is None else seats.between(self._spender, made, self.query(batch))
 

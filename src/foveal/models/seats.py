@@ -13,6 +13,7 @@ from foveal.core.errors import InputError
 from foveal.core.interfaces import Plan
 from foveal.core.types import Cut, Gaze, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
 from foveal.relevance.pricing import Terms
+from foveal.relevance.strategies.foveal import Foveal
 
 T = TypeVar("T")
 
@@ -56,6 +57,17 @@ def between(spender: Any, visual: VisualTokens, query: Query) -> VisualTokens:
 def left(spender: Any, visual: VisualTokens, query: Query, terms: Terms | None) -> VisualTokens:
     """What is left between connector and text, by a budget or by the terms."""
     return spender.between(visual, query) if terms is None else spender.priced(visual, query, terms)
+
+
+def valued(fusion: Any, spender: Any, visual: VisualTokens | None, query: Callable[[], Query]) -> VisualTokens | None:
+    """Tokens that say what they are worth to the question, where the fusion chooses by that and nobody has said it.
+
+    It is what the model's own allocator learned to see, where that is ours, else what ours sees untaught.
+    """
+    if visual is None or visual.relevance is not None or not getattr(fusion, "reads_relevance", False):
+        return visual
+    judge = spender if hasattr(spender, "worth") else Foveal().to(visual.features.device)
+    return replace(visual, relevance=judge.worth(visual, query()))
 
 
 def unpriced(spender: Any, connector: Any) -> str | None:

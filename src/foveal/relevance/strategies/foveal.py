@@ -1,7 +1,7 @@
 """Ours (ARR-COC): three ways of knowing score every patch, tensions balance them, a tree of splits is paid for."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -120,22 +120,37 @@ class Foveal(nn.Module):
         Every frame of a video is worth as much as another. `said` is what each token says in the words' width.
         """
         layout, frames = visual.layout.by_frame(), visual.layout.frames
-        owner = query.owner if frames is None else query.owner.repeat_interleave(torch.tensor(frames).to(query.owner))
         bias, known = said.new_zeros(layout.total, dtype=torch.float32), dict[int, Relevance]()
-        begins = torch.tensor(layout.offsets[:-1], device=said.device)
-        for some in alike(layout):
-            images, grid, size = torch.tensor(some, device=said.device), layout.grids[some[0]], layout.counts[some[0]]
-            features, spoken = (of_images(part, layout, images) for part in (visual.features, said))
-            classes = None if visual.classes is None else of_images(visual.classes, layout, images)
-            maps = self.knowing(features, grid, query, owner[images], said=spoken, classes=classes)
-            shares = self.balancer(maps, self.tensions)
-            at = begins[images][:, None] + torch.arange(size, device=said.device)
-            bias = bias.index_put((at,), (shares * size).clamp(min=1e-6).log().to(bias.dtype))
+        for some, grid, at, maps, shares in self._valued(visual, said, query):
+            bias = bias.index_put((at,), (shares * shares.shape[1]).clamp(min=1e-6).log().to(bias.dtype))
             if grid is not None and frames is None and not torch.compiler.is_compiling():
                 known |= {image: _shown(maps[i], shares[i], grid) for i, image in enumerate(some)}
         led = tuple(_led(j + 1, self.lead) > _led(j, self.lead) for j in range(count))
         looked = tuple(known.get(i) for i in range(len(layout.counts))) if known else ()
         return Gaze(led=led, bias=bias, looked=looked)
+
+    def worth(self, visual: VisualTokens, query: Query) -> Float[Tensor, " S"]:
+        """What each token is worth to the question of its row: shares of its image, or of its frame of a video."""
+        worth = visual.mass.new_zeros(visual.layout.total, dtype=torch.float32)
+        for _, _, at, _, shares in self._valued(visual, None, query):
+            worth = worth.index_put((at,), shares.to(worth.dtype))
+        return worth
+
+    def _valued(
+        self, visual: VisualTokens, said: Float[Tensor, "S D"] | None, query: Query
+    ) -> Iterator[tuple[list[int], Grid | None, Int[Tensor, "I N"], Float[Tensor, "I 3 N"], Float[Tensor, "I N"]]]:
+        """Of images that are alike: which, on what grid, where their tokens are, the maps, and what these are worth."""
+        layout, frames = visual.layout.by_frame(), visual.layout.frames
+        owner = query.owner if frames is None else query.owner.repeat_interleave(torch.tensor(frames).to(query.owner))
+        begins = torch.tensor(layout.offsets[:-1], device=visual.features.device)
+        for some in alike(layout):
+            images, grid = torch.tensor(some, device=begins.device), layout.grids[some[0]]
+            features = of_images(visual.features, layout, images)
+            spoken = None if said is None else of_images(said, layout, images)
+            classes = None if visual.classes is None else of_images(visual.classes, layout, images)
+            maps = self.knowing(features, grid, query, owner[images], said=spoken, classes=classes)
+            at = begins[images][:, None] + torch.arange(layout.counts[some[0]], device=begins.device)
+            yield some, grid, at, maps, self.balancer(maps, self.tensions)
 
     def knowing(
         self,
