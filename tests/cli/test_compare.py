@@ -76,6 +76,10 @@ def test_a_comparison_from_nothing_to_its_report_and_nothing_twice(compared):
     assert "http" not in page.replace("http://www.w3.org", "")
     assert "report: out/report.html" in told.out.replace("\n", "")
 
+    looks = [look for cell in json.loads(Path("out/cells/late-0.json").read_text())["cells"]
+             if cell["strategy"] == "foveal" for look in cell["looks"].values()]  # fmt: skip
+    assert looks and all(len(look["shares"]) == len(look["shares"][0]) == 16 and look["boxes"] for look in looks)
+
     before = {file: file.stat().st_mtime_ns for file in Path("out/runs").rglob("*.safetensors")}
     again, _ = compared()
     assert again["rows"] == found["rows"] and before

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from foveal.evaluation.questions import Question
 
 LOOKS = 24  # pictures of each cell that are asked one by one: where it looked, and what it cost
+CELLS = 32  # a side of a map that is kept, which pictures show as large as themselves
 COUNTED = 4  # of these, whose operations are counted
 
 
@@ -300,7 +301,10 @@ def _looked(shown: Any, asked: Sequence["Question"], job: Job) -> tuple[dict[str
 
 
 def _drawn(one: Any) -> dict[str, Any]:
-    """A relevance map as plain numbers: boxes in pixels, shares of the most."""
+    """A relevance map as plain numbers: boxes in pixels, shares of the most, by at most `CELLS` cells a side."""
+    from torch.nn.functional import adaptive_avg_pool2d
+
     shares = one.shares.float().cpu()
+    shares = adaptive_avg_pool2d(shares[None], tuple(min(CELLS, side) for side in shares.shape))[0]
     shares = (shares / shares.max().clamp(min=1e-12)).mul(100).round().int()
     return {"boxes": one.boxes.round().int().tolist(), "shares": shares.tolist()}
