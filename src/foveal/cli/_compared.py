@@ -121,7 +121,7 @@ class Found:
             if record.get("training", {}).get("losses") and record["seed"] == self.wanted.seeds[0]
         }
         return Page(
-            title=self.wanted.about or "A comparison",
+            title=_sentence(self.wanted.about) or "A comparison",
             summary=summed,
             rows=self.rows,
             figure=self.figure,
@@ -229,3 +229,7 @@ def _shares(scores: Scores) -> list[str]:
     """Exact match and its interval, in percent."""
     exact = scores.exact_match
     return [f"{100 * exact.value:.1f}%", f"{100 * exact.low:.1f}-{100 * exact.high:.1f}"]
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]

@@ -24,7 +24,7 @@ def carry_all(jobs: Sequence[Job], place: Place, *, arguments: Sequence[str], co
     _recipe.data_folder(jobs[0].recipe, say=place.say, bar=place.bar)  # made once, before several want it
     left = [job for job in jobs if _cells.missing(job, place.record(job))]
     place.say(f"{len(jobs) - len(left)} of {len(jobs)} trainings are done")
-    clock = _Clock(len(left), place)
+    clock = _Clock(left, place)
     if count == 1:
         for job in left:
             clock.begins(job)
@@ -45,8 +45,10 @@ def carry_all(jobs: Sequence[Job], place: Place, *, arguments: Sequence[str], co
 class _Clock:
     """Tells how many trainings are done, and about how long the others will take."""
 
-    def __init__(self, total: int, place: Place) -> None:
-        self.total, self.place, self.done, self.begun, self.began = total, place, 0, 0, time.monotonic()
+    def __init__(self, left: Sequence[Job], place: Place) -> None:
+        self.total, self.place, self.done, self.begun, self.began = len(left), place, 0, 0, time.monotonic()
+        self.long = {job.name for job in left if place.elsewhere(job) is None}  # the others take next to no time
+        self.trainings = len(self.long)
 
     def begins(self, job: Job) -> None:
         """A training begins."""
@@ -56,9 +58,10 @@ class _Clock:
     def ends(self, job: Job) -> None:
         """A training has ended."""
         self.done += 1
-        spent = time.monotonic() - self.began
-        left = spent / self.done * (self.total - self.done)
-        self.place.say(f"{job.name} is done; {self.done} of {self.total}, about {_minutes(left)} left")
+        self.long.discard(job.name)
+        trained, spent = self.trainings - len(self.long), time.monotonic() - self.began
+        told = f", about {_minutes(spent / trained * len(self.long))} left" if self.long and trained else ""
+        self.place.say(f"{job.name} is done; {self.done} of {self.total}{told}")
 
 
 def _minutes(seconds: float) -> str:

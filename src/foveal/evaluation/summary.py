@@ -75,7 +75,7 @@ class Gap:
 
 
 def rows(asked: Sequence[Question], records: Sequence[Mapping[str, Any]], *, metric: str | None = None) -> list[Row]:
-    """The rows of all finished cells, in the order of the records; with the first figure of a metric."""
+    """The rows of all finished cells, a system after the other; with the first figure of a metric."""
     cells: dict[Key, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
     for record in records:
         for cell in record.get("cells", ()):
@@ -83,7 +83,9 @@ def rows(asked: Sequence[Question], records: Sequence[Mapping[str, Any]], *, met
                 key = (record["system"], length(record), cell["strategy"], cell["wanted"])
                 cells.setdefault(key, []).append((record, cell))
     whole = {(key[0], key[1]): of for key, of in cells.items() if key[2] == WHOLE}
-    return [_row(asked, key, of, whole.get((key[0], key[1]), []), metric) for key, of in cells.items()]
+    made = [_row(asked, key, of, whole.get((key[0], key[1]), []), metric) for key, of in cells.items()]
+    places = {key: place for place, key in enumerate(dict.fromkeys((row.length, row.system) for row in made))}
+    return sorted(made, key=lambda row: (places[row.length, row.system], row.strategy == BLIND))
 
 
 def length(record: Mapping[str, Any]) -> str:
