@@ -140,6 +140,15 @@ def test_what_ships_can_be_read(name):
     assert name in ("ablations", "hybrid") or families == {"early", "mid", "late", "hybrid"}
 
 
+def test_what_is_done_so_far_is_reported_and_nothing_more_is_done(compared, capsys):
+    assert run(["compare", "tiny.yaml", "--out", "out", "--report"]) == 2
+    assert "out holds nothing that is done" in capsys.readouterr().err
+    compared("--only", "mid-0")
+    found, _ = compared("--report")
+    assert {row["system"] for row in found["rows"]} == {"mid"} and len(found["trainings"]) == 1
+    assert not Path("out/runs/late-0").exists()
+
+
 def test_a_metric_stands_beside_exact_match_and_nothing_is_asked_again(compared):
     bare, _ = compared("text_only=false", "tokens=[]")
     before = {file: file.stat().st_mtime_ns for file in Path("out/cells").iterdir()}

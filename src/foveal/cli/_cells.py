@@ -58,6 +58,14 @@ def missing(job: Job, record: Record) -> list[dict[str, Any]]:
     return [names for names in wanted if record.cell(**names) is None]
 
 
+def done(jobs: Sequence[Job], place: Place) -> list[Job]:
+    """Those that were trained and asked something; raises InputError where there is none."""
+    found = [job for job in jobs if any(cell["state"] == DONE for cell in place.record(job).cells)]
+    if not found:
+        raise InputError(f"{place.out} holds nothing that is done of this comparison; leave --report out to begin")
+    return found
+
+
 def named(job: Job, spending: Spending) -> dict[str, Any]:
     """What a cell goes by within its training."""
     asked = dump(replace(job.evaluation, metric=None))  # which scores what was answered, and changes nothing of that

@@ -19,6 +19,7 @@ def command(
     ),
     only: list[str] | None = typer.Option(None, "--only", help="Carry out the training of this name alone; no report."),
     known: Path | None = typer.Option(None, "--known", help="Take over trainings that are done in this directory."),
+    report: bool = typer.Option(False, "--report", help="Train and ask nothing; report what is done so far."),
     as_json: bool = typer.Option(False, "--json", help="Print results.json instead of a table."),
 ) -> None:
     """Compare systems at the same data, order and length of training. What is done is not done again."""
@@ -53,16 +54,19 @@ def command(
                     raise InputError(f"--only {name} names no training; give one of: {', '.join(named)}")
                 _cells.carry(named[name], at)
             return
-        _jobs.carry_all(jobs, at, arguments=arguments, count=count)
+        if report:
+            jobs = _cells.done(jobs, at)
+        else:
+            _jobs.carry_all(jobs, at, arguments=arguments, count=count)
     except ModuleNotFoundError as error:
         raise missing(error) from None
     except Interrupted as stopped:
         console.print(f"stopped; what is done is kept, go on with: {again}", soft_wrap=True)
         raise typer.Exit(stopped.exit_code) from None
     found = Found(wanted, jobs, at)
-    results, report = found.write([again])
+    results, page = found.write([again])
     if as_json:
-        _show.print_json({"results": str(results), "report": str(report), **found.plain()})
+        _show.print_json({"results": str(results), "report": str(page), **found.plain()})
         return
     show(_show.console(), found)
-    _show.console().print(f"\nresults: {results}\nreport: {report}")
+    _show.console().print(f"\nresults: {results}\nreport: {page}")
