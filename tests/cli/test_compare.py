@@ -137,7 +137,7 @@ def test_what_ships_can_be_read(name):
     assert len({job.name for job in jobs}) == len(jobs)
     assert not any(system.ablate for system in wanted.systems.values()) or _comparison.jobs(wanted, ablate=True)
     families = {job.recipe.family for job in jobs}
-    assert name in ("ablations", "hybrid") or families == {"early", "mid", "late", "hybrid"}
+    assert name in ("ablations", "hybrid", "spending") or families == {"early", "mid", "late", "hybrid"}
 
 
 def test_what_is_done_so_far_is_reported_and_nothing_more_is_done(compared, capsys):

@@ -351,3 +351,7 @@ def test_a_config_is_read_back():
     for settings in ({}, {"over": {"name": "prefix", "places": 2}, "layers": [1, 3], "by": "norm"}):
         config = model_of(**settings).config
         assert ModelConfig.parse(config.dump()) == config
+
+
+def test_no_schedule_has_no_layers_where_stages_begin():
+    assert model_of(schedule="none", layers=[1, 2]).fusion.cuts == {}

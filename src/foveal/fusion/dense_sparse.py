@@ -78,7 +78,7 @@ class DenseSparse(nn.Module):
         self.over = build("fusion", spec("fusion", over), width=width, depth=depth)
         _check(self.over)
         shares = scheduled(schedule, keep, stages)
-        begins = stages_of(len(shares), depth, layers)
+        begins = stages_of(len(shares), depth, None if schedule == "none" else layers)
         self.depth, self.by, self.seed = depth, by, seed
         self.cuts = {begin: share for begin, share in zip(begins, shares, strict=True) if share != 1}
         learned = by == "learned"
