@@ -26,9 +26,10 @@ SMALL = {  # settings that make a component small; one that needs none is not li
     "efficientnet_lite": {"variant": 0, "taps": [16], "stride": 16},
     "patches": {"image_size": 32, "patch": 16, "width": 16, "class_token": False},
     "aligned": {
-        "encoder": {"name": "vit", "image_size": 32, "patch": 16, "width": 12, "depth": 1, "heads": 2, "inner": 24},
+        "encoder": {"name": "vit", "image_size": 32, "patch": 16, "width": 12, "depth": 2, "heads": 2, "inner": 24},
         **{"neck": {"name": "conv_mlp", "kernel": 3, "width": 8}, "width": 16},
     },
+    "gpt": {"rope": {"base": 100.0}},
     "qformer": {"queries": 3, "width": 16, "depth": 2, "heads": 2, "vocabulary": 44},
     "conv_mlp": {"kernel": 3, "width": 8},
     "visual_embedding_table": {"entries": 30, "indicators": 2, "factor": 1},
@@ -48,7 +49,7 @@ def small(name):
     return {"name": name, **SMALL.get(name, {})}
 
 
-def model_of(vision, connector, fusion):
+def model_of(vision, connector, fusion, writer="decoder"):
     from foveal.core.lookup import build
 
     torch.manual_seed(0)
@@ -61,7 +62,7 @@ def model_of(vision, connector, fusion):
     if getattr(of, "fills_memory", False):
         return seq2seq.assemble(ModelConfig.parse({**parts, "language": {"name": "sequence_decoder", **sizes}})).eval()
     if of.causal:
-        return causal.assemble(ModelConfig.parse({**parts, "language": {"name": "decoder", **sizes}})).eval()
+        return causal.assemble(ModelConfig.parse({**parts, "language": {**sizes, **small(writer)}})).eval()
     two = {"words": "masked_language", "pair": "classification"}
     two |= {"both": {"name": "paired", "pool": 64}, "regions": "region_prediction"} if fusion == "co_attention" else {}
     return masked.assemble(ModelConfig.parse({**parts, "language": {"name": "encoder", **sizes}, "heads": two})).eval()
@@ -151,6 +152,10 @@ def test_every_combination(vision, connector, fusion):
     parts = (model.vision, VisionEncoder), (model.fusion, Fusion), (model.language, LanguageModel)
     for part, interface in (*parts, *connectors):
         assert isinstance(part, interface)
+    sees_what_is_planned_and_learns(model)
+
+
+def sees_what_is_planned_and_learns(model):
     open_gates(model)
     batch, layout = batch_of(model)
     output = model(batch, keep="labelled") if model.fusion.causal else model(batch)
@@ -163,6 +168,25 @@ def test_every_combination(vision, connector, fusion):
         if weight.requires_grad and (weight.grad is None or not weight.grad.abs().sum() > 0)
     ]
     assert still == []
+
+
+def writes(name):
+    of = getattr(module("language", name), class_name(name))
+    return hasattr(of, "cache") and not getattr(of, "reads_memory", False)
+
+
+def stands_in_text(name):
+    of = getattr(module("fusion", name), class_name(name))
+    return of.causal and not getattr(of, "fills_memory", False)  # which is for a decoder that looks at memory
+
+
+WRITERS = [name for name in names("language") if name != "decoder" and writes(name)]
+IN_TEXT = [name for name in FUSIONS if stands_in_text(name)]
+
+
+@pytest.mark.parametrize(("writer", "fusion"), [*product(WRITERS, IN_TEXT)])
+def test_every_language_model_that_writes_takes_every_fusion_for_such(writer, fusion):
+    sees_what_is_planned_and_learns(model_of("vit", "linear", fusion, writer))
 
 
 @pytest.mark.parametrize(("vision", "connector", "fusion"), UNFIT)
