@@ -2,7 +2,9 @@
 
 import torch
 
-from foveal.core.types import Query
+from foveal.core.types import Layout, Query, VisualTokens
+from foveal.relevance.allocation import allocate
+from foveal.relevance.pooling import medoids
 from foveal.relevance.strategies.foveal import Foveal
 
 
@@ -12,3 +14,28 @@ def test_tokens_in_another_width_than_words_couple_to_none():
     maps = Foveal().knowing(torch.randn(2, 12, 4), (3, 4), query, torch.zeros(2, dtype=torch.long))
     assert not maps[:, 2].any() and maps[:, :2].any()
     assert Foveal().knowing(torch.randn(2, 12, 6), (3, 4), query, torch.zeros(2, dtype=torch.long))[:, 2].any()
+
+
+def test_a_medoid_is_the_patch_of_a_token_that_is_nearest_to_its_mean():
+    torch.manual_seed(0)
+    grid, layout = (4, 5), Layout.of_grids([(4, 5), (4, 5)])
+    visual = VisualTokens.on_layout(torch.randn(40, 6), layout)
+    query = Query(features=torch.randn(2, 3, 6), valid=torch.ones(2, 3, dtype=torch.bool), owner=torch.tensor([0, 1]))
+    pooled, kept = (Foveal(budget=7, realize=how).between(visual, query) for how in ("pool", "medoid"))
+    assert torch.equal(pooled.boxes, kept.boxes) and torch.equal(pooled.mass, kept.mass)
+    for image in range(2):
+        mine = visual.features[20 * image : 20 * image + 20]
+        shares = kept.looked[image].shares.flatten()
+        token = allocate(mine, grid=grid, budget=7, relevance=shares).assignment
+        for number in range(7):
+            of = (token == number).nonzero()[:, 0]
+            mean = (shares[of, None] * mine[of]).sum(0) / shares[of].sum()
+            torch.testing.assert_close(pooled.features[7 * image + number], mean)
+            nearest = of[(mine[of] - mean).norm(dim=-1).argmin()]
+            assert torch.equal(kept.features[7 * image + number], mine[nearest])
+
+
+def test_of_equal_patches_the_first_is_the_medoid_and_what_no_token_holds_is_none():
+    values = torch.tensor([[[1.0], [1.0], [5.0], [3.0], [4.0]]])
+    token = torch.tensor([[0, 0, 1, 1, -1]])
+    assert medoids(values, token, torch.ones(1, 5), 2).tolist() == [[1, 0, 1, 0, 0]]

@@ -3,19 +3,24 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from foveal.core.config import later
 from foveal.core.errors import InputError
 from foveal.core.types import Gaze, Grid, Layout, Query, Relevance, VisualTokens
 from foveal.relevance.allocation import Allocation, allocate
 from foveal.relevance.balancing import WAYS, Balancer, Tensions
 from foveal.relevance.knowing import aloof, coupling, entropy, information, surprise
+from foveal.relevance.pooling import medoids
 from foveal.relevance.pricing import Terms, gained
 from foveal.relevance.spending import Shares, alike, checked, each, of_images, planned, spend
 from foveal.relevance.tokens import chosen
+
+Realizer = Literal["pool", "medoid"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +29,9 @@ class Config:
 
     `explore` goes from 0 (the question alone) to 1 (none; null: by how little it says), and `temperature` flattens.
     Of an image in tiles only those are encoded that hold `cover` of what the view of the whole is worth (1: all).
-    Where a connector's queries look at an image, relevance leads a share `lead` of them, and the others explore.
+    Where a connector's queries look at an image, relevance leads a share `lead` of them, and the others explore. A
+    token is the `pool` of its patches by what they are worth, or their `medoid`, one of them as it is: then nothing of
+    where to look is learned from what is said.
     """
 
     budget: int = 64
@@ -33,6 +40,7 @@ class Config:
     temperature: float = 1.0
     cover: float = 0.75
     lead: float = 0.75
+    realize: Realizer = later("pool")
 
 
 class Foveal(nn.Module):
@@ -49,6 +57,7 @@ class Foveal(nn.Module):
         temperature: float = 1.0,
         cover: float = 0.75,
         lead: float = 0.75,
+        realize: Realizer = "pool",
     ) -> None:
         super().__init__()
         if not 0 < cover <= 1:
@@ -56,6 +65,7 @@ class Foveal(nn.Module):
         if not 0 <= lead <= 1:
             raise InputError(f"a lead of {lead}; give the share of queries that relevance leads, 0 to 1")
         self.budget, self.floor, self.cover, self.lead = checked(budget), floor, cover, lead
+        self.realize = realize
         self.tensions = Tensions(explore=explore, temperature=temperature)
         self.balancer = Balancer()
 
@@ -94,6 +104,8 @@ class Foveal(nn.Module):
             for i, image in enumerate([] if torch.compiler.is_compiling() else images.tolist()):
                 shown = {"maps": maps[i].detach().unflatten(-1, grid), "shares": weight[i].detach().unflatten(-1, grid)}
                 known[image] = Relevance(names=WAYS, boxes=made.boxes[i].float(), **shown)
+            if self.realize == "medoid":
+                weight = medoids(features.detach(), made.assignment, weight.detach(), made.features.shape[1])
             return made.assignment, weight
 
         made = spend(visual, budgets, choose, name="foveal", loose=True)
