@@ -1,9 +1,12 @@
 """`foveal compare`: systems trained on the same data in the same order, asked the same, and one report of it."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from foveal.cli._comparison import Job
 
 
 def command(
@@ -29,7 +32,6 @@ def command(
     from foveal.cli import _cells, _comparison, _jobs, _show
     from foveal.cli._compared import Found, show
     from foveal.cli._runs import missing
-    from foveal.core.errors import InputError
     from foveal.training.stop import Interrupted
 
     own = [] if data is None else [f"data={json.dumps({'path': str(data)})}"]
@@ -48,11 +50,8 @@ def command(
     again = shlex.join(["foveal", *arguments])
     try:
         if only:
-            named = {job.name: job for job in jobs}
-            for name in only:
-                if name not in named:
-                    raise InputError(f"--only {name} names no training; give one of: {', '.join(named)}")
-                _cells.carry(named[name], at)
+            for job in _named(jobs, only):
+                _cells.carry(job, at)
             return
         if report:
             jobs = _cells.done(jobs, at)
@@ -70,3 +69,14 @@ def command(
         return
     show(_show.console(), found)
     _show.console().print(f"\nresults: {results}\nreport: {page}")
+
+
+def _named(jobs: "list[Job]", only: list[str]) -> "list[Job]":
+    """The trainings of these names; raises InputError for a name of none."""
+    from foveal.core.errors import InputError
+
+    known = {job.name: job for job in jobs}
+    for name in only:
+        if name not in known:
+            raise InputError(f"--only {name} names no training; give one of: {', '.join(known)}")
+    return [known[name] for name in only]
