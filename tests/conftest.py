@@ -42,3 +42,9 @@ def known_answers():
         return Fixture(folder, name)
 
     return read
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """Tables are not cut, whoever has told the process a width."""
+    monkeypatch.delenv("COLUMNS", raising=False)

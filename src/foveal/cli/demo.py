@@ -62,7 +62,7 @@ def command(
 
 def shipped() -> Path:
     """Trainings of the demo's comparison that come with Foveal: all but the first system's."""
-    return Path(__file__).parents[1] / "starter" / "compared"
+    return Path(__file__).parents[1] / "compared"
 
 
 def _question(found: "Found") -> str:
