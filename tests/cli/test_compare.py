@@ -2,8 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from foveal.cli import _comparison
+from foveal.cli import _comparison, _cost
 from foveal.cli.main import run
 
 RECIPE = """
@@ -32,6 +33,9 @@ tokens: [0.25, 3]
 strategies: [foveal, {name: random, seed: 1}]
 evaluation: {split: train, limit: 8}
 """
+
+
+WHOLE = "answer={batch_size: 2, group: true, objective: {name: budgets, whole: 1.0}}"
 
 
 @pytest.fixture
@@ -147,6 +151,8 @@ def test_what_is_done_so_far_is_reported_and_nothing_more_is_done(compared, caps
     found, _ = compared("--report")
     assert {row["system"] for row in found["rows"]} == {"mid"} and len(found["trainings"]) == 1
     assert not Path("out/runs/late-0").exists()
+    assert run(["compare", "tiny.yaml", "--out", "out", "--report", "--only", "late-0"]) == 2
+    assert not Path("out/runs/late-0").exists()
 
 
 def test_a_metric_stands_beside_exact_match_and_nothing_is_asked_again(compared):
@@ -162,3 +168,22 @@ def test_a_metric_stands_beside_exact_match_and_nothing_is_asked_again(compared)
 def test_a_metric_of_captions_is_refused(compared, capsys):
     assert run(["compare", "tiny.yaml", "--out", "out", "evaluation.metric=cider"]) == 2
     assert "metric cider scores captions" in capsys.readouterr().err
+
+
+def test_what_a_budget_costs_is_counted_over_the_same_draws_for_all(compared):
+    """A batch that sees few tokens costs less than one that sees all: one alone would tell of its draw."""
+    Path("late.yaml").write_text(
+        Path("late.yaml")
+        .read_text()
+        .replace("connector: linear", "connector: linear\n  allocator: {name: foveal, budget: 16}")
+        .replace("epochs: 3,", "epochs: 3, objective: {name: budgets, least: 1, most: 4, whole: 0.5},")
+    )
+    job, _ = _comparison.jobs(_comparison.read("tiny.yaml"))
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        samples = _cost.stages(job.recipe, say=print, bar=None).samples
+        found.append({name: sum(parts.values()) for name, parts in samples.items()})
+    assert found[0] == found[1]
+    whole = _comparison.jobs(_comparison.read("tiny.yaml", [WHOLE]))[0]
+    assert found[0]["compared"] < sum(_cost.stages(whole.recipe, say=print, bar=None).samples["compared"].values())

@@ -103,3 +103,14 @@ def test_what_a_budget_saves_and_costs(read):
     assert small["language"] < whole["language"] and small["vision"] == whole["vision"]
     assert small["relevance"] > 0 and "relevance" not in whole
     assert "between" not in view._modules["allocator"].__dict__
+
+
+def test_a_budget_that_is_drawn_for_a_batch_is_spent_while_it_is_counted(read):
+    run, example = read
+    model = budgeted(run.model, 16)
+    batch = run.processor.training([example], plan=run.model.plan)
+    with counting(model) as flops:
+        left = model.spent(batch, None, 3)
+    assert (left.image_slot >= 0).sum() == 3
+    assert flops.parts["relevance"] > 0 and "between" not in vars(model.allocator)
+    assert type(model.allocator) is type(budgeted(run.model, 16).allocator)

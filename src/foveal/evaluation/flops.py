@@ -120,22 +120,23 @@ def counting(model: nn.Module) -> Iterator[Flops]:
 
 @contextmanager
 def _seated(model: nn.Module, flops: Flops) -> Iterator[None]:
-    """An allocator spends outside of any forward, so what it is called by is watched."""
+    """An allocator spends outside of any forward, so what it is called by is watched: its copies' too, which carry
+    another budget."""
     allocator: Any = model._modules.get("allocator")
     if allocator is None:
         yield
         return
-    plain = allocator.between
+    kind: Any = type(allocator)
 
-    def between(*given: Any, **named: Any) -> Any:
+    def between(self: Any, *given: Any, **named: Any) -> Any:
         flops.inside.append(PARTS["allocator"])
         try:
-            return plain(*given, **named)
+            return kind.between(self, *given, **named)
         finally:
             flops.inside.pop()
 
-    allocator.between = between
+    allocator.__class__ = type(kind.__name__, (kind,), {"between": between, "__module__": kind.__module__})
     try:
         yield
     finally:
-        del allocator.between
+        allocator.__class__ = kind
