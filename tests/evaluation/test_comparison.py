@@ -75,6 +75,19 @@ def test_what_is_paired():
     assert ("one, foveal 4", "two, foveal 4") not in told and len(told) == 5
 
 
+def test_systems_that_were_trained_under_other_strategies_are_paired_each_by_its_own():
+    def trained(number, allocator):
+        return {**RECORDS[number], "config": {"model": {"allocator": allocator}}}
+
+    pairs = [("foveal", {"name": "random", "budget": 8}), ("foveal", {"name": "foveal"}), (None, "random")]
+    found = []
+    for one, two in pairs:
+        told = gaps(ASKED, rows(ASKED, [trained(0, one), trained(2, two)]))
+        found.append([(gap.ours.name, gap.theirs.name) for gap in told if gap.ours.system != gap.theirs.system])
+    assert found[0] == [("one", "two"), ("one, foveal 4", "two, random 4")]
+    assert found[1] == found[2] == [("one", "two")]
+
+
 def test_a_record_is_whole_and_of_one_key(tmp_path):
     file = tmp_path / "cells" / "one.json"
     kept = Record.open(file, key="k")

@@ -20,7 +20,8 @@ Key = tuple[str, str, str, int | float | None]  # system, length, strategy, toke
 class Row:
     """One system asked in one way, over all its seeds; `answers` are those of each seed in order.
 
-    `figure` is what a metric says of them, where one is wanted beside exact match.
+    `figure` is what a metric says of them, where one is wanted beside exact match, and `home` the strategy that spent
+    the system's budgets in training.
     """
 
     key: Key
@@ -34,6 +35,7 @@ class Row:
     seconds: float
     flips: float | None = None
     figure: Rate | None = None
+    home: str | None = None
 
     @property
     def system(self) -> str:
@@ -114,7 +116,12 @@ def _row(asked: Sequence[Question], key: Key, of: Any, whole: Any, metric: str |
         seconds=fmean(cell["seconds"] for _, cell in of),
         flips=fmean(flips) if flips and key[2] not in (WHOLE, BLIND) else None,
         figure=None if metric is None else over(metric, asked, answers),
+        home=_home(of[0][0].get("config", {}).get("model", {}).get("allocator")),
     )
+
+
+def _home(allocator: Mapping[str, Any] | str | None) -> str | None:
+    return allocator["name"] if isinstance(allocator, Mapping) else allocator
 
 
 def front(found: Sequence[Row], cost: str) -> list[Row]:
@@ -127,7 +134,9 @@ def front(found: Sequence[Row], cost: str) -> list[Row]:
 
 
 def gaps(asked: Sequence[Question], found: Sequence[Row]) -> list[Gap]:
-    """Every system against its twin without images and against each other, and strategies at equal tokens."""
+    """Every system against its twin without images and against each other, and strategies at equal tokens: of one
+    system, and of systems that were trained under different ones, each asked by its own.
+    """
     pairs: list[tuple[Row, Row]] = []
     for size in dict.fromkeys(row.length for row in found):
         mine = [row for row in found if row.length == size]
@@ -139,6 +148,8 @@ def gaps(asked: Sequence[Question], found: Sequence[Row]) -> list[Gap]:
         pairs += [
             (one, two) for one, two in combinations(less, 2) if (one.key[0], one.key[3]) == (two.key[0], two.key[3])
         ]
+        own = [row for row in less if row.strategy == row.home]
+        pairs += [(one, two) for one, two in combinations(own, 2) if one.key[3] == two.key[3] and one.home != two.home]
     return [
         Gap(ours=one, theirs=two, rate=lead_trainings(asked, one.answers, two.answers).exact_match)
         for one, two in pairs
