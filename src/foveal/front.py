@@ -15,7 +15,7 @@ from foveal.preprocess.processor import Processor
 from foveal.weights import packaged, run
 from foveal.weights.families import FORMATS, family
 from foveal.weights.files import read_config
-from foveal.weights.pretrained import initialise
+from foveal.weights.pretrained import EXTERNAL, initialise
 
 _FORMATS = ("foveal", "huggingface", *FORMATS)
 
@@ -61,7 +61,7 @@ def build(config: ModelConfig | Mapping[str, Any] | str | os.PathLike[str]) -> r
     parts = given if "model" in given else {"model": given}
     model = assemble(ModelConfig.parse(parts["model"]))
     initialise(model, parts.get("init") or {})
-    external = {part: source for part, source in (parts.get("init") or {}).items() if source in ("imagenet", "starter")}
+    external = {part: source for part, source in (parts.get("init") or {}).items() if source in EXTERNAL}
     settings = parts.get("processor")
     processor = None
     if settings and not isinstance(config, Mapping):

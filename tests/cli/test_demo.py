@@ -47,7 +47,10 @@ def test_one_is_trained_the_other_taken_over_and_nothing_is_done_twice(shown):
     assert "2 of 2 trainings are done" in again.out and "training for" not in again.out
     command = next(line for line in again.out.splitlines() if line.startswith("Ask it yourself: "))
     assert f"--run {Path('out/runs/late-0')}" in command
-    assert "late-0: training for" in shown("--fresh").out
+    other = Path("out/runs/mine/model.safetensors")
+    other.parent.mkdir()
+    other.write_text("weights of somebody else")
+    assert "late-0: training for" in shown("--fresh").out and other.exists()
 
 
 def test_another_training_than_is_wanted_is_not_taken_over(shown):

@@ -1,4 +1,4 @@
-"""Scoring a run beside its baselines: what `foveal eval` and `foveal demo` share."""
+"""Scoring a run beside its baselines: what `foveal eval` and comparisons share."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

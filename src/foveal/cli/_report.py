@@ -24,9 +24,6 @@ def write(
     run: Path | None,
     data: Path,
     split: str,
-    title: str | None = None,
-    summary: str | None = None,
-    made: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the page for a scored run; InputError where the file cannot be written."""
     compared, named = found.compared, {}
@@ -34,14 +31,14 @@ def write(
     if _regions.source(run) == "oracle":
         about, named = f"{about} Oracle: {_regions.BOUND}.", {"ours": "oracle"}
     report = Report(
-        title=title or f"{run.resolve().name if run else 'The starter model'}, asked about what it sees",
-        summary=summary or about,
+        title=f"{run.resolve().name if run else 'The starter model'}, asked about what it sees",
+        summary=about,
         scores=compared.scores,
         baselines=compared.baselines,
         leads=compared.leads,
         losses=losses(run) if run else {},
         pictures=pictures(found.asked, found.answers),
-        made={**(made or {}), **described(found, data, split)},
+        made=described(found, data, split),
         attribution=attribution(data),
         **named,
     )
@@ -61,15 +58,6 @@ def losses(run: Path) -> dict[str, list[tuple[int, float]]]:
         row = json.loads(line)
         stages.setdefault(row["stage"], []).append((row["step"], float(row["loss"])))
     return stages
-
-
-def steps(run: Path) -> dict[str, int]:
-    """How many steps each stage of a run took, as its log tells."""
-    before, taken = 0, {}
-    for stage, points in losses(run).items():
-        taken[stage] = points[-1][0] - before
-        before = points[-1][0]
-    return taken
 
 
 def pictures(asked: Sequence[Question], answers: Sequence[str]) -> list[Picture]:

@@ -37,7 +37,7 @@ def command(
     own = [] if data is None else [f"data={json.dumps({'path': str(data)})}"]
     wanted = _comparison.read(config, [*own, *(settings or [])])
     place = out or Path("comparisons") / Path(config).stem
-    jobs = _comparison.jobs(wanted, ablate=ablate)
+    jobs = _named(_comparison.jobs(wanted, ablate=ablate), only)
     console = _show.console(quiet=True)
 
     def bar(what: str, total: int | None) -> Any:
@@ -49,12 +49,12 @@ def command(
     arguments += ["--known", str(known)] if known is not None else []
     again = shlex.join(["foveal", *arguments])
     try:
-        if only:
-            for job in _named(jobs, only):
-                _cells.carry(job, at)
-            return
         if report:
             jobs = _cells.done(jobs, at)
+        elif only:
+            for job in jobs:
+                _cells.carry(job, at)
+            return
         else:
             _jobs.carry_all(jobs, at, arguments=arguments, count=count)
     except ModuleNotFoundError as error:
@@ -71,10 +71,12 @@ def command(
     _show.console().print(f"\nresults: {results}\nreport: {page}")
 
 
-def _named(jobs: "list[Job]", only: list[str]) -> "list[Job]":
-    """The trainings of these names; raises InputError for a name of none."""
+def _named(jobs: "list[Job]", only: list[str] | None) -> "list[Job]":
+    """The trainings of these names, or all; raises InputError for a name of none."""
     from foveal.core.errors import InputError
 
+    if not only:
+        return jobs
     known = {job.name: job for job in jobs}
     for name in only:
         if name not in known:

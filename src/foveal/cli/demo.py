@@ -19,15 +19,15 @@ def command(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object at the end."),
 ) -> None:
     """Train a small model on pictures made here and compare it with others. Ctrl-C can be resumed."""
+    import shlex
+
     from foveal.cli import _cells, _comparison, _jobs, _show
     from foveal.cli._compared import Found, show
     from foveal.cli._runs import missing
     from foveal.training.stop import Interrupted
 
     console, began = _show.console(quiet=as_json), time.perf_counter()
-    if fresh:
-        for part in ("cells", "runs"):
-            shutil.rmtree(out / part, ignore_errors=True)
+    again = shlex.join(["foveal", "demo", str(out)])
 
     def bar(what: str, total: int | None) -> Any:
         return _show.bar(console, what, total)
@@ -38,15 +38,18 @@ def command(
 
     jobs = _comparison.jobs(wanted := _comparison.read(COMPARISON))
     place = _cells.Place(out=out, say=say, bar=bar, known=shipped())
+    for job in jobs if fresh else ():  # what else may lie there is not ours
+        place.record(job).file.unlink(missing_ok=True)
+        shutil.rmtree(place.run(job), ignore_errors=True)
     try:
         _jobs.carry_all(jobs, place, arguments=(), count=1)
     except ModuleNotFoundError as error:
         raise missing(error) from None
     except Interrupted as stopped:
-        console.print(f"stopped; what is done is kept, go on with: foveal demo {out}")
+        console.print(f"stopped; what is done is kept, go on with: {again}", soft_wrap=True)
         raise typer.Exit(stopped.exit_code) from None
     found = Found(wanted, jobs, place)
-    results, report = found.write([f"foveal demo {out}", f"foveal compare {COMPARISON}"])
+    results, report = found.write([again, f"foveal compare {COMPARISON}"])
     elapsed = time.perf_counter() - began
     if as_json:
         told = {"out": str(out), "results": str(results), "report": str(report), "total_seconds": round(elapsed, 1)}

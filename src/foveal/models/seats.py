@@ -5,8 +5,10 @@ A strategy has the seats that it has methods for; at the others nothing happens.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from foveal.core.errors import InputError
@@ -66,8 +68,14 @@ def valued(fusion: Any, spender: Any, visual: VisualTokens | None, query: Callab
     """
     if visual is None or visual.relevance is not None or not getattr(fusion, "reads_relevance", False):
         return visual
-    judge = spender if hasattr(spender, "worth") else Foveal().to(visual.features.device)
-    return replace(visual, relevance=judge.worth(visual, query()))
+    judge = spender if hasattr(spender, "worth") else _untaught(visual.features.device)
+    with torch.no_grad():  # what is chosen by it is chosen, and nothing learns from that
+        return replace(visual, relevance=judge.worth(visual, query()))
+
+
+@lru_cache(maxsize=4)
+def _untaught(device: torch.device) -> Foveal:
+    return Foveal().to(device)
 
 
 def unpriced(spender: Any, connector: Any) -> str | None:

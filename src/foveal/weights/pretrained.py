@@ -1,6 +1,6 @@
 """Pretrained parts by name or directory: what a recipe's `init` puts into a fresh model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,7 +38,7 @@ from foveal.weights import (
     siglip2,
     vision_towers,
 )
-from foveal.weights.directory import read_config
+from foveal.weights.directory import fingerprint, read_config
 
 PACKAGED_LANGUAGE = "smollm2-135m"
 _PACKAGED = {"vision": ("imagenet", "starter"), "language": (PACKAGED_LANGUAGE,), "connector": ("starter",)}
@@ -50,6 +50,7 @@ _FAMILIES: dict[str, tuple[ModuleType, ...]] = {
         *(llava, llava_next, idefics, idefics2, idefics3, ovis2, open_flamingo),
     ),
 }
+EXTERNAL = ("imagenet", "starter")  # what a run leaves to the package that it came with, and keeps a fingerprint of
 _FRESH = "connector.map."  # what a Q-Former's first stage has no use for
 
 
@@ -83,19 +84,33 @@ def _aligned(directory: Path) -> dict[str, Tensor]:
     halves = {"vision.": "vision.encoder.", "connector.": "vision.neck."}
     return {
         name.replace(old, new, 1): weight
-        for name, weight in _run_state(directory).items()
+        for name, weight in _run_state(directory, "vision", "connector").items()
         for old, new in halves.items()
         if name.startswith(old)
     }
 
 
-def _run_state(directory: Path) -> dict[str, Tensor]:
-    """All weights of a run, those of installed packages too."""
+def _run_state(directory: Path, *parts: str) -> dict[str, Tensor]:
+    """The weights of a run, with those of these `parts` that it left to an installed package."""
     described, state = read_config(directory / "config.yaml"), files.read_checkpoint(directory)
-    config = ModelConfig.parse(described["model"])
+    return state | external(described, ModelConfig.parse(described["model"]), directory, parts)
+
+
+def external(
+    described: Mapping[str, Any], config: ModelConfig, directory: Path, parts: Sequence[str] | None = None
+) -> dict[str, Tensor]:
+    """What a run left to installed packages, of these parts or of all; raises InputError where it has changed since."""
+    found: dict[str, Tensor] = {}
     for part, entry in (described.get("external") or {}).items():
-        state |= pretrained(part, entry["source"], getattr(config, part))
-    return state
+        if parts is None or part in parts:
+            fresh = pretrained(part, entry["source"], getattr(config, part))
+            if fingerprint(fresh) != entry["sha256"]:
+                raise InputError(
+                    f"{directory}: its {part} was made with other weights than the installed {entry['source']!r} ones; "
+                    "install the version it was made with"
+                )
+            found |= fresh
+    return found
 
 
 def place(source: str) -> Path:
@@ -128,7 +143,7 @@ def _family(part: str, config: Mapping[str, Any], directory: Path) -> ModuleType
 
 def _from_directory(part: str, directory: Path) -> dict[str, Tensor]:
     if (directory / "config.yaml").is_file():
-        state, model = _run_state(directory), read_config(directory / "config.yaml")["model"]
+        state, model = _run_state(directory, part), read_config(directory / "config.yaml")["model"]
         state = queries(state) if part == "connector" and model.get("assembly") == "two_tower" else state
         return {name: weight for name, weight in state.items() if name.startswith(f"{part}.")}
     config = files.read_config(directory)

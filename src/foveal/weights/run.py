@@ -33,7 +33,7 @@ from foveal.weights.directory import fingerprint, read_config, write_run
 from foveal.weights.files import read_checkpoint
 from foveal.weights.huggingface import HuggingFaceCausal
 from foveal.weights.names import load_strict
-from foveal.weights.pretrained import pretrained
+from foveal.weights.pretrained import external, pretrained
 from foveal.weights.proposals import finder
 
 
@@ -147,16 +147,7 @@ def load(
     """
     described = read_config(directory / "config.yaml")
     model = empty(ModelConfig.parse(described["model"]))
-    state = read_checkpoint(directory)
-    external = described.get("external") or {}
-    for part, entry in external.items():
-        fresh = pretrained(part, entry["source"], getattr(model.config, part))
-        if fingerprint(fresh) != entry["sha256"]:
-            raise InputError(
-                f"{directory}: its {part} was made with other weights than the installed {entry['source']!r} ones; "
-                "install the version it was made with"
-            )
-        state |= fresh
+    state = read_checkpoint(directory) | external(described, model.config, directory)
     load_strict(model, state, str(directory), dtype=dtype, device=device)
     model.eval()
     settings, origin = described.get("processor"), described.get("origin")
@@ -165,7 +156,7 @@ def load(
         processor.find = finder(processor.config)
     if origin:
         return families.wrapped(model, origin, lambda: _present(processor, directory), where=str(directory)).eval()
-    sources = {part: entry["source"] for part, entry in external.items()}
+    sources = {part: entry["source"] for part, entry in (described.get("external") or {}).items()}
     return Run(model, processor, external=sources, about=described.get("about") or {}).eval()
 
 
