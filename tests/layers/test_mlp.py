@@ -31,3 +31,17 @@ def test_activations_equal_their_references(name):
 def test_an_unknown_activation_has_a_hint():
     with pytest.raises(InputError, match="did you mean 'gelu'"):
         activation("gelus")
+
+
+@pytest.mark.parametrize(
+    "block", [FeedForward(width=4, inner=6, activation="gelu"), GatedFeedForward(width=4, inner=6)]
+)
+def test_a_long_prompt_is_fed_in_pieces_and_means_the_same(block):
+    hidden, seen = torch.randn(2, 1200, 4), []
+    watched = block.down.register_forward_pre_hook(lambda module, given: seen.append(given[0].shape[1]))
+    whole = block(hidden)
+    with torch.inference_mode():
+        pieces = block(hidden)
+    watched.remove()
+    assert seen == [1200, 512, 512, 176]
+    torch.testing.assert_close(pieces, whole)

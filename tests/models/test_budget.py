@@ -203,13 +203,6 @@ def test_what_does_not_fit_the_context_in_its_place_is_refused(model):
         view(batch(view))
 
 
-def test_axes_want_a_layout_for_all_tokens(model):
-    view = budgeted(model, 2)
-    given = batch(view)
-    with pytest.raises(InputError, match="several axes"), torch.no_grad():
-        view(replace(given, positions=torch.zeros(*given.input_ids.shape, 3, dtype=torch.long)))
-
-
 def test_an_answer_that_would_pass_the_context_in_its_place_is_refused_before_its_first_word(model):
     view = budgeted(model, 2)
     view.language.context = 24

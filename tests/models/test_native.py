@@ -11,6 +11,7 @@ from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.core.types import Patches
 from foveal.decode.generate import generate
+from foveal.models.budget import budgeted, endow, spent
 from foveal.models.causal import assemble
 from foveal.models.config import ModelConfig
 from foveal.preprocess.processor import Processor, ProcessorConfig
@@ -18,6 +19,7 @@ from foveal.preprocess.tiling import Tiling
 from foveal.preprocess.transform import ImageTransform
 from foveal.preprocess.video import Video
 from foveal.preprocess.words import word_tokenizer
+from foveal.training.objectives.next_token import next_token
 
 TEXTS = ["what is there ?", "a cat", "two dogs"]
 VIT = {"name": "qwen_vit", "width": 16, "depth": 4, "heads": 2, "inner": 24, "patch": 4, "positions": 3}
@@ -122,3 +124,45 @@ def test_what_does_not_fit_together_is_told():
     cut = ImageTransform(size=8, tiling=Tiling(kind="grid", tile=8, most=2))
     with pytest.raises(InputError, match="1 of 1 images are cut into tiles, and this encoder reads them whole"):
         model.plan([cut.planned(picture((16, 16)))])
+
+
+@pytest.mark.parametrize("strategy", ["foveal", "average_pool", "divprune"])
+def test_a_budget_leaves_tokens_and_words_where_all_tokens_had_them(strategy):
+    """Laid out for the budget or for all tokens, alone or beside a larger picture, one that is within it or none."""
+    model, processor = parts()
+    rows = [
+        told("what is there ?", "a cat", picture((40, 24))),
+        told("what is there ?", "two dogs", picture((16, 16), 1), picture((24, 24), 2)),
+        told("what is there ?", "a cat"),
+    ]
+    view = budgeted(model, 4, strategy)
+    with torch.no_grad():
+        batch = processor.prompt(rows, plan=view.plan)
+        said = view(batch).logits
+        for number, row in enumerate(rows):
+            alone = processor.prompt([row], plan=view.plan)
+            own = batch.valid[number]
+            torch.testing.assert_close(view(alone).logits[0], said[number][own])
+            short, anew = spent(model, processor.prompt([row], plan=model.plan), 4, strategy)
+            torch.testing.assert_close(short(anew).logits[0], said[number][own])
+    whole = processor.prompt(rows, plan=model.plan)
+    words = [one.positions[(one.image_slot < 0) & one.valid] for one in (batch, whole)]
+    assert torch.equal(*words)
+
+
+def test_a_model_of_native_resolution_learns_under_a_budget_of_its_own():
+    model, processor = parts()
+    endow(model, {"name": "foveal", "budget": 4})
+    rows = [told("what is there ?", "a cat", picture((40, 24))), told("what is there ?", "two dogs", picture((16, 16)))]
+    batch = processor.training(rows, plan=model.plan)
+    next_token(model.train(), batch)[0].backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.allocator.parameters())
+    model.eval()
+    prompt = processor.prompt([rows[0]], plan=model.plan)
+    ids = generate(model, prompt, max_new_tokens=3)
+    ends = prompt.positions[:, -1:] + 1 + torch.arange(2)[None, :, None]
+    more = {"input_ids": ids[:, :2], "image_slot": torch.full((1, 2), -1), "positions": ends}
+    more |= {"valid": torch.ones(1, 2, dtype=torch.bool), "prompt": torch.zeros(1, 2, dtype=torch.bool)}
+    whole = replace(prompt, **{name: torch.cat([getattr(prompt, name), part], dim=1) for name, part in more.items()})
+    with torch.no_grad():
+        assert torch.equal(model(whole).logits[0, -3:].argmax(-1), ids[0])

@@ -18,7 +18,8 @@ def axial_positions(
 
     Words stand one after the other, alike on all axes. The tokens of an image lie from where it begins by the frame,
     row and column of their grid; the words after it go on after the longer of the grid's sides, however many its
-    frames (transformers 5). Tokens on no grid are as words.
+    frames (transformers 5). Tokens on no grid are as words, but those of a cut image, which begin where it did: where each
+    of them stands is known when it is seen (`layers/relaid.py`).
     """
     offsets, size, begins = (table.to(slots.device) for table in _tables(layout))
     seen = slots >= 0
@@ -46,7 +47,13 @@ def _tables(layout: Layout) -> tuple[Int[Tensor, "S 3"], Int[Tensor, " S"], Bool
     """
     offsets, sizes, begins = [torch.zeros(1, AXES, dtype=torch.long)], [1], [True]
     frames = layout.frames or (1,) * len(layout.counts)
-    for count, grid, times in zip(layout.counts, layout.grids, frames, strict=True):
+    cut = layout.cut or (None,) * len(layout.counts)
+    for count, grid, times, was in zip(layout.counts, layout.grids, frames, cut, strict=True):
+        if was is not None:
+            offsets.append(torch.zeros(count, AXES, dtype=torch.long))
+            sizes += [max(was)] * count
+            begins += [True, *[False] * (count - 1)]
+            continue
         if grid is None:
             offsets.append(torch.zeros(count, AXES, dtype=torch.long))
             sizes += [1] * count

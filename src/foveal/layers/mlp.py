@@ -38,6 +38,19 @@ def activation(name: str) -> Activation:
     return _ACTIVATIONS[name]
 
 
+_AT_ONCE = 512  # tokens: what is wide between the maps lives for so many, where nothing learns
+
+
+def fed(feed: Activation, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch O"]:
+    """What `feed` makes of each vector, at most 512 tokens at once, so that a long prompt needs no more memory for it.
+
+    All at once where gradients are kept, which hold all of it anyway, and under `torch.compile` and `torch.export`.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or hidden.dim() < 2 or hidden.shape[-2] <= _AT_ONCE:
+        return feed(hidden)
+    return torch.cat([feed(part) for part in hidden.split(_AT_ONCE, dim=-2)], dim=-2)
+
+
 class FeedForward(nn.Module):
     """Two linear maps with an activation between them."""
 
@@ -49,7 +62,7 @@ class FeedForward(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """Up, activate, down."""
-        return self.down(self.activation(self.up(hidden)))
+        return fed(lambda part: self.down(self.activation(self.up(part))), hidden)
 
 
 class GatedFeedForward(nn.Module):
@@ -66,7 +79,7 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch O"]:
         """Gate, multiply, down."""
-        return self.down(self.activation(self.gate(hidden)) * self.up(hidden))
+        return fed(lambda part: self.down(self.activation(self.gate(part)) * self.up(part)), hidden)
 
 
 _named = activation  # the constructors' keyword has the same name

@@ -60,10 +60,7 @@ def stretched(batch: Batch, seen: VisualTokens | None, cache: Cache | None = Non
     gone = torch.where(ends, lost[image], 0)
     known = batch.positions
     if known is not None and known.ndim == 3:
-        raise InputError(
-            "places on several axes in rows that were laid out under a budget, whose cut images have no grid; lay "
-            "them out for all tokens: answer(images, text, budget=...) and generate(..., budget=...) do"
-        )
+        return replace(batch, positions=known + _inside(seen, known)[batch.image_slot + 1])
     if known is None:
         known = (batch.valid.cumsum(1) - 1).clamp(min=0)
         if cache is not None:
@@ -75,6 +72,19 @@ def stretched(batch: Batch, seen: VisualTokens | None, cache: Cache | None = Non
     if cache is not None:
         cache.shift = gone.sum(1) if cache.shift is None else cache.shift + gone.sum(1)
     return replace(batch, positions=known + shift + torch.where(shown, inside, 0))
+
+
+def _inside(seen: VisualTokens, like: Tensor) -> Int[Tensor, "R 3"]:
+    """How far along time, rows and columns each token of a cut image is from where it begins; before them, that of a word."""
+    assert seen.before is not None
+    parts, old = [like.new_zeros(1, 3)], _middles(seen.before, seen).to(like.device).split(seen.layout.counts)
+    for mine, grid, first, left in zip(old, seen.before.grids, seen.before.offsets, seen.layout.grids, strict=False):
+        if grid is None or left is not None:  # laid out where it is
+            parts.append(like.new_zeros(len(mine), 3))
+            continue
+        inside = mine - first
+        parts.append(torch.stack([0 * inside, inside // grid[1], inside % grid[1]], dim=-1))
+    return torch.cat(parts)
 
 
 def _earlier(batch: Batch, positions: Int[Tensor, "B L"]) -> Bool[Tensor, "B L L"]:

@@ -72,7 +72,7 @@ def _prompted(
     model: M, processor: Processor, example: Example, budget: int | Terms | None, strategy: str, *, room: int
 ) -> tuple[M, Batch, int]:
     """Who answers, the question with what is left of its pictures, and how many visual tokens these are."""
-    anew = isinstance(budget, Terms) or (budget is not None and processor.config.positions != "line")
+    anew = isinstance(budget, Terms)  # the counts are known later
     model = unspent(model) if anew else budgeted(model, budget, strategy)
     counts: list[int] = []
 
@@ -82,7 +82,7 @@ def _prompted(
         return layout
 
     batch = processor.prompt([example], plan=plan, room=room).to(next(model.parameters()).device)
-    if anew:  # the counts are known later, or the words' places hang on grids that a cut has none of
+    if anew:
         model, batch = spent(model, batch, budget, strategy)
     elif allocator_of(model) is not None and batch.visual is not None:
         batch = replace(batch, seen=model.see(batch))

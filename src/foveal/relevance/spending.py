@@ -39,7 +39,7 @@ def planned(layout: Layout, budget: int | Sequence[int], *, name: str, loose: bo
     """
     if layout.frames is not None:
         raise InputError(f"strategy {name!r} cuts pictures, and there are videos here; ask without a budget")
-    counts, grids, own = [], [], each(layout, budget)
+    counts, grids, cut, own = [], [], [], each(layout, budget)
     for image, (count, grid) in enumerate(zip(layout.counts, layout.grids, strict=True)):
         if count > own[image] and grid is None and not loose:
             raise InputError(
@@ -48,7 +48,8 @@ def planned(layout: Layout, budget: int | Sequence[int], *, name: str, loose: bo
             )
         counts.append(min(count, own[image]))
         grids.append(grid if count <= own[image] else None)
-    return Layout(counts=tuple(counts), grids=tuple(grids))
+        cut.append(grid if count > own[image] else None)
+    return Layout(counts=tuple(counts), grids=tuple(grids), cut=tuple(cut) if any(cut) else None)
 
 
 def each(layout: Layout, budget: int | Sequence[int]) -> Sequence[int]:
