@@ -18,8 +18,8 @@ def axial_positions(
 
     Words stand one after the other, alike on all axes. The tokens of an image lie from where it begins by the frame,
     row and column of their grid; the words after it go on after the longer of the grid's sides, however many its
-    frames (transformers 5). Tokens on no grid are as words, but those of a cut image, which begin where it did: where each
-    of them stands is known when it is seen (`layers/relaid.py`).
+    frames (transformers 5). Tokens on no grid are as words, but those of a cut image stand where it begins: where
+    they are within it is known when it is seen (`layers/relaid.py`).
     """
     offsets, size, begins = (table.to(slots.device) for table in _tables(layout))
     seen = slots >= 0

@@ -75,7 +75,7 @@ def stretched(batch: Batch, seen: VisualTokens | None, cache: Cache | None = Non
 
 
 def _inside(seen: VisualTokens, like: Tensor) -> Int[Tensor, "R 3"]:
-    """How far along time, rows and columns each token of a cut image is from where it begins; before them, that of a word."""
+    """How far each token of a cut image is from where it begins, in time, rows and columns; before them, a word's."""
     assert seen.before is not None
     parts, old = [like.new_zeros(1, 3)], _middles(seen.before, seen).to(like.device).split(seen.layout.counts)
     for mine, grid, first, left in zip(old, seen.before.grids, seen.before.offsets, seen.layout.grids, strict=False):
