@@ -98,6 +98,7 @@ def test_convert(tmp_path, capsys):
         (["scenes", "OUT", "--size", "1024-224"], "size 1024-224 pixels"),
         (["scenes", "OUT", "--drawings", "999"], "999 drawings asked for; choose 1 to 200"),
         (["scenes", "OUT", "--workers", "-2"], "-2 workers asked for"),
+        (["scenes", "OUT", "--detail", "0"], "a detail of 0; give 1 for drawings and words as usual, or down to 0.1"),
         (["scenes", "OUT", "--choices", "1"], "1 choices a question asked for; give 0 for none, or 2 to 12"),
         (["inspect", "OUT"], "no data at"),
         (["preview", "MADE", "OUT.png", "--kind", "cuont"], "unknown kind of question 'cuont'; did you mean 'count'"),

@@ -10,10 +10,11 @@ from foveal.data.drawings import names
 from foveal.data.words import words
 
 
-def compose(index, *, seed=0, size=256, drawings=60, most=12, pairs=False):
+def compose(index, *, seed=0, size=256, drawings=60, most=12, pairs=False, detail=1.0):
     return layout.compose(
-        seed=seed, index=index, size=size, drawings=names(drawings), words=words(100), max_drawings=most, pairs=pairs
-    )
+        seed=seed, index=index, size=size, drawings=names(drawings), words=words(100), max_drawings=most, pairs=pairs,
+        detail=detail,
+    )  # fmt: skip
 
 
 def numbers(made, drawings=60):
@@ -25,9 +26,10 @@ def numbers(made, drawings=60):
 @given(
     index=st.integers(0, 10**6), seed=st.integers(0, 9), size=st.sampled_from([96, 256, (224, 1024)]),
     drawings=st.sampled_from([20, 60, 200]), most=st.integers(2, 12), pairs=st.booleans(),
+    detail=st.sampled_from([1.0, 0.35]),
 )  # fmt: skip
-def test_nothing_overlaps_or_leaves_the_canvas(index, seed, size, drawings, most, pairs):
-    made = compose(index, seed=seed, size=size, drawings=drawings, most=most, pairs=pairs)
+def test_nothing_overlaps_or_leaves_the_canvas(index, seed, size, drawings, most, pairs, detail):
+    made = compose(index, seed=seed, size=size, drawings=drawings, most=most, pairs=pairs, detail=detail)
     boxes = [item.xyxy for item in (*made.drawings, *made.words)]
     assert 1 <= len(made.drawings) <= most
     for number, (left, top, right, bottom) in enumerate(boxes):
@@ -44,6 +46,17 @@ def test_sizes_go_from_a_twentieth_to_a_half_and_mostly_lie_between():
     sides = [item.long / made.short for made in map(compose, range(300)) for item in made.drawings]
     middle = sum(0.1 <= side <= 1 / 3 for side in sides) / len(sides)
     assert min(sides) >= 0.045 and 0.45 < max(sides) <= 0.51 and middle > 0.6
+
+
+def test_detail_makes_tiny_drawings_and_words_smaller_and_no_others():
+    usual, fine = ([compose(i, size=1024, detail=detail) for i in range(200)] for detail in (1.0, 0.35))
+    sides = [item.area**0.5 / made.short for made in fine for item in made.drawings]
+    tiny = [side for side in sides if side < 0.1]
+    assert 0.12 < len(tiny) / len(sides) < 0.35
+    assert 0.35 * 0.85 * layout.TINY_SIZE[0] < min(tiny) and max(tiny) < 0.35 * layout.TINY_SIZE[1] * 1.1
+    assert min(side for side in sides if side >= 0.1) > 0.9 * layout.LEAST_SIZE
+    points = [np.mean([word.points for made in some for word in made.words]) for some in (usual, fine)]
+    assert 0.3 < points[1] / points[0] < 0.42
 
 
 def test_canvases_have_many_shapes():

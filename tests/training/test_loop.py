@@ -171,6 +171,16 @@ def test_an_interrupted_run_resumes_to_the_same_curve_bit_for_bit(world, tmp_pat
     same(model, whole)
 
 
+def test_a_signal_ends_the_making_of_features_at_once(world, tmp_path):
+    def slow(stage):
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("went on to make features")
+
+    with pytest.raises(Interrupted) as asked:
+        run(world, tmp_path, *STAGES, collate=slow)
+    assert (asked.value.exit_code, asked.value.step, asked.value.checkpoint) == (143, 0, None)
+
+
 def test_a_crash_costs_the_steps_since_the_last_checkpoint_alone(world, tmp_path):
     whole, _ = run(world, tmp_path / "whole", *STAGES)
 

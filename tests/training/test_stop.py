@@ -20,6 +20,20 @@ def test_the_first_signal_is_remembered_and_the_second_interrupts():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_at_once_the_first_does_not_wait_nor_one_that_has_come_before():
+    with Stop() as stop:
+        with pytest.raises(KeyboardInterrupt), stop.at_once():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signum == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt), stop.at_once():
+            pytest.fail("began what was to end")
+    with Stop() as stop:
+        with stop.at_once():
+            pass
+        os.kill(os.getpid(), signal.SIGINT)  # remembered again
+        assert stop.signum == signal.SIGINT
+
+
 def test_other_threads_train_without_handlers():
     seen = []
 

@@ -22,6 +22,7 @@ def scenes(
     drawings: int = typer.Option(200, "--drawings", help="How many different drawings are in use."),
     words: int = typer.Option(100, "--words", help="How many different written words are in use."),
     choices: int = typer.Option(0, "--choices", help="Answers to pick from beside each question.", show_default="none"),
+    detail: float = typer.Option(1.0, "--detail", help="Size of the tiny drawings and of the words, 0.1 to 1."),
     workers: int = typer.Option(0, "--workers", help="Processes; 0 is one for each core.", show_default=False),
     images: str = typer.Option("jpeg", "--images", help="How images are written: jpeg or png."),
     force: bool = typer.Option(False, "--force", help="Replace an older data set at OUT."),
@@ -33,7 +34,9 @@ def scenes(
     from foveal.data.generate import cores, tasks, write_scenes
     from foveal.data.scenes import SceneConfig
 
-    config = SceneConfig(seed=seed, size=parse_size(size), drawings=drawings, words=words, choices=choices)
+    config = SceneConfig(
+        seed=seed, size=parse_size(size), drawings=drawings, words=words, choices=choices, detail=detail
+    )
     at = console(quiet=as_json)
     with bar(at, "scenes", sum(last - first for _, first, last in tasks(count, config))) as advance:
         made = write_scenes(

@@ -119,11 +119,11 @@ def plan_copies(rng: np.random.Generator, count: int, most: int) -> int | None:
     return copies
 
 
-def sizes(rng: np.random.Generator, count: int, width: int, height: int) -> list[float]:
+def sizes(rng: np.random.Generator, count: int, width: int, height: int, detail: float = 1.0) -> list[float]:
     """Sizes (square root of the area) of the drawings in pixels: mostly a tenth to a third of the shorter side."""
     short = min(width, height)
     lot = rng.random(count)
-    tiny = np.exp(rng.uniform(np.log(TINY_SIZE[0]), np.log(TINY_SIZE[1]), count))
+    tiny = np.exp(rng.uniform(np.log(TINY_SIZE[0]), np.log(TINY_SIZE[1]), count)) * detail
     middle = np.exp(rng.uniform(np.log(LEAST_SIZE), np.log(0.33), count))
     large = rng.uniform(0.33, MOST_SIZE, count)
     result = np.where(lot < 0.2, tiny, np.where(lot < 0.9, middle, large))
@@ -182,20 +182,22 @@ def stroke(points: int) -> float:
 
 
 def place_drawings(
-    rng: np.random.Generator, labels: list[str], width: int, height: int, taken: list[tuple[int, int, int, int]]
-) -> list[Item]:
+    rng: np.random.Generator, labels: list[str], width: int, height: int, taken: list[tuple[int, int, int, int]],
+    detail: float = 1.0,
+) -> list[Item]:  # fmt: skip
     """Each drawing in a place of its own, the largest first; what finds no room is made smaller."""
-    short, items = min(width, height), []
-    for size, name in sorted(zip(sizes(rng, len(labels), width, height), labels, strict=True), key=lambda p: -p[0]):
+    short, items, (least, most) = min(width, height), [], (TINY_SIZE[0] * detail, TINY_SIZE[1] * detail)
+    drawn = sizes(rng, len(labels), width, height, detail)
+    for size, name in sorted(zip(drawn, labels, strict=True), key=lambda p: -p[0]):
         root = math.sqrt(aspect(name))
         while True:
             fit = min(size, MOST_SIZE * short / max(root, 1 / root))
             box = place(rng, max(3, round(fit * root)), max(3, round(fit / root)), width, height, taken)
-            if box is not None or size < TINY_SIZE[0] * short:
+            if box is not None or size < least * short:
                 break
             size *= 0.85
-            if TINY_SIZE[1] < size / short < LEAST_SIZE:
-                size = TINY_SIZE[1] * short
+            if most < size / short < LEAST_SIZE:
+                size = most * short
         if box is not None:
             taken.append(box)
             items.append(Item(name=name, xyxy=box))
@@ -204,13 +206,13 @@ def place_drawings(
 
 def place_words(
     rng: np.random.Generator, words: list[str], back: Background, width: int, height: int,
-    taken: list[tuple[int, int, int, int]],
+    taken: list[tuple[int, int, int, int]], detail: float = 1.0,
 ) -> list[Item]:  # fmt: skip
     """Words in several sizes and in inks of their own, on a plate where the background asks for one."""
     short, items = min(width, height), []
     inks = [list(INKS)[i] for i in rng.permutation(len(INKS))]
     for word, ink in zip(words, inks, strict=False):
-        points = max(14, round(short * math.exp(rng.uniform(math.log(0.07), math.log(0.17)))))
+        points = max(14, round(short * detail * math.exp(rng.uniform(math.log(0.07), math.log(0.17)))))
         plate = readable(ink, back, wanted=rng.random() < 0.3)
         for _ in range(3):
             left, top, right, bottom = text_box(word, points)
@@ -227,7 +229,7 @@ def place_words(
 
 def compose(
     *, seed: int, index: int, size: int | tuple[int, int], drawings: tuple[str, ...], words: tuple[str, ...],
-    max_drawings: int, pairs: bool,
+    max_drawings: int, pairs: bool, detail: float = 1.0,
 ) -> Layout:  # fmt: skip
     """The layout of scene `index`: it depends on nothing but these arguments."""
     rng = np.random.default_rng((seed, int(pairs), index))
@@ -246,8 +248,8 @@ def compose(
     amount = min(int(rng.choice(4, p=(0.25, 0.4, 0.25, 0.1))), len(words))
     spoken = [words[i] for i in rng.choice(len(words), amount, replace=False)]
     taken: list[tuple[int, int, int, int]] = []
-    written = place_words(rng, spoken, back, width, height, taken)
-    items = place_drawings(rng, [drawings[k] for k in [hero] * heroes + chosen], width, height, taken)
+    written = place_words(rng, spoken, back, width, height, taken, detail)
+    items = place_drawings(rng, [drawings[k] for k in [hero] * heroes + chosen], width, height, taken, detail)
     return Layout(
         width=width, height=height, background=back, drawings=tuple(items), words=tuple(written),
         hero=drawings[hero], absent=(drawings[absent], drawings[also]), copies=copies,

@@ -26,7 +26,8 @@ class SceneConfig:
     `size`: a fixed square in pixels, or the least and the most that a side of a varied canvas may have. `drawings` and
     `words`: how many of each vocabulary are in use. `max_drawings`: a scene holds 1 to this many, equally often.
     `per_kind`: the most questions of one kind on a scene (of `present`: the most pairs of a yes and a no).
-    `choices`: so many answers to pick from beside each question whose kind has as many (0: none).
+    `choices`: so many answers to pick from beside each question whose kind has as many (0: none). `detail`: how large
+    the tiny drawings and the words are, beside the usual 1; below it they ask for more pixels than a small picture has.
     """
 
     seed: int = 0
@@ -36,6 +37,7 @@ class SceneConfig:
     max_drawings: int = 12
     per_kind: int = 2
     choices: int = later(0)
+    detail: float = later(1.0)
 
     def __post_init__(self) -> None:
         least, most = (self.size, self.size) if isinstance(self.size, int) else self.size
@@ -51,6 +53,8 @@ class SceneConfig:
             raise InputError(f"{self.per_kind} questions of a kind asked for; give 1 or more")
         if self.choices == 1 or not 0 <= self.choices <= 12:
             raise InputError(f"{self.choices} choices a question asked for; give 0 for none, or 2 to 12")
+        if not 0.1 <= self.detail <= 1:
+            raise InputError(f"a detail of {self.detail:g}; give 1 for drawings and words as usual, or down to 0.1")
         for choose, number in ((names, self.drawings), (words, self.words)):
             choose(number)
 
@@ -101,7 +105,7 @@ class Scenes:
         config = self.config
         return compose(
             seed=config.seed, index=index, size=config.size, drawings=self.drawings, words=self.words,
-            max_drawings=config.max_drawings, pairs=self.pairs,
+            max_drawings=config.max_drawings, pairs=self.pairs, detail=config.detail,
         )  # fmt: skip
 
     def questions(self, layout: Layout, index: int) -> tuple[Question, ...]:

@@ -204,7 +204,7 @@ class _Run:
             if snapshot is not None and snapshot.progress.stage_step:
                 self._restore(snapshot, adam)
             ready = time.monotonic()
-            feed = self._feed(stage, order)
+            feed = self._ready(stage, order, stop)
             self.began += time.monotonic() - ready  # a stage's minutes are for learning, not for computing features
             window = Window(lag=0 if self.accelerator.device.type == "cpu" else 1)
             self._steps(work(stage=stage, scored=scored, adam=adam, chosen=chosen, feed=feed, window=window), stop, log)
@@ -217,6 +217,14 @@ class _Run:
             seed=(self.config.seed, crc32(stage.name.encode())),  # the same where another stage is left out
             limit=stage.group_limit,
         )
+
+    def _ready(self, stage: Stage, order: Order, stop: Stop) -> Feed:
+        """The feed, for which features may be computed for long; raises Interrupted where that is broken off."""
+        try:
+            with stop.at_once():
+                return self._feed(stage, order)
+        except KeyboardInterrupt:
+            raise Interrupted(stop.signum, self.progress.step, self.checkpoints.newest()) from None
 
     def _feed(self, stage: Stage, order: Order) -> Feed:
         return Feed(

@@ -2,6 +2,8 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -19,10 +21,12 @@ class Interrupted(Exception):
 
 
 class Stop:
-    """Within it, SIGINT and SIGTERM are remembered in `signum`; a second one raises KeyboardInterrupt."""
+    """Within it, SIGINT and SIGTERM are remembered in `signum`; a second one raises KeyboardInterrupt, as does the first
+    within `at_once`.
+    """
 
     def __init__(self) -> None:
-        self.signum = 0
+        self.signum, self.waits = 0, True
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> "Stop":
@@ -36,6 +40,17 @@ class Stop:
             signal.signal(signum, handler)
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
+        again, self.signum = bool(self.signum), signum
+        if again or not self.waits:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """For what takes long and may break off anywhere: a signal ends it, also one that has come before."""
         if self.signum:
             raise KeyboardInterrupt
-        self.signum = signum
+        self.waits = False
+        try:
+            yield
+        finally:
+            self.waits = True
