@@ -21,8 +21,9 @@ class Interrupted(Exception):
 
 
 class Stop:
-    """Within it, SIGINT and SIGTERM are remembered in `signum`; a second one raises KeyboardInterrupt, as does the first
-    within `at_once`.
+    """Within it, SIGINT and SIGTERM are remembered in `signum`; a second one raises KeyboardInterrupt.
+
+    Within `at_once` the first does.
     """
 
     def __init__(self) -> None:
