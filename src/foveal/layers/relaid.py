@@ -60,7 +60,7 @@ def stretched(batch: Batch, seen: VisualTokens | None, cache: Cache | None = Non
     gone = torch.where(ends, lost[image], 0)
     known = batch.positions
     if known is not None and known.ndim == 3:
-        return replace(batch, positions=known + _inside(seen, known)[batch.image_slot + 1])
+        return replace(batch, positions=known + _inside(seen, known)[(batch.image_slot + 1).clamp(min=0)])
     if known is None:
         known = (batch.valid.cumsum(1) - 1).clamp(min=0)
         if cache is not None:

@@ -132,7 +132,7 @@ class Sight(nn.Module):
 
     def query(self, batch: Batch) -> Query:
         """What the text before the first answer says, word by word: all that may steer vision."""
-        words = batch.prompt & batch.valid & (batch.image_slot < 0)
+        words = batch.prompt & batch.valid & (batch.image_slot == -1)
         return Query(features=self.language.embedding(batch.input_ids), valid=words, owner=batch.owner)  # type: ignore[operator]
 
     def _deeper(self, seen: VisualTokens, connected: Callable[[Any, VisualTokens], VisualTokens]) -> tuple[Tensor, ...]:

@@ -13,6 +13,7 @@ from foveal.preprocess.collate import Places
 from foveal.preprocess.film_files import filmed, frames_of
 from foveal.preprocess.processor import Processor, ProcessorConfig
 from foveal.preprocess.spelling import BETWEEN, BY_MARK, BY_NAME
+from foveal.preprocess.tiling import Tiling
 from foveal.preprocess.transform import ImageTransform
 
 if TYPE_CHECKING:
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 _FRAME = ("<racm3:break>", "<eoss>")  # the words around Chameleon's images
 _FAKE = "<fake_token_around_image>"  # that around IDEFICS-1's
 _HEARD = "qformer_tokenizer"  # the directory of the words in which queries hear the question
+_MARKED = ("<|vision_start|>", "<|vision_end|>")  # words of Qwen3 in whose places Ovis 2.5 has marks of its table
+_MARKED_CHAT = Template(
+    user=("<|im_start|>user\n", "<|im_end|>\n"),
+    assistant=("<|im_start|>assistant\n<think>\n\n</think>\n\n", "<|im_end|>\n"),
+    system=("<|im_start|>system\n", "<|im_end|>\n"),
+    beside="\n",
+)
+_MARKED_PIXELS = (448 * 448, 1344 * 1792)
 _PLACES: dict[str, Places] = {"qwen2_vl": "grid", "qwen3_vl": "frames"}
 _SPELLINGS = {"split": BY_NAME, "native": BETWEEN, "covering_turned": BY_MARK}
 
@@ -76,9 +85,9 @@ def from_huggingface(directory: Path) -> Processor:
     template = _template(directory, processor) or words.chat_template
     if template:
         words.chat_template = template
-    text = config.get("text_config") or config
+    text = config.get("text_config") or config.get("llm_config") or config
     image = _json(directory / "preprocessor_config.json") or processor.get("image_processor") or {}
-    if not image and "vision_config" in config:
+    if not image and {"vision_config", "vit_config"} & config.keys():
         raise InputError(f"{directory} has no preprocessor_config.json; copy it from the checkpoint's source")
     look = ImageTransform.from_huggingface(image) if image else ImageTransform()
     kind = str(config.get("model_type"))
@@ -91,10 +100,13 @@ def from_huggingface(directory: Path) -> Processor:
     ):  # Ovis 2's processor writes other words where its template has this one
         words.chat_template = template.replace("<image>", marker)
     draws = _FRAME[0] in (config.get("vocabulary_map") or {})
+    if marked := "vit_config" in config:  # Ovis 2.5 formats and cuts by itself
+        tiling = _native(config["vit_config"])
+        look = replace(look, size=tiling.tile, tiling=tiling)
     settings = ProcessorConfig(
         image=look,
-        template="tokenizer" if template else _usual(config, words),
-        around=_FRAME if draws else (_FAKE, _FAKE) if config.get("model_type") == "idefics" else ("", ""),
+        template=_MARKED_CHAT if marked else "tokenizer" if template else _usual(config, words),
+        around=_FRAME if draws else _MARKED if marked else (_FAKE, _FAKE) if kind == "idefics" else ("", ""),
         draws=draws,
         context=int(text.get("max_position_embeddings", 2048)),
         marker=marker,
@@ -105,6 +117,12 @@ def from_huggingface(directory: Path) -> Processor:
     made = Processor(tokenizer=words, config=settings)
     made.listener = _listener(directory)
     return made
+
+
+def _native(vit: dict[str, Any]) -> Tiling:
+    """How Ovis 2.5 sizes a picture: its own shape, in whole tokens; thin ones are brought to what it reads."""
+    patch, stride = int(vit.get("patch_size", 16)), int(vit.get("hidden_stride", 2))
+    return Tiling(kind="area", tile=patch * stride, patch=patch, pixels=_MARKED_PIXELS, depth=1, thin="brought")
 
 
 def of_settings(config: ProcessorConfig, directory: Path) -> Processor:

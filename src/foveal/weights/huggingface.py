@@ -191,7 +191,7 @@ def load_causal(
 def generation_settings(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """generation_config.json over the special tokens of config.json (and of its text part)."""
     settings: dict[str, Any] = {}
-    for source in (config.get("text_config") or config.get("lm") or {}, config):
+    for source in (config.get("text_config") or config.get("llm_config") or config.get("lm") or {}, config):
         given = {name: source.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
         settings |= {name: value for name, value in given.items() if value is not None}
     path = directory / "generation_config.json"

@@ -38,7 +38,7 @@ _DEFAULTS: dict[str, Any] = {  # config files leave out what equals their format
     "preserve_original_pe": True,
     "use_rope": True,
 }
-_PATCHES = "visual_tokenizer.vit.vision_model.embeddings.patch_embedding.weight"
+PATCHES = "visual_tokenizer.vit.vision_model.embeddings.patch_embedding.weight"
 _TABLE = "vte.weight"
 _MAPS = (("query", "q"), ("key", "k"), ("value", "v"), ("out", "out"))
 _TOWER: list[Rule] = [
@@ -51,6 +51,12 @@ _TOWER: list[Rule] = [
     ("vision.blocks.*.feed.down.*", "encoder.layers.*.mlp.fc2.*"),
     ("post_norm.*", "post_layernorm.*"),
 ]
+RULES: list[Rule] = [
+    *prefixed(_TOWER, theirs="visual_tokenizer.vit.vision_model."),
+    ("connector.head.weight", "visual_tokenizer.head.0.weight"),
+    ("connector.norm.*", "visual_tokenizer.head.1.*"),
+    ("connector.table.weight", _TABLE),
+]
 
 
 def matches(config: Mapping[str, Any]) -> bool:
@@ -60,14 +66,23 @@ def matches(config: Mapping[str, Any]) -> bool:
 
 def renaming(config: Mapping[str, Any]) -> Renaming:
     """Between the weight names of Ovis 2.5 and ours, for what is here of it."""
-    return Renaming(
-        [
-            *prefixed(_TOWER, theirs="visual_tokenizer.vit.vision_model."),
-            ("connector.head.weight", "visual_tokenizer.head.0.weight"),
-            ("connector.norm.*", "visual_tokenizer.head.1.*"),
-            ("connector.table.weight", _TABLE),
-        ]
-    )
+    return Renaming(RULES)
+
+
+def stride(config: Mapping[str, Any]) -> int:
+    """How many patches on a side make one token."""
+    return int({**_DEFAULTS, **config}["hidden_stride"])
+
+
+def flat(config: Mapping[str, Any]) -> bool:
+    """Whether the reference keeps its map of patches as a linear one, not as a convolution."""
+    return int({**_DEFAULTS, **config}["num_patches"]) > 0
+
+
+def patch_shape(config: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """Channels, frames, rows and columns that one weight of our map of patches has."""
+    given = {**_DEFAULTS, **config}
+    return given["num_channels"], 1, given["patch_size"], given["patch_size"]
 
 
 def tower_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,7 +148,7 @@ class VisualTokenizer(nn.Module):
         super().__init__()
         self.config = dict(config)
         settings = tower_settings(config)
-        self.stride = int({**_DEFAULTS, **config}["hidden_stride"])
+        self.stride = stride(config)
         self.vision = QwenVit(**settings)
         self.post_norm = nn.LayerNorm(settings["width"], eps=settings["eps"])
         self.connector = VisualEmbeddingTable(
@@ -164,8 +179,7 @@ class VisualTokenizer(nn.Module):
     def save_pretrained(self, directory: str | Path, *, max_shard_bytes: int = LARGEST_SHARD) -> None:
         """Write config and weights under the reference's names; raises InputError where the disk refuses."""
         state = renaming(self.config).to_theirs(self.state_dict())
-        flat = int({**_DEFAULTS, **self.config}["num_patches"]) > 0  # as a linear map, not as a convolution
-        state[_PATCHES] = state[_PATCHES].flatten(1) if flat else state[_PATCHES].squeeze(2)
+        state[PATCHES] = state[PATCHES].flatten(1) if flat(self.config) else state[PATCHES].squeeze(2)
         write_checkpoint(directory, state, max_shard_bytes=max_shard_bytes)
         write_json(Path(directory) / "config.json", self.config)
 
@@ -189,7 +203,7 @@ def load(
     with torch.device("meta"):
         model = VisualTokenizer(config=config, entries=rows - INDICATORS, width_out=width_out)
     patches = model.vision.patches.weight.shape
-    if _PATCHES in state and state[_PATCHES].numel() == patches.numel():
-        state[_PATCHES] = state[_PATCHES].reshape(patches)
+    if PATCHES in state and state[PATCHES].numel() == patches.numel():
+        state[PATCHES] = state[PATCHES].reshape(patches)
     load_strict(model, state, str(directory), renaming=renaming(config), dtype=dtype, device=device)
     return model.eval()

@@ -146,10 +146,14 @@ def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
     ) -> Batch:
         batch = text_batch(input_ids, attention_mask, _by_row(position_ids), labels)
         groups = [
-            ("image", input_ids == reference.image_token_id, _cut("image", pixel_values, image_grid_thw)),
-            ("video", input_ids == reference.video_token_id, _cut("video", pixel_values_videos, video_grid_thw)),
+            ("image", input_ids == reference.image_token_id, cut("image", pixel_values, image_grid_thw)),
+            ("video", input_ids == reference.video_token_id, cut("video", pixel_values_videos, video_grid_thw)),
         ]
-        return _put(batch, groups, model, merge=merge, apart=apart)
+        made, layout = put(batch, groups, model, merge=merge)
+        if layout is None or batch.positions is not None:
+            return made
+        layout = layout.by_frame() if apart else layout  # the frames of a video are placed one after the other
+        return replace(made, positions=axial_positions(made.image_slot, batch.valid, layout))
 
     return to_batch
 
@@ -161,35 +165,39 @@ def _by_row(position_ids: Int[Tensor, "*axes B L"] | None) -> Int[Tensor, "B L *
     return position_ids[-3:].permute(1, 2, 0)
 
 
-def _cut(what: str, values: Float[Tensor, "N F"] | None, grids: Int[Tensor, "I 3"] | None) -> Patches | None:
-    """The patches of these images or videos; raises InputError where their grids have another number."""
-    given = "pixel_values" if what == "image" else "pixel_values_videos"
+def cut(
+    what: str,
+    values: Float[Tensor, "N F"] | None,
+    grids: Int[Tensor, "I 3"] | None,
+    *,
+    named: tuple[str, str] | None = None,
+) -> Patches | None:
+    """The patches of these images or videos; raises InputError where their grids, by the `named` arguments, have
+    another number."""
+    given, sizes = named or (f"pixel_values{'' if what == 'image' else '_videos'}", f"{what}_grid_thw")
     if values is None or grids is None:
         if (values is None) != (grids is None):
-            there, lacks = (given, f"{what}_grid_thw") if grids is None else (f"{what}_grid_thw", given)
+            there, lacks = (given, sizes) if grids is None else (sizes, given)
             raise InputError(f"{there} without {lacks}; give both as the checkpoint's processor returns them")
         return None
     wanted = int(grids.prod(1).sum())
     if wanted != len(values):
         raise InputError(
-            f"{given} of {len(values)} patches but {what}_grid_thw of {wanted}; give both as the checkpoint's "
+            f"{given} of {len(values)} patches but {sizes} of {wanted}; give both as the checkpoint's "
             "processor returns them"
         )
     return Patches(values=values, grids=tuple((t, h, w) for t, h, w in grids.tolist()))
 
 
-def _put(
+def put(
     batch: Batch,
     groups: Sequence[tuple[str, Bool[Tensor, "B L"], Patches | None]],
     model: Causal,
     *,
     merge: int,
-    apart: bool,
-) -> Batch:
-    """The batch with images, and videos after them, each kind in its own marked places in order.
-
-    The frames of a video are placed one after the other where they stand `apart` in the text. Takes the errors of
-    `rows_of`.
+) -> tuple[Batch, Layout | None]:
+    """The batch with images, and videos after them, each kind in its own marked places in order, and their layout
+    (None: there are none). Takes the errors of `rows_of`.
     """
     slots, owners, counts, given = batch.image_slot, [], 0, [one for _, _, one in groups if one is not None]
     every = Patches(
@@ -206,8 +214,5 @@ def _put(
         slots = torch.where(marked, counts + marked.flatten().cumsum(0).view_as(marked) - 1, slots)
         counts += sum(mine)
     if not given:
-        return batch
-    positions = batch.positions
-    if positions is None:
-        positions = axial_positions(slots, batch.valid, layout.by_frame() if apart else layout)
-    return replace(batch, image_slot=slots, visual=every, owner=torch.cat(owners), positions=positions)
+        return batch, None
+    return replace(batch, image_slot=slots, visual=every, owner=torch.cat(owners)), layout
