@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from foveal.cli._budgets import spend
 from foveal.cli._cost import made
@@ -66,10 +67,7 @@ def main() -> None:
 def proof(arguments: argparse.Namespace, data: Path) -> Proof:
     """Ask, time, and gather what the page shows."""
     loaded = open_run(arguments.run)
-    image = loaded.processor.config.image
-    if image.tiling is not None:
-        raise InputError("this bench is of whole pictures, and this run cuts them into tiles; give it another run")
-    total = unspent(loaded.model).plan([image.grid]).total
+    total, side = spread(loaded, data)
     budgets = {float(share): max(1, round(float(share) * total)) for share in arguments.shares.split(",")}
     known = [name for name in names(ROOM) if name != "all" and name not in FIRST]
     strategies = [*FIRST, *known] if arguments.strategies == "all" else arguments.strategies.split(",")
@@ -88,8 +86,26 @@ def proof(arguments: argparse.Namespace, data: Path) -> Proof:
         times=times(loaded, wanted, pairs, arguments) if arguments.rounds else {},
         commands=commands(arguments, data, loaded),
         made=about(arguments, data, loaded),
-        limits=limits(image.grid[0], arguments, loaded),
+        limits=limits(side, arguments, loaded),
     )
+
+
+def spread(loaded: Any, data: Path) -> tuple[int, int]:
+    """How many visual tokens the first picture has, and its longer side in pixels as it is read."""
+    (question, *_) = asked_of(loaded, Wanted(run=None, data=data, limit=1))
+    totals: list[int] = []
+
+    def plan(*given: Any, **named: Any) -> Any:
+        layout = unspent(loaded.model).plan(*given, **named)
+        totals.append(layout.total)
+        return layout
+
+    loaded.processor.prompt([question.example], plan=plan, room=1)
+    image = loaded.processor.config.image
+    if image.tiling is None:
+        return totals[-1], image.grid[0]
+    with Image.open(question.example.images[0]) as picture:
+        return totals[-1], max(picture.size)
 
 
 def scenes(out: Path) -> Path:
@@ -117,27 +133,25 @@ def unseen(twin: Any, wanted: Wanted):
 def times(loaded: Any, wanted: Wanted, pairs: list[tuple[str, int]], arguments: argparse.Namespace) -> dict[int, Any]:
     """The times at the run's own size, and at the larger side, where tokens are the same shares of more."""
     torch.set_num_threads(1)
-    own = loaded.processor.config.image.grid[0]
+    total, own = spread(loaded, wanted.data)
     found: dict[int, Any] = {}
-    for side in dict.fromkeys((own, arguments.side)):
+    for side in dict.fromkeys((own,) if loaded.processor.config.image.tiling else (own, arguments.side)):
         try:
             larger = enlarged(loaded, side)
-            found[side] = timed(larger, wanted, pairs, arguments.rounds, scale=side != own, shares=arguments.shares)
+            grown = total if side == own else unspent(larger.model).plan([larger.processor.config.image.grid]).total
+            shares = [max(1, round(float(share) * grown)) for share in arguments.shares.split(",")]
+            chosen = pairs if side == own else [(name, budget) for name in FIRST for budget in shares]
+            found[side] = timed(larger, wanted, chosen, arguments.rounds)
         except InputError as error:
             found[side] = str(error)
     return found
 
 
-def timed(loaded: Any, wanted: Wanted, pairs: Any, rounds: int, *, scale: bool, shares: str) -> dict[Any, Any]:
-    """The first token of one question, by every strategy that the run allows; at another scale ours and what it is
-    measured against."""
+def timed(loaded: Any, wanted: Wanted, pairs: list[tuple[str, int]], rounds: int) -> dict[Any, Any]:
+    """The first token of one question, by every one of these strategies that the run allows."""
     (question, *_) = asked_of(loaded, wanted)
-    whole = unspent(loaded.model)
-    total = whole.plan([loaded.processor.config.image.grid]).total
-    budgets = [max(1, round(float(share) * total)) for share in shares.split(",")]
-    chosen = [(name, budget) for name in FIRST for budget in budgets] if scale else pairs
-    sides = {("all", None): asking(loaded, whole, question)}
-    for name, budget in chosen:
+    sides = {("all", None): asking(loaded, unspent(loaded.model), question)}
+    for name, budget in pairs:
         if lacking(loaded.model, budget, name) is None:
             sides[name, budget] = asking(loaded, budgeted(loaded.model, budget, name), question)
     return alternating(sides, rounds=rounds)
@@ -221,8 +235,9 @@ def limits(side: int, arguments: argparse.Namespace, loaded: Any) -> list[str]:
     """What the page does not show."""
     millions = sum(weight.numel() for weight in loaded.model.parameters()) / 1e6
     found = [
-        f"It is a small model ({millions:.1f} million parameters) and made scenes of {side} px, where the aims are of "
-        "pictures of 1,024 px;\n  nothing here says how a large model does on photographs.",
+        f"It is a small model ({millions:.1f} million parameters) and made scenes of {side:,} px"
+        + ("" if side >= 1024 else ", where the aims are of pictures of 1,024 px")
+        + ";\n  nothing here says how a large model does on photographs.",
         "It is one training with one seed: intervals are over scenes, not over trainings.",
     ]
     if loaded.model.config.allocator is not None:
@@ -230,7 +245,7 @@ def limits(side: int, arguments: argparse.Namespace, loaded: Any) -> list[str]:
             f"The run was trained under budgets of its own allocator ({loaded.model.config.allocator.name}): it has "
             "never read what other strategies\n  leave of a picture, which tells against these."
         )
-    if arguments.rounds and arguments.side != side:
+    if arguments.rounds and arguments.side != side and loaded.processor.config.image.tiling is None:
         found.append(
             f"Times at {arguments.side:,} px are of the same weights with a longer context: the model was not trained "
             "at that size, and no accuracy\n  is claimed there."

@@ -9,6 +9,7 @@ from PIL import Image
 from foveal.core.errors import InputError
 from foveal.evaluation.latency import FirstToken, alternating, first_token
 from foveal.models.budget import budgeted
+from tests.models import test_tiles
 from tests.tiny import tiny_run
 
 
@@ -41,6 +42,18 @@ def test_the_token_that_is_timed_is_the_models_own(run, picture, monkeypatch):
     monkeypatch.setattr(type(model), "forward", lambda *a, **k: said.append(forward(*a, **k)) or said[-1])
     first_token(model, batch)
     torch.testing.assert_close(said[0].logits, forward(model, batch, keep="last").logits)
+
+
+def test_a_glance_at_a_view_is_the_scorers_and_tiles_that_nothing_needs_are_not_encoded(monkeypatch):
+    model = test_tiles.model_of("linear", test_tiles.RASTER)
+    view = budgeted(model, 5, cover=0.3)
+    batch = replace(test_tiles.batch_of(view, test_tiles.CUTS[:1]), labels=None)
+    encoded, look, ticks = [], type(model.vision).forward, count()
+    monkeypatch.setattr(type(model.vision), "forward", lambda s, p: encoded.append(len(p.values)) or look(s, p))
+    one = first_token(view, batch, clock=lambda: float(next(ticks)))
+    assert len(encoded) == 2 and encoded[0] == 1 and 1 <= encoded[1] < 6
+    assert (one.encoder, one.scorer, one.prefill) == (2, 2, 1)  # a glance ticks twice, between two looks
+    assert (view.allocator.glance.__self__) is view.allocator  # as it was
 
 
 def test_a_batch_without_pictures_is_refused(run):

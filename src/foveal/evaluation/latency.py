@@ -1,5 +1,6 @@
 """How long a model takes to its first token, by parts: seeing, choosing what is read, and reading it."""
 
+import copy
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import torch
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch
+from foveal.models.tiles import choosable
 
 K = TypeVar("K", bound=Hashable)
 
@@ -48,23 +50,43 @@ class Latency:
 
 @torch.no_grad()
 def first_token(model: Any, batch: Batch, *, clock: Callable[[], float] = time.process_time) -> FirstToken:
-    """Ask a model of whole pictures for one token. `clock` tells seconds; by default those of this process alone.
+    """Ask a model for one token. `clock` tells seconds; by default those of this process alone.
 
-    Raises InputError for a batch without pictures.
+    Where a picture is cut into tiles, the scorer's glance at its view says which of them are encoded, and is counted as
+    the scorer's. Raises InputError for a batch without pictures.
     """
     if batch.visual is None:
         raise InputError("a first token is timed of a batch with pictures, and this one holds none; show it some")
     spender = model._modules.get("allocator")
     cache = model.language.cache(*batch.input_ids.shape)
+    spender, glances = _watched(spender, clock)
     times = [clock()]
-    whole = model.whole(batch)
+    whole = model.whole(batch) if spender is None else choosable(model, batch, spender)[0]
     times.append(clock())
     left = whole if spender is None else spender.between(whole, model.query(batch))
     times.append(clock())
     model(replace(batch, seen=left), cache=cache, keep="last")
     times.append(clock())
     encoder, scorer, prefill = (end - start for start, end in pairwise(times))
-    return FirstToken(encoder=encoder, scorer=scorer, prefill=prefill, held=cache.size)
+    glanced = sum(glances)
+    return FirstToken(encoder=encoder - glanced, scorer=scorer + glanced, prefill=prefill, held=cache.size)
+
+
+def _watched(spender: Any, clock: Callable[[], float]) -> tuple[Any, list[float]]:
+    """The same one, and how long each of its glances takes."""
+    glances: list[float] = []
+    if not hasattr(spender, "glance"):
+        return spender, glances
+    watched = copy.copy(spender)
+
+    def glance(*given: Any) -> Any:
+        start = clock()
+        told = spender.glance(*given)
+        glances.append(clock() - start)
+        return told
+
+    watched.__dict__["glance"] = glance
+    return watched, glances
 
 
 def alternating(sides: Mapping[K, Callable[[], FirstToken]], *, rounds: int) -> dict[K, Latency]:
