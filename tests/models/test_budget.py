@@ -12,7 +12,7 @@ from foveal.decode.generate import generate
 from foveal.decode.shared import generate_shared
 from foveal.layers.relaid import stretched
 from foveal.models import causal
-from foveal.models.budget import allocator_of, budgeted
+from foveal.models.budget import allocator_of, bound, budgeted
 from foveal.models.config import ModelConfig
 from foveal.weights.run import Run
 
@@ -209,3 +209,14 @@ def test_an_answer_that_would_pass_the_context_in_its_place_is_refused_before_it
     assert generate(view, batch(view), max_new_tokens=2).shape == (2, 2)
     with pytest.raises(InputError, match="a prompt of 22 tokens and 3 new ones do not fit the context of 24"):
         generate(view, batch(view), max_new_tokens=3)
+
+
+def test_a_budget_that_holds_all_of_an_image_binds_nothing(model):
+    count = model.plan([(24, 24)]).total
+    assert bound(model, [(24, 24)]) is model
+    for strategy in ("foveal", "average_pool"):
+        assert allocator_of(bound(budgeted(model, count, strategy), [(24, 24)])) is None
+        tight = budgeted(model, count - 1, strategy)
+        assert bound(tight, [(24, 24)]) is tight
+    within = budgeted(model, count - 1, "fastv", layer=1)
+    assert bound(within, [(24, 24)]) is within

@@ -156,9 +156,12 @@ def ask(
     from foveal.decode.sampling import greedy
     from foveal.decode.shared import generate_shared
     from foveal.models import seats
-    from foveal.models.budget import allocator_of, budgeted, unspent
+    from foveal.models.budget import allocator_of, bound, budgeted, unspent
 
     view = budgeted(loaded.model, wanted.budget, wanted.strategy, **wanted.settings)
+    image = loaded.processor.config.image
+    if wanted.budget is None and image.tiling is None and view.vision is not None:
+        view = bound(view, [image.grid])  # rows then share what they read of a picture
     model = unspent(view) if isinstance(wanted.budget, Terms) else view
     writes: Any = choose if isinstance(model, Chooser) else partial(generate_shared, sampling=sampling or greedy)
     if isinstance(wanted.budget, Terms):

@@ -1,7 +1,7 @@
 """The same model under a budget of visual tokens: weights are shared, only what is spent differs."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ from foveal.core.config import dump
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Allocator
 from foveal.core.lookup import build, spec
-from foveal.core.types import Batch
+from foveal.core.types import Batch, Grid
 from foveal.models import seats
 from foveal.models.parts import Sight
 from foveal.relevance.pricing import Terms
@@ -66,6 +66,15 @@ def _parts(model: Sight) -> dict[str, Any]:
 def unspent(model: S) -> S:
     """The model without a budget, whatever its own; a view of it where it has one."""
     return model if allocator_of(model) is None else _with(model, None)
+
+
+def bound(model: S, sizes: Sequence[Grid]) -> S:
+    """The model, without its own budget where all of an image of any of these sizes is within it."""
+    spender = allocator_of(model)
+    if spender is None or seats.acts_within(spender) or hasattr(model.connector, "latents"):
+        return model
+    free = unspent(model)
+    return free if model.plan(sizes).counts == free.plan(sizes).counts else model
 
 
 def endow(model: Sight, allocator: Mapping[str, Any] | str) -> None:
