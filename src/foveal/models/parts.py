@@ -178,9 +178,10 @@ class Sight(nn.Module):
             given = len(sizes.counts) if isinstance(sizes, Layout) else len(sizes)
             way = "ask in text alone" if self.connector is None else "it reads features made elsewhere"
             raise InputError(f"{given} images for a model without a vision encoder; {way}")
+        sizes = sizes if isinstance(sizes, Layout) else seats.sizes(self._spender, sizes, self._bare)
         cuts = None if isinstance(sizes, Layout) else tuple(one for one in sizes if isinstance(one, Cut)) or None
         if not isinstance(sizes, Layout):
-            sizes = self._planned(seats.sizes(self._spender, sizes, self._bare), frames)
+            sizes = self._planned(sizes, frames)
         one = self._spender if cuts is None else None
         layout = sizes if self.connector is None else seats.connected(one, self.connector, sizes)
         if cuts is not None and not self.reads_whole:

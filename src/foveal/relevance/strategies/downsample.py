@@ -1,6 +1,7 @@
 """Image downsampling: the encoder itself sees a smaller picture, at less cost; it beats many who prune.
 
-Before the encoder; needs pictures, not features of them, and an encoder of any size of picture.
+Before the encoder; needs pictures, not features of them, and an encoder of any size of picture. Of an image in tiles it
+takes what these show together for one picture, without the view.
 """
 
 from dataclasses import dataclass, replace
@@ -33,24 +34,16 @@ class Downsample(nn.Module):
         self.budget = checked(budget)
 
     def sizes(self, sizes: "list[Grid | Cut] | tuple[Grid | Cut, ...]", plan: Plan) -> list[Grid]:
-        """How large each picture is encoded; raises InputError for tiles, and for an encoder of one size alone."""
-        if any(isinstance(one, Cut) for one in sizes):
-            raise InputError(
-                "strategy 'downsample' makes whole pictures smaller, and these are cut into tiles; leave "
-                "processor.image.tiling out, or take another strategy"
-            )
-        known: dict[Grid, Grid] = {}
-        for one in sizes:
-            size = (one[0], one[1])  # type: ignore[index]
-            known[size] = known.get(size) or self._size(size, plan)
-        return [known[(one[0], one[1])] for one in sizes]  # type: ignore[index]
+        """How large each picture is encoded; raises InputError for videos, and for an encoder of one size alone."""
+        whole = [_whole(one) if isinstance(one, Cut) else one for one in sizes]
+        known = {size: self._size(size, plan) for size in dict.fromkeys(whole)}
+        return [known[size] for size in whole]
 
     def before(self, pixels: Pixels | Patches, plan: Plan) -> Pixels:
         """The pictures at those sizes, antialiased; takes the errors of `sizes`."""
-        if isinstance(pixels, Patches) or pixels.cuts is not None:
-            raise InputError(
-                "strategy 'downsample' makes whole pictures smaller, and these come in patches or tiles; take another"
-            )
+        if isinstance(pixels, Patches):
+            raise InputError("strategy 'downsample' makes pictures smaller, and these come in patches; take another")
+        pixels = pixels if pixels.cuts is None else joined(pixels, pixels.cuts)
         height, width = pixels.values.shape[-2:]
         now = pixels.sizes or ((height, width),) * len(pixels.values)
         then = self.sizes(now, plan)
@@ -90,6 +83,29 @@ class Downsample(nn.Module):
                 f"pixels bring {plan([found]).grids[0]}; take another strategy"
             )
         return found
+
+
+def joined(pixels: Pixels, cuts: tuple[Cut, ...]) -> Pixels:
+    """Images out of their tiles, smaller ones filled up; raises InputError for videos."""
+    sizes = tuple(_whole(cut) for cut in cuts)
+    most = max(size[0] for size in sizes), max(size[1] for size in sizes)
+    values = pixels.values.new_zeros(len(cuts), pixels.values.shape[1], *most)
+    tiles = iter(pixels.values)
+    for image, cut in enumerate(cuts):
+        (high, wide), alone = cut.tile, cut.grid == (0, 0)
+        for row, column in cut.spots:
+            tile = next(tiles)[:, :high, :wide]
+            if alone or row >= 0:
+                top, left = max(row, 0) * high, max(column, 0) * wide
+                values[image, :, top : top + high, left : left + wide] = tile
+    return replace(Pixels.whole(values), sizes=sizes if any(size != most for size in sizes) else None)
+
+
+def _whole(cut: Cut) -> Grid:
+    """Height and width of what the tiles of an image show together."""
+    if cut.frames:
+        raise InputError("strategy 'downsample' makes pictures smaller, and these are frames of a video; take another")
+    return cut.tile[0] * max(cut.grid[0], 1), cut.tile[1] * max(cut.grid[1], 1)
 
 
 def smaller(grid: Grid, budget: int) -> Grid:
