@@ -2,12 +2,15 @@
 
     python bench/beside.py --data DATA --runs runs/plain runs/anyres:441 runs/anyres [--split test] [--limit 500]
 
-A run may come with a budget of visual tokens an image behind a colon, spent by `foveal`. Prints exact match in percent,
+A run may come with a budget of visual tokens an image behind a colon, and settings of `foveal`, which spends it, behind
+another (runs/anyres:441:cover=1). Prints exact match in percent,
 by kind of question too, with 95% intervals (bootstrap over scenes), and the lead over the first run.
 """
 
 import argparse
 from pathlib import Path
+
+import yaml
 
 from foveal.cli import _show
 from foveal.cli._evaluate import Wanted, ask, asked_of
@@ -27,10 +30,10 @@ def main() -> None:
     arguments = parser.parse_args()
     lines, first = [], None
     for named in arguments.runs:
-        run, _, budget = named.partition(":")
+        run, budget, *settings = [*named.split(":"), ""][:3]
         wanted = Wanted(
             run=Path(run), data=arguments.data, split=arguments.split, budget=int(budget) if budget else None,
-            batch=arguments.batch,
+            batch=arguments.batch, settings=yaml.safe_load("\n".join(settings).replace("=", ": ")) or {},
         )  # fmt: skip
         loaded = open_run(wanted.run)
         loaded.model = loaded.model if budget else unspent(loaded.model)
