@@ -137,7 +137,7 @@ def times(loaded: Any, wanted: Wanted, pairs: list[tuple[str, int]], arguments: 
     found: dict[int, Any] = {}
     for side in dict.fromkeys((own,) if loaded.processor.config.image.tiling else (own, arguments.side)):
         try:
-            larger = enlarged(loaded, side)
+            larger = loaded if side == own else enlarged(loaded, side)
             grown = total if side == own else unspent(larger.model).plan([larger.processor.config.image.grid]).total
             shares = [max(1, round(float(share) * grown)) for share in arguments.shares.split(",")]
             chosen = pairs if side == own else [(name, budget) for name in FIRST for budget in shares]
@@ -175,8 +175,6 @@ def clock() -> float:
 def enlarged(loaded: Any, side: int) -> Any:
     """The same weights for pictures of another side, with a context that holds them."""
     config, image = loaded.model.config, loaded.processor.config.image
-    if side == image.grid[0]:
-        return loaded
     patches = unspent(loaded.model).plan([image.grid]).total * (side / image.grid[0]) ** 2
     context = int(patches) + loaded.processor.config.context
     language = spec("language", {"name": config.language.name, **dump(config.language.settings), "context": context})
