@@ -3,8 +3,8 @@
     python bench/beside.py --data DATA --runs runs/plain runs/anyres:441 runs/anyres [--split test] [--limit 500]
 
 A run may come with a budget of visual tokens an image behind a colon, and settings of `foveal`, which spends it, behind
-another (runs/anyres:441:cover=1). Prints exact match in percent,
-by kind of question too, with 95% intervals (bootstrap over scenes), and the lead over the first run.
+another (runs/anyres:441:cover=1). Prints exact match in percent, by kind of question too, with 95% intervals (bootstrap
+over scenes), and the lead over the first run.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--batch", type=int, default=16)
     arguments = parser.parse_args()
-    lines, first = [], None
+    first = None
     for named in arguments.runs:
         run, budget, *settings = [*named.split(":"), ""][:3]
         wanted = Wanted(
@@ -44,11 +44,11 @@ def main() -> None:
         found, lead = measure(DEFAULT, asked, said), ahead(DEFAULT, asked, said, first)
         whole = next(iter(found.figures.values()))
         each = ", ".join(f"{kind} {100 * rate.value:.1f} ({rate.count})" for kind, rate in found.kinds.items())
-        lines.append(
+        print(
             f"{named}: {100 * whole.value:.1f} ({100 * whole.low:.1f}-{100 * whole.high:.1f}); {each}; ahead by "
-            f"{100 * lead.value:.1f} ({100 * lead.low:.1f} to {100 * lead.high:.1f})"
+            f"{100 * lead.value:.1f} ({100 * lead.low:.1f} to {100 * lead.high:.1f})",
+            flush=True,
         )
-        print(lines[-1], flush=True)
 
 
 if __name__ == "__main__":
