@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foveal.core.types import Cut, Layout, VisualTokens
-from foveal.layers.field import field, fields, laid, needed, of_tiles, shown
+from foveal.layers.field import field, fields, gated, laid, needed, of_tiles, shown
 from foveal.layers.mosaic import Joined, Mosaic
 
 CELLS = (4, 4)
@@ -39,7 +39,7 @@ def tiles_of(cuts=CUTS):
 @pytest.mark.parametrize("read", [True, False])
 def test_every_cell_lies_where_its_box_says(read):
     tiles = tiles_of()
-    there = torch.full((len(tiles.layout.counts),), read)
+    there = torch.full((len(tiles.layout.counts),), float(read))
     made = laid(tiles, CUTS, JOINED(tiles, CUTS), there, budget=8)
     assert made.layout.grids == ((8, 12), CELLS, (8, 4))
     assert made.layout == fields(tiles.layout, CUTS, JOINED.plan(tiles.layout, CUTS), 8)
@@ -50,7 +50,7 @@ def test_every_cell_lies_where_its_box_says(read):
 
 def test_what_was_not_read_is_what_the_view_says_and_the_rest_is_fine():
     tiles = tiles_of()
-    there = torch.tensor([True, True, False, True, False, False, False] + [True] + [False] * 5)
+    there = torch.tensor([1.0, 1, 0, 1, 0, 0, 0] + [1] + [0] * 5)
     made = laid(tiles, CUTS, JOINED(tiles, CUTS), there, budget=8)
     middle = (made.boxes[:, :2] + made.boxes[:, 2:]) / 2
     exact = ((made.features - middle).abs().amax(1) < 1e-6)[:96].view(8, 12)
@@ -60,10 +60,10 @@ def test_what_was_not_read_is_what_the_view_says_and_the_rest_is_fine():
 def test_images_within_the_budget_stay_as_they_are_joined():
     tiles = tiles_of()
     joined = JOINED(tiles, CUTS)
-    made = laid(tiles, CUTS, joined, torch.ones(13, dtype=torch.bool), budget=60)
+    made = laid(tiles, CUTS, joined, torch.ones(13), budget=60)
     assert made.layout.counts == (96, *joined.layout.counts[1:])
     assert torch.equal(made.features[96:], joined.features[joined.layout.offsets[1] :])
-    same = laid(tiles, CUTS, joined, torch.ones(13, dtype=torch.bool), budget=999)
+    same = laid(tiles, CUTS, joined, torch.ones(13), budget=999)
     assert torch.equal(same.features, joined.features) and same.layout == joined.layout
 
 
@@ -86,6 +86,24 @@ def test_no_tile_that_is_needed_can_be_left_out(worth, cover):
     assert held >= cover * share.sum() - 1e-4
     if chosen.sum() > 1:
         assert held - share[chosen].min() < cover * share.sum()
+
+
+def test_who_chooses_tiles_learns_what_each_would_show():
+    cut, tiles = CUTS[0], tiles_of(CUTS[:1])
+    joined = JOINED(tiles, CUTS[:1])
+    share = torch.tensor([0.0, 0.5, 0.1, 0.1, 0.1, 0.1, 0.1]).requires_grad_()
+    there = gated(needed(share.detach(), 0.5), share)
+    assert there.tolist() == [0, 1, 0, 0, 0, 0, 0]
+    plain = laid(tiles, [cut], joined, there.detach(), budget=8).features
+    made = laid(tiles, [cut], joined, there, budget=8).features
+    assert torch.equal(made, plain)  # what is seen does not change
+    wanted = torch.randn(96, 2, generator=torch.Generator().manual_seed(0))
+    every, none = (laid(tiles, [cut], joined, torch.full((7,), one), budget=8).features for one in (1.0, 0.0))
+    gain = ((every - none) * wanted).sum(1).unflatten(0, (2, 4, 3, 4)).sum((1, 3)).flatten()
+    (mine,) = torch.autograd.grad((made * wanted).sum(), there)
+    torch.testing.assert_close(mine, torch.cat([torch.zeros(1), gain]))
+    soft = gated(torch.ones(7, dtype=torch.bool), share)  # as many as there are, by shares
+    torch.testing.assert_close(torch.autograd.grad(soft[3], share)[0], 7 * (torch.eye(7)[3] - share.detach()[3]))
 
 
 def test_a_field_is_the_images_part_of_its_tiles():

@@ -72,6 +72,18 @@ def test_a_question_that_couples_to_one_patch_says_much():
     assert unsaid(sharp).item() < 0.05 < 0.99 < unsaid(flat).item()
 
 
+def test_a_place_that_is_named_counts_and_says_how_much_was_said():
+    given = maps()
+    given[:, 2] = 0.0  # couples to nothing
+    place = torch.zeros(2, 36)
+    torch.testing.assert_close(Balancer()(given, place=place), Balancer()(given))
+    place[:, 7] = 20.0
+    shares = Balancer()(given, place=place)
+    assert (shares[:, 7] > 0.9).all()  # what is said of a place is heard, though nothing couples
+    blind = Balancer()(given, Tensions(explore=1.0), place=place)
+    torch.testing.assert_close(blind, Balancer()(given))
+
+
 def test_tensions_out_of_range_are_refused():
     for wrong in ({"explore": 1.5}, {"temperature": 0.0}, {"temperature": float("nan")}):
         with pytest.raises(InputError):

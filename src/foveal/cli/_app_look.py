@@ -91,7 +91,7 @@ def lens(model: Any, processor: Any, picture: "Image", wish: Wish) -> Lens:
     query = free.query(batch)
     classes = None if seen.classes is None else seen.classes[None]
     maps = ours.knowing(seen.features[None], grid, query, query.owner[:1], classes=classes)
-    shares = ours.balancer(maps, ours.tensions)
+    shares = ours.shares(maps, grid, query, query.owner[:1])
     made = allocate(seen.features, grid=grid, budget=seen.layout.total, relevance=shares[0])
     looked = Relevance(
         names=WAYS, maps=maps[0].unflatten(-1, grid), shares=shares[0].unflatten(-1, grid), boxes=made.boxes.float()

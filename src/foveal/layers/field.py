@@ -46,9 +46,12 @@ def fields(layout: Layout, cuts: Sequence[Cut], joined: Layout, budget: int) -> 
 
 
 def laid(
-    tiles: VisualTokens, cuts: Sequence[Cut], joined: VisualTokens, there: Bool[Tensor, " T"], *, budget: int
+    tiles: VisualTokens, cuts: Sequence[Cut], joined: VisualTokens, there: Float[Tensor, " T"], *, budget: int
 ) -> VisualTokens:
-    """The tokens on that layout; of the tiles only those that are `there` have been encoded."""
+    """The tokens on that layout; of the tiles only those that are `there` (1, else 0) have been encoded.
+
+    A gradient of `there` is what each cell would gain by what its tile shows and the view does not.
+    """
     layout, offsets = fields(tiles.layout, cuts, joined.layout, budget), joined.layout.offsets
     parts, told = [], {}
     for i, (cut, (begin, end)) in enumerate(zip(cuts, spans(cuts), strict=True)):
@@ -69,7 +72,7 @@ def laid(
     return replace(VisualTokens.on_layout(features, layout), boxes=boxes, marks=tiles.marks, classes=classes)
 
 
-def _image(own: Float[Tensor, "T N D"], there: Bool[Tensor, " T"], cut: Cut, cells: Grid) -> Float[Tensor, "M D"]:
+def _image(own: Float[Tensor, "T N D"], there: Float[Tensor, " T"], cut: Cut, cells: Grid) -> Float[Tensor, "M D"]:
     spots = torch.tensor(cut.spots, device=own.device)
     views, fine = own[spots[:, 0] < 0], own[spots[:, 0] >= 0]
     if cut.grid == (0, 0):
@@ -82,7 +85,10 @@ def _image(own: Float[Tensor, "T N D"], there: Bool[Tensor, " T"], cut: Cut, cel
     under = views[0].unflatten(0, cells)[under_view(field(cut, cells), cells, own.device)]
     read = there[spots[:, 0] >= 0].view(rows, columns)
     read = read.repeat_interleave(cells[0], 0).repeat_interleave(cells[1], 1)[high, wide]
-    return torch.where(read[..., None], whole, under).flatten(0, 1)
+    made = torch.where(read[..., None] > 0, whole, under)
+    if read.requires_grad:
+        made = made + (read - read.detach())[..., None] * (whole - under).detach()
+    return made.flatten(0, 1)
 
 
 def under_view(size: Grid, cells: Grid, device: torch.device) -> tuple[Int[Tensor, "R 1"], Int[Tensor, " C"]]:
@@ -117,3 +123,12 @@ def needed(share: Float[Tensor, " T"], cover: float) -> Bool[Tensor, " T"]:
     before = share[order].cumsum(0) - share[order]
     wanted = (before < cover * share.sum() - 1e-6) & (share[order] > 0)
     return torch.zeros_like(wanted).scatter(0, order, wanted)
+
+
+def gated(there: Bool[Tensor, " T"], share: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
+    """1 for each tile that is there, else 0, with the gradient of its share, brought to as many as there are.
+
+    So who shared learns what else should have been there (straight through, 1308.3432).
+    """
+    soft = share / share.sum().clamp(min=1e-12) * there.sum()
+    return there + (soft - soft.detach())

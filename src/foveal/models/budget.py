@@ -47,7 +47,8 @@ def allocated(model: Sight, budget: int | Terms, strategy: str = "foveal", **set
     allocator = build(ROOM, spec(ROOM, {"name": strategy, **described, "budget": number, **settings}))
     if same:
         for kind in ("_modules", "_parameters", "_buffers"):
-            allocator.__dict__[kind] = known.__dict__[kind]
+            learned = {name: part for name, part in known.__dict__[kind].items() if part is not None}
+            allocator.__dict__[kind] = allocator.__dict__[kind] | learned
     return allocator
 
 

@@ -72,11 +72,19 @@ class Sight(nn.Module):
         made, _ = choosable(self, batch, self._spender)
         return made if made is None else seats.between(self._spender, made, self.query(batch))
 
-    def spent(self, batch: Batch, tiled: VisualTokens | None = None, budget: int | Terms | None = None) -> Batch:
+    def spent(
+        self,
+        batch: Batch,
+        tiled: VisualTokens | None = None,
+        budget: int | Terms | None = None,
+        *,
+        cover: float | None = None,
+    ) -> Batch:
         """A batch laid out for all tokens, seen, cut, and laid out anew: no places for tokens that are not left.
 
         What is `tiled` already is not looked at again. What is spent is the allocator's own budget, another, or what
-        images are worth by terms. Raises InputError for a model without an allocator; takes the errors of `left`.
+        images are worth by terms; tiles `cover` another share than its own. Raises InputError for a model without an
+        allocator, and for a cover that it knows nothing of; takes the errors of `left`.
         """
         if self._spender is None:
             raise InputError("this model spends no budget of visual tokens; give it a model.allocator")
@@ -88,6 +96,8 @@ class Sight(nn.Module):
         spender: Any = copy.copy(self._spender)  # another budget for the same weights
         terms = budget if isinstance(budget, Terms) else None
         spender.budget = spender.budget if budget is None else budget if terms is None else terms.fewest
+        if cover is not None:
+            spender.cover = seats.covering(spender, cover)
         made, before = choosable(self, batch, spender, tiled, laid_for=getattr(self.connector, "latents", None))
         if made is None:
             return batch

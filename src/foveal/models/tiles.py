@@ -4,12 +4,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from foveal.core.types import Batch, Cut, Layout, Pixels, VisualTokens
-from foveal.layers.field import fields, laid, needed, of_tiles
-from foveal.layers.mosaic import spans
+from foveal.layers.field import fields, gated, laid, needed, of_tiles
 from foveal.models import seats
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def planned(spender: Any, tiles: Layout, cuts: Cuts, joined: Layout) -> Layout:
     return fields(tiles, cuts, joined, spender.budget)
 
 
-def _read(model: "Sight", batch: Batch, spender: Any, cuts: Cuts) -> tuple[VisualTokens, Bool[Tensor, " T"]]:
+def _read(model: "Sight", batch: Batch, spender: Any, cuts: Cuts) -> tuple[VisualTokens, Float[Tensor, " T"]]:
     """The tokens of the tiles that are needed, zeros in the places of the others, and which these are."""
     pixels: Any = batch.visual
     layout = model.tile_plan(cuts)
@@ -62,14 +61,14 @@ def _read(model: "Sight", batch: Batch, spender: Any, cuts: Cuts) -> tuple[Visua
     parts: dict[int, Tensor] = {}
     seen = _encoded(model, batch, pixels, view, parts)
     there = _there(model, batch, spender, cuts, layout, seen)
-    more = _encoded(model, batch, pixels, there & ~view, parts)
+    more = _encoded(model, batch, pixels, (there > 0) & ~view, parts)
     one = seen or more
     assert one is not None
     like = next(iter(parts.values()))
     rows = torch.cat([parts.get(i, like.new_zeros(count, like.shape[1])) for i, count in enumerate(layout.counts)])
     features, classes = rows.tensor_split([one.features.shape[1]], dim=1)
     made = replace(VisualTokens.on_layout(features, layout), marks=one.marks)
-    return made if one.classes is None else replace(made, classes=classes), there | view
+    return made if one.classes is None else replace(made, classes=classes), torch.where(view, 1.0, there)
 
 
 def _encoded(
@@ -99,20 +98,20 @@ def _views(tiles: VisualTokens, cuts: Cuts) -> VisualTokens:
 
 def _there(
     model: "Sight", batch: Batch, spender: Any, cuts: Cuts, layout: Layout, views: VisualTokens | None
-) -> Bool[Tensor, " T"]:
-    """Which tiles are needed: all of an image that is within the budget, has no view or whose strategy cannot tell."""
-    there = torch.ones(sum(cut.tiles for cut in cuts), dtype=torch.bool, device=batch.input_ids.device)
+) -> Float[Tensor, " T"]:
+    """1 for tiles that are needed: all of an image within the budget, without a view or whose strategy cannot tell."""
+    there = [torch.ones(cut.tiles, device=batch.input_ids.device) for cut in cuts]
     glance, cover = getattr(spender, "glance", None), getattr(spender, "cover", 1.0)
     if glance is None or cover >= 1 or views is None:
-        return there
+        return torch.cat(there)
     joined, number = model.joined.plan(layout, cuts), 0
-    for i, (cut, (begin, end)) in enumerate(zip(cuts, spans(cuts), strict=True)):
+    for i, cut in enumerate(cuts):
         if cut.view == "none" or cut.frames:
             number += cut.frames
             continue
         own, cells = slice(*views.layout.offsets[number : number + 2]), views.layout.grids[number]
         number += 1
         if cut.grid != (0, 0) and cells is not None and joined.counts[i] > spender.budget:
-            share = glance(views.features[own], cells, model.query(batch), int(batch.owner[i]))
-            there[begin:end] = needed(of_tiles(share, cut, cells), cover)
-    return there
+            share = of_tiles(glance(views.features[own], cells, model.query(batch), int(batch.owner[i])), cut, cells)
+            there[i] = gated(needed(share.detach(), cover), share)
+    return torch.cat(there)

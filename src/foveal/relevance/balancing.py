@@ -47,16 +47,34 @@ class Balancer(nn.Module):
         nn.init.zeros_(self.weigh.weight)
         nn.init.ones_(self.weigh.bias)
 
-    def forward(self, maps: Float[Tensor, "I 3 N"], tensions: Tensions | None = None) -> Float[Tensor, "I N"]:
-        """Standardise, weigh, mix with what would matter without a question."""
-        tensions = tensions or Tensions()
-        scores, weights = standard(maps), self.weigh(statistics(maps).to(self.weigh.weight.dtype)).to(maps.dtype)
-        blind = weights * weights.new_tensor([1.0, 1.0, 0.0])
-        asked, prior = (
-            (each[..., None] * scores).sum(1).div(tensions.temperature).softmax(-1) for each in (weights, blind)
-        )
-        share = unsaid(maps[:, 2]) if tensions.explore is None else maps.new_full((len(maps),), tensions.explore)
-        return asked.lerp(prior, share[:, None])
+    def forward(
+        self,
+        maps: Float[Tensor, "I 3 N"],
+        tensions: Tensions | None = None,
+        *,
+        place: Float[Tensor, "I N"] | None = None,
+    ) -> Float[Tensor, "I N"]:
+        """Weigh by what the maps are like, and balance."""
+        weights = self.weigh(statistics(maps).to(self.weigh.weight.dtype)).to(maps.dtype)
+        return balanced(maps, weights, tensions or Tensions(), place=place)
+
+
+def balanced(
+    maps: Float[Tensor, "I 3 N"],
+    weights: Float[Tensor, "I 3"],
+    tensions: Tensions,
+    *,
+    place: Float[Tensor, "I N"] | None = None,
+) -> Float[Tensor, "I N"]:
+    """Standardise, weigh, mix with what would matter without a question, which may also name a `place` (in logits)."""
+    scores, share = standard(maps), unsaid(maps[:, 2])
+    blind = weights * weights.new_tensor([1.0, 1.0, 0.0])  # without a question nothing couples to it
+    asked, prior = ((each[..., None] * scores).sum(1) for each in (weights, blind))
+    if place is not None:
+        asked, share = asked + place, share * torch.exp(-place.std(-1, correction=0))
+    share = share if tensions.explore is None else maps.new_full((len(maps),), tensions.explore)
+    asked, prior = (each.div(tensions.temperature).softmax(-1) for each in (asked, prior))
+    return asked.lerp(prior, share[:, None])
 
 
 def standard(maps: Float[Tensor, "I K N"]) -> Float[Tensor, "I K N"]:

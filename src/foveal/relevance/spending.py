@@ -32,6 +32,13 @@ def checked(budget: int) -> int:
     return budget
 
 
+def covering(share: float) -> float:
+    """The share of what a view is worth that the tiles which are read hold; raises InputError where it is none."""
+    if not 0 < share <= 1:
+        raise InputError(f"a cover of {share:g}; give a share above 0, or 1 for all tiles")
+    return share
+
+
 def planned(layout: Layout, budget: int | Sequence[int], *, name: str, loose: bool = False) -> Layout:
     """The layout with at most `budget` tokens an image, or of each.
 

@@ -52,6 +52,14 @@ def spending(world):
     return model, world.collate(unspent(model))(Stage(steps=1))([[example] for example in world.data[:4]])
 
 
+def test_a_cover_for_who_reads_all_tiles_or_none_is_refused(spending):
+    model, batch = spending
+    with pytest.raises(InputError, match="a cover of 0; give a share above 0, or 1 for all tiles"):
+        model.spent(batch, budget=2, cover=0.0)
+    with pytest.raises(InputError, match=r"'grid' reads all tiles, and a cover of 0\.5 is set; leave it out"):
+        budgeted(unspent(model), 4, "grid").spent(batch, budget=2, cover=0.5)
+
+
 def test_the_loss_is_that_of_the_budget_that_was_drawn(spending):
     model, batch = spending
     loss, count, parts = budgets(model, batch, least=2, most=2, whole=0.0)

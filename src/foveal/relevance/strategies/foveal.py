@@ -13,11 +13,12 @@ from foveal.core.config import later
 from foveal.core.errors import InputError
 from foveal.core.types import Gaze, Grid, Layout, Query, Relevance, VisualTokens
 from foveal.relevance.allocation import Allocation, allocate
-from foveal.relevance.balancing import WAYS, Balancer, Tensions
+from foveal.relevance.balancing import WAYS, Balancer, Tensions, balanced
 from foveal.relevance.knowing import aloof, coupling, entropy, information, surprise
+from foveal.relevance.placing import Placing
 from foveal.relevance.pooling import medoids
 from foveal.relevance.pricing import Terms, gained
-from foveal.relevance.spending import Shares, alike, checked, each, of_images, planned, spend
+from foveal.relevance.spending import Shares, alike, checked, covering, each, of_images, planned, spend
 from foveal.relevance.tokens import chosen
 
 Realizer = Literal["pool", "medoid"]
@@ -31,7 +32,8 @@ class Config:
     Of an image in tiles only those are encoded that hold `cover` of what the view of the whole is worth (1: all).
     Where a connector's queries look at an image, relevance leads a share `lead` of them, and the others explore. A
     token is the `pool` of its patches by what they are worth, or their `medoid`, one of them as it is: then nothing of
-    where to look is learned from what is said.
+    where to look is learned from what is said. Where `places` is how wide the words are, it is learned where in the
+    picture they say to look (0: what they couple to says it alone).
     """
 
     budget: int = 64
@@ -41,6 +43,7 @@ class Config:
     cover: float = 0.75
     lead: float = 0.75
     realize: Realizer = later("pool")
+    places: int = later(0)
 
 
 class Foveal(nn.Module):
@@ -58,16 +61,18 @@ class Foveal(nn.Module):
         cover: float = 0.75,
         lead: float = 0.75,
         realize: Realizer = "pool",
+        places: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 < cover <= 1:
-            raise InputError(f"a cover of {cover}; give a share above 0, or 1 for all tiles")
         if not 0 <= lead <= 1:
             raise InputError(f"a lead of {lead}; give the share of queries that relevance leads, 0 to 1")
-        self.budget, self.floor, self.cover, self.lead = checked(budget), floor, cover, lead
+        if places < 0:
+            raise InputError(f"places of {places}; give the width of the words, or 0 for none")
+        self.budget, self.floor, self.cover, self.lead = checked(budget), floor, covering(cover), lead
         self.realize = realize
         self.tensions = Tensions(explore=explore, temperature=temperature)
         self.balancer = Balancer()
+        self.placing = Placing(width=places) if places else None
 
     def plan(self, layout: Layout) -> Layout:
         """The budget of each image, or all it has."""
@@ -99,7 +104,7 @@ class Foveal(nn.Module):
             if grid is None:  # regions of any size: what is most worth stays as it is
                 classes = None if visual.classes is None else of_images(visual.classes, visual.layout, images)
                 maps = self.knowing(features, None, query, query.owner[images], classes=classes)
-                return chosen(self.balancer(maps, self.tensions), budgets[int(images[0])])
+                return chosen(self.shares(maps, None, query, query.owner[images]), budgets[int(images[0])])
             made, weight, maps = self._split(visual, features, grid, images, query, budgets[int(images[0])])
             for i, image in enumerate([] if torch.compiler.is_compiling() else images.tolist()):
                 shown = {"maps": maps[i].detach().unflatten(-1, grid), "shares": weight[i].detach().unflatten(-1, grid)}
@@ -117,14 +122,19 @@ class Foveal(nn.Module):
         """The tokens of some images on a grid, what their patches are worth, and the maps by which they are."""
         classes = None if visual.classes is None else of_images(visual.classes, visual.layout, images)
         maps = self.knowing(features, grid, query, query.owner[images], classes=classes)
-        weight = self.balancer(maps, self.tensions)
+        weight = self.shares(maps, grid, query, query.owner[images])
         cells = (min(self.floor, grid[0]), min(self.floor, grid[1])) if self.floor else None
         return allocate(features, grid=grid, budget=budget, relevance=weight, floor=cells), weight, maps
 
     def glance(self, features: Float[Tensor, "N D"], grid: Grid, query: Query, row: int) -> Float[Tensor, " N"]:
-        """What each cell of one image's view is worth to the question of a row, before anything finer is encoded."""
-        maps = self.knowing(features[None], grid, query, torch.tensor([row], device=features.device))
-        return self.balancer(maps, self.tensions)[0].detach()
+        """What each cell of one image's view is worth to the question of a row, before anything finer is encoded.
+
+        The ways of knowing count alike: what the balancer has learned, it has learned of finer maps.
+        """
+        rows = torch.tensor([row], device=features.device)
+        maps = self.knowing(features[None], grid, query, rows)
+        alike, place = maps.new_ones(1, len(WAYS)), self._place(grid, query, rows)
+        return balanced(maps.detach(), alike, self.tensions, place=place)[0]
 
     def gaze(self, visual: VisualTokens, said: Float[Tensor, "S D"], query: Query, count: int) -> Gaze:
         """How so many queries look: those that relevance leads have its log, less that of even shares, in their scores.
@@ -162,7 +172,18 @@ class Foveal(nn.Module):
             classes = None if visual.classes is None else of_images(visual.classes, layout, images)
             maps = self.knowing(features, grid, query, owner[images], said=spoken, classes=classes)
             at = begins[images][:, None] + torch.arange(layout.counts[some[0]], device=begins.device)
-            yield some, grid, at, maps, self.balancer(maps, self.tensions)
+            yield some, grid, at, maps, self.shares(maps, grid, query, owner[images])
+
+    def shares(
+        self, maps: Float[Tensor, "I 3 N"], grid: Grid | None, query: Query, row: Int[Tensor, " I"]
+    ) -> Float[Tensor, "I N"]:
+        """What the maps of images, whose questions stand in these rows, come to: shares of each image."""
+        return self.balancer(maps, self.tensions, place=self._place(grid, query, row))
+
+    def _place(self, grid: Grid | None, query: Query, row: Int[Tensor, " I"]) -> Float[Tensor, "I N"] | None:
+        """Where on the grid the questions of these rows say to look; None: nowhere that is known."""
+        heard = None if grid is None else self.placing
+        return None if heard is None or grid is None else heard(query.features[row], query.valid[row], grid)
 
     def knowing(
         self,

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foveal.core.config import later
 from foveal.core.types import Batch
 from foveal.training.objectives import choose, next_token
 
@@ -23,7 +24,8 @@ Of = Literal["next_token", "choose"]
 class Config:
     """Budgets from `least` to `most` tokens an image, evenly drawn on a scale of ratios, or all tokens for a share
     `whole` of the batches; `teacher` weighs the divergence (in nats) from what the model says with all tokens. What is
-    learned is the next token `of` an answer, or to `choose` one.
+    learned is the next token `of` an answer, or to `choose` one. Of images in tiles those are read that hold a share
+    drawn from `cover` to 1, and who chooses them learns it (None: its own share).
     """
 
     least: int = 8
@@ -31,6 +33,7 @@ class Config:
     whole: float = 0.1
     teacher: float = 0.0
     of: Of = "next_token"
+    cover: float | None = later(None)
 
 
 def budgets(
@@ -42,6 +45,7 @@ def budgets(
     whole: float = 0.1,
     teacher: float = 0.0,
     of: Of = "next_token",
+    cover: float | None = None,
 ) -> tuple[Tensor, int, Mapping[str, tuple[Tensor, int]]]:
     """The summed loss of all that is labelled, and its number; wants a model that has an allocator."""
     kind = next_token if of == "next_token" else choose
@@ -53,7 +57,8 @@ def budgets(
         loss, count = kind.score(kind.told(model, seen), batch)
         return loss, count, {"answers": (loss, count)}
     budget = round(least * math.exp(draw * math.log(most / least)))
-    said = kind.told(model, model.spent(model_batch, tiled, budget))
+    share = None if cover is None else cover + (1 - cover) * float(torch.rand(()))
+    said = kind.told(model, model.spent(model_batch, tiled, budget, cover=share))
     loss, count = kind.score(said, batch)
     parts = {"answers": (loss, count)}
     if teacher:

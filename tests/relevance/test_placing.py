@@ -1,0 +1,58 @@
+"""Where a question says to look: nothing at first, then what its words have taught."""
+
+import pytest
+import torch
+
+from foveal.core.errors import InputError
+from foveal.relevance.placing import Placing, waves
+from foveal.relevance.strategies.foveal import Foveal
+
+
+def spoken(*words, width=8, length=5):
+    """Questions of the same words wherever these occur, filled up with what is not there."""
+    known = torch.randn(20, width, generator=torch.Generator().manual_seed(0))
+    valid = torch.tensor([[i < len(said) for i in range(length)] for said in words])
+    ids = torch.tensor([[*said, *[19] * (length - len(said))] for said in words])
+    return known[ids], valid
+
+
+def test_a_fresh_one_says_nothing():
+    torch.manual_seed(0)
+    made = Placing(width=8)(*spoken([1, 2], [3]), (6, 4))
+    assert made.shape == (2, 24) and not made.any()
+
+
+def test_waves_are_apart_and_flat_in_sum_on_any_grid():
+    for grid in ((16, 16), (5, 9), (48, 48)):
+        found = waves(grid)
+        assert found.shape == (15, grid[0] * grid[1])
+        alike = found @ found.T
+        torch.testing.assert_close(alike, torch.diag(alike.diagonal()), atol=1e-3, rtol=0)
+        torch.testing.assert_close(found.sum(1), torch.zeros(15), atol=1e-3, rtol=0)
+
+
+def test_words_teach_where_to_look_in_whatever_question_they_stand():
+    torch.manual_seed(0)
+    placing, left, right = Placing(width=8), 3, 4
+    taught = torch.optim.Adam(placing.parameters(), lr=0.02)
+    column = torch.arange(24) % 4
+    for _ in range(150):
+        beside = torch.randint(5, 15, (2, 3)).tolist()
+        shares = placing(*spoken([*beside[0], left], [right, *beside[1]]), (6, 4)).softmax(-1)
+        (-(shares[0, column == 0].sum().log() + shares[1, column == 3].sum().log())).backward()
+        taught.step()
+        taught.zero_grad()
+    other = placing(*spoken([7, 8, left, 9], [right]), (12, 12)).softmax(-1).unflatten(1, (12, 12)).sum(1)
+    assert other[0, :4].sum() > 0.9 and other[1, -4:].sum() > 0.9
+
+
+def test_a_question_without_words_says_nothing_even_when_it_has_learned():
+    placing = Placing(width=8)
+    torch.nn.init.normal_(placing.say.weight)
+    words, valid = spoken([1, 2])
+    assert placing(words, valid, (3, 3)).any() and not placing(words, valid & False, (3, 3)).any()
+
+
+def test_a_width_below_nothing_is_refused():
+    with pytest.raises(InputError, match="places of -1; give the width of the words, or 0 for none"):
+        Foveal(places=-1)
