@@ -155,6 +155,19 @@ def test_a_price_is_scored_and_tells_what_was_read(tiny, capsys):
     assert "8 questions; flips" in capsys.readouterr().out
 
 
+def test_a_total_is_shared_by_the_pictures_of_a_batch(tiny, capsys):
+    arguments = ["eval", "--run", str(tiny.run), "--data", str(tiny.data), "--limit", "8", "--max-new-tokens", "3"]
+    for total, each in (("48", 6), ("128", 16)):
+        assert run([*arguments, "--total", total, "--batch", "8", "--json"]) == 0
+        _, ours = json.loads(capsys.readouterr().out)["budgets"]
+        assert ours["budget"] == f"total {total}" and ours["tokens"] == each
+    assert ours["flips"] == 0  # 16 a picture are all there are
+    assert run([*arguments, "--total", "3", "--batch", "8", "--json"]) == 0
+    assert "a total of 3 visual tokens for 8 images" in json.loads(capsys.readouterr().out)["budgets"][1]["refused"]
+    assert run([*arguments, "--total", "64", "--price", "1"]) == 2
+    assert "--price 1 and --total 64; give one of the two" in capsys.readouterr().err
+
+
 def test_strategies_that_cannot_be_say_why_and_pictures_are_encoded_once(tiny, capsys, monkeypatch):
     from foveal.vision.vit import Vit
 

@@ -21,7 +21,7 @@ PRICE = typer.Option(
     None, "--price", help="Instead: what a token must gain, as a share such as 0.001, or 0.001:64-400 for so many."
 )
 TOTAL = typer.Option(
-    None, "--total", help="Instead: so many for all pictures together, such as 128, or 128:16-100 for so many each."
+    None, "--total", help="Instead: so many for all pictures of a batch, such as 128, or 128:16-100 for so many each."
 )
 
 
@@ -64,16 +64,16 @@ def spending(budget: int | None, strategy: str, price: str | None = None, total:
 def many(
     budgets: str | None,
     strategies: str,
-    price: str | None = None,
+    instead: tuple[str | None, str | None] = (None, None),
     *,
     draws: int = 1,
     controls: bool = False,
 ) -> "list[tuple[str, int | Terms]]":
-    """Every strategy with every budget, out of lists with commas, or at a price.
+    """Every strategy with every budget, out of lists with commas, or `instead` at a price or of a total.
 
     Raises InputError for what is no number, and for settings of budgets where there are none.
     """
-    if (found := terms(price, None)) is not None:
+    if (found := terms(*instead)) is not None:
         if controls or budgets is not None:
             name = "--controls" if controls else f"--budget {budgets}"
             raise InputError(f"{name} and a {found}; give one of the two")

@@ -36,6 +36,7 @@ def command(
     shots: int = typer.Option(0, "--shots", help="Put so many solved training questions before each."),
     budget: str | None = _budget.BUDGETS,
     price: str | None = _budget.PRICE,
+    total: str | None = _budget.TOTAL,
     strategy: str = _budget.STRATEGIES,
     draws: int = _budget.DRAWS,
     controls: bool = _budget.CONTROLS,
@@ -76,7 +77,7 @@ def command(
         return tell(_pretraining.pretraining(run, data, limit=limit, **common), partial(tasks, seen=seen), regions=seen)
     asking: Any = {"text_only": text_only, "max_new_tokens": max_new_tokens, "shots": shots, "seed": seed}
     asking |= {"split": split, "limit": limit, "batch": batch, "draws": draws, "controls": controls}
-    spendings = _budget.many(budget, strategy, price, draws=draws, controls=controls)
+    spendings = _budget.many(budget, strategy, (price, total), draws=draws, controls=controls)
     wanted = _evaluate.Wanted(run=run, data=data, **asking)
     tell(*_asked(wanted, spendings, metric, report, common["progress"]), regions=seen)
 
