@@ -43,3 +43,12 @@ def test_longer_sides_are_halved_first():
     assert tree.rectangles[:7].tolist() == [
         [0, 0, 2, 4], [0, 0, 2, 2], [0, 2, 2, 4], [0, 0, 2, 1], [0, 1, 2, 2], [0, 2, 2, 3], [0, 3, 2, 4],
     ]  # fmt: skip
+
+
+def test_a_tree_is_grown_once_and_serves_who_learns_after_who_only_looked():
+    with torch.inference_mode():
+        known = tree_of((11, 6))
+    assert tree_of((11, 6)) is known and tree_of((11, 6), (2, 2)) is not known
+    values = torch.randn(66, 3, requires_grad=True)
+    (values * 2).gather(0, known.place[0][:, None].expand(-1, 3)).sum().backward()  # keeps the places for later
+    assert values.grad.sum() == 66 * 3 * 2
