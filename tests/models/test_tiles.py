@@ -260,3 +260,27 @@ def test_downsampling_reads_tiles_as_the_one_picture_that_they_show(budget):
     film = Pixels.cut(canvas[:, :, :32, :32], (Cut(tile=(32, 32), size=(9, 9), frames=1),))
     with pytest.raises(InputError, match="frames of a video"):
         view.see(replace(given, visual=film, owner=given.owner[:1]))
+
+
+@pytest.mark.parametrize("realize", ["medoid", "pool"])
+def test_who_chooses_tiles_learns_from_what_is_said(realize):
+    """With medoids nothing else teaches where to look."""
+    model = model_of("mlp", RASTER)
+    view = budgeted(model, 3, cover=0.4, places=16, realize=realize)
+    given = batch_of(model)
+    with torch.no_grad():
+        given = replace(given, visual=replace(model.vision(given.visual), cuts=CUTS))
+    words = given.input_ids.clone().random_(1, 40, generator=torch.Generator().manual_seed(0))
+    given = replace(given, input_ids=torch.where(given.image_slot < 0, words, given.input_ids))
+    batch = view.spent(given, cover=0.5)
+    view(batch).logits.logsumexp(-1).sum().backward()
+    assert view.allocator.placing.say.weight.grad.abs().sum() > 0
+    torch.nn.init.normal_(view.allocator.placing.say.weight, std=9.0)  # it has learned something
+    moved = view.spent(given, cover=0.5)
+    assert not torch.equal(moved.seen.features, batch.seen.features)
+    for none in (None, 1.0):  # all tiles are there: nothing is to be chosen
+        view.allocator.cover = 1.0
+        view.zero_grad()
+        view(view.spent(given, cover=none)).logits.logsumexp(-1).sum().backward()
+        learned = view.allocator.placing.say.weight.grad
+        assert (learned is not None and learned.abs().sum() > 0) == (realize == "pool")
