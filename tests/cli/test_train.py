@@ -238,5 +238,21 @@ def test_a_recipe_without_sight_must_leave_something_to_train():
 ONLY = {"steps": 1, "train": ["connector"]}
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("objective.name=budget", "unknown component of training.objectives 'budget'; did you mean 'budgets'"),
+        ("objective.cell=0.5", "unknown key in training.objectives.joint: 'cell'"),
+        ("processor={image: {sizes: 32}}", "unknown key in stage tune.processor.image: 'sizes'"),
+        ("rates={languages: 1.0e-3}", "unknown part of the model 'languages'; did you mean 'language'"),
+        ("train=[connecter]", "unknown part of the model 'connecter'; did you mean 'connector'"),
+    ],
+)
+def test_what_is_wrong_with_a_later_stage_is_told_before_the_first(home, capsys, wrong, told):
+    line = refused(capsys, "tiny.yaml", f"training.stages.1.{wrong}", "--out", "later")
+    assert told in line, line
+    assert not Path("later").exists()
+
+
 def test_settings_of_a_stage_lie_over_the_runs_own():
     assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 4}, "e": 5}) == {"a": {"b": 4, "c": 2}, "d": 3, "e": 5}

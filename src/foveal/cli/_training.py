@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from foveal.weights.run import Run
 
 _CELLS = ("cells", "joint")  # objectives that read what stands in each cell
+_SPENT = ("budgets", "evidence")  # those that lay batches out anew by themselves
 
 
 def carry_out(recipe: Recipe, out: Path, *, fresh: bool, say: Callable[[str], None], bar: Any) -> dict[str, Any]:
@@ -33,14 +34,17 @@ def carry_out(recipe: Recipe, out: Path, *, fresh: bool, say: Callable[[str], No
     """
     import errno
 
-    from foveal.training.loop import train
+    from foveal.training.loop import objective, train
     from foveal.training.processes import processes
 
     _check_place(out)
+    for stage in recipe.training.stages:
+        objective(stage.objective)  # what is wrong with a later stage is told before anything is made
     folder = data_folder(recipe, say=say, bar=bar)
     data = examples(recipe, folder)
     run = model_of(recipe, data)
     batches = Batches(run, recipe, data, say=say, bar=bar)
+    _check_stages(run, batches, recipe.training.stages)
 
     def ended(stage: Stage) -> None:
         if recipe.training.keep_stages and stage != recipe.training.stages[-1]:
@@ -71,6 +75,16 @@ def about(recipe: Recipe, count: int) -> dict[str, Any]:
     made = {"system": recipe.system, "seed": recipe.seed, "text_only": recipe.text_only, "init": dict(recipe.init)}
     made |= {"classes": recipe.training.classes} if recipe.training.classes else {}
     return {**made, "data": dump(recipe.data), "examples": count, "stages": stages, "foveal": foveal.__version__}
+
+
+def _check_stages(run: "Run", batches: "Batches", stages: Sequence[Stage]) -> None:
+    """Raises InputError for a part, a rate or a processor's setting that is none, of any stage."""
+    from foveal.training.parts import select
+
+    for stage in stages:
+        batches.processor(stage)
+        if stage.lora is None:  # adapters have names of their own
+            select(run.model, (*stage.parts, *stage.rates))
 
 
 def _check_place(out: Path) -> None:
@@ -105,7 +119,7 @@ class Batches:
 
         processor, (name, _) = self.processor(stage), objective_of(stage)
         model: Any = self.run.model
-        model = unspent(model) if name == "budgets" else model  # that lays out anew by itself
+        model = unspent(model) if name in _SPENT else model
         plan = model.plan
         _detection.check(processor, self.data, self.say)
         blind, known, seen = self.recipe.text_only or stage.images != "shown", {}, self._seen(stage)

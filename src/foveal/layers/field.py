@@ -117,6 +117,13 @@ def of_tiles(share: Float[Tensor, " N"], cut: Cut, cells: Grid) -> Float[Tensor,
     return made
 
 
+def over_view(worth: Float[Tensor, " M"], cut: Cut, cells: Grid) -> Float[Tensor, " N"]:
+    """What the cells of a field are worth, added up over the view's cells under which they lie."""
+    row, column = under_view(field(cut, cells), cells, worth.device)
+    place = (row * cells[1] + column).flatten()
+    return worth.new_zeros(cells[0] * cells[1]).index_add(0, place, worth)
+
+
 def needed(share: Float[Tensor, " T"], cover: float) -> Bool[Tensor, " T"]:
     """The fewest tiles that hold `cover` of what all are worth; none that are worth nothing."""
     order = share.argsort(descending=True, stable=True)

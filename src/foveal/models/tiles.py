@@ -1,5 +1,6 @@
 """Images in tiles under a budget: the view of the whole is read first, and only the tiles that are needed follow it."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from foveal.core.types import Batch, Cut, Layout, Pixels, VisualTokens
+from foveal.core.types import Batch, Cut, Grid, Layout, Pixels, VisualTokens
 from foveal.layers.field import fields, gated, laid, needed, of_tiles
 from foveal.models import seats
 
@@ -101,17 +102,36 @@ def _there(
 ) -> Float[Tensor, " T"]:
     """1 for tiles that are needed: all of an image within the budget, without a view or whose strategy cannot tell."""
     there = [torch.ones(cut.tiles, device=batch.input_ids.device) for cut in cuts]
-    glance, cover = getattr(spender, "glance", None), getattr(spender, "cover", 1.0)
-    if glance is None or cover >= 1 or views is None:
+    cover = getattr(spender, "cover", 1.0)
+    if not hasattr(spender, "glance") or cover >= 1 or views is None:
         return torch.cat(there)
-    joined, number = model.joined.plan(layout, cuts), 0
+    joined = model.joined.plan(layout, cuts)
+    for i, cells, at in _viewed(cuts, views):
+        if joined.counts[i] > spender.budget:
+            seen = spender.glance(views.features[at], cells, model.query(batch), int(batch.owner[i]))
+            share = of_tiles(seen, cuts[i], cells)
+            there[i] = gated(needed(share.detach(), cover), share)
+    return torch.cat(there)
+
+
+def glanced(
+    model: "Sight", batch: Batch, spender: Any, tiles: VisualTokens
+) -> Iterator[tuple[int, Cut, Grid, Float[Tensor, " N"]]]:
+    """Of each image that is in tiles and has a view: its number, its cut, the view's cells, and what each is worth."""
+    cuts = tiles.cuts or ()
+    views = _views(tiles, cuts)
+    for i, cells, at in _viewed(cuts, views):
+        yield i, cuts[i], cells, spender.glance(views.features[at], cells, model.query(batch), int(batch.owner[i]))
+
+
+def _viewed(cuts: Cuts, views: VisualTokens) -> Iterator[tuple[int, Grid, slice]]:
+    """The images in tiles that have a view on a grid: their numbers, its cells, and where its tokens are."""
+    number = 0
     for i, cut in enumerate(cuts):
         if cut.view == "none" or cut.frames:
             number += cut.frames
             continue
-        own, cells = slice(*views.layout.offsets[number : number + 2]), views.layout.grids[number]
+        at, cells = slice(*views.layout.offsets[number : number + 2]), views.layout.grids[number]
         number += 1
-        if cut.grid != (0, 0) and cells is not None and joined.counts[i] > spender.budget:
-            share = of_tiles(glance(views.features[own], cells, model.query(batch), int(batch.owner[i])), cut, cells)
-            there[i] = gated(needed(share.detach(), cover), share)
-    return torch.cat(there)
+        if cut.grid != (0, 0) and cells is not None:
+            yield i, cells, at
