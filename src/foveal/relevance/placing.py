@@ -16,22 +16,24 @@ _HEARD = 32  # what is listened for in each word
 class Placing(nn.Module):
     """Words of `width` to a map of the picture, out of the coarsest waves; one that has learned nothing is flat.
 
-    What is listened for is heard where any word says it, so that a longer question says no less.
+    What is heard of each word adds up, so that words which say nothing of a place change nothing, and is understood
+    together: the left of the bottom is not that of the middle.
     """
 
     def __init__(self, *, width: int) -> None:
         super().__init__()
         self.hear = nn.Linear(width, _HEARD)
+        self.understand = nn.Linear(_HEARD, _HEARD)
         self.say = nn.Linear(_HEARD, _WAVES**2 - 1)
         nn.init.zeros_(self.say.weight)
         nn.init.zeros_(self.say.bias)
 
     def forward(self, words: Float[Tensor, "I L D"], valid: Bool[Tensor, "I L"], grid: Grid) -> Float[Tensor, "I N"]:
-        """What the words say of each cell of a grid, in logits."""
+        """What the words say of each cell of a grid, in logits; nothing where there are none."""
         heard = F.gelu(self.hear(F.layer_norm(words, words.shape[-1:]).to(self.hear.weight.dtype)))
-        most = heard.masked_fill(~valid[..., None], -torch.inf).amax(1)
-        most = torch.where(valid.any(1)[:, None], most, 0.0)
-        return self.say(most).float() @ waves(grid).to(most.device)
+        heard = heard.masked_fill(~valid[..., None], 0.0).sum(1)
+        said = self.say(F.gelu(self.understand(heard))).float() * valid.any(1)[:, None]
+        return said @ waves(grid).to(said.device)
 
 
 def waves(grid: Grid) -> Float[Tensor, "K N"]:
