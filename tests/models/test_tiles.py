@@ -262,6 +262,11 @@ def test_downsampling_reads_tiles_as_the_one_picture_that_they_show(budget):
         view.see(replace(given, visual=film, owner=given.owner[:1]))
 
 
+def test_places_are_heard_in_the_models_own_words():
+    with pytest.raises(InputError, match="hears places in words of width 12, and this model's have 16; give that"):
+        budgeted(model_of("mlp", RASTER), 3, places=12)
+
+
 @pytest.mark.parametrize("realize", ["medoid", "pool"])
 def test_who_chooses_tiles_learns_from_what_is_said(realize):
     """With medoids nothing else teaches where to look."""

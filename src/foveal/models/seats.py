@@ -154,6 +154,9 @@ def refusal(spender: Any, *, vision: Any, connector: Any, fusion: Any, language:
                 f"strategy {name!r} cuts a grid, and what the {latents} queries of connector "
                 f"{type(connector).__name__} bring lies on none; take foveal, which leaves the first of them"
             )
+    width = getattr(getattr(language, "embedding", None), "embedding_dim", None)
+    if (places := getattr(spender, "places", 0)) and width is not None and places != width:
+        return f"strategy {name!r} hears places in words of width {places}, and this model's have {width}; give that"
     return _within(spender, name, fusion, language) if acts_within(spender) else None
 
 

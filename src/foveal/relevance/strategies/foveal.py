@@ -72,7 +72,7 @@ class Foveal(nn.Module):
         self.realize = realize
         self.tensions = Tensions(explore=explore, temperature=temperature)
         self.balancer = Balancer()
-        self.placing = Placing(width=places) if places else None
+        self.places, self.placing = places, Placing(width=places) if places else None
 
     def plan(self, layout: Layout) -> Layout:
         """The budget of each image, or all it has."""
