@@ -262,16 +262,16 @@ def test_downsampling_reads_tiles_as_the_one_picture_that_they_show(budget):
         view.see(replace(given, visual=film, owner=given.owner[:1]))
 
 
-def test_places_are_heard_in_the_models_own_words():
-    with pytest.raises(InputError, match="hears places in words of width 12, and this model's have 16; give that"):
-        budgeted(model_of("mlp", RASTER), 3, places=12)
+def test_the_models_own_words_are_heard():
+    with pytest.raises(InputError, match="hears words of width 12, and this model's have 16; give that"):
+        budgeted(model_of("mlp", RASTER), 3, hears=12)
 
 
 @pytest.mark.parametrize("realize", ["medoid", "pool"])
 def test_who_chooses_tiles_learns_from_what_is_said(realize):
     """With medoids nothing else teaches where to look."""
     model = model_of("mlp", RASTER)
-    view = budgeted(model, 3, cover=0.4, places=16, realize=realize)
+    view = budgeted(model, 3, cover=0.4, hears=16, realize=realize)
     given = batch_of(model)
     with torch.no_grad():
         given = replace(given, visual=replace(model.vision(given.visual), cuts=CUTS))
@@ -279,13 +279,13 @@ def test_who_chooses_tiles_learns_from_what_is_said(realize):
     given = replace(given, input_ids=torch.where(given.image_slot < 0, words, given.input_ids))
     batch = view.spent(given, cover=0.5)
     view(batch).logits.logsumexp(-1).sum().backward()
-    assert view.allocator.placing.say.weight.grad.abs().sum() > 0
-    torch.nn.init.normal_(view.allocator.placing.say.weight, std=9.0)  # it has learned something
+    assert view.allocator.hearing.say.weight.grad.abs().sum() > 0
+    torch.nn.init.normal_(view.allocator.hearing.say.weight, std=9.0)  # it has learned something
     moved = view.spent(given, cover=0.5)
     assert not torch.equal(moved.seen.features, batch.seen.features)
     for none in (None, 1.0):  # all tiles are there: nothing is to be chosen
         view.allocator.cover = 1.0
         view.zero_grad()
         view(view.spent(given, cover=none)).logits.logsumexp(-1).sum().backward()
-        learned = view.allocator.placing.say.weight.grad
+        learned = view.allocator.hearing.say.weight.grad
         assert (learned is not None and learned.abs().sum() > 0) == (realize == "pool")

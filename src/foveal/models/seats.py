@@ -155,8 +155,8 @@ def refusal(spender: Any, *, vision: Any, connector: Any, fusion: Any, language:
                 f"{type(connector).__name__} bring lies on none; take foveal, which leaves the first of them"
             )
     width = getattr(getattr(language, "embedding", None), "embedding_dim", None)
-    if (places := getattr(spender, "places", 0)) and width is not None and places != width:
-        return f"strategy {name!r} hears places in words of width {places}, and this model's have {width}; give that"
+    if (hears := getattr(spender, "hears", 0)) and width is not None and hears != width:
+        return f"strategy {name!r} hears words of width {hears}, and this model's have {width}; give that"
     return _within(spender, name, fusion, language) if acts_within(spender) else None
 
 

@@ -72,18 +72,20 @@ def coupling(
     *,
     empty: Float[Tensor, " D"] | None = None,
     sign: float = 1.0,
+    gain: Float[Tensor, "I L"] | None = None,
 ) -> Float[Tensor, "I N"]:
     """Participatory: the best cosine of a patch with a word of the question, less that word's mean over the image.
 
     A word that couples to all patches alike so says nothing; with an `empty` question the cosine with that is taken off
-    as well. `sign` is -1 where an encoder's similarity has been found to fall with relevance (raw CLIP); a question
-    without words couples to nothing, and its map is 0.
+    as well. Words count by their `gain` (None: alike). `sign` is -1 where an encoder's similarity has been found to
+    fall with relevance (raw CLIP); a question without words couples to nothing, and its map is 0.
     """
     patches, words = (F.normalize(part.float(), dim=-1) for part in (features, query))
     alike = patches @ words.transpose(1, 2)
     if empty is not None:
         alike = alike - (patches @ F.normalize(empty.float(), dim=-1))[..., None]
     apart = sign * (alike - alike.mean(1, keepdim=True))
+    apart = apart if gain is None else apart * gain[:, None]
     best = apart.masked_fill(~valid[:, None], -torch.inf).amax(-1)
     return torch.where(valid.any(1)[:, None], best, 0.0)
 

@@ -31,7 +31,7 @@ def test_what_tokens_are_worth_is_spread_evenly_over_their_patches(rows, columns
 @pytest.fixture
 def asked(world):
     """A model that spends a budget, and a batch of four questions that is laid out for all tokens."""
-    model = budgeted(world.model(), 4, places=16)
+    model = budgeted(world.model(), 4, hears=16)
     return model, world.collate(unspent(model))(Stage(steps=1))([[example] for example in world.data[:4]])
 
 
@@ -79,7 +79,7 @@ def test_only_who_looks_learns(asked):
 
 
 def test_a_glance_learns_what_its_tiles_would_show():
-    model = budgeted(model_of("mlp", RASTER), 9, places=16)
+    model = budgeted(model_of("mlp", RASTER), 9, hears=16)
     batch = batch_of(unspent(model), CUTS[:1])
     words = batch.input_ids.clone().random_(1, 40, generator=torch.Generator().manual_seed(0))
     batch = replace(batch, input_ids=torch.where(batch.image_slot < 0, words, batch.input_ids))
@@ -90,7 +90,7 @@ def test_a_glance_learns_what_its_tiles_would_show():
     model.allocator.cover = 0.2
     torch.testing.assert_close(evidence(model, batch, budget=9)[0], loss)  # all tiles are read, whatever its own share
     parts["glances"][0].backward()
-    assert model.allocator.placing.say.weight.grad.abs().sum() > 0
+    assert model.allocator.hearing.say.weight.grad.abs().sum() > 0
 
 
 def test_models_that_choose_answers_have_evidence_too():

@@ -14,8 +14,8 @@ from foveal.core.errors import InputError
 from foveal.core.types import Gaze, Grid, Layout, Query, Relevance, VisualTokens
 from foveal.relevance.allocation import Allocation, allocate
 from foveal.relevance.balancing import WAYS, Balancer, Tensions, balanced
+from foveal.relevance.hearing import Hearing
 from foveal.relevance.knowing import aloof, coupling, entropy, information, surprise
-from foveal.relevance.placing import Placing
 from foveal.relevance.pooling import medoids
 from foveal.relevance.pricing import Terms, gained
 from foveal.relevance.spending import Shares, alike, checked, covering, each, of_images, planned, spend
@@ -32,8 +32,8 @@ class Config:
     Of an image in tiles only those are encoded that hold `cover` of what the view of the whole is worth (1: all).
     Where a connector's queries look at an image, relevance leads a share `lead` of them, and the others explore. A
     token is the `pool` of its patches by what they are worth, or their `medoid`, one of them as it is: then nothing of
-    where to look is learned from what is said. Where `places` is how wide the words are, it is learned where in the
-    picture they say to look (0: what they couple to says it alone).
+    where to look is learned from what is said. Where `hears` is how wide the words are, it is learned which of them
+    tell, how what they name looks and where they say it is (0: they couple to what is like them).
     """
 
     budget: int = 64
@@ -43,7 +43,7 @@ class Config:
     cover: float = 0.75
     lead: float = 0.75
     realize: Realizer = later("pool")
-    places: int = later(0)
+    hears: int = later(0)
 
 
 class Foveal(nn.Module):
@@ -61,18 +61,18 @@ class Foveal(nn.Module):
         cover: float = 0.75,
         lead: float = 0.75,
         realize: Realizer = "pool",
-        places: int = 0,
+        hears: int = 0,
     ) -> None:
         super().__init__()
         if not 0 <= lead <= 1:
             raise InputError(f"a lead of {lead}; give the share of queries that relevance leads, 0 to 1")
-        if places < 0:
-            raise InputError(f"places of {places}; give the width of the words, or 0 for none")
+        if hears < 0:
+            raise InputError(f"hears {hears}; give the width of the words, or 0 for what needs no learning")
         self.budget, self.floor, self.cover, self.lead = checked(budget), floor, covering(cover), lead
         self.realize = realize
         self.tensions = Tensions(explore=explore, temperature=temperature)
         self.balancer = Balancer()
-        self.places, self.placing = places, Placing(width=places) if places else None
+        self.hears, self.hearing = hears, Hearing(width=hears) if hears else None
 
     def plan(self, layout: Layout) -> Layout:
         """The budget of each image, or all it has."""
@@ -134,7 +134,7 @@ class Foveal(nn.Module):
         rows = torch.tensor([row], device=features.device)
         maps = self.knowing(features[None], grid, query, rows)
         alike, place = maps.new_ones(1, len(WAYS)), self._place(grid, query, rows)
-        return balanced(maps.detach(), alike, self.tensions, place=place)[0]
+        return balanced(maps, alike, self.tensions, place=place)[0]
 
     def gaze(self, visual: VisualTokens, said: Float[Tensor, "S D"], query: Query, count: int) -> Gaze:
         """How so many queries look: those that relevance leads have its log, less that of even shares, in their scores.
@@ -182,8 +182,9 @@ class Foveal(nn.Module):
 
     def _place(self, grid: Grid | None, query: Query, row: Int[Tensor, " I"]) -> Float[Tensor, "I N"] | None:
         """Where on the grid the questions of these rows say to look; None: nowhere that is known."""
-        heard = None if grid is None else self.placing
-        return None if heard is None or grid is None else heard(query.features[row], query.valid[row], grid)
+        if self.hearing is None or grid is None:
+            return None
+        return self.hearing.place(query.features[row], query.valid[row], grid)
 
     def knowing(
         self,
@@ -201,15 +202,22 @@ class Foveal(nn.Module):
         they are distributions, tell by their entropy; without these tokens on no grid have no neighbourhood to tell.
         """
         still = features.detach()  # what is there is read off; what is asked for learns
-        spoken, words = features if said is None else said, query.features[row]
-        apart = spoken.shape[-1] != words.shape[-1]  # what looks at images maps them to its own width by itself
-        heard = spoken.new_zeros(spoken.shape[:2]) if apart else coupling(spoken, words, query.valid[row])
+        heard = self.coupled(features if said is None else said, query, row)
         out = aloof(still) if grid is None else surprise(still, grid)
         if classes is not None:
             there = entropy(classes.detach())
         else:
             there = torch.zeros_like(heard) if grid is None else information(still, grid)
         return torch.stack([there, out, heard], dim=1).float()
+
+    def coupled(self, spoken: Float[Tensor, "I N Q"], query: Query, row: Int[Tensor, " I"]) -> Float[Tensor, "I N"]:
+        """How tokens that have spoken so couple to the questions of these rows; alike where widths differ."""
+        words, valid = query.features[row], query.valid[row]
+        if spoken.shape[-1] != words.shape[-1]:  # what looks at images maps them to its own width by itself
+            return spoken.new_zeros(spoken.shape[:2])
+        if self.hearing is None:
+            return coupling(spoken, words, valid)
+        return coupling(self.hearing.shown(spoken), words, valid, gain=self.hearing.gain(words))
 
 
 def _led(count: int, lead: float) -> int:

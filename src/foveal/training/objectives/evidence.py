@@ -4,6 +4,7 @@ How far the odds of the right answer move with each visual token says where it w
 Only who spends the budget learns, and the model that answers stays as it is.
 """
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -14,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.core.types import Batch, Grid, VisualTokens
+from foveal.core.types import Batch, Grid, Query, VisualTokens
 from foveal.layers.field import field, over_view
 from foveal.models.budget import allocator_of
-from foveal.models.tiles import glanced
+from foveal.models.tiles import choosable, glanced
 from foveal.training.objectives import choose, next_token
 from foveal.training.objectives.budgets import Of
 
@@ -49,15 +50,16 @@ def evidence(
         given = model.looked(batch)
         tiled = model.tiled(given)
         spent = model.spent(given, tiled, budget, cover=1.0)
+        whole, _ = choosable(model, given, _reading(spender, budget), tiled)
         query = model.query(given)
     seen = spent.seen if spent.seen is not None else tiled
     none = sum(weight.sum() for weight in spender.parameters()) * 0.0
-    if seen is None or tiled is None:
+    if seen is None or tiled is None or whole is None:
         return none, 0, {}
     worth = hangs(model, replace(spent, seen=seen), batch, of=of)
     wanted: dict[int, Worth] = {}
     tokens, views = [none], [none]
-    for image, grid, maps, boxes in _images(spender, seen, query):
+    for image, grid, maps, boxes in _images(spender, whole, seen, query):
         found = spread(boxes, worth[slice(*seen.layout.offsets[image : image + 2])], grid)
         wanted[image] = found / found.sum().clamp(min=torch.finfo(found.dtype).tiny)
         shares = spender.shares(maps[None], grid, query, query.owner[image][None])[0]
@@ -104,17 +106,28 @@ def _apart(wanted: Worth, shares: Worth) -> Tensor:
     return torch.xlogy(wanted, wanted).sum() - (wanted * shares.float().clamp(min=1e-12).log()).sum()
 
 
+def _reading(spender: Any, budget: int) -> Any:
+    """The same one with this budget, for which all tiles are read."""
+    reading = copy.copy(spender)
+    reading.budget, reading.cover = budget, 1.0
+    return reading
+
+
 def _images(
-    spender: Any, seen: VisualTokens, query: Any
+    spender: Any, whole: VisualTokens, seen: VisualTokens, query: Query
 ) -> Iterator[tuple[int, Grid, Float[Tensor, "3 N"], Float[Tensor, "B 4"]]]:
-    """Of each image on a grid: its number, the grid, the maps of its patches, and where on it its tokens lie."""
-    for image, (whole, count) in enumerate(zip(seen.layout.grids, seen.layout.counts, strict=True)):
+    """Of each image that is whole on a grid: its number, the grid, its maps, and where on it the tokens seen lie."""
+    for image, grid in enumerate(whole.layout.grids):
+        if grid is None:
+            continue
+        own, row = slice(*whole.layout.offsets[image : image + 2]), query.owner[image][None]
+        features = whole.features[own][None]
         looked = seen.looked[image] if seen.looked else None
-        if looked is not None and len(looked.boxes) == count:
-            yield image, looked.shares.shape, looked.maps.flatten(1), looked.boxes  # type: ignore[misc]
-        elif whole is not None and looked is None:
-            own = slice(*seen.layout.offsets[image : image + 2])
-            classes = None if seen.classes is None else seen.classes[own][None]
-            maps = spender.knowing(seen.features[own][None], whole, query, query.owner[image][None], classes=classes)
-            place = torch.cartesian_prod(*(torch.arange(side, device=maps.device) for side in whole)).view(-1, 2)
-            yield image, whole, maps[0], torch.cat([place, place + 1], dim=1).to(maps.dtype)
+        if looked is not None:  # what does not learn is known
+            heard = spender.coupled(features, query, row).float()
+            yield image, grid, torch.cat([looked.maps[:2].flatten(1), heard]), looked.boxes
+            continue
+        classes = None if whole.classes is None else whole.classes[own][None]
+        place = torch.cartesian_prod(*(torch.arange(side, device=features.device) for side in grid)).view(-1, 2)
+        boxes = torch.cat([place, place + 1], dim=1).float()
+        yield image, grid, spender.knowing(features, grid, query, row, classes=classes)[0], boxes
