@@ -1,12 +1,12 @@
 """What a run keeps under budgets of visual tokens, by every strategy: the page docs/relevance_proof.md is its output.
 
     python bench/relevance.py [--run RUN] [--data DATA] [--limit 100] [--shares 0.25,0.11,0.06,0.03] [--strategies all]
-        [--draws 5] [--rounds 5] [--side 1024] [--out PAGE.md]
+        [--draws 5] [--rounds 5] [--side 1024] [--batch 64] [--out PAGE.md]
 
 Without --run it is the starter model, without --data scenes are made first. Asks all questions with all tokens and by
-every strategy at every budget, those of lots several times; lets other questions steer; times the first token of one
-question on pictures of the run's own size and of a larger --side (the same weights, a longer context), sides in turn;
-`--rounds 0` leaves times out. Prints the page, or writes it to --out.
+every strategy at every budget, those of lots several times; lets other questions steer; times the first token, a
+question a round, on pictures of the run's own size and of a larger --side (the same weights, a longer context), sides
+in turn; `--rounds 0` leaves times out. Prints the page, or writes it to --out.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--strategies", default="all")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--max-new-tokens", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=64, help="fewer take less memory where pictures are large")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=0)
@@ -73,7 +75,7 @@ def proof(arguments: argparse.Namespace, data: Path) -> Proof:
     strategies = [*FIRST, *known] if arguments.strategies == "all" else arguments.strategies.split(",")
     wanted = Wanted(
         run=arguments.run, data=data, limit=arguments.limit, max_new_tokens=arguments.max_new_tokens,
-        seed=arguments.seed, draws=arguments.draws, controls=True,
+        seed=arguments.seed, draws=arguments.draws, controls=True, batch=arguments.batch,
     )  # fmt: skip
     pairs = [(name, budget) for name in strategies for budget in budgets.values()]
     found = spend(loaded, wanted, pairs, progress=telling)
@@ -148,20 +150,25 @@ def times(loaded: Any, wanted: Wanted, pairs: list[tuple[str, int]], arguments: 
 
 
 def timed(loaded: Any, wanted: Wanted, pairs: list[tuple[str, int]], rounds: int) -> dict[Any, Any]:
-    """The first token of one question, by every one of these strategies that the run allows."""
-    (question, *_) = asked_of(loaded, wanted)
-    sides = {("all", None): asking(loaded, unspent(loaded.model), question)}
+    """The first token of a question a round, by every one of these strategies that the run allows."""
+    asked = asked_of(loaded, wanted)
+    questions = [asked[len(asked) * number // rounds] for number in range(rounds)]  # of all that are asked, spread
+    sides = {("all", None): asking(loaded, unspent(loaded.model), questions)}
     for name, budget in pairs:
         if lacking(loaded.model, budget, name) is None:
-            sides[name, budget] = asking(loaded, budgeted(loaded.model, budget, name), question)
+            sides[name, budget] = asking(loaded, budgeted(loaded.model, budget, name), questions)
     return alternating(sides, rounds=rounds)
 
 
-def asking(loaded: Any, model: Any, question: Any):
-    """What asks a model for one token."""
-    batch = loaded.processor.prompt([question.example], plan=model.plan, room=1)
-    batch = batch.to(next(model.parameters()).device)
-    return lambda: first_token(model, batch, clock=clock)
+def asking(loaded: Any, model: Any, questions: Any):
+    """What asks a model for one token, of one question after the other."""
+    turn, device = cycle([questions[-1], *questions[:-1]]), next(model.parameters()).device  # the first is not counted
+
+    def ask_next():
+        batch = loaded.processor.prompt([next(turn).example], plan=model.plan, room=1)
+        return first_token(model, batch.to(device), clock=clock)
+
+    return ask_next
 
 
 def clock() -> float:
@@ -202,6 +209,7 @@ def commands(arguments: argparse.Namespace, data: Path, loaded: Any) -> list[str
     numbers = [f"--{name} {getattr(arguments, name)}" for name in ("limit", "draws", "rounds", "side", "seed")]
     strategies = [] if arguments.strategies == "all" else [f"--strategies {arguments.strategies}"]
     longest = [f"--max-new-tokens {arguments.max_new_tokens}"] if arguments.max_new_tokens != 32 else []
+    longest += [f"--batch {arguments.batch}"] if arguments.batch != 64 else []
     return [*lines, " ".join(["python bench/relevance.py", *given, *numbers, *strategies, *longest])]
 
 

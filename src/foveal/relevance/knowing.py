@@ -18,16 +18,18 @@ def information(
 
     The neighbourhood is the patch and those up to `reach` away; `noise` is in mean variances of the image's features.
     """
-    features = features.float()  # determinants want it, also where the model runs in half precision
-    features = features - features.mean(1, keepdim=True)
-    scale = features.square().mean((1, 2)).clamp(min=1e-12) * noise
-    gram, there = _products(features, grid, reach)
-    count = there.sum(-1, keepdim=True)
-    apart = (gram @ there[..., None]).transpose(-1, -2) / count[..., None]  # of each with the mean of all
-    middle = (apart @ there[..., None]) / count[..., None]
-    gram = (gram - apart - apart.transpose(-1, -2) + middle) * there[..., None] * there[..., None, :]
-    gram = gram / (count[..., None] * scale[:, None, None, None])
-    return 0.5 * torch.linalg.slogdet(gram + torch.eye(gram.shape[-1], device=gram.device)).logabsdet
+    with torch.autocast(features.device.type, enabled=False):  # determinants want more than half precision
+        features = features.float()
+        features = features - features.mean(1, keepdim=True)
+        scale = features.square().mean((1, 2)).clamp(min=1e-12) * noise
+        gram, there = _products(features, grid, reach)
+        count = there.sum(-1, keepdim=True)
+        apart = (gram @ there[..., None]).transpose(-1, -2) / count[..., None]  # of each with the mean of all
+        middle = (apart @ there[..., None]) / count[..., None]
+        gram = (gram - apart - apart.transpose(-1, -2) + middle) * there[..., None] * there[..., None, :]
+        gram = gram / (count[..., None] * scale[:, None, None, None])
+        root = torch.linalg.cholesky_ex(gram + torch.eye(gram.shape[-1], device=gram.device)).L
+        return root.diagonal(dim1=-2, dim2=-1).log().sum(-1)  # half of the determinant's logarithm
 
 
 def entropy(chances: Float[Tensor, "I N K"]) -> Float[Tensor, "I N"]:
@@ -80,10 +82,11 @@ def coupling(
     as well. Words count by their `gain` (None: alike). `sign` is -1 where an encoder's similarity has been found to
     fall with relevance (raw CLIP); a question without words couples to nothing, and its map is 0.
     """
-    patches, words = (F.normalize(part.float(), dim=-1) for part in (features, query))
-    alike = patches @ words.transpose(1, 2)
+    patches, words = features.float(), F.normalize(query.float(), dim=-1)
+    length = patches.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    alike = patches @ words.transpose(1, 2) / length
     if empty is not None:
-        alike = alike - (patches @ F.normalize(empty.float(), dim=-1))[..., None]
+        alike = alike - patches @ F.normalize(empty.float(), dim=-1)[:, None] / length
     apart = sign * (alike - alike.mean(1, keepdim=True))
     apart = apart if gain is None else apart * gain[:, None]
     best = apart.masked_fill(~valid[:, None], -torch.inf).amax(-1)
@@ -112,9 +115,8 @@ def _products(
     field = F.pad(features.unflatten(1, grid), (0, 0, edge, edge, edge, edge))
     high, wide = rows + far, columns + far  # of what is near some patch; the rest is reached by steps alone
     here = field[:, far : far + high, far : far + wide]
-    maps = torch.stack(
-        [(here * field[:, far + y : far + y + high, far + x : far + x + wide]).sum(-1) for y, x in steps], dim=1
-    )
+    below = [here @ field[:, far + y : far + y + high].transpose(-1, -2) for y in range(far + 1)]  # of whole rows
+    maps = torch.stack([below[y].diagonal(far + x, dim1=-2, dim2=-1) for y, x in steps], dim=1)
     place = torch.arange(rows * columns, device=features.device)
     row, column = place // columns, place % columns
     pairs = [(min(a, b), max(a, b)) for a in near for b in near]

@@ -60,7 +60,7 @@ def split_gains(tree: Tree, features: Float[Tensor, "I N D"], weight: Float[Tens
     for _ in range(tree.depth):
         pair, sums = mass.unflatten(1, (-1, 2)), total.unflatten(1, (-1, 2))
         mean = sums / pair.clamp(min=torch.finfo(torch.float32).tiny)[..., None].to(sums.dtype)
-        apart = (mean[:, :, 0] - mean[:, :, 1]).square().sum(-1).double()
+        apart = mean[:, :, 0].sub_(mean[:, :, 1]).square_().sum(-1).double()
         mass, total = pair.sum(2), sums.sum(2)
         gains.append(pair.prod(2) / mass.clamp(min=torch.finfo(torch.float32).tiny) * apart)
     return torch.cat(gains[::-1], dim=1) if gains else weight.double().new_zeros(images, 0)
