@@ -166,6 +166,18 @@ def test_tiles_lie_on_one_fine_grid_under_a_budget(strategy):
             torch.testing.assert_close(mine, seen.features[3 * number : 3 * number + 3], atol=1e-5, rtol=1e-5)
 
 
+def test_who_keeps_all_tokens_leaves_images_as_they_are_joined():
+    model = model_of("mlp", RASTER)
+    batch = batch_of(model)
+    for strategy, settings in (("all", {}), ("fastv", {"layer": 1}), ("pyramid_drop", {"stages": 2})):
+        view = budgeted(model, 30, strategy, **settings)
+        assert view.plan(CUTS) == model.plan(CUTS)
+        with torch.no_grad():
+            assert torch.equal(view.see(batch).features, model.see(batch).features)
+            logits = view(batch).logits
+            assert strategy != "all" or torch.equal(logits, model(batch).logits)
+
+
 def test_a_budget_of_all_changes_nothing():
     model, view = under_a_budget(999, cover=0.5)
     with torch.no_grad():

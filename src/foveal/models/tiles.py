@@ -1,5 +1,6 @@
 """Images in tiles under a budget: the view of the whole is read first, and only the tiles that are needed follow it."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -45,12 +46,17 @@ def choosable(
     assert joined is not None
     if there is None:
         there = _there(model, batch, spender, cuts, tiles.layout, _views(tiles, cuts))
-    return laid(tiles, cuts, joined, there, budget=spender.budget), joined.layout
+    return laid(tiles, cuts, joined, there, budget=_most(spender)), joined.layout
 
 
 def planned(spender: Any, tiles: Layout, cuts: Cuts, joined: Layout) -> Layout:
     """The layout of what a budget is spent on, out of those of tiles and of the images joined from them."""
-    return fields(tiles, cuts, joined, spender.budget)
+    return fields(tiles, cuts, joined, _most(spender))
+
+
+def _most(spender: Any) -> int:
+    """Above how many tokens an image is brought to one grid: never for who lets all of them enter the text."""
+    return sys.maxsize if seats.acts_within(spender) else spender.budget
 
 
 def _read(model: "Sight", batch: Batch, spender: Any, cuts: Cuts) -> tuple[VisualTokens, Float[Tensor, " T"]]:

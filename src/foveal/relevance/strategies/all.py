@@ -1,5 +1,6 @@
 """Every token is kept: what all others are measured against."""
 
+import sys
 from dataclasses import dataclass
 
 from torch import nn
@@ -21,7 +22,7 @@ class All(nn.Module):
 
     def __init__(self, *, budget: int = 0) -> None:
         super().__init__()
-        self.budget = budget
+        self.budget = sys.maxsize  # nothing is above it: images in tiles stay as they are joined
 
     def plan(self, layout: Layout) -> Layout:
         """The same layout."""
