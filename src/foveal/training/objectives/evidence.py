@@ -53,7 +53,7 @@ def evidence(
         whole, _ = choosable(model, given, _reading(spender, budget), tiled)
         query = model.query(given)
     seen = spent.seen if spent.seen is not None else tiled
-    none = sum(weight.sum() for weight in spender.parameters()) * 0.0
+    none = torch.stack([weight.sum() for weight in spender.parameters()]).sum() * 0.0
     if seen is None or tiled is None or whole is None:
         return none, 0, {}
     worth = hangs(model, replace(spent, seen=seen), batch, of=of)
@@ -71,7 +71,7 @@ def evidence(
             views.append(_apart(over_view(wanted[image], cut, cells), share))
     found = {"evidence": (tokens, len(wanted)), "glances": (views, len(views) - 1)}
     parts = {name: (torch.stack(some).sum(), count) for name, (some, count) in found.items() if count}
-    return sum((part for part, _ in parts.values()), none), len(wanted), parts
+    return torch.stack([part for part, _ in parts.values()]).sum(), len(wanted), parts
 
 
 def hangs(model: Any, spent: Batch, batch: Batch, *, of: Of = "next_token") -> Float[Tensor, " S"]:
