@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from foveal.relevance.pricing import Terms
 
 NAMES = {"text_only": "text only", "majority": "majority", "question_majority": "same words"}
+_OUT = typer.Option(
+    None, "--out", "--results", help="Where drawings (one sheet, a .png) or found boxes (COCO results) are written."
+)
 _TEXT_ONLY = typer.Option(
     None, "--text-only", help="A run of the same recipe trained without images.", show_default="RUN/text_only"
 )
@@ -41,8 +44,7 @@ def command(
     draws: int = _budget.DRAWS,
     controls: bool = _budget.CONTROLS,
     drawings: int | None = typer.Option(None, "--drawings", help="Have so many drawn; count those recognised."),
-    out: Path | None = typer.Option(None, "--out", help="With --drawings: write these on one sheet, a .png file."),
-    results: Path | None = typer.Option(None, "--results", help="Write found boxes, as a COCO results file."),
+    out: Path | None = _OUT,
     temperature: float | None = _sampling.TEMPERATURE,
     top_p: float | None = _sampling.TOP_P,
     top_k: int | None = _sampling.TOP_K,
@@ -67,7 +69,7 @@ def command(
         told = _drawings.drawings(run, data, count=drawings, sampling=chosen, seed=seed, sheet=out, **common)
         return tell(told, _drawings.show)
     if _detection.detects(run):
-        told = _detection.detection(run, data, limit=limit, results=results, sampling=chosen, **common)
+        told = _detection.detection(run, data, limit=limit, results=out, sampling=chosen, **common)
         return tell(told, _detection.show)
     _check_greedy(chosen)
     if _reconstruction.reconstructs(run):

@@ -97,7 +97,7 @@ class Sight(nn.Module):
         terms = budget if isinstance(budget, Terms) else None
         spender.budget = spender.budget if budget is None else budget if terms is None else terms.fewest
         if cover is not None:
-            spender.cover = seats.covering(spender, cover)
+            spender.cover = seats.cover_of(spender, cover)
         made, before = choosable(self, batch, spender, tiled, laid_for=getattr(self.connector, "latents", None))
         if made is None:
             return batch

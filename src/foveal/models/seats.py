@@ -15,7 +15,7 @@ from foveal.core.errors import InputError
 from foveal.core.interfaces import Plan
 from foveal.core.types import Cut, Gaze, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
 from foveal.relevance.pricing import Terms
-from foveal.relevance.spending import covering as shared
+from foveal.relevance.spending import covering
 from foveal.relevance.strategies.foveal import Foveal
 
 T = TypeVar("T")
@@ -79,11 +79,11 @@ def _untaught(device: torch.device) -> Foveal:
     return Foveal().to(device)
 
 
-def covering(spender: Any, cover: float) -> float:
+def cover_of(spender: Any, cover: float) -> float:
     """The share of what a view is worth that tiles are to hold; raises InputError for none, and where all are read."""
     if not hasattr(spender, "cover"):
         raise InputError(f"strategy {named(spender)!r} reads all tiles, and a cover of {cover:g} is set; leave it out")
-    return shared(cover)
+    return covering(cover)
 
 
 def unpriced(spender: Any, connector: Any) -> str | None:
