@@ -10,13 +10,13 @@ from foveal.core.errors import InputError
 from foveal.core.interfaces import VisionEncoder
 from foveal.core.lookup import build, spec
 from foveal.core.types import Pixels
-from foveal.vision.efficientnet_lite import EfficientnetLite, fold
+from foveal.vision.efficientnet_lite import ConvNorm, EfficientnetLite
 
 
-def encoder(**settings):
+def encoder(part=EfficientnetLite, **settings):
     """A network whose batch norms do something."""
     torch.manual_seed(0)
-    made = EfficientnetLite(**settings)
+    made = part(**settings)
     for part in made.modules():
         if isinstance(part, nn.BatchNorm2d):
             nn.init.uniform_(part.weight, 0.5, 1.0)
@@ -103,26 +103,18 @@ def test_an_image_alone_equals_itself_in_a_batch_also_in_training():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", [{"kernel": 1}, {"kernel": 5, "stride": 2}, {"kernel": 3, "depthwise": True}])
 @torch.no_grad()
-def test_folding_batch_norm_changes_nothing(dtype):
-    made = encoder(classify=True).to(dtype)
-    before = {name: value.clone() for name, value in made.state_dict().items()}
-    folded = fold(made)
-    values = pixels(2, (70, 50)).values.to(dtype)
-    for mine, other in [
-        (folded(Pixels.whole(values)).features, made(Pixels.whole(values)).features),
-        (folded.logits(values), made.logits(values)),
-    ]:
-        assert (mine - other).abs().max() < 1e-4 * other.abs().max()
-    assert not any(isinstance(part, nn.BatchNorm2d) for part in folded.modules())
-    assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+def test_a_convolution_holds_its_norm(kind, dtype):
+    part = encoder(part=lambda: ConvNorm(6, 6, **kind)).to(dtype)
+    maps = torch.randn(2, 6, 9, 7, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    apart = part.norm(part.conv(part._pad(maps) if part.padded else maps))
+    torch.testing.assert_close(part(maps), apart, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("taps", [(4, 8, 16, 32), (8, 16)])
-@pytest.mark.parametrize("folded", [False, True])
-def test_every_trainable_parameter_gets_a_gradient(taps, folded):
+def test_every_trainable_parameter_gets_a_gradient(taps):
     made = encoder(taps=taps, classify=True).train()
-    made = fold(made) if folded else made
     made(pixels(2, (80, 96))).features.square().sum().backward()
     trainable = {name for name, weight in made.named_parameters() if weight.requires_grad}
     assert trainable == {name for name, weight in made.named_parameters() if weight.grad is not None}

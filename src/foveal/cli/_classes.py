@@ -84,12 +84,11 @@ class ImageNet:
     dtype: Literal["fp32", "fp16"] = "fp16"
 
     def __init__(self, processor: "Processor") -> None:
-        from foveal.vision.efficientnet_lite import MEAN, STD, EfficientnetLite, fold
+        from foveal.vision.efficientnet_lite import MEAN, STD, EfficientnetLite
         from foveal.weights.efficientnet_lite import pretrained
 
         self.part = EfficientnetLite(variant=VARIANT, taps=(32,), stride=32, classify=True).eval()
         self.part.load_state_dict(pretrained(VARIANT, classify=True))
-        self.looking: Any = fold(self.part).eval()
         self.count = self.part.classes
         self.transform = replace(processor.transform, mean=MEAN, std=STD)
 
@@ -97,7 +96,7 @@ class ImageNet:
         """The chances at each cell."""
         from foveal.core.types import Layout, VisualTokens
 
-        chances = self.looking.to(pixels.values.device).chances(pixels.values)
+        chances = self.part.to(pixels.values.device).chances(pixels.values)
         layout = Layout.of_grids([(chances.shape[1], chances.shape[2])] * len(chances))
         return VisualTokens.on_layout(chances.flatten(0, 2), layout)
 

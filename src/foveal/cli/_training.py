@@ -185,7 +185,6 @@ class Batches:
 
     def _features(self, stage: Stage, processor: "Processor") -> "Store | None":
         """The store of cached features, filled; None where they are not wanted or the encoder learns."""
-        from foveal.core.lookup import module
         from foveal.models.parts import encoded
 
         wanted, model = self.recipe.training.features, self.run.model
@@ -196,8 +195,7 @@ class Batches:
         encoder: Any = model.vision
         described = {"vision": [spec.name, dump(spec.settings)], "image": dump(processor.transform)}
         described |= {} if processor.config.video is None else {"video": dump(processor.config.video)}
-        fold = getattr(module("vision", spec.name), "fold", None)
-        call = partial(encoded, encoder if fold is None else fold(encoder).eval())
+        call = partial(encoded, encoder)
         return self._stored(encoder, call, wanted, described, look=processor.pixels)
 
     def _find(self, processor: "Processor") -> None:

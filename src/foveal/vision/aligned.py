@@ -13,7 +13,6 @@ from torch import nn
 from foveal.core.errors import InputError
 from foveal.core.lookup import build, spec
 from foveal.core.types import Grid, Layout, Pixels, VisualTokens
-from foveal.vision.efficientnet_lite import fold as fold
 
 _STARTER = {"name": "efficientnet_lite", "variant": 2, "taps": (8, 16, 32), "stride": 16}
 

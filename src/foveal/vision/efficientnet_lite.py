@@ -4,11 +4,10 @@ The ImageNet weights were trained on RGB pixels from 0 to 1, less `MEAN`, over `
 of side / (side + 32) of the shorter edge, resized by `INTERPOLATION` to `SIDE`.
 """
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +25,6 @@ SIDE = {0: 224, 1: 240, 2: 260}  # pixels, by variant
 Variant = Literal[0, 1, 2]
 Resample = Literal["bilinear", "nearest"]
 Finer = Literal["average", "join"]
-Module = TypeVar("Module", bound=nn.Module)
 
 _SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # of width, of depth
 _STAGES = (  # blocks, kernel, stride, expansion, channels, all before scaling
@@ -62,8 +60,9 @@ class Config:
 
 
 class ConvNorm(nn.Module):
-    """A convolution and its batch norm, `[T C H W]` to `[T D h w]`, where h and w are H and W over stride, rounded up.
+    """A convolution and its batch norm in one, `[T C H W]` to `[T D h w]`: h and w are H and W over stride, rounded up.
 
+    The norm uses its stored statistics, so that all it does is to scale the convolution's weights and to add a bias.
     The zeros around a map are TensorFlow's: where their number is odd, one more stands below and right.
     """
 
@@ -75,12 +74,22 @@ class ConvNorm(nn.Module):
         groups = width_in if depthwise else 1
         padding = 0 if self.padded else kernel // 2
         self.conv = nn.Conv2d(width_in, width_out, kernel, stride=stride, padding=padding, groups=groups, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(width_out, eps=1e-3, momentum=0.01)
+        self.norm = nn.BatchNorm2d(width_out, eps=1e-3, momentum=0.01)
         nn.init.kaiming_normal_(self.conv.weight)
 
     def forward(self, maps: Float[Tensor, "T C H W"]) -> Float[Tensor, "T D h w"]:
-        """Pad, convolve, norm."""
-        return self.norm(self.conv(self._pad(maps) if self.padded else maps))
+        """Pad, convolve; where a place sees itself alone, that is a matrix product over channels."""
+        weight, bias = self._folded()
+        if weight.shape[-1] == 1:
+            return F.linear(maps.permute(0, 2, 3, 1), weight[..., 0, 0], bias).permute(0, 3, 1, 2)
+        maps, conv = self._pad(maps) if self.padded else maps, self.conv
+        return F.conv2d(maps, weight, bias, stride=conv.stride, padding=conv.padding, groups=conv.groups)
+
+    def _folded(self) -> tuple[Tensor, Tensor]:
+        norm = self.norm
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        return self.conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
 
     def _pad(self, maps: Tensor) -> Tensor:
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
@@ -147,7 +156,6 @@ class EfficientnetLite(nn.Module):
         self.head = ConvNorm(width, _HEAD) if classify else None
         self.classifier = nn.Linear(_HEAD, _CLASSES) if classify else None
         self._freeze_unreached()
-        self.train(self.training)
 
     def plan(self, sizes: Sequence[Grid]) -> Layout:
         """One token a cell of the grid, the last row and column also where the image does not fill them."""
@@ -193,14 +201,6 @@ class EfficientnetLite(nn.Module):
             maps = block(maps)
         return self.classifier(joined(_relu6(self.head(maps)).permute(0, 2, 3, 1)))
 
-    def train(self, mode: bool = True) -> "EfficientnetLite":
-        """Training mode for all but the batch norms, whose statistics stay as they were learned."""
-        super().train(mode)
-        for part in self.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.eval()
-        return self
-
     def _stem(self, values: Tensor) -> Tensor:
         values = values.to(self.stem.conv.weight.dtype)
         return _relu6(self.stem(values.contiguous(memory_format=torch.channels_last)))
@@ -226,30 +226,6 @@ class EfficientnetLite(nn.Module):
         for part in (*self.blocks[deepest:], self.head, self.classifier):
             if part is not None:
                 part.requires_grad_(False)
-
-
-def fold(model: Module) -> Module:
-    """A copy whose batch norms are folded into the convolutions before them: the same function, for use alone.
-
-    Its state dict has other names, so it is made for running and not for saving.
-    """
-    folded = copy.deepcopy(model)
-    for part in folded.modules():
-        if isinstance(part, ConvNorm) and isinstance(part.norm, nn.BatchNorm2d):
-            _fold_one(part, part.norm)
-    return folded
-
-
-@torch.no_grad()
-def _fold_one(part: ConvNorm, norm: nn.BatchNorm2d) -> None:
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    bias = norm.bias.double() - norm.running_mean.double() * scale
-    weight, trained = part.conv.weight, part.conv.weight.requires_grad
-    fresh = (weight.double() * scale[:, None, None, None]).to(weight.dtype, memory_format=torch.channels_last)
-    part.conv.weight = nn.Parameter(fresh, requires_grad=trained)
-    part.conv.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=trained)
-    part.norm = nn.Identity()
 
 
 def _scaled(variant: int) -> list[tuple[int, int, int, int, int]]:
