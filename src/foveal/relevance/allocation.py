@@ -17,22 +17,28 @@ from foveal.relevance.tree import Tree, tree_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Allocation:
-    """The tokens of an image: `features [B D]`, the `boxes [B 4]` that they stand for (row0, col0, row1, col1 in
-    patches, half open), in raster order of their first patches, and `mass [B]`, how many patches that is.
+class Partition:
+    """What the tokens of an image stand for: `boxes [B 4]` (row0, col0, row1, col1 in patches, half open), in raster
+    order of their first patches, and `mass [B]`, how many patches that is.
 
     `assignment [N]` is the token that holds each patch (-1: none does), `order [N-1]` the splits in the order in which
     budgets take them, numbered from coarse to fine, and `keys` what each of these gains a token, not rising. A `note`
     says where the budget was not needed.
     """
 
-    features: Float[Tensor, "*I B D"]
     boxes: Int[Tensor, "*I B 4"]
     assignment: Int[Tensor, "*I N"]
     mass: Int[Tensor, "*I B"]
     order: Int[Tensor, "*I N1"]
     keys: Float[Tensor, "*I N1"]
     note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allocation(Partition):
+    """The tokens of an image, `features [B D]`, and what they stand for."""
+
+    features: Float[Tensor, "*I B D"]
 
 
 def allocate(
@@ -49,6 +55,23 @@ def allocate(
     one root for all. Budgets nest: the tokens of a smaller one are parted by a larger one. Several images of one grid
     may come at once. Raises InputError for a budget, a grid, a floor or values that make no sense.
     """
+    made = partition(features, grid=grid, budget=budget, relevance=relevance, floor=floor)
+    weight = torch.ones_like(features[..., 0]) if relevance is None else relevance
+    given = (features, weight, made.boxes, made.assignment, made.mass)
+    if features.ndim == 2:
+        return Allocation(features=_realized(*(part[None] for part in given), columns=grid[1])[0], **vars(made))
+    return Allocation(features=_realized(*given, columns=grid[1]), **vars(made))
+
+
+def partition(
+    features: Float[Tensor, "*I N D"],
+    *,
+    grid: Grid,
+    budget: int,
+    relevance: Tensor | None = None,
+    floor: int | Grid | None = None,
+) -> Partition:
+    """The same without the tokens themselves, for what pools in another way; takes the same errors."""
     floor = (1, 1) if floor is None else (floor, floor) if isinstance(floor, int) else (floor[0], floor[1])
     _check(features, grid, budget, relevance, floor)
     patches, alone = grid[0] * grid[1], features.ndim == 2
@@ -58,11 +81,11 @@ def allocate(
     keys = split_keys(tree, some.detach(), weight.detach())
     order = by_key(tree, keys)
     leaf = _leaves(tree, order[:, : min(budget, patches) - 1])
-    parts = realized(some, weight, leaf, columns=grid[1], budget=min(budget, patches))
+    parts = _tokens(leaf, grid[1], min(budget, patches))
     number = tree.splits.long().cumsum(0) - 1  # a name for each split alone
     parts = {**parts, "order": number[order], "keys": keys.gather(1, order)}
     note = f"a budget of {budget} for {patches} patches: all are kept" if budget > patches else ""
-    return Allocation(**{name: part[0] if alone else part for name, part in parts.items()}, note=note)
+    return Partition(**{name: part[0] if alone else part for name, part in parts.items()}, note=note)
 
 
 def _leaves(tree: Tree, taken: Int[Tensor, "I T"]) -> Int[Tensor, "I N 4"]:
@@ -72,25 +95,30 @@ def _leaves(tree: Tree, taken: Int[Tensor, "I T"]) -> Int[Tensor, "I N 4"]:
     return tree.rectangles[tree.place[level, torch.arange(tree.place.shape[1], device=level.device)]]
 
 
-def realized(
-    features: Float[Tensor, "I N D"],
-    weight: Float[Tensor, "I N"],
-    leaf: Int[Tensor, "I N 4"],
-    *,
-    columns: int,
-    budget: int,
-) -> dict[str, Tensor]:
-    """Features, boxes, assignment and mass of the tokens, given the rectangle that each patch is in."""
+def _tokens(leaf: Int[Tensor, "I N 4"], columns: int, budget: int) -> dict[str, Tensor]:
+    """Boxes, assignment and mass of the tokens, given the rectangle that each patch is in."""
     corner = leaf[..., 0] * columns + leaf[..., 1]
     ranks = (corner == torch.arange(corner.shape[1], device=corner.device)).long().cumsum(1)
-    assignment = ranks.gather(1, corner) - 1
     wanted = torch.arange(1, budget + 1, device=ranks.device).expand(len(ranks), -1)
     first = torch.searchsorted(ranks, wanted.contiguous())[..., None]
     boxes = leaf.gather(1, first.expand(-1, -1, 4))
     mass = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    return {"boxes": boxes, "assignment": ranks.gather(1, corner) - 1, "mass": mass}
+
+
+def _realized(
+    features: Float[Tensor, "I N D"],
+    weight: Float[Tensor, "I N"],
+    boxes: Int[Tensor, "I B 4"],
+    assignment: Int[Tensor, "I N"],
+    mass: Int[Tensor, "I B"],
+    *,
+    columns: int,
+) -> Float[Tensor, "I B D"]:
+    """The mean of each token's patches by weight; a patch that is a token by itself stays as it is, bit for bit."""
+    first = (boxes[..., 0] * columns + boxes[..., 1])[..., None]
     own = features.gather(1, first.expand(-1, -1, features.shape[-1]))
-    features = torch.where(mass[..., None] == 1, own, means(features, assignment, weight, budget))
-    return {"features": features, "boxes": boxes, "assignment": assignment, "mass": mass}
+    return torch.where(mass[..., None] == 1, own, means(features, assignment, weight, mass.shape[1]))
 
 
 def _check(features: Tensor, grid: Grid, budget: int, relevance: Tensor | None, floor: Grid) -> None:

@@ -5,7 +5,7 @@ Maps are numbers a patch, `[I N]` on a grid of N, of their own image alone. (ARR
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveal.core.types import Grid
@@ -40,12 +40,12 @@ def entropy(chances: Float[Tensor, "I N K"]) -> Float[Tensor, "I N"]:
 def surprise(features: Float[Tensor, "I N D"], grid: Grid, *, reach: int = 2) -> Float[Tensor, "I N"]:
     """Perspectival: how far a patch is from the mean of those up to `reach` around it, over the image's deviation."""
     features = features.float()  # squares of half precision would overflow
-    field = features.unflatten(1, grid)
-    around = _boxes(field, reach) - field
-    number = _boxes(torch.ones_like(field[:1, ..., :1]), reach) - 1
-    mean = (around / number.clamp(min=1)).flatten(1, 2)
+    field = features.unflatten(1, grid).permute(0, 3, 1, 2)
+    mean = F.avg_pool2d(field, 2 * reach + 1, 1, reach, count_include_pad=False).permute(0, 2, 3, 1).flatten(1, 2)
+    number = _around(grid, reach).to(features)
+    apart = (features - mean).norm(dim=-1) * (number / (number - 1).clamp(min=1))  # the mean holds the patch itself
     scale = (features - features.mean(1, keepdim=True)).square().sum(-1).mean(1).clamp(min=1e-12).sqrt()
-    return (features - mean).norm(dim=-1) / scale[:, None] * (number.flatten() > 0)
+    return apart / scale[:, None]
 
 
 def aloof(features: Float[Tensor, "I N D"]) -> Float[Tensor, "I N"]:
@@ -93,12 +93,13 @@ def coupling(
     return torch.where(valid.any(1)[:, None], best, 0.0)
 
 
-def _boxes(field: Float[Tensor, "I R C D"], reach: int) -> Float[Tensor, "I R C D"]:
-    """The sum of the square around each place."""
-    for axis, zeros in ((1, (0, 0, 0, 0, reach, reach)), (2, (0, 0, reach, reach))):
-        padded, size = F.pad(field, zeros), field.shape[axis]
-        field = sum((padded.narrow(axis, step, size) for step in range(1, 2 * reach + 1)), padded.narrow(axis, 0, size))
-    return field
+def _around(grid: Grid, reach: int) -> Int[Tensor, " N"]:
+    """How many patches are up to `reach` away from each, itself among them."""
+    down, across = (
+        (torch.arange(side) + reach).clamp(max=side - 1) - (torch.arange(side) - reach).clamp(min=0) + 1
+        for side in grid
+    )
+    return (down[:, None] * across).flatten()
 
 
 def _products(

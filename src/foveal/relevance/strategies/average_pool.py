@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from foveal.core.types import Grid, Layout, Query, VisualTokens
-from foveal.relevance.allocation import allocate
+from foveal.relevance.allocation import partition
 from foveal.relevance.spending import Shares, checked, planned, spend
 
 
@@ -34,7 +34,7 @@ class AveragePool(nn.Module):
         """Part evenly, pool."""
 
         def choose(features: Tensor, grid: Grid, images: Tensor) -> Shares:
-            made = allocate(features[:, :, :1] * 0, grid=grid, budget=self.budget)
+            made = partition(features[:, :, :1] * 0, grid=grid, budget=self.budget)
             return made.assignment, torch.ones_like(features[..., 0])
 
         return spend(visual, self.budget, choose, name="average_pool")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Plan
 from foveal.core.types import Cut, Grid, Layout, Patches, Pixels, Query, VisualTokens
-from foveal.relevance.allocation import allocate
+from foveal.relevance.allocation import partition
 from foveal.relevance.spending import Shares, checked, planned, spend
 
 
@@ -62,7 +62,7 @@ class Downsample(nn.Module):
         """Pool what is over."""
 
         def choose(features: Tensor, grid: Grid, images: Tensor) -> Shares:
-            made = allocate(features[:, :, :1] * 0, grid=grid, budget=self.budget)
+            made = partition(features[:, :, :1] * 0, grid=grid, budget=self.budget)
             return made.assignment, torch.ones_like(features[..., 0])
 
         return spend(visual, self.budget, choose, name="downsample")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from foveal.core.config import later
 from foveal.core.errors import InputError
 from foveal.core.types import Gaze, Grid, Layout, Query, Relevance, VisualTokens
-from foveal.relevance.allocation import Allocation, allocate
+from foveal.relevance.allocation import Partition, partition
 from foveal.relevance.balancing import WAYS, Balancer, Tensions, balanced
 from foveal.relevance.hearing import Hearing
 from foveal.relevance.knowing import aloof, coupling, entropy, information, surprise
@@ -110,7 +110,7 @@ class Foveal(nn.Module):
                 shown = {"maps": maps[i].detach().unflatten(-1, grid), "shares": weight[i].detach().unflatten(-1, grid)}
                 known[image] = Relevance(names=WAYS, boxes=made.boxes[i].float(), **shown)
             if self.realize == "medoid":
-                weight = medoids(features.detach(), made.assignment, weight.detach(), made.features.shape[1])
+                weight = medoids(features.detach(), made.assignment, weight.detach(), made.boxes.shape[1])
             return made.assignment, weight
 
         made = spend(visual, budgets, choose, name="foveal", loose=True)
@@ -118,13 +118,13 @@ class Foveal(nn.Module):
 
     def _split(
         self, visual: VisualTokens, features: Tensor, grid: Grid, images: Tensor, query: Query, budget: int
-    ) -> tuple[Allocation, Float[Tensor, "I N"], Float[Tensor, "I 3 N"]]:
-        """The tokens of some images on a grid, what their patches are worth, and the maps by which they are."""
+    ) -> tuple[Partition, Float[Tensor, "I N"], Float[Tensor, "I 3 N"]]:
+        """How some images on a grid are parted, what their patches are worth, and the maps by which they are."""
         classes = None if visual.classes is None else of_images(visual.classes, visual.layout, images)
         maps = self.knowing(features, grid, query, query.owner[images], classes=classes)
         weight = self.shares(maps, grid, query, query.owner[images])
         cells = (min(self.floor, grid[0]), min(self.floor, grid[1])) if self.floor else None
-        return allocate(features, grid=grid, budget=budget, relevance=weight, floor=cells), weight, maps
+        return partition(features, grid=grid, budget=budget, relevance=weight, floor=cells), weight, maps
 
     def glance(self, features: Float[Tensor, "N D"], grid: Grid, query: Query, row: int) -> Float[Tensor, " N"]:
         """What each cell of one image's view is worth to the question of a row, before anything finer is encoded.

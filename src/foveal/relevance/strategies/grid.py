@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from foveal.core.types import Grid as Sides
 from foveal.core.types import Layout, Query, VisualTokens
-from foveal.relevance.allocation import allocate
+from foveal.relevance.allocation import partition
 from foveal.relevance.spending import Shares, checked, planned, spend
 from foveal.relevance.tokens import chosen
 
@@ -36,7 +36,7 @@ class Grid(nn.Module):
         """Part evenly, keep the middles."""
 
         def choose(features: Tensor, grid: Sides, images: Tensor) -> Shares:
-            boxes = allocate(features[:, :, :1] * 0, grid=grid, budget=self.budget).boxes
+            boxes = partition(features[:, :, :1] * 0, grid=grid, budget=self.budget).boxes
             middle = (boxes[..., :2] + boxes[..., 2:]) // 2
             place = middle[..., 0] * grid[1] + middle[..., 1]
             return chosen(torch.zeros_like(features[..., 0]).scatter(1, place, 1.0), self.budget)
