@@ -29,6 +29,10 @@ SMALL = {  # settings that make a component small; one that needs none is not li
         "encoder": {"name": "vit", "image_size": 32, "patch": 16, "width": 12, "depth": 2, "heads": 2, "inner": 24},
         **{"neck": {"name": "conv_mlp", "kernel": 3, "width": 8}, "width": 16},
     },
+    "hybrid_vit": {
+        "stem": {"name": "vit", "image_size": 32, "patch": 16, "width": 16, "depth": 1, "heads": 2, "inner": 24},
+        **{"depth": 2, "heads": 2, "inner": 24},
+    },
     "gpt": {"rope": {"base": 100.0}},
     "qformer": {"queries": 3, "width": 16, "depth": 2, "heads": 2, "vocabulary": 44},
     "conv_mlp": {"kernel": 3, "width": 8},

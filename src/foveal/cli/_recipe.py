@@ -151,10 +151,10 @@ def of(given: Mapping[str, Any], *, name: str) -> Recipe:
     given = _language.adopted(given)
     recipe = parse(Recipe, {"name": name, **given}, where="recipe")
     if "from" in recipe.init:
-        if recipe.model.keys() - {"allocator"} or recipe.processor or len(recipe.init) > 1:
+        if recipe.model.keys() - {"allocator", "vision"} or recipe.processor or len(recipe.init) > 1:
             raise InputError(
                 "init.from brings its own model and processor; leave those keys out of the recipe (a model.allocator "
-                "may be added)"
+                "may be added, and a model.vision that looks over its own: hybrid_vit)"
             )
     else:
         assembly.check(ModelConfig.parse(worded(recipe.model, 1)))
@@ -285,6 +285,7 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
 
     import foveal
     from foveal.models.budget import endow, unspent
+    from foveal.models.looking_over import look_over
     from foveal.preprocess.processor import Processor, ProcessorConfig
     from foveal.weights.run import Run
 
@@ -297,6 +298,9 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
             started.model.config = replace(started.model.config, **none)
         elif recipe.model.get("allocator") is not None:
             endow(started.model, recipe.model["allocator"])
+        if recipe.model.get("vision") is not None and not recipe.text_only:
+            look_over(started.model, recipe.model["vision"])
+            started.external.pop("vision", None)
         kept = () if recipe.text_only else ("external", "origin")
         return Run(started.model, started.processor, **{name: getattr(started, name, {}) for name in kept})
     recipe = _codes.adopted(recipe)

@@ -1,0 +1,35 @@
+"""A run gets blocks over its encoder, answers as before, and strategies that choose by attention then do."""
+
+import pytest
+import torch
+from PIL import Image
+
+import foveal
+from foveal.core.errors import InputError
+from foveal.models.budget import budgeted
+from foveal.models.looking_over import look_over
+
+OVER = {"name": "hybrid_vit", "depth": 1, "inner": 32}
+
+
+@torch.no_grad()
+def test_the_starter_with_blocks_over_it_is_the_starter_and_attends(tmp_path):
+    starter, run = foveal.load("starter"), foveal.load("starter")
+    look_over(run.model, OVER)
+    run.external.pop("vision")
+    again = foveal.load(run.save(tmp_path / "run"))
+    image = Image.effect_noise((256, 256), 90).convert("RGB")
+    for made in (run, again):
+        wanted = starter.model.vision(starter.processor.pixels([image])).features
+        assert torch.equal(made.model.eval().vision(made.processor.pixels([image])).features, wanted)
+    assert again.model.config.vision.settings.stem["variant"] == 2
+    with pytest.raises(InputError, match="needs the encoder's attention"):
+        budgeted(starter.model, 9, "visionzip")
+    answer = again.answer([image], "Where is the fox?", budget=9, strategy="visionzip")
+    assert answer.visual_tokens == 9 and answer.text
+
+
+@pytest.mark.parametrize("given", ["vit", {"name": "hybrid_vit", "stem": "vit"}])
+def test_other_encoders_over_a_run_are_refused(given):
+    with pytest.raises(InputError, match="over a run; give hybrid_vit"):
+        look_over(foveal.load("starter").model, given)
