@@ -30,7 +30,7 @@ SMALL = {  # settings that make a component small; one that needs none is not li
         **{"neck": {"name": "conv_mlp", "kernel": 3, "width": 8}, "width": 16},
     },
     "hybrid_vit": {
-        "stem": {"name": "vit", "image_size": 32, "patch": 16, "width": 16, "depth": 1, "heads": 2, "inner": 24},
+        "stem": {"name": "efficientnet_lite", "variant": 0, "taps": [16], "stride": 16},
         **{"depth": 2, "heads": 2, "inner": 24},
     },
     "gpt": {"rope": {"base": 100.0}},

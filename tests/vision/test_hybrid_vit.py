@@ -1,5 +1,7 @@
 """Blocks over an encoder begin as if they were not there, and tell what their class token attends to."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -40,11 +42,11 @@ def test_attention_is_that_of_the_class_token_in_the_last_block():
     assert torch.equal(told.features, made(pixels()).features)
     assert not torch.allclose(told.features, made.stem(pixels()).features)
     hidden = made.look.before_last(made.look.placed(made.stem(pixels()).features.unflatten(0, (2, -1)), (2, 3)))
-    last = made.look.blocks[-1]
+    last: Any = made.look.blocks[-1]
     query, key, _ = last.attention.project(last.attention_norm(hidden))
     share = (query[:, :, :1] @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1).mean((1, 2))
     torch.testing.assert_close(told.attention, share[:, 1:].flatten())
-    assert told.keys.shape[0] == 12
+    assert told.keys is not None and told.keys.shape[0] == 12
 
 
 def test_each_picture_is_looked_over_alone_and_all_that_looks_learns():

@@ -7,12 +7,11 @@ from typing import Any
 from foveal.core.config import dump
 from foveal.core.errors import InputError
 from foveal.core.lookup import build, spec
-from foveal.models.parts import Sight
 
 NAME = "hybrid_vit"
 
 
-def look_over(model: Sight, given: Mapping[str, Any] | str) -> None:
+def look_over(model: Any, given: Mapping[str, Any] | str) -> None:
     """Put blocks over a model's encoder, in place, by settings of `hybrid_vit`; they begin as if they were not there.
 
     Raises InputError for another encoder, a stem that is named anew, and a model without an encoder.
