@@ -30,7 +30,11 @@ def pretrained(variant: int, *, classify: bool = False) -> dict[str, Tensor]:
     Without `classify` the ImageNet head is left out. Raises InputError where the variant's package is not installed.
     """
     state = Renaming(RULES).to_ours(read_weights(weights_file(variant)))
-    return {name: weight for name, weight in state.items() if classify or not name.startswith(("head.", "classifier."))}
+    state = {
+        name: weight for name, weight in state.items() if classify or not name.startswith(("head.", "classifier."))
+    }
+    # The file's lie in TensorFlow's order, in which the same products come out otherwise in their last bits.
+    return {name: weight.contiguous() for name, weight in state.items()}
 
 
 def weights_file(variant: int) -> Path:
