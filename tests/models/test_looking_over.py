@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 import foveal
+from foveal.cli._recipe import model_of, read
 from foveal.core.errors import InputError
 from foveal.models.budget import budgeted
 from foveal.models.looking_over import look_over
@@ -33,3 +34,13 @@ def test_the_starter_with_blocks_over_it_is_the_starter_and_attends(tmp_path):
 def test_other_encoders_over_a_run_are_refused(given):
     with pytest.raises(InputError, match="over a run; give hybrid_vit"):
         look_over(foveal.load("starter").model, given)
+
+
+def test_the_recipe_makes_a_run_that_keeps_its_own_encoder(tmp_path):
+    made = model_of(read("attentive"), [])
+    again = foveal.load(made.save(tmp_path / "run"))
+    assert again.model.config.vision.name == "hybrid_vit" and len(again.model.vision.look.blocks) == 2
+    wanted = made.model.state_dict()
+    assert all(torch.equal(weight, wanted[name]) for name, weight in again.model.state_dict().items())
+    with pytest.raises(InputError, match="over a run; give hybrid_vit"):
+        model_of(read("attentive", ["model.vision=vit"]), [])

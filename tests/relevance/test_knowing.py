@@ -70,3 +70,21 @@ def test_half_precision_knows_as_much():
     given = 10 * torch.randn(1, 36, 1024, generator=torch.Generator().manual_seed(0))
     for way in (information, surprise):
         torch.testing.assert_close(way(given.half(), (6, 6)).float(), way(given, (6, 6)), atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize(("grid", "reach"), [((1, 1), 2), ((1, 7), 2), ((3, 2), 2), ((6, 9), 1), ((6, 9), 2)])
+def test_surprise_is_how_far_a_patch_is_from_the_mean_of_those_around_it(grid, reach):
+    rows, columns = grid
+    features = torch.randn(2, rows * columns, 5, generator=torch.Generator().manual_seed(0))
+    found = surprise(features, grid, reach=reach)
+    for image, own in enumerate(features):
+        scale = (own - own.mean(0)).square().sum(-1).mean().clamp(min=1e-12).sqrt()
+        for at in range(rows * columns):
+            near = [
+                y * columns + x
+                for y in range(rows)
+                for x in range(columns)
+                if max(abs(y - at // columns), abs(x - at % columns)) <= reach and y * columns + x != at
+            ]
+            wanted = (own[at] - own[near].mean(0)).norm() / scale if near else torch.tensor(0.0)
+            torch.testing.assert_close(found[image, at], wanted, atol=1e-5, rtol=1e-4)

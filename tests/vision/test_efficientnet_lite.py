@@ -103,7 +103,9 @@ def test_an_image_alone_equals_itself_in_a_batch_also_in_training():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("kind", [{"kernel": 1}, {"kernel": 5, "stride": 2}, {"kernel": 3, "depthwise": True}])
+@pytest.mark.parametrize(
+    "kind", [{"kernel": 1}, {"stride": 2}, {"depthwise": True}, {"kernel": 5, "stride": 2}, {"kernel": 3}]
+)
 @torch.no_grad()
 def test_a_convolution_holds_its_norm(kind, dtype):
     part = encoder(part=lambda: ConvNorm(6, 6, **kind)).to(dtype)

@@ -70,6 +70,7 @@ class ConvNorm(nn.Module):
         self, width_in: int, width_out: int, *, kernel: int = 1, stride: int = 1, depthwise: bool = False
     ) -> None:
         super().__init__()
+        self.alone = kernel == stride == 1 and not depthwise  # each place sees itself
         self.padded = stride > 1  # an odd kernel at stride 1 has equal zeros on both sides
         groups = width_in if depthwise else 1
         padding = 0 if self.padded else kernel // 2
@@ -80,7 +81,7 @@ class ConvNorm(nn.Module):
     def forward(self, maps: Float[Tensor, "T C H W"]) -> Float[Tensor, "T D h w"]:
         """Pad, convolve; where a place sees itself alone, that is a matrix product over channels."""
         weight, bias = self._folded()
-        if weight.shape[-1] == 1:
+        if self.alone:
             return F.linear(maps.permute(0, 2, 3, 1), weight[..., 0, 0], bias).permute(0, 3, 1, 2)
         maps, conv = self._pad(maps) if self.padded else maps, self.conv
         return F.conv2d(maps, weight, bias, stride=conv.stride, padding=conv.padding, groups=conv.groups)
