@@ -1,12 +1,15 @@
 """What a run keeps under budgets of visual tokens, by every strategy: the page docs/relevance_proof.md is its output.
 
     python bench/relevance.py [--run RUN] [--data DATA] [--limit 100] [--shares 0.25,0.11,0.06,0.03] [--strategies all]
-        [--draws 5] [--rounds 5] [--side 1024] [--batch 64] [--out PAGE.md]
+        [--draws 5] [--rounds 5] [--side 1024] [--batch 64] [--answers FILE ...] [--out PAGE.md]
 
 Without --run it is the starter model, without --data scenes are made first. Asks all questions with all tokens and by
 every strategy at every budget, those of lots several times; lets other questions steer; times the first token, a
 question a round, on pictures of the run's own size and of a larger --side (the same weights, a longer context), sides
 in turn; `--rounds 0` leaves times out. Prints the page, or writes it to --out.
+
+Answers that an --answers file holds are not asked again, and those that were asked are added to the first such file: so
+strategies may be asked by several processes, or on an accelerator, and times be taken elsewhere.
 """
 
 import argparse
@@ -14,6 +17,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import cycle
@@ -27,13 +31,14 @@ from foveal.cli._budgets import spend
 from foveal.cli._cost import made
 from foveal.cli._evaluate import Wanted, ask, asked_of, text_only_run
 from foveal.cli._runs import open_run
-from foveal.core.config import dump
+from foveal.core.config import dump, parse
 from foveal.core.errors import InputError
 from foveal.core.lookup import names, spec
 from foveal.evaluation.latency import alternating, first_token
 from foveal.evaluation.proof import Proof, page
-from foveal.evaluation.questions import blind
+from foveal.evaluation.questions import Question, blind
 from foveal.evaluation.score import score
+from foveal.evaluation.spending import Spent
 from foveal.models.assembly import assemble
 from foveal.models.budget import ROOM, budgeted, lacking, unspent
 from foveal.preprocess.processor import Processor
@@ -55,6 +60,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--answers", type=Path, nargs="+", default=[])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -78,18 +84,39 @@ def proof(arguments: argparse.Namespace, data: Path) -> Proof:
         seed=arguments.seed, draws=arguments.draws, controls=True, batch=arguments.batch,
     )  # fmt: skip
     pairs = [(name, budget) for name in strategies for budget in budgets.values()]
-    found = spend(loaded, wanted, pairs, progress=telling)
+    asked, rows, by = answered(loaded, wanted, pairs, arguments.answers)
     twin = text_only_run(wanted)
     return Proof(
-        asked=found.asked,
-        rows=found.rows,
+        asked=asked,
+        rows=rows,
         budgets=budgets,
         text_only=None if twin is None else unseen(open_run(twin), wanted),
         times=times(loaded, wanted, pairs, arguments) if arguments.rounds else {},
         commands=commands(arguments, data, loaded),
-        made=about(arguments, data, loaded),
+        made=about(arguments, data, loaded, by),
         limits=limits(side, arguments, loaded),
     )
+
+
+def answered(
+    loaded: Any, wanted: Wanted, pairs: list[tuple[str, int]], files: list[Path]
+) -> tuple[Sequence[Question], list[Spent], str]:
+    """The questions, their answers with all tokens and by every pair, and on what machines these were given."""
+    known, machines = {}, set[str]()
+    for told in (json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()):
+        known |= {(row.strategy, row.budget): row for row in (parse(Spent, one, where="answers") for one in told["rows"])}
+        machines |= set(told["machines"])
+    left = [pair for pair in pairs if pair not in known]
+    if left or ("all", None) not in known:
+        found = spend(loaded, wanted, left, progress=telling)
+        asked, known = found.asked, {(row.strategy, row.budget): row for row in found.rows} | known
+        machines.add(made()["hardware"])
+    else:
+        asked = asked_of(loaded, wanted)
+    if files:
+        told = {"machines": sorted(machines), "rows": [dump(row) for row in known.values()]}
+        files[0].write_text(json.dumps(told), encoding="utf-8")
+    return asked, [known["all", None], *(known[pair] for pair in pairs)], "; ".join(sorted(machines))
 
 
 def spread(loaded: Any, data: Path) -> tuple[int, int]:
@@ -199,6 +226,7 @@ def commands(arguments: argparse.Namespace, data: Path, loaded: Any) -> list[str
         kept = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
         settings = {"count": kept["count"], **kept["config"]}
         options = [f"--{name} {settings[name]}" for name in ("count", "seed", "size", "drawings", "words")]
+        options += [f"--detail {settings['detail']}"] if settings.get("detail", 1) != 1 else []
         lines.append(f"foveal data scenes {data.name} {' '.join(options)}")
     if arguments.run is not None and "recipe" in loaded.about:
         lines.append(
@@ -220,8 +248,8 @@ def overridden(told: Any) -> list[str]:
     return [*scenes, f"training.stages.0.steps={told['steps']}"] if len(stages) == 1 else scenes
 
 
-def about(arguments: argparse.Namespace, data: Path, loaded: Any) -> dict[str, str]:
-    """Who answered, by which code, on which machine."""
+def about(arguments: argparse.Namespace, data: Path, loaded: Any, answered_by: str) -> dict[str, str]:
+    """Who answered, by which code, on which machines."""
     by, steps = made(), loaded.about.get("steps")
     trained = f", {steps:,} steps" if steps else ""
     return {
@@ -229,7 +257,7 @@ def about(arguments: argparse.Namespace, data: Path, loaded: Any) -> dict[str, s
         "data": data.name,
         "seed": str(arguments.seed),
         "revision": f"{by['revision']} (a plus: files differed from it)",
-        "hardware": by["hardware"],
+        "hardware": by["hardware"] + ("" if answered_by == by["hardware"] else f" (times); {answered_by} (answers)"),
         "versions": ", ".join(f"{name} {version}" for name, version in by["versions"].items()),
         "times": f"{arguments.rounds} rounds, one thread, float32, seconds of the process"
         if arguments.rounds

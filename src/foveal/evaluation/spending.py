@@ -28,7 +28,7 @@ class Spent:
 
     strategy: str
     budget: int | str | None
-    answers: tuple[Sequence[str], ...] = ()
+    answers: tuple[tuple[str, ...], ...] = ()
     seconds: float = 0.0
     tokens: float | None = None
     divergence: float | None = None
