@@ -104,7 +104,9 @@ def answered(
     """The questions, their answers with all tokens and by every pair, and on what machines these were given."""
     known, machines = {}, set[str]()
     for told in (json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()):
-        known |= {(row.strategy, row.budget): row for row in (parse(Spent, one, where="answers") for one in told["rows"])}
+        known |= {
+            (row.strategy, row.budget): row for row in (parse(Spent, one, where="answers") for one in told["rows"])
+        }
         machines |= set(told["machines"])
     left = [pair for pair in pairs if pair not in known]
     if left or ("all", None) not in known:

@@ -7,13 +7,17 @@ from pathlib import Path
 BENCH = Path(__file__).parents[2] / "bench" / "relevance.py"
 
 
-def page(tmp_path, monkeypatch, *options):
-    """Run the bench as a reader does, and read its page."""
+def loaded():
     described = importlib.util.spec_from_file_location("relevance_bench", BENCH)
     assert described is not None and described.loader is not None
     bench = importlib.util.module_from_spec(described)
     described.loader.exec_module(bench)
-    out = tmp_path / "page.md"
+    return bench
+
+
+def page(tmp_path, monkeypatch, *options, bench=None):
+    """Run the bench as a reader does, and read its page."""
+    bench, out = bench or loaded(), tmp_path / "page.md"
     monkeypatch.setattr(sys, "argv", [str(BENCH), "--out", str(out), *options])
     bench.main()
     return out.read_text()
@@ -51,3 +55,30 @@ def test_the_page_of_a_run(tiny, tmp_path, monkeypatch):
     ):
         assert words in told, words
     assert str(tmp_path) not in told and str(tiny.run) not in told
+
+
+def test_answers_that_are_kept_are_not_asked_again(tiny, tmp_path, monkeypatch):
+    of = ["--run", str(tiny.run), "--data", str(tiny.data), "--limit", "8", "--shares", "0.5", "--max-new-tokens", "5"]
+    of += ["--rounds", "0", "--draws", "2"]
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    page(tmp_path, monkeypatch, *of, "--strategies", "foveal", "--answers", str(one))
+    page(tmp_path, monkeypatch, *of, "--strategies", "random,grid", "--answers", str(other))
+    both = [*of, "--strategies", "foveal,grid,random"]
+    bench = loaded()
+    monkeypatch.setattr(bench, "spend", lambda *given, **named: 1 / 0)
+    kept = page(
+        tmp_path, monkeypatch, *both, "--answers", str(tmp_path / "all.json"), str(one), str(other), bench=bench
+    )
+    again = page(tmp_path, monkeypatch, *both, "--answers", str(tmp_path / "all.json"), bench=bench)
+    assert again == kept == page(tmp_path, monkeypatch, *both)
+
+
+def test_another_machine_s_answers_are_told_beside_the_times(tiny, tmp_path, monkeypatch):
+    of = ["--run", str(tiny.run), "--data", str(tiny.data), "--limit", "4", "--shares", "0.5", "--max-new-tokens", "5"]
+    of += ["--strategies", "grid", "--rounds", "0", "--answers", str(tmp_path / "kept.json")]
+    bench = loaded()
+    known = bench.made()
+    monkeypatch.setattr(bench, "made", lambda: {**known, "hardware": "a large one"})
+    page(tmp_path, monkeypatch, *of, bench=bench)
+    told = page(tmp_path, monkeypatch, *of)
+    assert f"- hardware: {known['hardware']} (times); a large one (answers)" in told

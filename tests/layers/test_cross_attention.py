@@ -50,15 +50,23 @@ def test_key_heads_serve_several_query_heads_and_both_are_normed():
 
 
 def test_a_glance_finds_what_a_look_finds(monkeypatch):
-    monkeypatch.setattr("foveal.layers.cross_attention.onednn_is_faster", lambda: False)
+    monkeypatch.setattr("foveal.layers.cross_attention.onednn_is_twice_as_fast", lambda: False)
     torch.manual_seed(0)
     cross = CrossAttention(width=24, heads=2, memory_width=6)
-    hidden, memory = torch.randn(1, 3, 24), torch.randn(1, 8, 6)
-    mask = (torch.arange(8) < 5)[None, None, None]
+    for rows in (1, 3):
+        hidden, memory = torch.randn(rows, 3, 24), torch.randn(rows, 8, 6)
+        mask = (torch.arange(8) < torch.tensor([5, 2, 8][:rows])[:, None])[:, None, None]
+        with torch.no_grad():
+            assert cross._glances(hidden, memory)
+            for seen in (None, mask, torch.randn(rows, 1, 3, 8)):
+                expected = cross(hidden, cross.read(memory), mask=seen)
+                torch.testing.assert_close(cross.glance(hidden, memory, mask=seen), expected, atol=1e-6, rtol=1e-5)
+            assert not cross._glances(hidden, memory[:, :5])
+        assert not cross._glances(hidden, memory)
+
+
+def test_no_glance_where_a_library_maps_twice_as_fast(monkeypatch):
+    monkeypatch.setattr("foveal.layers.cross_attention.onednn_is_twice_as_fast", lambda: True)
+    cross = CrossAttention(width=24, heads=2, memory_width=6)
     with torch.no_grad():
-        assert cross._glances(hidden, memory)
-        for seen in (None, mask):
-            expected = cross(hidden, cross.read(memory), mask=seen)
-            torch.testing.assert_close(cross.glance(hidden, memory, mask=seen), expected, atol=1e-6, rtol=1e-5)
-        assert not cross._glances(hidden.expand(2, -1, -1), memory.expand(2, -1, -1))
-    assert not cross._glances(hidden, memory)
+        assert not cross._glances(torch.randn(1, 3, 24), torch.randn(1, 8, 6))

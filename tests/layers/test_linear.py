@@ -6,6 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from foveal.layers import linear as linear_file
 from foveal.layers.linear import Linear, linear
 
+AMD = linear_file.amd
 INPUTS = {
     "plain": lambda: torch.randn(3, 40, 200),
     "transposed": lambda: torch.randn(40, 3, 200).transpose(0, 1),
@@ -81,3 +82,21 @@ def test_exports_as_a_plain_linear_map():
     layer = Linear(512, 400).eval()
     program = torch.export.export(layer, (torch.randn(2, 512),))
     assert {str(node.target) for node in program.graph.nodes if node.op == "call_function"} == {"aten.linear.default"}
+
+
+@pytest.mark.parametrize(
+    ("told", "amd", "family"),
+    [
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 26\nmodel\t\t: 2\n", True, 26),
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\n", True, 25),
+        ("vendor_id\t: GenuineIntel\ncpu family\t: 6\n", False, 6),
+        ("AMD64 Family 26 Model 68 Stepping 0, AuthenticAMD", True, 26),
+        ("arm", False, 0),
+    ],
+)
+def test_processors_are_told_apart(monkeypatch, told, amd, family):
+    monkeypatch.setattr(linear_file, "amd", AMD)
+    monkeypatch.setattr(linear_file, "_processor", lambda: told)
+    assert (linear_file.amd(), linear_file.generation()) == (amd, family)
+    fast = torch.backends.mkldnn.is_available() and amd and family == 26
+    assert linear_file.onednn_is_twice_as_fast() == fast

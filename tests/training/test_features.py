@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import shutil
+import time
 from collections import namedtuple
 from dataclasses import replace
 from functools import partial
@@ -182,3 +183,22 @@ def test_pictures_without_a_file_are_refused(tmp_path):
         Store(tmp_path).missing([object()])
     with pytest.raises(InputError, match="cannot read the image"):
         Store(tmp_path).missing([tmp_path / "absent.png"])
+
+
+def test_pictures_are_opened_by_many_and_kept_in_order(world, tmp_path, images, monkeypatch):
+    model, busy, most = world.model().eval(), [], []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+
+    def slow(some):
+        busy.append(some)
+        most.append(len(busy))
+        time.sleep(0.02 * (len(most) % 3))  # the first is not the first to be done
+        made = world.processor.transform.pixels(some)
+        busy.remove(some)
+        return made
+
+    store = Store(tmp_path, "fp32")
+    fill(store, images, encoder=model.vision, look=slow, batch_size=1)
+    whole = model.vision(world.processor.transform.pixels(images))
+    torch.testing.assert_close(store(images).features, whole.features, atol=1e-6, rtol=0)
+    assert 1 < max(most) <= 4
