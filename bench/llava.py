@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -55,6 +56,7 @@ class Transformers:
         from transformers import LlavaForConditionalGeneration
 
         self.model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
+        self.head = self.model.lm_head
         self.model.generation_config.eos_token_id = None
 
     def vision(self, given: dict[str, torch.Tensor]) -> None:
@@ -74,6 +76,7 @@ class Foveal:
         import foveal
 
         self.wrapped = foveal.load(folder, dtype=dtype)
+        self.head = self.wrapped.model.head
         self.wrapped.generation["eos_token_id"] = None
 
     def vision(self, given: dict[str, torch.Tensor]) -> None:
@@ -103,10 +106,18 @@ def seconds(action, *arguments) -> float:
 
 
 def round_of(side, given: dict[str, torch.Tensor], new: int) -> dict[str, float]:
-    """Seconds of one pass of each kind; a decoded token's are those of generating, less one with a single token."""
+    """Seconds of one pass of each kind."""
     taken = {"vision": seconds(side.vision, given), "prefill": seconds(side.prefill, given)}
-    short, long = seconds(side.generate, given, 1), seconds(side.generate, given, new)
-    return taken | {"decode a token": (long - short) / (new - 1)}
+    return taken | {"decode a token": decoding(side, given, new)}
+
+
+def decoding(side, given: dict[str, torch.Tensor], new: int) -> float:
+    """Seconds from one token's logits to the next one's while a side generates: the median, without the prefill."""
+    ticks: list[float] = []
+    hook = side.head.register_forward_hook(lambda *_: ticks.append(clock()))
+    side.generate(given, new)
+    hook.remove()
+    return statistics.median(after - before for before, after in pairwise(ticks))
 
 
 def peak(name: str, folder: Path, arguments: argparse.Namespace) -> float:
