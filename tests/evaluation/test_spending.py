@@ -4,8 +4,8 @@ from foveal.evaluation.spending import Control, Spent, ahead, changed, lost, pla
 from tests.evaluation.asking import ask
 
 ASKED = [ask("yes", scene=str(number // 2), kind="ab"[number % 2], id=str(number)) for number in range(8)]
-RIGHT, WRONG = ["yes"] * 8, ["no"] * 8
-HALF = ["yes", "no"] * 4
+RIGHT, WRONG = ("yes",) * 8, ("no",) * 8
+HALF = ("yes", "no") * 4
 WHOLE = Spent(strategy="all", budget=None, answers=(RIGHT,), divergence=0.0)
 
 

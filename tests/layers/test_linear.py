@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from foveal.layers import linear as linear_file
-from foveal.layers.linear import Linear, linear
+from foveal.layers.linear import Linear, activated, linear
+from foveal.layers.mlp import FeedForward, activation
 
 AMD = linear_file.amd
 INPUTS = {
@@ -100,3 +101,30 @@ def test_processors_are_told_apart(monkeypatch, told, amd, family):
     assert (linear_file.amd(), linear_file.generation()) == (amd, family)
     fast = torch.backends.mkldnn.is_available() and amd and family == 26
     assert linear_file.onednn_is_twice_as_fast() == fast
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "gelu_pytorch_tanh", "gelu_new", "relu"])
+def test_a_map_and_its_activation_in_one_pass(name):
+    torch.manual_seed(0)
+    up, hidden = Linear(200, 1000), 3 * torch.randn(3, 40, 200)
+    with torch.no_grad():
+        made = activated(up, hidden, name)
+        assert made is not None
+        torch.testing.assert_close(made, activation(name)(up(hidden)), atol=2e-6, rtol=1e-5)
+
+
+def test_apart_where_one_pass_would_miss_something():
+    class Scaled(Linear):
+        def forward(self, input):
+            return 2 * super().forward(input)
+
+    up, hidden, heard = Linear(200, 1000), torch.randn(40, 200), []
+    assert activated(up, hidden, "gelu") is None  # its weight learns
+    with torch.no_grad():
+        assert activated(up, hidden, "quick_gelu") is None
+        assert activated(Scaled(200, 1000), hidden, "gelu") is None
+        assert activated(up.bfloat16(), hidden.bfloat16(), "gelu") is None
+        feed = FeedForward(width=200, inner=1000, activation="gelu")
+        feed.up.register_forward_hook(lambda *_: heard.append(1))
+        feed(hidden)
+    assert heard == [1]

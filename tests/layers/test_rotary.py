@@ -86,3 +86,20 @@ def test_known_turns_of_the_released_size(known_answers):
     cosines, sines = tables(places, frequencies, dtype=torch.float32, turns=axes(64, rope))
     torch.testing.assert_close(cosines[:, 0], known.outputs["cos"], atol=1e-6, rtol=0)
     torch.testing.assert_close(sines[:, 0, :, 64:], known.outputs["sin"][..., 64:], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("length", [1, 5])
+def test_what_turns_where_nothing_learns_is_what_turns_where_something_does(dtype, rows, length):
+    torch.manual_seed(0)
+    heads = torch.randn(rows, length, 2, 24).to(dtype).transpose(1, 2)
+    places = torch.randint(0, 90, (rows, length))
+    given = tables(places, inverse_frequencies(16, STANDARD), dtype=torch.float32)  # the last 8 numbers stay
+    kept, learns = heads.clone(), heads.clone().requires_grad_()
+    turned = rotate(heads, *given)
+    expected = rotate(learns, *given)
+    assert turned.dtype == expected.dtype == torch.float32
+    torch.testing.assert_close(turned, expected.detach(), atol=1e-5, rtol=1e-5)
+    assert torch.equal(heads, kept)
+    assert rotate(heads[..., :16], *given).is_contiguous() or length == 1

@@ -135,7 +135,7 @@ def test_equals_transformers(tmp_path, case, left):
     labels = torch.where(real & led, given["input_ids"], -100)
     with torch.no_grad():
         expected, output = (model(**given, labels=labels) for model in (theirs, ours))
-    torch.testing.assert_close(output.logits[real], expected.logits[real], atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(output.logits[real], expected.logits[real], atol=5e-5, rtol=1e-5)
     torch.testing.assert_close(output.loss, expected.loss, **EXACT)
     if left:
         new = theirs.generate(**given, max_new_tokens=8, do_sample=False)[:, real.shape[1] :]

@@ -130,7 +130,8 @@ def test_a_budget_leaves_its_marks(tmp_path):
     view = budgeted(model.model, 3)
     batch = view.spent(model.batch(**given))
     assert (batch.image_slot >= 0).sum() == 3 and (batch.image_slot < -1).sum() == 2
-    assert not view.query(batch).valid[batch.image_slot < -1].any()
+    query, words = view.query(batch), batch.input_ids[batch.prompt & batch.valid & (batch.image_slot == -1)]
+    assert torch.equal(query.features[query.valid], view.language.embedding(words)) and len(words) < 12
 
 
 def test_what_does_not_fit_is_told(tmp_path):

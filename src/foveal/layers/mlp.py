@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveal.core.errors import unknown
-from foveal.layers.linear import Linear
+from foveal.layers.linear import Linear, activated
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -58,11 +58,15 @@ class FeedForward(nn.Module):
         super().__init__()
         self.up = Linear(width, inner, bias=bias)
         self.down = Linear(inner, width, bias=bias)
-        self.activation = _named(activation)
+        self.name, self.activation = activation, _named(activation)
 
     def forward(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """Up, activate, down."""
-        return fed(lambda part: self.down(self.activation(self.up(part))), hidden)
+        return fed(lambda part: self.down(self._inner(part)), hidden)
+
+    def _inner(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch I"]:
+        made = activated(self.up, hidden, self.name)
+        return self.activation(self.up(hidden)) if made is None else made
 
 
 class GatedFeedForward(nn.Module):

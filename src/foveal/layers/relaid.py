@@ -111,16 +111,17 @@ def _left(batch: Batch, keep: Bool[Tensor, "B L"]) -> tuple[Fan | None, Int[Tens
         laid = keep | ~trunk  # branches stay as they are laid out
         counts = laid.sum(1)
         if bool((counts == counts[0]).all()) and bool(((batch.image_slot < 0) | trunk).all()):
-            at = _first(laid, int(counts[0]))
+            at = first(laid, int(counts[0]))
             fan = thinner(batch.fan, at, keep.shape[1])
             if fan is not None:
                 return fan, at, batch.valid.gather(1, at)
     most = int(keep.sum(1).max())
-    at = _first(keep, most)
+    at = first(keep, most)
     return None, at, keep.gather(1, at)
 
 
-def _first(keep: Bool[Tensor, "B L"], most: int) -> Int[Tensor, "B Q"]:
+def first(keep: Bool[Tensor, "B L"], most: int) -> Int[Tensor, "B Q"]:
+    """So many places of each row, those to keep before the others, both in their order."""
     return keep.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
 
 

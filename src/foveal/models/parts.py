@@ -15,7 +15,7 @@ from foveal.core.interfaces import Allocator, Connector, Fusion, LanguageModel, 
 from foveal.core.types import Batch, Cache, Cut, Gaze, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
 from foveal.layers.mosaic import Joined
 from foveal.layers.regions import pooled
-from foveal.layers.relaid import relaid, stretched
+from foveal.layers.relaid import first, relaid, stretched
 from foveal.layers.thinning import placed
 from foveal.models import seats
 from foveal.models.tiles import choosable, planned
@@ -142,8 +142,11 @@ class Sight(nn.Module):
 
     def query(self, batch: Batch) -> Query:
         """What the text before the first answer says, word by word: all that may steer vision."""
-        words = batch.prompt & batch.valid & (batch.image_slot == -1)
-        return Query(features=self.language.embedding(batch.input_ids), valid=words, owner=batch.owner)  # type: ignore[operator]
+        words, ids = batch.prompt & batch.valid & (batch.image_slot == -1), batch.input_ids
+        if not torch.compiler.is_compiling():  # without the places of images, which are many times as many
+            at = first(words, max(1, int(words.sum(1).max())))
+            words, ids = words.gather(1, at), ids.gather(1, at)
+        return Query(features=self.language.embedding(ids), valid=words, owner=batch.owner)  # type: ignore[operator]
 
     def _deeper(self, seen: VisualTokens, connected: Callable[[Any, VisualTokens], VisualTokens]) -> tuple[Tensor, ...]:
         """Each level through its own connector; raises InputError where features come with another number of them."""

@@ -111,10 +111,10 @@ def _there(
     cover = getattr(spender, "cover", 1.0)
     if not hasattr(spender, "glance") or cover >= 1 or views is None:
         return torch.cat(there)
-    joined = model.joined.plan(layout, cuts)
+    joined, query = model.joined.plan(layout, cuts), model.query(batch)
     for i, cells, at in _viewed(cuts, views):
         if joined.counts[i] > spender.budget:
-            seen = spender.glance(views.features[at], cells, model.query(batch), int(batch.owner[i]))
+            seen = spender.glance(views.features[at], cells, query, int(batch.owner[i]))
             share = of_tiles(seen, cuts[i], cells)
             there[i] = gated(needed(share.detach(), cover), share)
     return torch.cat(there)
@@ -125,9 +125,9 @@ def glanced(
 ) -> Iterator[tuple[int, Cut, Grid, Float[Tensor, " N"]]]:
     """Of each image that is in tiles and has a view: its number, its cut, the view's cells, and what each is worth."""
     cuts = tiles.cuts or ()
-    views = _views(tiles, cuts)
+    views, query = _views(tiles, cuts), model.query(batch)
     for i, cells, at in _viewed(cuts, views):
-        yield i, cuts[i], cells, spender.glance(views.features[at], cells, model.query(batch), int(batch.owner[i]))
+        yield i, cuts[i], cells, spender.glance(views.features[at], cells, query, int(batch.owner[i]))
 
 
 def _viewed(cuts: Cuts, views: VisualTokens) -> Iterator[tuple[int, Grid, slice]]:
