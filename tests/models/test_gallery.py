@@ -1,5 +1,7 @@
 """Pictures are encoded once, and come out as if they had been encoded again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,12 @@ from PIL import Image
 from foveal.core.errors import InputError
 from foveal.core.types import Layout, VisualTokens
 from foveal.layers.albums import taken, together
+from foveal.models.budget import budgeted
 from foveal.models.causal import assemble
 from foveal.models.config import ModelConfig
 from foveal.models.gallery import Gallery
+from foveal.preprocess.processor import Processor
+from foveal.preprocess.tiling import Tiling
 from tests.tiny import tiny_run
 
 PICTURES = [Image.fromarray(np.random.default_rng(i).integers(0, 255, (16, 16, 3), np.uint8)) for i in range(3)]
@@ -72,3 +77,22 @@ def test_albums_taken_apart_are_together_again():
     assert made.layout == whole.layout and torch.equal(made.features, whole.features)
     assert torch.equal(made.levels[0], whole.levels[0]) and torch.equal(made.image, whole.image)
     assert taken(whole, [2, 2]).layout.counts == (4, 4)
+
+
+def test_tiles_are_seen_once_and_what_is_left_of_them_is_the_same(run):
+    tiling = Tiling(kind="anyres", tile=16, pinpoints=((32, 32), (16, 32)))
+    settings = replace(run.processor.config, image=replace(run.processor.config.image, tiling=tiling))
+    processor = Processor(tokenizer=run.processor.tokenizer, config=settings)
+    pictures = [Image.new("RGB", (32, 32), "red"), Image.new("RGB", (32, 15), "blue")]
+    seen, gallery = counted(run), Gallery(run.model, processor)
+    gallery.fill(pictures, size=1)
+    assert seen == [5, 3]
+    model = budgeted(run.model, 9, cover=0.6)
+    asked = [(picture, "where is the cat ?") for picture in pictures[::-1]]
+    with torch.no_grad():
+        kept, opened = (
+            model.see(processor.prompt(asked, plan=model.plan, visual=visual)) for visual in (gallery, None)
+        )
+    assert seen[2:4] != [5, 3] and kept.layout == opened.layout
+    torch.testing.assert_close(kept.features, opened.features)
+    assert torch.equal(kept.boxes, opened.boxes)

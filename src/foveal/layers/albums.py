@@ -23,7 +23,7 @@ def taken(visual: VisualTokens, images: Sequence[int]) -> VisualTokens:
 
 
 def together(parts: Sequence[VisualTokens]) -> VisualTokens:
-    """The tokens of one after the other, which are of one make."""
+    """The tokens of one after the other, which are of one make, and how their images are cut."""
     if len(parts) == 1:
         return parts[0]
     layout = Layout(
@@ -33,4 +33,7 @@ def together(parts: Sequence[VisualTokens]) -> VisualTokens:
     levels = tuple(torch.cat(pair) for pair in zip(*(part.levels for part in parts), strict=True))
     made = VisualTokens.on_layout(torch.cat([part.features for part in parts]), layout, levels)
     names = [name for name in _BY_TOKEN if getattr(parts[0], name) is not None]
-    return replace(made, **{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+    cuts = tuple(cut for part in parts for cut in part.cuts or ())
+    return replace(
+        made, **{name: torch.cat([getattr(part, name) for part in parts]) for name in names}, cuts=cuts or None
+    )

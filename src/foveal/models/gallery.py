@@ -1,13 +1,15 @@
 """Pictures that are encoded once, whatever is asked of them and however little of them is read."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.core.types import Patches, Pixels, VisualTokens
+from foveal.core.types import Cut, Patches, Pixels, VisualTokens
 from foveal.layers.albums import taken, together
 from foveal.models.parts import Sight, encoded
 from foveal.preprocess.collate import identity
@@ -19,8 +21,8 @@ ROOM = 2**30  # bytes
 class Gallery:
     """What a model's encoder says of pictures, and what else it `needs` to, kept as far as there is `room` (bytes).
 
-    Tiles and videos are given as they are, to be encoded by whoever asks. Raises InputError for a model without an
-    encoder.
+    Videos, patches, and tiles that an encoder joins are given as they are, to be encoded by whoever asks. Raises
+    InputError for a model without an encoder.
     """
 
     def __init__(self, model: Sight, processor: Processor, *, needs: tuple[str, ...] = (), room: int = ROOM) -> None:
@@ -39,7 +41,8 @@ class Gallery:
         found = dict(self.kept)
         if new:
             pixels = self.processor.pixels(list(new.values()))
-            if isinstance(pixels, Patches) or pixels.cuts is not None or pixels.frames is not None:
+            joins = getattr(self.vision, "reads_tiles", False)
+            if isinstance(pixels, Patches) or pixels.frames is not None or (joins and pixels.cuts is not None):
                 return self.processor.pixels(images)
             found |= self._seen(list(new), pixels)
         return together([found[name] for name in names])
@@ -55,7 +58,11 @@ class Gallery:
     @torch.no_grad()
     def _seen(self, names: list[Any], pixels: Pixels) -> dict[Any, VisualTokens]:
         seen = encoded(self.vision, pixels.to(self.device), self.needs)
-        found = {name: taken(seen, [place]) for place, name in enumerate(names)}
+        cuts: Sequence[Cut | None] = pixels.cuts or [None] * len(names)
+        ends = accumulate((1 if cut is None else cut.tiles for cut in cuts), initial=0)
+        parts = [taken(seen, range(begin, end)) for begin, end in pairwise(ends)]
+        parts = [part if cut is None else replace(part, cuts=(cut,)) for part, cut in zip(parts, cuts, strict=True)]
+        found = dict(zip(names, parts, strict=True))
         for name, one in found.items():
             if self.room > 0:
                 self.kept[name] = one
