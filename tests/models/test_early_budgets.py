@@ -51,7 +51,7 @@ def test_cells_are_cut_before_the_first_layer(family):
         assert both.visual.layout.counts == view.plan([(16, 16)] * 2).counts == (3, 3)
         for row, one in enumerate(asked):
             alone = view(run.processor.prompt([one], plan=view.plan))
-            torch.testing.assert_close(alone.logits[0], both.logits[row], atol=1e-4, rtol=1e-5)
+            torch.testing.assert_close(alone.logits[0], both.logits[row], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", FUSIONS)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from foveal.core.errors import InputError
 from foveal.relevance import allocate
-from foveal.relevance.balancing import Balancer, Tensions, affordable, unsaid
+from foveal.relevance.balancing import Balancer, Tensions, affordable, statistics, unsaid
 
 
 def maps(seed=0, images=2, patches=36):
@@ -64,6 +64,24 @@ def test_relevance_sums_to_one_and_its_weights_learn():
     torch.testing.assert_close(made.sum(-1), torch.ones(2))
     made[:, 3].sum().backward()
     assert balancer.weigh.weight.grad.abs().sum() > 0 and given.grad.abs().sum() > 0
+
+
+@given(st.integers(0, 50), st.floats(-50, 50), st.sampled_from([0, 1, 2]))
+@settings(deadline=None, max_examples=30)
+def test_a_map_that_is_flat_but_for_rounding_says_nothing(seed, level, way):
+    flat, rough = maps(seed), maps(seed)
+    flat[:, way] = level
+    rough[:, way] = level + (maps(seed + 100)[:, way] * max(1, abs(level)) * 1e-7).round(decimals=7)
+    torch.testing.assert_close(balanced(rough), balanced(flat), atol=1e-6, rtol=1e-4)
+    assert torch.equal(statistics(rough)[:, 3 + way], statistics(flat)[:, 3 + way])  # none is above the mean
+
+
+def test_a_picture_of_one_colour_teaches_nothing_and_breaks_nothing():
+    balancer, given = Balancer(), torch.ones(1, 3, 36, requires_grad=True)
+    made = balancer(given)
+    assert torch.equal(made, torch.full((1, 36), 1 / 36))
+    made.square().sum().backward()
+    assert given.grad.isfinite().all() and balancer.weigh.weight.grad.isfinite().all()
 
 
 def test_a_question_that_couples_to_one_patch_says_much():

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 
 WAYS = ("propositional", "perspectival", "participatory")
+FLAT = 1e-5  # of a map's height: deviations below it are rounding
+RISEN = 1e-3  # deviations: what lies above the mean by less lies on it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,23 +80,24 @@ def balanced(
 
 
 def standard(maps: Float[Tensor, "I K N"]) -> Float[Tensor, "I K N"]:
-    """Each map less its mean over its deviation; one that says nothing is 0 everywhere."""
+    """Each map less its mean over its deviation; one that says nothing, but for what rounding leaves, is 0."""
     apart = maps - maps.mean(-1, keepdim=True)
-    deviation = apart.square().mean(-1, keepdim=True).sqrt()
-    return apart / deviation.clamp(min=1e-6)
+    variance = apart.square().mean(-1, keepdim=True)
+    noise = FLAT * maps.abs().amax(-1, keepdim=True).clamp(min=1)  # dividing by less would make rounding a signal
+    whole = variance + noise.square()
+    return apart * (variance / whole) * whole.rsqrt()
 
 
 def statistics(maps: Float[Tensor, "I K N"]) -> Float[Tensor, "I K2"]:
     """How peaked each map is: the highest standard score over the root of the patches, and the share above the mean."""
     scores = standard(maps)
     peak = scores.amax(-1) / math.sqrt(maps.shape[-1])
-    return torch.cat([peak, (scores > 0).to(maps.dtype).mean(-1)], dim=1)
+    return torch.cat([peak, (scores > RISEN).to(maps.dtype).mean(-1)], dim=1)
 
 
 def unsaid(coupled: Float[Tensor, "I N"]) -> Float[Tensor, " I"]:
     """How little the question says of where to look: 1 where it couples to all patches alike, near 0 to one alone."""
-    spread = (coupled - coupled.mean(-1, keepdim=True)).square().mean(-1).sqrt()
-    return torch.exp(-8 * spread)
+    return torch.exp(-8 * coupled.std(-1, correction=0))
 
 
 def affordable(keys: Float[Tensor, "I N1"], price: float, *, least: int = 64, most: int = 400) -> Int[Tensor, " I"]:
