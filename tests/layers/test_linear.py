@@ -65,6 +65,50 @@ def test_large_float32_goes_through_onednn_and_nothing_else(monkeypatch):
     assert not took_onednn(monkeypatch, lambda: large(tokens))
 
 
+FEW = {
+    "one token": lambda: torch.randn(1, 1, 200),
+    "one vector": lambda: torch.randn(200),
+    "two rows": lambda: torch.randn(2, 1, 200),
+    "with gaps": lambda: torch.randn(3, 400)[:, ::2],
+    "expanded": lambda: torch.randn(1, 1, 200).expand(2, 3, 200),
+}
+
+
+def took_parts(monkeypatch, call):
+    calls, parts = [], linear_file._by_parts
+    monkeypatch.setattr(linear_file, "_by_parts", lambda *given: calls.append(given) or parts(*given))
+    made = call()
+    monkeypatch.setattr(linear_file, "_by_parts", parts)
+    return made, bool(calls)
+
+
+@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("bias", [True, False])
+@torch.no_grad()
+def test_a_few_tokens_read_the_weight_by_its_parts(monkeypatch, name, bias):
+    torch.manual_seed(0)
+    layer, hidden = Linear(200, 1000, bias=bias), FEW[name]()
+    made, parts = took_parts(monkeypatch, lambda: layer(hidden))
+    assert parts and made.is_contiguous()
+    torch.testing.assert_close(made, F.linear(hidden, layer.weight, layer.bias), atol=2e-6, rtol=1e-5)
+
+
+def test_not_by_parts_where_that_is_slower_or_wrong(monkeypatch):
+    layer = Linear(200, 1000).requires_grad_(False)
+    for other, hidden in (
+        (layer, torch.randn(16, 200)),  # many tokens
+        (layer, torch.randn(0, 200)),
+        (layer, torch.randn(1, 200, requires_grad=True)),  # no gradients are lost, but no time is won
+        (Linear(200, 1001).requires_grad_(False), torch.randn(1, 200)),  # no equal parts
+        (Linear(16, 16).requires_grad_(False), torch.randn(1, 16)),
+    ):
+        made, parts = took_parts(monkeypatch, lambda other=other, hidden=hidden: other(hidden))
+        assert not parts
+        torch.testing.assert_close(made, F.linear(hidden, other.weight, other.bias), atol=2e-6, rtol=1e-5)
+    gaps = torch.randn(1000, 300)[:, :200]
+    assert not took_parts(monkeypatch, lambda: linear(torch.randn(1, 200), gaps))[1]
+
+
 def test_fake_tensors_keep_their_shapes():
     with FakeTensorMode():
         assert Linear(512, 700)(torch.empty(2, 512)).shape == (2, 700)
