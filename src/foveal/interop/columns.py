@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -106,3 +107,16 @@ def selected(positions: Tensor | None, source: Int[Tensor, "B K"], past: int, le
         positions = torch.arange(past, past + length, device=source.device)[None]
     whole = positions.expand(*positions.shape[:-2], len(source), positions.shape[-1])
     return whole.gather(-1, source.expand(*whole.shape[:-2], *source.shape))
+
+
+def one_sequence(config: Any, valid: Bool[Tensor, "B P"], *, new: int) -> dict[str, Any]:
+    """What tells FlashAttention that a row whose positions leave some out is one sequence all the same.
+
+    Without it transformers takes a single row with gaps for several that are packed, and forgets what is cached.
+    """
+    from transformers.utils.generic import is_flash_attention_requested
+
+    if len(valid) > 1 or new == 1 or not is_flash_attention_requested(config):
+        return {}
+    read, keys = (valid.new_tensor([0, length], dtype=torch.int32) for length in (new, valid.shape[1]))
+    return {"cu_seq_lens_q": read, "cu_seq_lens_k": keys, "max_length_q": new, "max_length_k": valid.shape[1]}

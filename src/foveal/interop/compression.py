@@ -10,7 +10,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Query, Relevance
-from foveal.interop.columns import Rows, Seen, assemble, mask_of, selected
+from foveal.interop.columns import Rows, Seen, assemble, mask_of, one_sequence, selected
 from foveal.interop.pictures import OUT, Picture, listen, pictures
 from foveal.interop.spending import Purse, spend
 from foveal.interop.told import Told, by_name
@@ -145,7 +145,8 @@ class Compression:
             positions = selected(positions, call.rows.source, past, length)
         elif positions is None:
             positions = torch.arange(past, past + length, device=embeds.device)[None]
-        return arguments, {**named, **changed, "attention_mask": valid.long(), "position_ids": positions}
+        lengths = one_sequence(module.config, valid, new=positions.shape[-1])
+        return arguments, {**named, **changed, **lengths, "attention_mask": valid.long(), "position_ids": positions}
 
     def _pictures(self, call: Call, visual: Bool[Tensor, "B L"], embeds: Float[Tensor, "B L D"]) -> list[Picture]:
         images = pictures(self.base, getattr(call.images, "pooler_output", call.images), visual, embeds)
