@@ -1,7 +1,7 @@
 """The two functions of FlashAttention that transformers calls, by torch's SDPA, for machines without a GPU.
 
 What transformers does around them - unpadding, lengths, what it takes for packed sequences - runs as it stands: only
-the kernels are others, of the same signature and meaning (causal from the bottom right, heads in groups, no padding).
+the kernels are others, of the same meaning (causal from the bottom right, heads in groups, no padding).
 """
 
 import contextlib
@@ -16,9 +16,8 @@ from transformers.masking_utils import flash_attention_mask
 NAME = "flash_attention_of_torch"
 
 
-def dense(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), deterministic=False):
+def dense(q, k, v, softmax_scale=None, causal=False):
     """`[B L H D]` each, all of them valid."""
-    assert window_size == (-1, -1) and dropout_p == 0
     news, keys = q.shape[1], k.shape[1]
     seen = torch.ones(news, keys, dtype=torch.bool).tril(keys - news) if causal else None
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))
@@ -26,27 +25,13 @@ def dense(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=
     return made.transpose(1, 2)
 
 
-def ragged(
-    q,
-    k,
-    v,
-    cu_seqlens_q,
-    cu_seqlens_k,
-    max_seqlen_q,
-    max_seqlen_k,
-    dropout_p=0.0,
-    softmax_scale=None,
-    causal=False,
-    window_size=(-1, -1),
-    deterministic=False,
-):
+def ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale=None, causal=False):
     """`[L H D]` each, rows one after another, which end where the sums of their lengths say."""
     lengths = [ends.diff().tolist() for ends in (cu_seqlens_q, cu_seqlens_k)]
     assert [sum(each) for each in lengths] == [len(q), len(k)] and len(v) == len(k)
     assert max(lengths[0]) <= int(max_seqlen_q) and max(lengths[1]) <= int(max_seqlen_k)
     rows = zip(q.split(lengths[0]), *(part.split(lengths[1]) for part in (k, v)), strict=True)
-    made = [dense(*(part[None] for part in row), dropout_p, softmax_scale, causal, window_size)[0] for row in rows]
-    return torch.cat(made)
+    return torch.cat([dense(*(part[None] for part in row), softmax_scale, causal)[0] for row in rows])
 
 
 @contextlib.contextmanager
