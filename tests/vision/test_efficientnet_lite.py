@@ -10,6 +10,7 @@ from foveal.core.errors import InputError
 from foveal.core.interfaces import VisionEncoder
 from foveal.core.lookup import build, spec
 from foveal.core.types import Pixels
+from foveal.vision import efficientnet_lite
 from foveal.vision.efficientnet_lite import ConvNorm, EfficientnetLite
 
 
@@ -50,6 +51,20 @@ def test_the_call_returns_what_was_planned(images, size, taps, stride, resample)
     assert visual.layout == made.plan([size] * images)
     assert visual.layout.grids == ((-(-size[0] // stride), -(-size[1] // stride)),) * images
     assert visual.features.shape == (visual.layout.total, width)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@torch.no_grad()
+def test_images_that_pass_one_after_another_are_the_same(monkeypatch, threads):
+    made, given = encoder(taps=(8, 16, 32), levels=(16,)), pixels(5)
+    whole, passed, stem = made(given), [], made._stem
+    monkeypatch.setattr(efficientnet_lite, "_NEAR", 2 * 64 * 64 * 4 // threads)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(made, "_stem", lambda some: passed.append(len(some)) or stem(some))
+    parts = made(given)
+    assert passed == [2, 2, 1] and parts.layout == whole.layout
+    torch.testing.assert_close(parts.features, whole.features, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(parts.levels[0], whole.levels[0], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

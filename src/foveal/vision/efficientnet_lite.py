@@ -5,9 +5,9 @@ of side / (side + 32) of the shorter edge, resized by `INTERPOLATION` to `SIDE`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,7 @@ _STAGES = (  # blocks, kernel, stride, expansion, channels, all before scaling
 )
 _STEM, _HEAD, _CLASSES = 32, 1280, 1000  # not scaled
 _STRIDES = (4, 8, 16, 32)
+_NEAR = 1 << 19  # bytes of a channel of images that pass side by side on a CPU: more leave its caches between layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,9 @@ class Config:
     finer: Finer = "average"
 
 
+Folded = tuple[Tensor, Tensor]
+
+
 class ConvNorm(nn.Module):
     """A convolution and its batch norm in one, `[T C H W]` to `[T D h w]`: h and w are H and W over stride, rounded up.
 
@@ -78,15 +82,16 @@ class ConvNorm(nn.Module):
         self.norm = nn.BatchNorm2d(width_out, eps=1e-3, momentum=0.01)
         nn.init.kaiming_normal_(self.conv.weight)
 
-    def forward(self, maps: Float[Tensor, "T C H W"]) -> Float[Tensor, "T D h w"]:
+    def forward(self, maps: Float[Tensor, "T C H W"], folded: Folded | None = None) -> Float[Tensor, "T D h w"]:
         """Pad, convolve; where a place sees itself alone, that is a matrix product over channels."""
-        weight, bias = self._folded()
+        weight, bias = folded or self.folded()
         if self.alone:
             return F.linear(maps.permute(0, 2, 3, 1), weight[..., 0, 0], bias).permute(0, 3, 1, 2)
         maps, conv = self._pad(maps) if self.padded else maps, self.conv
         return F.conv2d(maps, weight, bias, stride=conv.stride, padding=conv.padding, groups=conv.groups)
 
-    def _folded(self) -> tuple[Tensor, Tensor]:
+    def folded(self) -> Folded:
+        """Weight and bias of both in one."""
         norm = self.norm
         assert norm.running_mean is not None and norm.running_var is not None
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
@@ -112,11 +117,19 @@ class Block(nn.Module):
         self.depthwise = ConvNorm(inner, inner, kernel=kernel, stride=stride, depthwise=True)
         self.project = ConvNorm(inner, width_out)
 
-    def forward(self, maps: Float[Tensor, "T C H W"]) -> Float[Tensor, "T D h w"]:
+    def forward(
+        self, maps: Float[Tensor, "T C H W"], folded: Sequence[Folded | None] = (None, None, None)
+    ) -> Float[Tensor, "T D h w"]:
         """Expand, convolve, project; beside a residual where the shape stays."""
-        inner = maps if self.expand is None else _relu6(self.expand(maps))
-        new = self.project(_relu6(self.depthwise(inner)))
+        expand, depthwise, project = folded
+        inner = maps if self.expand is None else _relu6(self.expand(maps, expand))
+        new = self.project(_relu6(self.depthwise(inner, depthwise)), project)
         return new + maps if self.residual else new
+
+    def folded(self) -> tuple[Folded | None, Folded, Folded]:
+        """Weights and biases of its convolutions, for images that pass one after another."""
+        expand = None if self.expand is None else self.expand.folded()
+        return expand, self.depthwise.folded(), self.project.folded()
 
 
 class EfficientnetLite(nn.Module):
@@ -178,10 +191,17 @@ class EfficientnetLite(nn.Module):
     def maps(self, values: Float[Tensor, "T C H W"]) -> dict[int, Tensor]:
         """The tapped maps `[T D h w]` by their strides."""
         wanted = {self.ends[tap][0]: tap for tap in (*self.taps, *self.levels)}
-        found = {}
-        maps = self._stem(values)
-        for done, block in enumerate(self.blocks[: max(wanted)], start=1):
-            maps = block(maps)
+        blocks = self.blocks[: max(wanted)]
+        folded = [block.folded() for block in blocks]
+        parts = [self._tapped(some, list(zip(blocks, folded, strict=True)), wanted) for some in _near(values)]
+        return {tap: torch.cat([part[tap] for part in parts]) for tap in parts[0]} if len(parts) > 1 else parts[0]
+
+    def _tapped(
+        self, values: Tensor, blocks: Sequence[tuple[Any, Any]], wanted: Mapping[int, int]
+    ) -> dict[int, Tensor]:
+        found, maps = {}, self._stem(values)
+        for done, (block, folded) in enumerate(blocks, start=1):
+            maps = block(maps, folded)
             if done in wanted:
                 found[wanted[done]] = maps
         return found
@@ -254,6 +274,13 @@ def _joined(maps: Float[Tensor, "T D H W"], factor: int, grid: Grid) -> Float[Te
 
 def _cells(size: int, stride: int) -> int:
     return (size + stride - 1) // stride
+
+
+def _near(values: Float[Tensor, "T C H W"]) -> Sequence[Tensor]:
+    """The images in parts that pass one after another: on a CPU as many as its caches hold, else all at once."""
+    if torch.compiler.is_compiling() or values.device.type != "cpu" or not len(values):
+        return (values,)
+    return values.split(max(1, _NEAR * torch.get_num_threads() // values[0, 0].nbytes))
 
 
 def _relu6(maps: Tensor) -> Tensor:
