@@ -7,7 +7,7 @@ import torch
 
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, Layout, Pixels, VisualTokens
-from foveal.models.causal import assemble, empty
+from foveal.models.causal import Causal, assemble, empty
 from foveal.models.config import ModelConfig
 
 TINY = {
@@ -72,6 +72,29 @@ def test_kept_logits_are_among_all(model):
         everything = model(batch).logits
         torch.testing.assert_close(model(batch, keep="last").logits, everything[:, -1:])
         torch.testing.assert_close(model(batch, keep="labelled").logits, everything[:, -3:-1].flatten(0, 1))
+
+
+@pytest.mark.parametrize("places", [[(0, 3)], [(0, 2), (0, 5), (1, 5)], [(1, 0)], []])
+def test_the_last_layer_speaks_at_labelled_places_alone(model, monkeypatch, places):
+    batch = asked(model)
+    labels = torch.full_like(batch.labels, IGNORE)
+    for row, place in places:
+        labels[row, place] = 7 + row + place
+    batch, asked_for, last = replace(batch, labels=labels), [], model.language.layers[-1]
+    only = last.only
+    monkeypatch.setattr(last, "only", lambda stream, at: asked_for.append(at) or only(stream, at))
+    alone = model(batch, keep="labelled")
+    assert [at.shape[1] for at in asked_for] == ([2 if len(places) == 3 else 1] if any(at for _, at in places) else [])
+    slopes = torch.autograd.grad(alone.logits.square().sum(), list(model.language.parameters()), allow_unused=True)
+    monkeypatch.setattr(Causal, "_only", lambda self, batch, keep: None)
+    whole = model(batch, keep="labelled")
+    torch.testing.assert_close(alone.logits, whole.logits, atol=1e-6, rtol=1e-5)
+    assert torch.equal(alone.labels, whole.labels)
+    assert alone.labels.tolist() == [7 + row + place for row, place in places if place]
+    theirs = torch.autograd.grad(whole.logits.square().sum(), list(model.language.parameters()), allow_unused=True)
+    for ours, other in zip(slopes, theirs, strict=True):
+        if ours is not None:
+            torch.testing.assert_close(ours, other, atol=1e-5, rtol=1e-4)
 
 
 def test_ready_features_stand_for_pixels(model):

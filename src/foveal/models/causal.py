@@ -10,7 +10,7 @@ from foveal.core.errors import InputError
 from foveal.core.interfaces import Connector, Fusion, GenerativeModel, VisionEncoder
 from foveal.core.labels import next_labels
 from foveal.core.lookup import build
-from foveal.core.types import IGNORE, Batch, Cache, Output
+from foveal.core.types import IGNORE, Batch, Cache, Output, Stream
 from foveal.layers.mosaic import Joined
 from foveal.layers.thinning import spread
 from foveal.models import seats
@@ -62,11 +62,10 @@ class Causal(Sight):
         visual = self.see(batch)
         batch = self.worded(self.placed(batch, visual, cache), visual)
         stream = seats.entered(self._spender, self.fusion.at_input(self.language.open(batch, cache), visual), visual)
-        only = None if keep_hidden or keep != "last" else self._last(batch)
+        only = None if keep_hidden else self._only(batch, keep)
         parts: Any = {"language": self.language, "fusion": self.fusion, "spender": self._spender}
         stream, states = flow(stream, **parts, keep_hidden=keep_hidden, only=only)
-        spoken = stream.hidden if keep == "last" else spread(stream, batch.input_ids.shape[1])
-        hidden = self.language.norm(_kept(spoken, batch, keep))
+        hidden = self.language.norm(_kept(stream, batch, keep, alone=only is not None))
         return Output(
             logits=self.head(hidden),
             hidden_states=(*states, hidden) if keep_hidden else None,
@@ -74,12 +73,20 @@ class Causal(Sight):
             labels=_wanted(batch) if keep == "labelled" else None,
         )
 
-    def _last(self, batch: Batch) -> Int[Tensor, "B 1"] | None:
-        """The place of each row's last token, where the last layer can speak there alone."""
+    def _only(self, batch: Batch, keep: Keep) -> Int[Tensor, "B Q"] | None:
+        """The places of each row at which the last layer can speak alone: what is kept, and as many in every row."""
         rows, length = batch.input_ids.shape
         if length == 1 or batch.fan is not None or not all(hasattr(layer, "only") for layer in self.language.layers):
             return None
-        return torch.full((rows, 1), length - 1, device=batch.input_ids.device)
+        if keep == "last":
+            return torch.full((rows, 1), length - 1, device=batch.input_ids.device)
+        if keep == "all" or torch.compiler.is_compiling():
+            return None
+        wanted = next_labels(batch) != IGNORE
+        most = int(wanted.sum(1).max())
+        if not 0 < most <= length // 2:
+            return None
+        return wanted.int().argsort(dim=1, descending=True, stable=True)[:, :most].contiguous()
 
     @property
     def picture_words(self) -> Int[Tensor, " K"] | None:
@@ -92,12 +99,17 @@ def _wanted(batch: Batch) -> Int[Tensor, " N"]:
     return labels[labels != IGNORE]
 
 
-def _kept(hidden: Float[Tensor, "B L D"], batch: Batch, keep: Keep) -> Float[Tensor, "*batch D"]:
+def _kept(stream: Stream, batch: Batch, keep: Keep, *, alone: bool) -> Float[Tensor, "*batch D"]:
+    """The states that are kept; where the last layer spoke of these alone, they come first in every row."""
     if keep == "last":
-        return hidden[:, -1:]
-    if keep == "labelled":
-        return hidden[:, :-1][next_labels(batch) != IGNORE]
-    return hidden
+        return stream.hidden[:, -1:]
+    hidden = stream.hidden if alone else spread(stream, batch.input_ids.shape[1])
+    if keep == "all":
+        return hidden
+    wanted = next_labels(batch) != IGNORE
+    if alone:
+        return hidden[torch.arange(hidden.shape[1], device=hidden.device) < wanted.sum(1, keepdim=True)]
+    return hidden[:, :-1][wanted]
 
 
 def assemble(config: ModelConfig) -> Causal:

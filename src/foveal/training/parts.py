@@ -73,14 +73,14 @@ def learning(model: nn.Module, stage: Stage) -> Iterator[list[nn.Parameter]]:
 @contextmanager
 def recomputed(layers: Iterable[nn.Module], *, wanted: bool) -> Iterator[None]:
     """Activations of these layers are computed again in the backward pass instead of kept (1604.06174)."""
-    wrapped = list(layers) if wanted else []
-    for layer in wrapped:
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)  # an instance's own, over its class's
+    wrapped = [(layer, way) for layer in layers for way in ("forward", "only") if hasattr(layer, way)] if wanted else []
+    for layer, way in wrapped:  # an instance's own, over its class's
+        setattr(layer, way, partial(checkpoint, getattr(layer, way), use_reentrant=False))
     try:
         yield
     finally:
-        for layer in wrapped:
-            del layer.forward
+        for layer, way in wrapped:
+            delattr(layer, way)
 
 
 def rate_of(name: str, *, rate: float, rates: Mapping[str, float]) -> float:
