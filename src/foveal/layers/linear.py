@@ -39,9 +39,9 @@ _PLAIN = (Tensor, nn.Parameter)  # no fake, distributed or quantised tensors
 
 @lru_cache(maxsize=1)
 def _processor() -> str:
-    """What the processor says of itself."""
+    """What the first of the processors says of itself: a server's list of all takes longer to search than a product."""
     try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
     except OSError:  # not Linux
         return platform.processor()
 
