@@ -100,7 +100,7 @@ def test_not_by_parts_where_that_is_slower_or_wrong(monkeypatch):
         (layer, torch.randn(0, 200)),
         (layer, torch.randn(1, 200, requires_grad=True)),  # no gradients are lost, but no time is won
         (Linear(200, 1001).requires_grad_(False), torch.randn(1, 200)),  # no equal parts
-        (Linear(16, 16).requires_grad_(False), torch.randn(1, 16)),
+        (Linear(160, 160).requires_grad_(False), torch.randn(1, 160)),
     ):
         made, parts = took_parts(monkeypatch, lambda other=other, hidden=hidden: other(hidden))
         assert not parts

@@ -25,7 +25,6 @@ _ZEN_5 = 26  # the family of these processors
 _LARGE_WEIGHT = 1 << 17  # entries from which even one token gains
 _MUCH_WORK = 1 << 20  # multiplications from which a smaller weight gains: a call costs some 10 microseconds more
 _FEW_NUMBERS = 3072  # that are multiplied with each row of a weight: up to here its parts are read at memory's speed
-_SMALL_WEIGHT = 1 << 14  # entries below which dividing costs more
 _MOST_PARTS = 64
 _FUSED = {
     "gelu": ("gelu", "none"),
@@ -124,7 +123,7 @@ def _much(hidden: Tensor, weight: Tensor) -> bool:
 def _few(hidden: Tensor, weight: Tensor) -> bool:
     return (
         0 < hidden.numel() <= _FEW_NUMBERS
-        and weight.numel() >= _SMALL_WEIGHT
+        and weight.numel() >= _LARGE_WEIGHT  # smaller models stay in the caches, out of which MKL reads faster
         and weight.shape[0] % 2 == 0
         and weight.is_contiguous()
     )
