@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import foveal
+from foveal.core.errors import InputError
 from tests.interop import flash, tiny
 from tests.interop.test_compress import BUDGET, ROWS, told
 
@@ -63,4 +64,37 @@ def test_a_second_picture_after_what_is_cached(kind, rows, called):
         logits = model(**second, past_key_values=cache).logits
         made.append(logits[model.foveal.last.source >= 0])
     assert called
+    torch.testing.assert_close(*made, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llava", "internvl"])
+def test_packed_rows_stay_apart(kind, called):
+    model = foveal.compress(tiny.model(kind, seed=4), budget=BUDGET, strategy="random")
+    model.set_attn_implementation(flash.NAME)
+    rows = [tiny.prompt(model, [[0]], seed=5), tiny.prompt(model, [[1]], seed=7)]
+    packed = {name: torch.cat([row[name] for row in rows], dim=1) for name in ("input_ids",)}
+    packed["pixel_values"] = torch.cat([row["pixel_values"] for row in rows])
+    packed["position_ids"] = torch.cat([torch.arange(row["input_ids"].shape[1]) for row in rows])[None]
+    alone = [model(**row).logits for row in rows]
+    torch.testing.assert_close(model(**packed).logits, torch.cat(alone, dim=1), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window", [10, 4096])
+def test_a_second_picture_behind_a_window(window, called):
+    vision = tiny.hf.CLIPVisionConfig(**tiny.SMALL, image_size=24, patch_size=4)
+    text = tiny.hf.MistralConfig(**tiny.TEXT, sliding_window=window)
+    torch.manual_seed(4)
+    config = tiny.hf.LlavaConfig(vision_config=vision, text_config=text, image_token_id=tiny.IMAGE)
+    model = foveal.compress(tiny.hf.LlavaForConditionalGeneration(config).eval(), budget=BUDGET)
+    first, second = tiny.prompt(model, [[0]], seed=5), tiny.prompt(model, [[0]], seed=7)
+    second["attention_mask"] = torch.cat([first["attention_mask"], second["attention_mask"]], dim=1)
+    made = []
+    for name in BOTH:
+        model.set_attn_implementation(name)
+        cache = model(**first, use_cache=True).past_key_values
+        if window == 10 and name == flash.NAME:
+            with pytest.raises(InputError, match="a later picture, 36 tokens, and layers that look back over 10"):
+                model(**second, past_key_values=cache)
+            return
+        made.append(model(**second, past_key_values=cache).logits)
     torch.testing.assert_close(*made, atol=2e-5, rtol=1e-5)

@@ -96,7 +96,8 @@ def test_a_few_tokens_read_the_weight_by_its_parts(monkeypatch, name, bias):
 def test_not_by_parts_where_that_is_slower_or_wrong(monkeypatch):
     layer = Linear(200, 1000).requires_grad_(False)
     for other, hidden in (
-        (layer, torch.randn(16, 200)),  # many tokens
+        (layer, torch.randn(9, 200)),  # many tokens
+        (Linear(3200, 64).requires_grad_(False), torch.randn(1, 3200)),  # wide ones
         (layer, torch.randn(0, 200)),
         (layer, torch.randn(1, 200, requires_grad=True)),  # no gradients are lost, but no time is won
         (Linear(200, 1001).requires_grad_(False), torch.randn(1, 200)),  # no equal parts

@@ -109,14 +109,22 @@ def selected(positions: Tensor | None, source: Int[Tensor, "B K"], past: int, le
     return whole.gather(-1, source.expand(*whole.shape[:-2], *source.shape))
 
 
-def one_sequence(config: Any, valid: Bool[Tensor, "B P"], *, new: int) -> dict[str, Any]:
-    """What tells FlashAttention that a row whose positions leave some out is one sequence all the same.
+def one_sequence(config: Any, cache: Any, valid: Bool[Tensor, "1 P"], *, new: int) -> dict[str, Any]:
+    """What tells FlashAttention that a row which goes on from a cache, and whose positions leave some out, is one.
 
     Without it transformers takes a single row with gaps for several that are packed, and forgets what is cached.
+    Raises InputError where layers have let go of some of it.
     """
     from transformers.utils.generic import is_flash_attention_requested
 
-    if len(valid) > 1 or new == 1 or not is_flash_attention_requested(config):
+    if not is_flash_attention_requested(config):
         return {}
-    read, keys = (valid.new_tensor([0, length], dtype=torch.int32) for length in (new, valid.shape[1]))
-    return {"cu_seq_lens_q": read, "cu_seq_lens_k": keys, "max_length_q": new, "max_length_k": valid.shape[1]}
+    keys = valid.shape[1]
+    windows = [layer.sliding_window for layer in cache.layers if getattr(layer, "is_sliding", False)]
+    if windows and min(windows) < keys:
+        raise InputError(
+            f"a later picture, {keys} tokens, and layers that look back over {min(windows)}: FlashAttention would take "
+            f"it for packed rows; load the model with attn_implementation='sdpa', or {OUT}"
+        )
+    read, held = (valid.new_tensor([0, length], dtype=torch.int32) for length in (new, keys))
+    return {"cu_seq_lens_q": read, "cu_seq_lens_k": held, "max_length_q": new, "max_length_k": keys}

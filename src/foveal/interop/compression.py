@@ -145,7 +145,8 @@ class Compression:
             positions = selected(positions, call.rows.source, past, length)
         elif positions is None:
             positions = torch.arange(past, past + length, device=embeds.device)[None]
-        lengths = one_sequence(module.config, valid, new=positions.shape[-1])
+        later = held > 0 and len(valid) == 1 and call.rows is not None  # else what is cached is never forgotten
+        lengths = one_sequence(module.config, cache, valid, new=positions.shape[-1]) if later else {}
         return arguments, {**named, **changed, **lengths, "attention_mask": valid.long(), "position_ids": positions}
 
     def _pictures(self, call: Call, visual: Bool[Tensor, "B L"], embeds: Float[Tensor, "B L D"]) -> list[Picture]:

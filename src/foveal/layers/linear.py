@@ -4,8 +4,8 @@ On x86 torch multiplies float32 matrices with MKL, which leaves half the speed o
 which torch carries for bfloat16 and convolutions, does not. On Intel's own processors MKL is the faster one.
 `torch.backends.mkldnn.enabled = False` turns it off.
 
-One token reads a whole weight to use each entry once, and neither library reads it as fast as memory gives it; MKL's
-batched product of the weight's parts does.
+One token, or a few, read a whole weight to use each entry as often, and neither library reads it as fast as memory
+gives it; MKL's batched product of the weight's parts does.
 """
 
 import math
@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 _ZEN_5 = 26  # the family of these processors
 _LARGE_WEIGHT = 1 << 17  # entries from which even one token gains
 _MUCH_WORK = 1 << 20  # multiplications from which a smaller weight gains: a call costs some 10 microseconds more
-_FEW_NUMBERS = 3072  # that are multiplied with each row of a weight: up to here its parts are read at memory's speed
+_FEW_TOKENS, _FEW_NUMBERS = 8, 3072  # in all: up to here parts of a weight are read at memory's speed
 _MOST_PARTS = 64
 _FUSED = {
     "gelu": ("gelu", "none"),
@@ -122,7 +122,7 @@ def _much(hidden: Tensor, weight: Tensor) -> bool:
 
 def _few(hidden: Tensor, weight: Tensor) -> bool:
     return (
-        0 < hidden.numel() <= _FEW_NUMBERS
+        0 < hidden.numel() <= min(_FEW_NUMBERS, _FEW_TOKENS * weight.shape[1])
         and weight.numel() >= _LARGE_WEIGHT  # smaller models stay in the caches, out of which MKL reads faster
         and weight.shape[0] % 2 == 0
         and weight.is_contiguous()

@@ -62,7 +62,7 @@ class Causal(Sight):
         visual = self.see(batch)
         batch = self.worded(self.placed(batch, visual, cache), visual)
         stream = seats.entered(self._spender, self.fusion.at_input(self.language.open(batch, cache), visual), visual)
-        only = None if keep_hidden else self._only(batch, keep)
+        only = None if keep_hidden else self._only(batch, keep, stays=cache is not None)
         parts: Any = {"language": self.language, "fusion": self.fusion, "spender": self._spender}
         stream, states = flow(stream, **parts, keep_hidden=keep_hidden, only=only)
         hidden = self.language.norm(_kept(stream, batch, keep, alone=only is not None))
@@ -73,14 +73,14 @@ class Causal(Sight):
             labels=_wanted(batch) if keep == "labelled" else None,
         )
 
-    def _only(self, batch: Batch, keep: Keep) -> Int[Tensor, "B Q"] | None:
+    def _only(self, batch: Batch, keep: Keep, *, stays: bool) -> Int[Tensor, "B Q"] | None:
         """The places of each row at which the last layer can speak alone: what is kept, and as many in every row."""
         rows, length = batch.input_ids.shape
         if length == 1 or batch.fan is not None or not all(hasattr(layer, "only") for layer in self.language.layers):
             return None
         if keep == "last":
             return torch.full((rows, 1), length - 1, device=batch.input_ids.device)
-        if keep == "all" or torch.compiler.is_compiling():
+        if keep == "all" or stays or torch.compiler.is_compiling():  # a cache wants what the last token saw
             return None
         wanted = next_labels(batch) != IGNORE
         most = int(wanted.sum(1).max())

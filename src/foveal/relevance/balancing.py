@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 
 WAYS = ("propositional", "perspectival", "participatory")
-FLAT = 1e-5  # of a map's height: deviations below it are rounding
+FLAT = 1e-5  # of a map's height, or of 1 where that is more: deviations below it are rounding
 RISEN = 1e-3  # deviations: what lies above the mean by less lies on it
 
 
@@ -84,7 +84,7 @@ def standard(maps: Float[Tensor, "I K N"]) -> Float[Tensor, "I K N"]:
     apart = maps - maps.mean(-1, keepdim=True)
     variance = apart.square().mean(-1, keepdim=True)
     noise = FLAT * maps.abs().amax(-1, keepdim=True).clamp(min=1)  # dividing by less would make rounding a signal
-    whole = variance + noise.square()
+    whole = (variance + noise.square()).clamp(min=torch.finfo(maps.dtype).tiny)
     return apart * (variance / whole) * whole.rsqrt()
 
 
