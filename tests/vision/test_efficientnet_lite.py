@@ -1,5 +1,7 @@
 """EfficientNet-Lite returns what it planned for any input size, and its tokens depend on their own image alone."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -65,6 +67,38 @@ def test_images_that_pass_one_after_another_are_the_same(monkeypatch, threads):
     assert passed == [2, 2, 1] and parts.layout == whole.layout
     torch.testing.assert_close(parts.features, whole.features, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(parts.levels[0], whole.levels[0], atol=1e-5, rtol=1e-5)
+
+
+def test_folded_weights_are_held_until_one_changes():
+    made, given = encoder(), pixels(1)
+    with torch.no_grad():
+        first = made(given).features
+        held = made._held
+        assert torch.equal(made(given).features, first) and made._held is held
+        for change in (
+            lambda: made.blocks[3].project.norm.running_mean.add_(1.0),
+            lambda: made.blocks[2].expand.conv.weight.mul_(2.0),
+            lambda: made.load_state_dict(encoder().state_dict()),
+            lambda: made.double(),
+        ):
+            before = made(given).features
+            change()
+            after = made(given).features.float()
+            fresh = encoder()
+            fresh.load_state_dict(made.state_dict())
+            torch.testing.assert_close(after, fresh.to(made.stem.conv.weight.dtype)(given).features.float())
+            assert not torch.equal(after, before)
+    copied = copy.deepcopy(made.float())
+    assert "_held" not in str(copied.state_dict().keys())
+    made.train()
+    made(given).features.sum().backward()  # what learns is never held
+    assert made._held is None and made.blocks[0].project.conv.weight.grad is not None
+    with torch.inference_mode():
+        inside = made.eval()(given).features
+    values = given.values.clone().requires_grad_()
+    outside = made.requires_grad_(False)(Pixels.whole(values)).features
+    outside.sum().backward()
+    torch.testing.assert_close(inside, outside.detach())
 
 
 @pytest.mark.parametrize(

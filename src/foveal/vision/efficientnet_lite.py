@@ -151,6 +151,7 @@ class EfficientnetLite(nn.Module):
         finer: Finer = "average",
     ) -> None:
         super().__init__()
+        self._held: tuple[list[Any], list[Any]] | None = None
         _check(variant, taps, levels, stride)
         self.taps, self.levels, self.stride, self.resample, self.finer = taps, levels, stride, resample, finer
         self.classes = _CLASSES if classify else 0
@@ -191,10 +192,21 @@ class EfficientnetLite(nn.Module):
     def maps(self, values: Float[Tensor, "T C H W"]) -> dict[int, Tensor]:
         """The tapped maps `[T D h w]` by their strides."""
         wanted = {self.ends[tap][0]: tap for tap in (*self.taps, *self.levels)}
-        blocks = self.blocks[: max(wanted)]
-        folded = [block.folded() for block in blocks]
+        blocks: Any = self.blocks[: max(wanted)]
+        folded = self._folded(blocks)
         parts = [self._tapped(some, list(zip(blocks, folded, strict=True)), wanted) for some in _near(values)]
         return {tap: torch.cat([part[tap] for part in parts]) for tap in parts[0]} if len(parts) > 1 else parts[0]
+
+    def _folded(self, blocks: Any) -> list[Any]:
+        """What `blocks` fold to, held while none of their weights is another; folding costs a third of a tile."""
+        weights = [weight for block in blocks for weight in (*block.parameters(), *block.buffers())]
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or not all(map(_plain, weights)):
+            self._held = None
+            return [block.folded() for block in blocks]
+        now = [torch.is_inference_mode_enabled(), *((weight.data_ptr(), weight._version) for weight in weights)]
+        if self._held is None or self._held[0] != now:
+            self._held = now, [block.folded() for block in blocks]
+        return self._held[1]
 
     def _tapped(
         self, values: Tensor, blocks: Sequence[tuple[Any, Any]], wanted: Mapping[int, int]
@@ -274,6 +286,11 @@ def _joined(maps: Float[Tensor, "T D H W"], factor: int, grid: Grid) -> Float[Te
 
 def _cells(size: int, stride: int) -> int:
     return (size + stride - 1) // stride
+
+
+def _plain(weight: Tensor) -> bool:
+    """Whether it has a place and a version by which a change would be seen."""
+    return type(weight) in (Tensor, nn.Parameter) and not (weight.is_meta or weight.is_inference())
 
 
 def _near(values: Float[Tensor, "T C H W"]) -> Sequence[Tensor]:
