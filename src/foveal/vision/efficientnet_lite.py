@@ -204,9 +204,10 @@ class EfficientnetLite(nn.Module):
             self._held = None
             return [block.folded() for block in blocks]
         now = [torch.is_inference_mode_enabled(), *((weight.data_ptr(), weight._version) for weight in weights)]
-        if self._held is None or self._held[0] != now:
-            self._held = now, [block.folded() for block in blocks]
-        return self._held[1]
+        held = self._held  # once, for other threads may let go of it
+        if held is None or held[0] != now:
+            held = self._held = now, [block.folded() for block in blocks]
+        return held[1]
 
     def _tapped(
         self, values: Tensor, blocks: Sequence[tuple[Any, Any]], wanted: Mapping[int, int]
