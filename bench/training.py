@@ -5,14 +5,18 @@
 The LLaVA of bench/llava.py (CLIP-B/16 at 384 px, the shape of SmolLM2-135M, random weights) with a frozen encoder: its
 projector trains alone (stage one of LLaVA) or with the language model (stage two). A step is forward, backward, clip
 and AdamW on 576 image tokens and 64 of text, 32 of them labelled. transformers encodes the image at every step; Foveal
-has encoded it once, and computes logits at labelled tokens alone. Sides alternate in one run; prints the median of the
-paired ratios Foveal / transformers (below 1 is better) and the losses, which must agree.
+has encoded it once, computes logits at labelled tokens alone, and keeps freed memory, as its training loop does. Sides
+alternate in one run, each in a process of its own; prints the median of the paired ratios Foveal / transformers (below
+1 is better) and the losses, which must agree.
 """
 
 import argparse
 import statistics
 import tempfile
+from contextlib import nullcontext
 from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -22,6 +26,7 @@ from llava import checkpoint, clock, inputs
 import foveal
 from foveal.training.config import Stage
 from foveal.training.loop import objective
+from foveal.training.memory import memory_kept
 from foveal.training.parts import learning, optimizer
 from foveal.training.step import Scored, take
 
@@ -84,19 +89,40 @@ class Foveal:
         return (taken.loss / taken.count).item()
 
 
-def timed(side: "Transformers | Foveal") -> tuple[float, float]:
-    start = clock()
-    loss = side.step()
-    return clock() - start, loss
+class Apart:
+    """One side in a process of its own, whose memory is not shaped by the other's."""
+
+    def __init__(self, side: str, *settings: object) -> None:
+        context = get_context("spawn")
+        self.steps, there = context.Pipe()
+        context.Process(target=serve, args=(there, side, *settings), daemon=True).start()
+
+    def step(self) -> tuple[float, float]:
+        """Seconds and loss of the next step."""
+        self.steps.send(True)
+        return self.steps.recv()
+
+
+def serve(steps: Connection, side: str, folder: Path, trained: tuple[str, ...], size: int, threads: int) -> None:
+    """Do a step for each that is asked for: Foveal's within what its training loop keeps."""
+    torch.set_num_threads(threads)
+    with memory_kept() if side == "Foveal" else nullcontext():
+        found = {"Foveal": Foveal, "Transformers": Transformers}[side](folder, trained, batch(size))
+        while steps.recv():
+            start = clock()
+            loss = found.step()
+            steps.send((clock() - start, loss))
 
 
 def measure(folder: Path, name: str, arguments: argparse.Namespace) -> None:
     """Both sides in turns on one stage, and the ratio."""
-    given = batch(arguments.batch)
-    sides = [side(folder, STAGES[name], given) for side in (Foveal, Transformers)]
-    for side in sides:
+    settings = folder, STAGES[name], arguments.batch, arguments.threads
+    sides = [Apart(side, *settings) for side in ("Foveal", "Transformers")]
+    for side in [*sides, *sides]:
         side.step()  # warms up
-    rounds = [[timed(side) for side in sides] for _ in range(arguments.rounds)]
+    rounds = [[side.step() for side in sides] for _ in range(arguments.rounds)]
+    for side in sides:
+        side.steps.send(False)
     ratio = statistics.median(ours[0] / theirs[0] for ours, theirs in rounds)
     ours, theirs = (1000 * statistics.median(one[side][0] for one in rounds) for side in (0, 1))
     apart = max(abs(mine[1] - other[1]) for mine, other in rounds)
@@ -109,7 +135,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=1)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint(Path(folder))
         print(f"float32, {arguments.threads} threads, {arguments.rounds} rounds, batch {arguments.batch}")

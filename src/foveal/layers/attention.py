@@ -13,6 +13,7 @@ from foveal.core.types import Cache, Fan
 from foveal.layers.fan import attend_fan
 from foveal.layers.linear import Linear
 from foveal.layers.rotary import rotate
+from foveal.layers.staircase import attend_by_stretches, learns_by_stretches
 
 Mask = Bool[Tensor, "B 1 #L K"] | Float[Tensor, "B #H #L K"]  # who sees whom, or what is added to the scores
 Gates = tuple[Float[Tensor, "B queries"], Float[Tensor, "B keys"]]  # what scales a row's queries, and its keys
@@ -35,6 +36,8 @@ def attend(
         query, key, whole = query.to(precise), key.to(precise), value.to(precise)
         settings["attn_mask"] = mask.to(precise) if mask is not None and mask.is_floating_point() else mask
         with torch.autocast("cpu", enabled=False):
+            if causal and mask is None and learns_by_stretches(query, key, whole):
+                return attend_by_stretches(query, key, whole).to(value.dtype)
             return F.scaled_dot_product_attention(query, key, whole, **settings).to(value.dtype)
     return F.scaled_dot_product_attention(query, key, value, **settings)
 

@@ -4,7 +4,7 @@ import errno
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import islice
@@ -27,6 +27,7 @@ from foveal.training.config import Stage, TrainingConfig
 from foveal.training.feed import Collate, Feed, Micro, ahead
 from foveal.training.log import Entry, Log
 from foveal.training.lora import adapted
+from foveal.training.memory import memory_kept
 from foveal.training.order import Order, copies, groups
 from foveal.training.pace import Pace
 from foveal.training.parts import carried, learning, optimizer, recomputed, select
@@ -69,7 +70,7 @@ def train(
     """
     run = _Run(model, data, config=config, collate=collate, out=out, recipe=recipe or {}, ended=ended)
     try:
-        with Stop() as stop:
+        with Stop() as stop, memory_kept() if run.accelerator.device.type == "cpu" else nullcontext():
             return run(stop, fresh=fresh)
     except OSError as error:
         if error.errno != errno.ENOSPC:
