@@ -1,16 +1,18 @@
 """A training step on the CPU: Foveal with cached features against transformers, same weights, dtype and threads.
 
-    python bench/training.py [--threads 1] [--rounds 3] [--batch 1]
+    python bench/training.py [--threads 1] [--rounds 3] [--batch 1] [--both-keep]
 
 The LLaVA of bench/llava.py (CLIP-B/16 at 384 px, the shape of SmolLM2-135M, random weights) with a frozen encoder: its
 projector trains alone (stage one of LLaVA) or with the language model (stage two). A step is forward, backward, clip
 and AdamW on 576 image tokens and 64 of text, 32 of them labelled. transformers encodes the image at every step; Foveal
-has encoded it once, computes logits at labelled tokens alone, and keeps freed memory, as its training loop does. Sides
-alternate in one run, each in a process of its own; prints the median of the paired ratios Foveal / transformers (below
-1 is better) and the losses, which must agree.
+has encoded it once, computes logits at labelled tokens alone, and keeps freed memory, as its training loop does; with
+`--both-keep` transformers does as well. Sides alternate in one run, each in a process of its own; prints the median of
+the paired ratios Foveal / transformers (below 1 is better) of times and of peak memory, and the losses, which must
+agree.
 """
 
 import argparse
+import resource
 import statistics
 import tempfile
 from contextlib import nullcontext
@@ -95,38 +97,49 @@ class Apart:
     def __init__(self, side: str, *settings: object) -> None:
         context = get_context("spawn")
         self.steps, there = context.Pipe()
-        context.Process(target=serve, args=(there, side, *settings), daemon=True).start()
+        self.process = context.Process(target=serve, args=(there, side, *settings), daemon=True)
+        self.process.start()
+        there.close()  # so that a step which never comes is an error, and not a wait
 
     def step(self) -> tuple[float, float]:
         """Seconds and loss of the next step."""
         self.steps.send(True)
         return self.steps.recv()
 
+    def end(self) -> int:
+        """The most memory that the process has held, in KiB; it ends."""
+        self.steps.send(False)
+        most = self.steps.recv()
+        self.process.join()
+        return most
 
-def serve(steps: Connection, side: str, folder: Path, trained: tuple[str, ...], size: int, threads: int) -> None:
+
+def serve(steps: Connection, side: str, folder: Path, trained: tuple[str, ...], chosen: argparse.Namespace) -> None:
     """Do a step for each that is asked for: Foveal's within what its training loop keeps."""
-    torch.set_num_threads(threads)
-    with memory_kept() if side == "Foveal" else nullcontext():
-        found = {"Foveal": Foveal, "Transformers": Transformers}[side](folder, trained, batch(size))
+    torch.set_num_threads(chosen.threads)
+    with memory_kept() if side == "Foveal" or chosen.both_keep else nullcontext():
+        found = {"Foveal": Foveal, "Transformers": Transformers}[side](folder, trained, batch(chosen.batch))
         while steps.recv():
             start = clock()
             loss = found.step()
             steps.send((clock() - start, loss))
+    steps.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def measure(folder: Path, name: str, arguments: argparse.Namespace) -> None:
     """Both sides in turns on one stage, and the ratio."""
-    settings = folder, STAGES[name], arguments.batch, arguments.threads
-    sides = [Apart(side, *settings) for side in ("Foveal", "Transformers")]
+    sides = [Apart(side, folder, STAGES[name], arguments) for side in ("Foveal", "Transformers")]
     for side in [*sides, *sides]:
         side.step()  # warms up
     rounds = [[side.step() for side in sides] for _ in range(arguments.rounds)]
-    for side in sides:
-        side.steps.send(False)
+    most = [side.end() for side in sides]
     ratio = statistics.median(ours[0] / theirs[0] for ours, theirs in rounds)
     ours, theirs = (1000 * statistics.median(one[side][0] for one in rounds) for side in (0, 1))
     apart = max(abs(mine[1] - other[1]) for mine, other in rounds)
-    print(f"{name:22} {ratio:.2f}x  (foveal {ours:.0f} ms, transformers {theirs:.0f} ms; losses differ by {apart:.1e})")
+    print(
+        f"{name:22} {ratio:.2f}x  (foveal {ours:.0f} ms, transformers {theirs:.0f} ms; losses differ by {apart:.1e}), "
+        f"memory {most[0] / most[1]:.2f}x"
+    )
 
 
 def main() -> None:
@@ -134,6 +147,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--both-keep", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         checkpoint(Path(folder))

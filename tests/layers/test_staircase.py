@@ -1,7 +1,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
+from foveal.evaluation.flops import Flops
 from foveal.layers import staircase
 from foveal.layers.attention import attend
 
@@ -46,9 +48,29 @@ def test_a_gradient_that_is_one_number_spread_out():
         torch.testing.assert_close(mine, other, atol=2e-5, rtol=2e-5)
 
 
-def test_frozen_queries_and_half_precision_learn_too():
+@pytest.mark.parametrize("frozen", [(0,), (1, 2), (0, 1)])
+def test_what_is_frozen_learns_nothing_and_the_rest_as_before(frozen):
+    parts = [part.detach() if i in frozen else part for i, part in enumerate(heads(length=512))]
+    assert staircase.learns_by_stretches(*parts)
+    learning = [part for i, part in enumerate(parts) if i not in frozen]
+    pull = torch.randn(parts[0].shape)
+    ours = torch.autograd.grad(staircase.attend_by_stretches(*parts), learning, pull)
+    theirs = torch.autograd.grad(exact(*parts), learning, pull.double())
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, atol=2e-5, rtol=2e-5)
+
+
+def test_recomputed_in_the_backward_pass_it_is_the_same():
+    parts = heads(length=512)
+    again = checkpoint(lambda *given: attend(*given, causal=True), *parts, use_reentrant=False)
+    pull = torch.randn_like(again)
+    whole = torch.autograd.grad(attend(*parts, causal=True), parts, pull)
+    for mine, other in zip(torch.autograd.grad(again, parts, pull), whole, strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_half_precision_learns_too():
     query, key, value = heads(length=512)
-    attend(query.detach(), key, value, causal=True).sum().backward()
     half = [part.detach().bfloat16().requires_grad_() for part in (query, key, value)]
     mixed = attend(*half, causal=True)
     assert mixed.dtype == torch.bfloat16
@@ -72,22 +94,49 @@ def test_elsewhere_torch_does_as_it_does():
     assert staircase.learns_by_stretches(query, key, value)
     with torch.no_grad():
         assert not staircase.learns_by_stretches(query, key, value)
+    assert not staircase.learns_by_stretches(*(part.detach() for part in (query, key, value)))
     assert not staircase.learns_by_stretches(query.double(), key.double(), value.double())
-    assert not staircase.learns_by_stretches(query[:, :, :100], key[:, :, :100], value[:, :, :100])
+    assert not staircase.learns_by_stretches(query[:, :, :447], key[:, :, :447], value[:, :, :447])
     assert not staircase.learns_by_stretches(query[:, :, -1:], key, value)
+    assert not staircase.learns_by_stretches(query, key, value[..., :8])
+    assert not staircase.learns_by_stretches(query, key, value.flip(2).mT.contiguous().mT)
+    assert not staircase.learns_by_stretches(*heads(length=1025, batch=1))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not staircase.learns_by_stretches(query, key, value)
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):  # whoever wants a second derivative
-        assert not staircase.learns_by_stretches(query, key, value)
+
+
+def test_a_second_derivative_can_be_had_of_torchs_formula():
+    query, key, value = heads(length=512)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         first = torch.autograd.grad(attend(query, key, value, causal=True).sum(), value, create_graph=True)[0]
     assert first.requires_grad
 
 
-def test_compiled_attention_is_torchs_own():
+@pytest.mark.parametrize("length", [447, 448, 512])
+def test_what_is_counted_is_the_whole_of_attention(length):
+    parts = heads(length=length)
+    with Flops() as flops:
+        attend(*parts, causal=True).sum().backward()
+    (query, key, value), pairs = parts, 2 * 4 * length**2
+    forward = 2 * pairs * (query.shape[-1] + value.shape[-1])
+    assert flops.total == forward + 2 * pairs * (3 * key.shape[-1] + 2 * value.shape[-1])
+
+
+def test_a_mask_is_obeyed():
+    parts, length = heads(length=512), 512
+    mask = torch.ones(2, 1, length, length, dtype=torch.bool).tril(-1)
+    mask[..., 0] = True
+    masked = attend(*parts, mask=mask)
+    assert not torch.allclose(masked, attend(*parts, causal=True), atol=1e-3)
+
+
+def test_a_traced_model_holds_torchs_own_attention(monkeypatch):
     parts = heads(length=512)
+    given = tuple(part.detach().requires_grad_() for part in parts)
+    monkeypatch.setattr(staircase._Attention, "apply", None)
+    exported = torch.export.export(_Attend(), given)
     whole = F.scaled_dot_product_attention(*parts, is_causal=True, enable_gqa=True)
-    exported = torch.export.export(_Attend(), tuple(part.detach() for part in parts))
-    torch.testing.assert_close(exported.module()(*(part.detach() for part in parts)), whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(exported.module()(*given), whole, atol=1e-5, rtol=1e-5)
 
 
 class _Attend(torch.nn.Module):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from foveal.core.errors import InputError
-from foveal.training import checkpoint, loop
+from foveal.training import checkpoint, loop, memory
 from foveal.training.checkpoint import Checkpoints
 from foveal.training.config import Lora, Stage, TrainingConfig
 from foveal.training.loop import differences, objective, train
@@ -67,6 +67,16 @@ def test_the_loss_is_the_mean_over_the_steps_answer_tokens(world, tmp_path):
     own = -scores.gather(-1, wanted.clamp(min=0)[..., None])[..., 0][wanted >= 0]
     run(world, tmp_path, stage(steps=1, batch_size=6, accumulate=6), model=model)
     assert losses(tmp_path) == pytest.approx([own.mean().item()], abs=1e-6)
+
+
+def test_steps_keep_their_memory_and_give_it_back(world, tmp_path):
+    model, within, after = world.model(), [], []
+    model.head.register_forward_hook(lambda *_: within.append(memory._within))
+    collate = world.collate(model)
+    settings = {"config": config(stage(steps=2), device="cpu"), "collate": collate, "out": tmp_path}
+    train(model, world.data, **settings, ended=lambda _: after.append(memory._within))
+    assert set(within) == {1}
+    assert after == [0]
 
 
 def test_packed_and_grouped_rows_give_the_loss_of_single_ones(world, tmp_path):

@@ -11,29 +11,35 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 _ROWS = 128  # queries at once, or a few more or less, so that stretches are alike
 _FEWEST, _MOST = 448, 1024  # tokens: fewer or more gain nothing
-_GROUPED = (2, 13)  # the torch whose kernel is known to take fewer key heads than query heads
+_GROUPED = torch.__version__ >= (2, 13)  # whose kernel is known to take fewer key heads than query heads
 
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_flash = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+_flash_backward = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
 
 
 def learns_by_stretches(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether `attend_by_stretches` is the faster way, of self-attention that is causal."""
+    """Whether `attend_by_stretches` is the faster way, of self-attention that is causal.
+
+    Not where something watches torch's operations: what it counts or traces is attention as a whole.
+    """
     parts = (query, key, value)
     return (
         torch.is_grad_enabled()
         and any(part.requires_grad for part in parts)
         and _FEWEST <= query.shape[2] == key.shape[2] <= _MOST
         and query.shape[3] == value.shape[3]
-        and (query.shape[1] == key.shape[1] or torch.__version__ >= _GROUPED)
+        and (_GROUPED or query.shape[1] == key.shape[1])
         and all(type(part) is Tensor and part.dtype == torch.float32 and part.stride(-1) == 1 for part in parts)
         and query.device.type == "cpu"
+        and None not in (_flash, _flash_backward)
         and torch.backends.cuda.flash_sdp_enabled()  # the switch of this kernel on processors too
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
+        and _get_current_dispatch_mode() is None
     )
 
 
@@ -57,7 +63,6 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value, seen, sums = ctx.saved_tensors
-        gradient = gradient if gradient.stride(-1) == 1 else gradient.contiguous()
         to_query, to_key, to_value = (torch.zeros_like(part) for part in (query, key, value))
         for own in _stretches(query.shape[2]):
             for keys, causal in ((own, True), (slice(0, own.start), False)):

@@ -70,7 +70,7 @@ def train(
     """
     run = _Run(model, data, config=config, collate=collate, out=out, recipe=recipe or {}, ended=ended)
     try:
-        with Stop() as stop, memory_kept() if run.accelerator.device.type == "cpu" else nullcontext():
+        with Stop() as stop:
             return run(stop, fresh=fresh)
     except OSError as error:
         if error.errno != errno.ENOSPC:
@@ -246,7 +246,8 @@ class _Run:
         steps, window = work.pace.steps, work.window
         count = None if steps is None else (steps - self.progress.stage_step) * work.stage.accumulate
         limit = self.config.max_minutes
-        with ahead(work.feed, count=count, workers=self.config.workers) as micros:
+        kept = memory_kept if self.accelerator.device.type == "cpu" else nullcontext
+        with ahead(work.feed, count=count, workers=self.config.workers) as micros, kept():
             while work.pace.done(self.progress) < work.until and (limit is None or self.progress.seconds < 60 * limit):
                 signum = self._step(work, list(islice(micros, work.stage.accumulate)), stop)
                 if self.progress.step % self.config.log_every == 0:
