@@ -15,10 +15,10 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 _ROWS = 128  # queries at once, or a few more or less, so that stretches are alike
 _FEWEST, _MOST = 448, 1024  # tokens: fewer or more gain nothing
-_GROUPED = torch.__version__ >= (2, 13)  # whose kernel is known to take fewer key heads than query heads
+_GROUPED = torch.__version__ >= "2.13"  # whose kernel is known to take fewer key heads than query heads
 
-_flash = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-_flash_backward = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
+_flash: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+_flash_backward: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
 
 
 def learns_by_stretches(query: Tensor, key: Tensor, value: Tensor) -> bool:
