@@ -5,12 +5,14 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from foveal.cli import _cost, _recipe
+from foveal.cli._beside import beside
 from foveal.cli._comparison import Job, Spending, paced
 from foveal.cli._recipe import Recipe
 from foveal.core.config import dump
@@ -154,10 +156,10 @@ def _trained(job: Job, place: Place, record: Record) -> dict[str, Any]:
     place.say(f"{job.name}: training for {sum(stage.steps or 0 for stage in recipe.training.stages):,} steps")
     if fresh and run.is_dir():
         shutil.rmtree(run)
-    with _cost.memory() as peak:
+    stages = recipe.training.stages
+    with _twin_meanwhile(job, recipe, run, record), _cost.memory() as peak:
         told = carry_out(recipe, run, fresh=fresh, say=place.say, bar=place.bar)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    stages = recipe.training.stages
     return {
         "steps": told["steps"],
         "seconds": told["seconds"],
@@ -178,23 +180,39 @@ def _trained(job: Job, place: Place, record: Record) -> dict[str, Any]:
     }
 
 
+def _twin_meanwhile(job: Job, recipe: Recipe, run: Path, record: Record) -> AbstractContextManager[None]:
+    """Within it the twin without images is trained as well, where one is wanted and can be had."""
+    if not job.text_only or record.cell(**text_only(job)) is not None:
+        return nullcontext()
+    try:
+        without = _without(job.recipe, {stage.name: stage.steps for stage in recipe.training.stages})
+    except InputError:  # which is told where the twin is asked
+        return nullcontext()
+    return beside(without, run / "text_only")
+
+
 def _twin(job: Job, place: Place, record: Record, asked: Sequence["Question"]) -> dict[str, Any]:
     """The same recipe without images, for as many steps, and what it answers."""
     from foveal.cli._training import carry_out
     from foveal.evaluation.questions import blind
 
-    steps = {stage["name"]: stage["steps"] for stage in record.told["training"]["stages"]}
-    without: Recipe = _recipe.blind(job.recipe)
-    stages = tuple(replace(s, steps=steps[s.name], epochs=None, minutes=None) for s in without.training.stages)
-    without = replace(without, training=replace(without.training, stages=stages))
+    without = _without(job.recipe, {stage["name"]: stage["steps"] for stage in record.told["training"]["stages"]})
     run = place.run(job) / "text_only"
-    place.say(f"{job.name}: training without images")
+    saved = (run / "config.yaml").is_file()  # by what went on meanwhile
+    place.say(f"{job.name}: {'asking' if saved else 'training'} without images")
     told = carry_out(without, run, fresh=False, say=place.say, bar=place.bar)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     loaded, started = _opened(run), time.perf_counter()
     answers = _asked(loaded, blind(asked), job, place, f"{job.name} without images")
     seconds = round(time.perf_counter() - started, 2)
     return {"tokens": 0.0, "seconds": seconds, "answers": answers, "training_seconds": told["seconds"]}
+
+
+def _without(recipe: Recipe, steps: Mapping[str, int | None]) -> Recipe:
+    """The recipe without images, for so many steps of each stage."""
+    blind = _recipe.blind(recipe)
+    stages = tuple(replace(s, steps=steps[s.name], epochs=None, minutes=None) for s in blind.training.stages)
+    return replace(blind, training=replace(blind.training, stages=stages))
 
 
 def _answered(job: Job, place: Place, spending: Spending, asked: Sequence["Question"]) -> dict[str, Any]:
