@@ -37,13 +37,14 @@ def weights(place):
     return Path(place, "model.safetensors").read_bytes()
 
 
-def test_both_are_trained_and_carrying_out_the_other_finds_it_done(recipe, two_cores):
+def test_both_are_trained_and_carrying_out_the_other_finds_it_done(recipe, two_cores, capsys):
     with _beside.beside(recipe, Path("other")):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
     found, alone = weights("other"), carried_out(recipe, Path("alone"))
     told = carried_out(recipe, Path("other"))
+    assert "resuming" not in capsys.readouterr().err  # there is nothing to go on with
     assert told["resumed_from"] == told["steps"] == alone["steps"] > 0 and alone["resumed_from"] == 0
     assert found == weights("other") == weights("alone")
 

@@ -139,7 +139,7 @@ class _Run:
                 self._restore(snapshot, None)
         start, silent = self.progress.step, not self.accelerator.is_main_process
         with Log(self.out, from_step=start, tensorboard=self.config.tensorboard, silent=silent) as log:
-            if snapshot is not None:
+            if snapshot is not None and self.progress.stage < len(self.config.stages):
                 log.say(f"resuming at step {start}")
             self.began = time.monotonic() - self.progress.seconds
             while self.progress.stage < len(self.config.stages):
