@@ -2,7 +2,11 @@
 
 import json
 import multiprocessing
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +17,17 @@ import torch
 from foveal.cli import _beside, _recipe, _training
 from foveal.cli.main import run
 from tests.cli.test_compare import COMPARISON, RECIPE
+
+FIRST = """
+import time
+from pathlib import Path
+import torch
+from foveal.cli import _beside, _recipe
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    with _beside.beside(_recipe.read("long.yaml", ["training.checkpoint_minutes=60"]), Path("other")):
+        time.sleep(600)
+"""
 
 
 @pytest.fixture
@@ -56,14 +71,35 @@ def test_what_ends_the_first_ends_the_other_which_goes_on_later(recipe, two_core
     longer = replace(longer, training=replace(longer.training, stages=stages))
     log = Path("other/log.jsonl")
     with pytest.raises(KeyboardInterrupt), _beside.beside(longer, Path("other")):
-        while not log.is_file() or not log.read_text().endswith("\n"):
-            time.sleep(0.05)
+        _until(lambda: log.is_file() and log.read_text().endswith("\n"))
         raise KeyboardInterrupt
     assert not multiprocessing.active_children() and torch.get_num_threads() == 2
     steps = json.loads(log.read_text().splitlines()[-1])["step"]
     assert steps < 20_000 and not Path("other/model.safetensors").exists()
     (checkpoint,) = Path("other/checkpoints").iterdir()
     assert int(re.findall(r"\d+", checkpoint.name)[0]) >= steps
+
+
+@pytest.mark.parametrize("how", ["killed", "interrupted with all that its terminal runs"])
+def test_the_other_does_not_outlive_the_first_and_keeps_what_it_learned(recipe, how):
+    Path("long.yaml").write_text(Path("late.yaml").read_text().replace("epochs: 1", "steps: 20000"))
+    Path("first.py").write_text(FIRST)
+    first = subprocess.Popen([sys.executable, "first.py"], start_new_session=True, stderr=subprocess.DEVNULL)
+    log, kept = Path("other/log.jsonl"), Path("other/checkpoints")
+    _until(lambda: log.is_file() and log.read_text().endswith("\n"))
+    if how == "killed":
+        first.kill()
+    else:
+        os.killpg(first.pid, signal.SIGINT)
+    first.wait()
+    _until(lambda: kept.is_dir() and any(kept.glob("step-*")))  # which nothing but a polite end writes so early
+
+
+def _until(reached, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_what_goes_wrong_there_comes_up_where_it_is_wanted(recipe, two_cores, capfd):
