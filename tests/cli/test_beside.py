@@ -82,7 +82,7 @@ def test_what_ends_the_first_ends_the_other_which_goes_on_later(recipe, two_core
 
 @pytest.mark.parametrize("how", ["killed", "interrupted with all that its terminal runs"])
 def test_the_other_does_not_outlive_the_first_and_keeps_what_it_learned(recipe, how):
-    Path("long.yaml").write_text(Path("late.yaml").read_text().replace("epochs: 1", "steps: 20000"))
+    Path("long.yaml").write_text(Path("late.yaml").read_text().replace("epochs: 1", "steps: 5000000"))
     Path("first.py").write_text(FIRST)
     first = subprocess.Popen([sys.executable, "first.py"], start_new_session=True, stderr=subprocess.DEVNULL)
     log, kept = Path("other/log.jsonl"), Path("other/checkpoints")
