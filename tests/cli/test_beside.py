@@ -80,13 +80,17 @@ def test_what_ends_the_first_ends_the_other_which_goes_on_later(recipe, two_core
     assert int(re.findall(r"\d+", checkpoint.name)[0]) >= steps
 
 
-def test_a_ctrl_c_to_all_that_the_terminal_runs_is_heard_once(recipe):
+@pytest.mark.parametrize(
+    "ended", [lambda first: os.killpg(first.pid, signal.SIGINT), subprocess.Popen.kill], ids=["Ctrl-C to all", "killed"]
+)
+def test_the_end_of_the_first_is_heard_once(recipe, ended):
     Path("long.yaml").write_text(Path("late.yaml").read_text().replace("epochs: 1", "steps: 5000000"))
     Path("first.py").write_text(FIRST)
-    first = subprocess.Popen([sys.executable, "first.py"], start_new_session=True, stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    first = subprocess.Popen([sys.executable, "first.py"], start_new_session=True, **quiet)
     log, kept = Path("other/log.jsonl"), Path("other/checkpoints")
     _until(lambda: log.is_file() and log.read_text().endswith("\n"))
-    os.killpg(first.pid, signal.SIGINT)
+    ended(first)
     first.wait()
     _until(lambda: kept.is_dir() and any(kept.glob("step-*")))  # which nothing but a polite end writes so early
 
