@@ -118,8 +118,9 @@ def test_a_command_may_choose_its_exit_code(monkeypatch):
     assert main.run(["go"]) == 3
 
 
-def test_the_process_ends_with_the_code():
-    done = subprocess.run([sys.executable, "-m", "foveal.cli.main", "nonsense"], capture_output=True, text=True)
+@pytest.mark.parametrize("module", ["foveal", "foveal.cli.main"])
+def test_the_process_ends_with_the_code(module):
+    done = subprocess.run([sys.executable, "-m", module, "nonsense"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
