@@ -12,7 +12,7 @@ from foveal.decode.generate import generate
 from foveal.decode.shared import generate_shared
 from foveal.layers.relaid import stretched
 from foveal.models import causal
-from foveal.models.budget import allocator_of, bound, budgeted
+from foveal.models.budget import allocator_of, bound, budgeted, endow
 from foveal.models.config import ModelConfig
 from foveal.weights.run import Run
 
@@ -220,3 +220,19 @@ def test_a_budget_that_holds_all_of_an_image_binds_nothing(model):
         assert bound(tight, [(24, 24)]) is tight
     within = budgeted(model, count - 1, "fastv", layer=1)
     assert bound(within, [(24, 24)]) is within
+
+
+@pytest.mark.parametrize(("said", "hears"), [({"budget": 9}, 16), ({"budget": 9, "hears": 0}, 0)])
+def test_who_is_given_another_allocator_keeps_what_is_not_said_of_it(model, tmp_path, said, hears):
+    """And what it has learned of that; the run that is saved describes all that it holds."""
+    endow(model, {"name": "foveal", "hears": 16, "cover": 0.5})
+    for learned in model.allocator.parameters():
+        torch.nn.init.ones_(learned)
+    endow(model, {"name": "foveal", **said})
+    assert (model.allocator.budget, model.allocator.cover, model.allocator.hears) == (9, 0.5, hears)
+    assert (model.allocator.hearing is None) == (hears == 0)
+    Run(model, None).save(tmp_path / "run")
+    again = foveal.load(tmp_path / "run").model
+    held = again.state_dict()
+    assert held.keys() == model.state_dict().keys()
+    assert all(torch.equal(held[name], value) for name, value in model.state_dict().items())

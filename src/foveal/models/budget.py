@@ -41,15 +41,21 @@ def allocated(model: Sight, budget: int | Terms, strategy: str = "foveal", **set
     if getattr(model, "connector", None) is None:
         raise InputError("a budget is spent behind a connector, and this model has none; ask it without one")
     number = budget.fewest if isinstance(budget, Terms) else budget
-    known, own = model._modules.get("allocator"), getattr(model.config, "allocator", None)
-    same = known is not None and own is not None and own.name == strategy
-    described = dump(own.settings) if same and own is not None else {}
+    described = _described(model, strategy)
     allocator = build(ROOM, spec(ROOM, {"name": strategy, **described, "budget": number, **settings}))
-    if same:
+    if described:
+        known = model._modules["allocator"]
         for kind in ("_modules", "_parameters", "_buffers"):
-            learned = {name: part for name, part in known.__dict__[kind].items() if part is not None}
-            allocator.__dict__[kind] = allocator.__dict__[kind] | learned
+            own, learned = allocator.__dict__[kind], known.__dict__[kind]
+            own.update({name: part for name, part in learned.items() if part is not None and own.get(name) is not None})
     return allocator
+
+
+def _described(model: Sight, strategy: str) -> dict[str, Any]:
+    """The settings of a model's own allocator; none where that is of another strategy, or is not there."""
+    own = getattr(model.config, "allocator", None)
+    there = own is not None and own.name == strategy and model._modules.get("allocator") is not None
+    return dump(own.settings) if there else {}
 
 
 def lacking(model: Sight, budget: int | Terms, strategy: str, **settings: object) -> str | None:
@@ -79,9 +85,14 @@ def bound(model: S, sizes: Sequence[Grid]) -> S:
 
 
 def endow(model: Sight, allocator: Mapping[str, Any] | str) -> None:
-    """Give a model an allocator of its own, in place; takes the errors of `budgeted`."""
-    wanted = spec(ROOM, allocator)
-    settings = dump(wanted.settings)
+    """Give a model an allocator of its own, in place; takes the errors of `budgeted`.
+
+    What is not said of it stays as it is with the model's own of that strategy.
+    """
+    name = spec(ROOM, allocator).name
+    said = {} if isinstance(allocator, str) else {key: value for key, value in allocator.items() if key != "name"}
+    wanted = spec(ROOM, {"name": name, **_described(model, name), **said})
+    settings = dict(vars(wanted.settings))  # those too that a config leaves unsaid
     model.allocator = budgeted(model, settings.pop("budget"), wanted.name, **settings).allocator
     model.config = replace(model.config, allocator=wanted)  # type: ignore[attr-defined]
 
