@@ -70,6 +70,23 @@ def test_trained_scored_asked_and_drawn(trained):
     assert "named twice" not in trained("ask", "data/0.png", "data/1.png", "x", "--run", "runs/tiny", expected=2)
 
 
+def test_a_budget_is_kept_in_asking_and_scoring(trained):
+    """A budget that is given and not kept, or makes no sense, is never passed over in silence."""
+    image, where = "data/0.png", ["--run", "runs/tiny"]
+    asked = json.loads(trained("ask", image, "detect", *where, "--budget", "3", "--json", "--map", "looked.png"))
+    assert asked["visual_tokens"] == 3 and Path("looked.png").stat().st_size > 0
+    scored = json.loads(trained("eval", *where, "--data", "data", "--split", "train", "--budget", "5", "--json"))
+    assert (scored["strategy"], scored["budget"]) == ("foveal", 5)
+    for more, said in {
+        ("--budget", "0"): "give 1 or more",
+        ("--budget", "4,8"): "one budget at a time",
+        ("--price", "0.1"): "one budget at a time",
+        ("--budget", "4", "--pretraining"): "a budget is spent on answers and on boxes",
+    }.items():
+        assert said in trained("eval", *where, "--data", "data", "--split", "train", *more, expected=2)
+    assert "did you mean" in trained("ask", image, "detect", *where, "--budget", "5", "--strategy", "scop", expected=2)
+
+
 def test_a_coco_file_is_scored_by_its_own_ids(trained):
     Path("annotations").mkdir()
     there = {

@@ -108,3 +108,16 @@ def test_who_chooses_tiles_learns_what_each_would_show():
 
 def test_a_field_is_the_images_part_of_its_tiles():
     assert [field(cut, CELLS) for cut in CUTS] == [(8, 12), (4, 4), (8, 4)]
+
+
+@pytest.mark.parametrize(
+    ("size", "grid"), [((7, 300), (1, 8)), ((300, 7), (8, 1)), ((1, 7900), (1, 8)), ((7900, 1), (8, 1))]
+)
+def test_a_sliver_thinner_than_a_cell_keeps_one_across(size, grid):
+    """Its tiles hold nothing of it that a raster would show; a budget still has something to be spent on."""
+    cut = Cut(tile=(32, 32), size=size, grid=(2, 2), padded=True)
+    assert field(cut, CELLS) == grid
+    tiles = VisualTokens.on_layout(torch.rand(5 * 16, 2), Layout.of_grids([CELLS] * 5))
+    made = laid(tiles, (cut,), JOINED(tiles, (cut,)), torch.ones(5), budget=8)
+    assert made.layout.grids == (grid,) and made.boxes.min() >= 0 and made.boxes.max() <= 1
+    assert of_tiles(torch.full((16,), 1 / 16), cut, CELLS).sum() > 0

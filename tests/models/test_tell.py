@@ -6,7 +6,7 @@ from foveal.core.example import Box
 from foveal.decode.constrained import nucleus
 from foveal.models.assembly import assemble
 from foveal.models.config import ModelConfig
-from foveal.models.tell import describe, find, outline, point, told, wanted
+from foveal.models.tell import describe, find, outline, point, sparing, told, wanted
 from foveal.preprocess.detection import Detection
 from foveal.preprocess.processor import Processor, ProcessorConfig
 from foveal.preprocess.tasks import TASKS, Tasks
@@ -92,6 +92,25 @@ def test_one_picture_in_words(teller):
     assert told(*teller, image, "detect").visual_tokens == told(*teller, image, "masks").visual_tokens == 16
     lines = told(*teller, image, "keypoints")
     assert all(box.keypoints for box in lines.boxes) and ("a " in lines.text) == bool(lines.boxes)
+
+
+@pytest.mark.parametrize("text", ["detect", "describe", "where is the cat?", "outline"])
+def test_a_budget_is_kept_and_shown(teller, text):
+    """And all of the tokens are what is read without one."""
+    image = PICTURES[0]
+    whole, few, all_of_it = (sparing(*teller, image, text, budget=budget) for budget in (None, 5, 16))
+    assert (whole.visual_tokens, few.visual_tokens, all_of_it.visual_tokens) == (16, 5, 16)
+    assert whole == told(*teller, image, text) and all_of_it.text == whole.text and all_of_it.boxes == whole.boxes
+    (looked,) = few.relevance
+    assert len(looked.boxes) == 5 and looked.shares.sum() == pytest.approx(1)
+    assert sparing(*teller, image, text, budget=5, strategy="random").visual_tokens == 5
+
+
+def test_a_budget_that_makes_no_sense_is_refused(teller):
+    with pytest.raises(InputError, match="a budget of 0 visual tokens; give 1 or more"):
+        sparing(*teller, PICTURES[0], "detect", budget=0)
+    with pytest.raises(InputError, match="for a run that spells what it finds; give it a budget"):
+        sparing(*teller, PICTURES[0], "detect", price=0.1)
 
 
 def test_what_was_not_learned_is_refused(teller):

@@ -7,6 +7,8 @@ import typer
 from foveal.core.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from foveal.relevance.pricing import Terms
 
 BUDGET = typer.Option(None, "--budget", help="The most visual tokens of a picture that the language model reads.")
@@ -89,3 +91,11 @@ def many(
     except ValueError:
         raise InputError(f"--budget {budgets} holds what is no number; give one or several, such as 64,128") from None
     return [(name.strip(), number) for name in strategies.split(",") for number in numbers]
+
+
+def one(spendings: "Sequence[tuple[str, int | Terms]]") -> tuple[str, int] | None:
+    """The strategy and the budget of what is scored once; None: all tokens. Raises InputError for several and terms."""
+    found = [(name, budget) for name, budget in spendings if isinstance(budget, int)]
+    if len(found) != len(spendings) or len(found) > 1:
+        raise InputError("boxes are scored under one budget at a time; give one, such as --budget 64")
+    return found[0] if found else None

@@ -105,19 +105,22 @@ def detection(
     batch: int,
     results: Path | None,
     sampling: Any,
+    spending: tuple[str, Any] | None,
     progress: Told,
 ) -> dict[str, Any]:
     """Average precision of a run over every picture of a data set, or of a COCO annotation file (`.json`).
 
     And how well it does each further task that it learned. Writes what was found to `results` in COCO's layout where
-    that is wanted. Without `sampling` places are those of the best tokens; classes always are. Raises InputError for
-    data without boxes, a file of another layout, and where pycocotools is not installed.
+    that is wanted. Where `spending` names a strategy and a budget of visual tokens, no more are read of a picture.
+    Without `sampling` places are those of the best tokens; classes always are. Raises InputError for data without
+    boxes, a file of another layout, and where pycocotools is not installed.
     """
     import importlib
     import time
 
     from foveal.cli import _tasks
     from foveal.evaluation import detection as scoring
+    from foveal.models.budget import budgeted
     from foveal.models.detect import detect
 
     try:
@@ -125,6 +128,8 @@ def detection(
     except ModuleNotFoundError as error:
         raise missing(error) from None
     loaded = open_run(run)
+    if spending is not None:
+        loaded.model = budgeted(loaded.model, spending[1], spending[0])
     pictures, there = _annotated(data, limit) if data.suffix == ".json" else _examples(loaded, data, split, limit)
     found: list[tuple[Box, ...]] = []
     settings = {} if sampling is None else {"sampling": sampling}
@@ -143,6 +148,7 @@ def detection(
     told = {"pictures": len(pictures), "boxes": len(there["annotations"]), "seconds": seconds}
     asked = _tasks.questions(data, split, pictures)
     more = _tasks.tasks(loaded, pictures, found, there, asked, batch=batch, settings=settings, progress=progress)
+    told |= {} if spending is None else {"strategy": spending[0], "budget": spending[1]}
     return {**told, **scored.summary, "classes": dict(scored.classes), **({"tasks": more} if more else {})}
 
 

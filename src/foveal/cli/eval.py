@@ -65,11 +65,15 @@ def command(
     where = {"run": str(run or "starter"), "data": str(data), "split": split}
     tell = partial(_tell, None if as_json else console, where)
     _check_asked(shots, metric, run, scored=drawings is not None or pretraining)
+    spendings = _budget.many(budget, strategy, (price, total), draws=draws, controls=controls)
+    if spendings and (drawings is not None or pretraining or _reconstruction.reconstructs(run)):
+        raise InputError("a budget is spent on answers and on boxes, and neither is scored here; leave it out")
     if drawings is not None:
         told = _drawings.drawings(run, data, count=drawings, sampling=chosen, seed=seed, sheet=out, **common)
         return tell(told, _drawings.show)
     if _detection.detects(run):
-        told = _detection.detection(run, data, limit=limit, results=out, sampling=chosen, **common)
+        spending = _budget.one(spendings)
+        told = _detection.detection(run, data, limit=limit, results=out, sampling=chosen, spending=spending, **common)
         return tell(told, _detection.show)
     _check_greedy(chosen)
     if _reconstruction.reconstructs(run):
@@ -79,7 +83,6 @@ def command(
         return tell(_pretraining.pretraining(run, data, limit=limit, **common), partial(tasks, seen=seen), regions=seen)
     asking: Any = {"text_only": text_only, "max_new_tokens": max_new_tokens, "shots": shots, "seed": seed}
     asking |= {"split": split, "limit": limit, "batch": batch, "draws": draws, "controls": controls}
-    spendings = _budget.many(budget, strategy, (price, total), draws=draws, controls=controls)
     wanted = _evaluate.Wanted(run=run, data=data, **asking)
     tell(*_asked(wanted, spendings, metric, report, common["progress"]), regions=seen)
 

@@ -18,9 +18,10 @@ Shown = tuple[slice, slice]  # rows and columns of all tiles' cells that the ima
 
 
 def shown(cut: Cut, cells: Grid) -> Shown:
-    """What of the tiles' cells side by side is the image and no padding."""
+    """What of the tiles' cells side by side is the image and no padding; of a sliver thinner than a cell, that cell."""
     whole = cut.grid[0] * cells[0], cut.grid[1] * cells[1]
-    return unpadded(cut.size, whole) if cut.padded else (slice(0, whole[0]), slice(0, whole[1]))
+    rows, columns = unpadded(cut.size, whole) if cut.padded else (slice(0, whole[0]), slice(0, whole[1]))
+    return slice(rows.start, max(rows.stop, rows.start + 1)), slice(columns.start, max(columns.stop, columns.start + 1))
 
 
 def field(cut: Cut, cells: Grid) -> Grid:

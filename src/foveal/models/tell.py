@@ -12,15 +12,19 @@ from foveal.core.example import Box, Example
 from foveal.core.types import Answer
 from foveal.decode.constrained import Written, write
 from foveal.decode.sampling import Sampling, greedy
+from foveal.models.budget import budgeted, either
 from foveal.models.causal import Causal
 from foveal.models.detect import LIKELY, detect, shown
 from foveal.models.gallery import Gallery
 from foveal.models.masked import Masked
+from foveal.models.seeing import looked_at
 from foveal.preprocess.chat import question
+from foveal.preprocess.image import image_size
 from foveal.preprocess.processor import Processor
 from foveal.preprocess.sequence import OBJECT, legal
 from foveal.preprocess.task_speller import TaskSpeller
 from foveal.preprocess.tasks import Task, legal_mask, legal_points, legal_words
+from foveal.relevance.pricing import Terms
 
 Boxes = tuple[Box, ...]
 ROWS = 64  # sequences that are written together
@@ -117,9 +121,7 @@ def told(
 
     Raises InputError for more or fewer pictures than one, and for a task that the model never learned.
     """
-    speller = processor.speller
-    task = "detect" if speller is None else wanted(text, speller.tasks)
-    listed = images if isinstance(images, list | tuple) else [] if images is None else [images]
+    speller, task, listed = processor.speller, _task(processor, text), _listed(images)
     if task == "detect" or len(listed) != 1:
         return shown(model, processor, images, sampling=sampling)
     answer = Answer(text="nothing", visual_tokens=model.plan([processor.transform.grid]).total)
@@ -134,6 +136,44 @@ def told(
     (boxes,) = (outline if task == "mask" else point)(model, processor, listed, [likely], sampling=sampling)
     names = speller.settings.points if isinstance(speller, TaskSpeller) else ()
     return replace(answer, text="\n".join(spoken(box, names) for box in boxes) or "nothing", boxes=boxes)
+
+
+@torch.inference_mode()
+def sparing(
+    model: Causal | Masked,
+    processor: Processor,
+    images: Any,
+    text: str,
+    *,
+    budget: int | Terms | None = None,
+    price: float | None = None,
+    strategy: str = "foveal",
+    sampling: Sampling = greedy,
+) -> Answer:
+    """The same under a budget of visual tokens, with where it was spent; None: all are read.
+
+    Takes the errors of `told` and `budgeted`; raises InputError for a price and for a total.
+    """
+    cost = either(budget, price)
+    if isinstance(cost, Terms):
+        raise InputError(f"a {cost} for a run that spells what it finds; give it a budget of visual tokens instead")
+    view = budgeted(model, cost, strategy)
+    made = told(view, processor, images, text, sampling=sampling)
+    if cost is None:
+        return made
+    (image,), task = _listed(images), _task(processor, text)
+    asked = question([image], text, marker=processor.config.marker) if task == "find" else _example(1, image)
+    first: Task = task if task in ("find", "caption") else "detect"  # what else is asked is of what that finds
+    batch = processor.prompt([asked], plan=view.plan, task=first).to(next(view.parameters()).device)
+    return replace(made, relevance=looked_at(view.see(batch), [image_size(image)], processor.transform))
+
+
+def _task(processor: Processor, text: str) -> Task:
+    return "detect" if processor.speller is None else wanted(text, processor.speller.tasks)
+
+
+def _listed(images: Any) -> list[Any]:
+    return list(images) if isinstance(images, list | tuple) else [] if images is None else [images]
 
 
 def spoken(box: Box, names: Sequence[str] = ()) -> str:

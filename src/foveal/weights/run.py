@@ -24,7 +24,7 @@ from foveal.models.detect import detect
 from foveal.models.draw import draw
 from foveal.models.masked import Masked
 from foveal.models.talk import stream_answer
-from foveal.models.tell import told
+from foveal.models.tell import sparing
 from foveal.models.two_tower import TwoTower
 from foveal.preprocess.processor import Asked, Processor
 from foveal.relevance.pricing import Terms
@@ -84,11 +84,11 @@ class Run(nn.Module):
         return last
 
     def stream_answer(self, images: Any, text: str, **settings: Any) -> Iterator[Answer]:
-        """The answer so far, after every token; a run that spells tells all of one picture at once (`tell.told`)."""
+        """The answer so far, after every token; a run that spells tells all of one picture at once (`tell.sparing`)."""
         model, talker = self._speaker(), self._talker()
         if talker.speller is not None:
-            drawn = {name: settings[name] for name in ("sampling",) if name in settings}
-            return iter([told(model, talker, images, text, **drawn)])
+            known = {name: value for name, value in settings.items() if name != "max_new_tokens"}  # it knows its end
+            return iter([sparing(model, talker, images, text, **known)])
         return stream_answer(model, talker, images, text, **settings)
 
     def detect(self, images: Sequence[Any], **settings: Any) -> list[tuple[Box, ...]]:
