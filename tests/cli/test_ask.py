@@ -96,6 +96,15 @@ def test_pieces_put_together_are_the_answer(texts, printed):
     assert list(pieces(texts)) == printed
 
 
+@pytest.mark.parametrize("form", ["--json", "--stream", "--no-stream"])
+def test_a_budget_above_all_tokens_is_told_once(tiny, capsys, form):
+    assert run(["ask", str(tiny.picture), "x", "--run", str(tiny.run), "--budget", "99", form]) == 0
+    said = capsys.readouterr()
+    where, other = (said.out, said.err) if form == "--json" else (said.err, said.out)
+    assert where.count("a budget of 99 for pictures of at most 16 visual tokens: all are read") == 1
+    assert "all are read" not in other
+
+
 def test_a_budget_is_kept_and_drawn(tiny, capsys, tmp_path):
     out = tmp_path / "looked.png"
     row = json.loads(

@@ -12,8 +12,9 @@ from foveal.decode.generate import generate
 from foveal.decode.shared import generate_shared
 from foveal.layers.relaid import stretched
 from foveal.models import causal
-from foveal.models.budget import allocator_of, bound, budgeted, endow
+from foveal.models.budget import allocator_of, bound, budgeted, endow, unneeded
 from foveal.models.config import ModelConfig
+from foveal.relevance.pricing import Terms
 from foveal.weights.run import Run
 
 PARTS = {
@@ -220,6 +221,15 @@ def test_a_budget_that_holds_all_of_an_image_binds_nothing(model):
         assert bound(tight, [(24, 24)]) is tight
     within = budgeted(model, count - 1, "fastv", layer=1)
     assert bound(within, [(24, 24)]) is within
+
+
+def test_a_budget_above_all_tokens_reads_all_and_says_so(model):
+    layout = model.plan([(32, 32)])
+    assert unneeded(layout, 17) == "a budget of 17 for pictures of at most 16 visual tokens: all are read"
+    assert unneeded(layout, 16) == unneeded(layout, 3) == unneeded(layout, None) == ""
+    assert unneeded(budgeted(model, 16).plan([(32, 32)]), 16) == unneeded(budgeted(model, 3).plan([(32, 32)]), 3) == ""
+    assert "of at most 16" in unneeded(budgeted(model, 99).plan([(32, 32)]), 99)
+    assert unneeded(layout, Terms(total=99)) == ""
 
 
 @pytest.mark.parametrize(("said", "hears"), [({"budget": 9}, 16), ({"budget": 9, "hears": 0}, 0)])

@@ -89,6 +89,8 @@ def test_one_question_of_images_and_text():
     assert parts(question("a.png", "What?")) == (Marker(), "What?")
     assert parts(question(["a", "b"], "<image> or <image>?")) == (Marker(bare=True), " or ", Marker(bare=True), "?")
     assert question(None, "Hello").images == ()
+    with pytest.raises(InputError, match="a question of type list; give one string"):
+        question(None, ["what", "where"])
     with pytest.raises(InputError, match="the question is empty; write what you want to know"):
         question("a.png", " ")
     with pytest.raises(InputError, match="3 <image> markers in row 1 but 2 images; give one image a marker"):

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from foveal.cli import _budget, _sampling
 from foveal.core.errors import InputError
 from foveal.core.example import FEATURES, is_film
+
+if TYPE_CHECKING:
+    from foveal.core.types import Answer
 
 
 def command(
@@ -49,6 +52,7 @@ def command(
     settings = _budget.spending(budget, strategy, price, total) | ({} if drawing is None else {"sampling": drawing})
     started = time.perf_counter()
     steps = model.stream_answer(images, prompt, max_new_tokens=max_new_tokens, **settings)
+    steps = steps if as_json else noted(steps)
     if drawn is not None:
         steps = iter(kept := [*steps])
         if settings.get("budget") is None:
@@ -61,13 +65,24 @@ def command(
         seconds = round(time.perf_counter() - started, 3)
         asked = {"run": str(run or "starter"), "images": names, "prompt": prompt}
         boxes = {"boxes": [asdict(box) for box in last.boxes]} if last.boxes else {}
-        _show.print_json({**asked, "answer": last.text, **boxes, **cost, "seconds": seconds})
+        note = {"note": last.note} if last.note else {}
+        _show.print_json({**asked, "answer": last.text, **boxes, **cost, "seconds": seconds, **note})
         return
     if not stream:
         steps = iter([*steps][-1:])
     for piece in pieces(step.text for step in steps):
         print(piece, end="", flush=True)
     print()
+
+
+def noted(steps: "Iterator[Answer]") -> "Iterator[Answer]":
+    """The same, with what is to be said of the budget told before the first word."""
+    import sys
+
+    for number, step in enumerate(steps):
+        if step.note and not number:
+            print(f"foveal: {step.note}", file=sys.stderr)
+        yield step
 
 
 def split(words: list[str]) -> tuple[list[str], str]:

@@ -342,7 +342,8 @@ class Answer:
     """An answer in words, and what it cost to see: visual tokens that entered the language model.
 
     `boxes` are the objects that it names, where the model says where they are; `relevance` are the maps by which a
-    budget was spent on each picture, in the picture's own coordinates (None: it was not cut, or not by such).
+    budget was spent on each picture, in the picture's own coordinates (None: it was not cut, or not by such). A `note`
+    says where the budget was not needed.
     """
 
     text: str
@@ -350,6 +351,7 @@ class Answer:
     token_ids: tuple[int, ...] = ()
     boxes: tuple[Box, ...] = ()
     relevance: tuple[Relevance | None, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from foveal.core.config import dump
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Allocator
 from foveal.core.lookup import build, spec
-from foveal.core.types import Batch, Grid
+from foveal.core.types import Batch, Grid, Layout
 from foveal.models import seats
 from foveal.models.parts import Sight
 from foveal.relevance.pricing import Terms
@@ -115,6 +115,14 @@ def spent(
             "answer(images, text), or take another strategy"
         )
     return view, view.spent(batch, budget=terms)
+
+
+def unneeded(layout: Layout, budget: int | Terms | None) -> str:
+    """What is to be said of a budget above the visual tokens of every picture; nothing of one that may cut some."""
+    most = max(layout.counts, default=0)
+    if not isinstance(budget, int) or not 0 < most < budget:
+        return ""
+    return f"a budget of {budget} for pictures of at most {most} visual tokens: all are read"
 
 
 def either(budget: int | Terms | None, price: float | None) -> int | Terms | None:

@@ -9,7 +9,7 @@ import torch
 from foveal.core.example import Example
 from foveal.core.types import Answer, Batch, Layout, Relevance
 from foveal.decode.generate import stream
-from foveal.models.budget import allocator_of, budgeted, either, spent, unspent
+from foveal.models.budget import allocator_of, budgeted, either, spent, unneeded, unspent
 from foveal.models.causal import Causal
 from foveal.models.masked import Masked
 from foveal.models.seeing import looked_at
@@ -44,7 +44,7 @@ def stream_answer(
     at a `price` a token or by other terms.
     """
     example = question([*_listed(images), *films(_listed(videos))], text, marker=processor.config.marker)
-    model, batch, seen = _prompted(model, processor, example, either(budget, price), strategy, room=max_new_tokens)
+    model, batch, cost = _prompted(model, processor, example, either(budget, price), strategy, room=max_new_tokens)
     looked: tuple[Relevance | None, ...] = ()
     if batch.seen is not None:
         looked = looked_at(batch.seen, [image_size(image) for image in example.images], processor.transform)
@@ -57,9 +57,9 @@ def stream_answer(
     for step in steps:
         ids.append(int(step[0]))
         words = processor.text(_spoken(ids, processor.stop_ids))
-        yield Answer(text=words, visual_tokens=seen, token_ids=tuple(ids), relevance=looked)
+        yield replace(cost, text=words, token_ids=tuple(ids), relevance=looked)
     if not ids:
-        yield Answer(text="", visual_tokens=seen, relevance=looked)
+        yield replace(cost, relevance=looked)
 
 
 def answer(model: Causal | Masked, processor: Processor, images: Any, text: str, **settings: Any) -> Answer:
@@ -70,23 +70,25 @@ def answer(model: Causal | Masked, processor: Processor, images: Any, text: str,
 
 def _prompted(
     model: M, processor: Processor, example: Example, budget: int | Terms | None, strategy: str, *, room: int
-) -> tuple[M, Batch, int]:
-    """Who answers, the question with what is left of its pictures, and how many visual tokens these are."""
+) -> tuple[M, Batch, Answer]:
+    """Who answers, the question with what is left of its pictures, and what the answer costs, still without words."""
     anew = isinstance(budget, Terms)  # the counts are known later
     model = unspent(model) if anew else budgeted(model, budget, strategy)
-    counts: list[int] = []
+    layouts: list[Layout] = []
 
     def plan(*given: Any, **named: Any) -> Layout:
-        layout = model.plan(*given, **named)
-        counts.append(0 if layout.slots is None else layout.total - sum(layout.places))
-        return layout
+        layouts.append(model.plan(*given, **named))
+        return layouts[-1]
 
     batch = processor.prompt([example], plan=plan, room=room).to(next(model.parameters()).device)
     if anew:
         model, batch = spent(model, batch, budget, strategy)
     elif allocator_of(model) is not None and batch.visual is not None:
         batch = replace(batch, seen=model.see(batch))
-    return model, batch, int((batch.image_slot >= 0).sum()) + sum(counts)
+    read = sum(0 if layout.slots is None else layout.total - sum(layout.places) for layout in layouts)
+    notes = [note for layout in layouts if (note := unneeded(layout, budget))]
+    cost = Answer(text="", visual_tokens=int((batch.image_slot >= 0).sum()) + read, note="; ".join(notes))
+    return model, batch, cost
 
 
 def _listed(given: Any) -> list[Any]:

@@ -12,7 +12,7 @@ from foveal.core.example import Box, Example
 from foveal.core.types import Answer
 from foveal.decode.constrained import Written, write
 from foveal.decode.sampling import Sampling, greedy
-from foveal.models.budget import budgeted, either
+from foveal.models.budget import budgeted, either, unneeded
 from foveal.models.causal import Causal
 from foveal.models.detect import LIKELY, detect, shown
 from foveal.models.gallery import Gallery
@@ -165,7 +165,8 @@ def sparing(
     asked = question([image], text, marker=processor.config.marker) if task == "find" else _example(1, image)
     first: Task = task if task in ("find", "caption") else "detect"  # what else is asked is of what that finds
     batch = processor.prompt([asked], plan=view.plan, task=first).to(next(view.parameters()).device)
-    return replace(made, relevance=looked_at(view.see(batch), [image_size(image)], processor.transform))
+    note = unneeded(view.plan([processor.transform.grid]), cost)
+    return replace(made, note=note, relevance=looked_at(view.see(batch), [image_size(image)], processor.transform))
 
 
 def _task(processor: Processor, text: str) -> Task:

@@ -114,12 +114,14 @@ def written(turn: Turn, *, marker: str, beside: str) -> str:
     return text
 
 
-def question(images: Any, text: str, *, marker: str = "<image>") -> Example:
+def question(images: Any, text: object, *, marker: str = "<image>") -> Example:
     """One user message out of images (one, several or None) and text.
 
     As many literal markers in the text as images say where these go; without any, images come before the text.
-    Raises InputError for an empty text; `turns` raises it where the counts disagree.
+    Raises InputError for an empty text, and for what is none; `turns` raises it where the counts disagree.
     """
+    if not isinstance(text, str):
+        raise InputError(f"a question of type {type(text).__name__}; give one string, and ask each question by itself")
     if not text.strip():
         raise InputError("the question is empty; write what you want to know")
     pictures = tuple(images) if isinstance(images, list | tuple) else () if images is None else (images,)
