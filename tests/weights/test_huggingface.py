@@ -35,6 +35,15 @@ def test_harmless_arguments_are_taken(model):
     assert torch.equal(model.generate(IDS, max_new_tokens=3, num_beams=1, do_sample=False, use_cache=True), plain)
 
 
+def test_a_length_of_all_counts_the_prompt(model):
+    free = model.generate(IDS, max_new_tokens=30, eos_token_id=[])
+    assert torch.equal(model.generate(IDS, max_length=38, eos_token_id=[]), free)
+    assert model.generate(IDS, max_length=38, max_new_tokens=2, eos_token_id=[]).shape == (1, 2)  # as the reference
+    assert model.generate(IDS, max_length=9, eos_token_id=[]).shape == (1, 1)
+    with pytest.raises(InputError, match="a max_length of 8 for a prompt of 8 tokens; raise it"):
+        model.generate(IDS, max_length=8)
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [

@@ -103,8 +103,8 @@ class HuggingFaceCausal(nn.Module):
     ) -> Int[Tensor, "B M"]:
         """New tokens alone, greedy unless `do_sample=True`; settings not given are the checkpoint's.
 
-        Settings: max_new_tokens (20), eos_token_id, pad_token_id, do_sample, temperature, top_k, top_p,
-        repetition_penalty. At most `budget` visual tokens of each image are read, chosen by the strategy. Raises
+        Settings: max_new_tokens (20; or max_length, with the prompt in it), eos_token_id, pad_token_id, do_sample,
+        temperature, top_k, top_p, repetition_penalty. At most `budget` visual tokens of each image are read, chosen by the strategy. Raises
         InputError for a setting that would change the answer and is not there.
         """
         known = (*inspect.signature(self.to_batch).parameters, *HARMLESS)
@@ -116,7 +116,10 @@ class HuggingFaceCausal(nn.Module):
         stops = _ids(settings.get("eos_token_id"))
         pad = settings.get("pad_token_id")
         with torch.no_grad():
-            model, batch = spent(self.model, self.batch(input_ids, **given), budget, strategy)
+            whole = self.batch(input_ids, **given)
+            model, batch = spent(self.model, whole, budget, strategy)
+        if settings.get("max_new_tokens") is None and (most := chosen.get("max_length")) is not None:
+            settings["max_new_tokens"] = _within(most, whole.input_ids.shape[1])
         return decoding.generate(
             model,
             batch,
@@ -249,6 +252,13 @@ def _idle(name: str, value: Any) -> bool:
     if name in _IDLE or name.startswith("_"):
         return True
     return not isinstance(value, Tensor) and (value in (None, [], {}) or value == (1 if name in _ONE else 0))
+
+
+def _within(most: int, prompt: int) -> int:
+    """How many new tokens a length of all leaves."""
+    if most <= prompt:
+        raise InputError(f"a max_length of {most} for a prompt of {prompt} tokens; raise it, or give max_new_tokens")
+    return most - prompt
 
 
 def _ids(given: Any) -> tuple[int, ...]:
