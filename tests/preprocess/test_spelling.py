@@ -114,7 +114,7 @@ def test_more_tiles_than_the_context_holds_are_refused_before_one_is_made():
     told = r"row 1 has \d+ tokens \(40 of them of images\), but the context holds 36; "
     with pytest.raises(InputError, match=told + r"processor\.image\.tiling\.most=2 makes it 3\d tokens"):
         asked.prompt([(_Sized(unread.shape[:2]), "what?")], plan=plan)
-    with pytest.raises(InputError, match="ask in fewer words or lower the budget"):
+    with pytest.raises(InputError, match="ask in fewer words, with fewer pictures, or for a shorter answer"):
         processor(None, context=5).prompt([(_Sized((84, 84)), "what?")], plan=plan)
 
 

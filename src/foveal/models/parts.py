@@ -56,8 +56,8 @@ class Sight(nn.Module):
             last, context = int(made.positions.max()) + 1, self.language.context
             if last > context:
                 raise InputError(
-                    f"what a budget leaves keeps its place among {last} tokens, and the context has {context}; shorten "
-                    "the prompt, or give smaller pictures"
+                    f"what a budget leaves keeps its place among {last} tokens, and the context has {context}; ask in "
+                    "fewer words, with fewer or smaller pictures"
                 )
         return made
 

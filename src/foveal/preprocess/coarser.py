@@ -20,7 +20,7 @@ _ROOM = 1 << 40  # a context that nothing passes
 def coarser(processor: Any, example: Example, plan: Plan, limit: int) -> str:
     """What to do about a question of more tokens than `limit`, as the end of a sentence."""
     return _settings(processor, example, limit, lambda other: other.prompt([example], plan=plan, visual=_nothing)) or (
-        "ask in fewer words or lower the budget of visual tokens"
+        "ask in fewer words, with fewer pictures, or for a shorter answer (max_new_tokens)"
     )
 
 

@@ -104,8 +104,8 @@ class HuggingFaceCausal(nn.Module):
         """New tokens alone, greedy unless `do_sample=True`; settings not given are the checkpoint's.
 
         Settings: max_new_tokens (20; or max_length, with the prompt in it), eos_token_id, pad_token_id, do_sample,
-        temperature, top_k, top_p, repetition_penalty. At most `budget` visual tokens of each image are read, chosen by the strategy. Raises
-        InputError for a setting that would change the answer and is not there.
+        temperature, top_k, top_p, repetition_penalty. At most `budget` visual tokens of each image are read, chosen by
+        the strategy. Raises InputError for a setting that would change the answer and is not there.
         """
         known = (*inspect.signature(self.to_batch).parameters, *HARMLESS)
         chosen = {name: given.pop(name) for name in list(given) if name not in known}
