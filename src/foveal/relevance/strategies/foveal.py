@@ -16,6 +16,7 @@ from foveal.relevance.allocation import Partition, partition
 from foveal.relevance.balancing import WAYS, Balancer, Tensions, balanced
 from foveal.relevance.hearing import Hearing
 from foveal.relevance.knowing import aloof, coupling, entropy, information, surprise
+from foveal.relevance.painting import painted
 from foveal.relevance.pooling import medoids
 from foveal.relevance.pricing import Terms, gained
 from foveal.relevance.spending import Shares, alike, checked, covering, each, of_images, planned, spend
@@ -104,7 +105,13 @@ class Foveal(nn.Module):
             if grid is None:  # regions of any size: what is most worth stays as it is
                 classes = None if visual.classes is None else of_images(visual.classes, visual.layout, images)
                 maps = self.knowing(features, None, query, query.owner[images], classes=classes)
-                return chosen(self.shares(maps, None, query, query.owner[images]), budgets[int(images[0])])
+                worth = self.shares(maps, None, query, query.owner[images])
+                made = chosen(worth, budgets[int(images[0])])
+                boxes = of_images(visual.boxes[:, :4], visual.layout, images)
+                for i, image in enumerate([] if torch.compiler.is_compiling() else images.tolist()):
+                    of_one = (part[i].detach() for part in (maps, worth, boxes, made[0] >= 0))
+                    known[image] = painted(*of_one, names=WAYS)
+                return made
             made, weight, maps = self._split(visual, features, grid, images, query, budgets[int(images[0])])
             for i, image in enumerate([] if torch.compiler.is_compiling() else images.tolist()):
                 shown = {"maps": maps[i].detach().unflatten(-1, grid), "shares": weight[i].detach().unflatten(-1, grid)}
