@@ -3,16 +3,20 @@
 Letters: N patches of one image, B its budget, I images of one grid.
 """
 
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, SupportsIndex
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import Grid
-from foveal.relevance.pooling import means
-from foveal.relevance.slopes import by_key, split_keys
+from foveal.relevance.pooling import full, means
+from foveal.relevance.slopes import by_key, split_keys, within
+from foveal.relevance.spending import whole_number
 from foveal.relevance.tree import Tree, tree_of
 
 
@@ -42,55 +46,59 @@ class Allocation(Partition):
 
 
 def allocate(
-    features: Float[Tensor, "*I N D"],
+    features: Num[Tensor, "*I N D"],
     *,
-    grid: Grid,
-    budget: int,
+    grid: Sequence[int],
+    budget: SupportsIndex,
     relevance: Tensor | None = None,
-    floor: int | Grid | None = None,
+    floor: SupportsIndex | Sequence[int] | None = None,
 ) -> Allocation:
     """Exactly `budget` tokens for the patches of a grid (rows, columns), pooled by `relevance [*I N]` (None: alike).
 
     A `floor` of (rows, columns) or of so many of both is parted first, so that each of its cells has a token; None:
     one root for all. Budgets nest: the tokens of a smaller one are parted by a larger one. Several images of one grid
-    may come at once. Raises InputError for a budget, a grid, a floor or values that make no sense.
+    may come at once. Half precision is parted and pooled in float32; whole numbers are taken as float. Raises
+    InputError for a budget, a grid, a floor or values that make no sense.
     """
     made = partition(features, grid=grid, budget=budget, relevance=relevance, floor=floor)
-    weight = torch.ones_like(features[..., 0]) if relevance is None else relevance
-    given = (features, weight, made.boxes, made.assignment, made.mass)
+    features = floating(features, "features")
+    given = (features, _weight(features, relevance), made.boxes, made.assignment, made.mass)
+    columns = operator.index(grid[1])
     if features.ndim == 2:
-        return Allocation(features=_realized(*(part[None] for part in given), columns=grid[1])[0], **vars(made))
-    return Allocation(features=_realized(*given, columns=grid[1]), **vars(made))
+        return Allocation(features=_realized(*(part[None] for part in given), columns=columns)[0], **vars(made))
+    return Allocation(features=_realized(*given, columns=columns), **vars(made))
 
 
 def partition(
-    features: Float[Tensor, "*I N D"],
+    features: Num[Tensor, "*I N D"],
     *,
-    grid: Grid,
-    budget: int,
+    grid: Sequence[int],
+    budget: SupportsIndex,
     relevance: Tensor | None = None,
-    floor: int | Grid | None = None,
+    floor: SupportsIndex | Sequence[int] | None = None,
 ) -> Partition:
     """The same without the tokens themselves, for what pools in another way; takes the same errors."""
-    floor = (1, 1) if floor is None else (floor, floor) if isinstance(floor, int) else (floor[0], floor[1])
+    features, grid, budget = floating(features, "features"), _grid(grid), _budget(budget)
+    relevance, floor = None if relevance is None else floating(relevance, "relevance"), _floor(floor)
     _check(features, grid, budget, relevance, floor)
     patches, alone = grid[0] * grid[1], features.ndim == 2
-    some = features[None] if alone else features
-    weight = torch.ones_like(some[..., 0]) if relevance is None else relevance.view(some.shape[:2])
+    some, weight = full(features.detach()), _weight(features, relevance).detach()
+    some, weight = (some[None], weight[None]) if alone else (some, weight)
     tree = tree_of(grid, floor, device=features.device)
-    keys = split_keys(tree, some.detach(), weight.detach())
+    (some, scale), (weight, share) = within(some), within(weight)
+    keys = split_keys(tree, some, weight)
     order = by_key(tree, keys)
     leaf = _leaves(tree, order[:, : min(budget, patches) - 1])
     parts = _tokens(leaf, grid[1], min(budget, patches))
     number = tree.splits.long().cumsum(0) - 1  # a name for each split alone
-    parts = {**parts, "order": number[order], "keys": keys.gather(1, order)}
+    parts = {**parts, "order": number[order], "keys": _plain(keys.gather(1, order), scale, share)}
     note = f"a budget of {budget} for {patches} patches: all are kept" if budget > patches else ""
     return Partition(**{name: part[0] if alone else part for name, part in parts.items()}, note=note)
 
 
 def _leaves(tree: Tree, taken: Int[Tensor, "I T"]) -> Int[Tensor, "I N 4"]:
     """The rectangle that each patch is in when these splits are made."""
-    split = taken.new_zeros(len(taken), max(1, len(tree.splits))).scatter(1, taken, 1)
+    split = taken.new_zeros(taken.shape[0], max(1, len(tree.splits))).scatter(1, taken, 1)
     level = split[:, tree.place[:-1]].cumprod(1).sum(1)
     return tree.rectangles[tree.place[level, torch.arange(tree.place.shape[1], device=level.device)]]
 
@@ -99,7 +107,7 @@ def _tokens(leaf: Int[Tensor, "I N 4"], columns: int, budget: int) -> dict[str, 
     """Boxes, assignment and mass of the tokens, given the rectangle that each patch is in."""
     corner = leaf[..., 0] * columns + leaf[..., 1]
     ranks = (corner == torch.arange(corner.shape[1], device=corner.device)).long().cumsum(1)
-    wanted = torch.arange(1, budget + 1, device=ranks.device).expand(len(ranks), -1)
+    wanted = torch.arange(1, budget + 1, device=ranks.device).expand(ranks.shape[0], -1)
     first = torch.searchsorted(ranks, wanted.contiguous())[..., None]
     boxes = leaf.gather(1, first.expand(-1, -1, 4))
     mass = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
@@ -118,18 +126,64 @@ def _realized(
     """The mean of each token's patches by weight; a patch that is a token by itself stays as it is, bit for bit."""
     first = (boxes[..., 0] * columns + boxes[..., 1])[..., None]
     own = features.gather(1, first.expand(-1, -1, features.shape[-1]))
-    return torch.where(mass[..., None] == 1, own, means(features, assignment, weight, mass.shape[1]))
+    return torch.where(mass[..., None] == 1, own, means(features, assignment, within(weight)[0], mass.shape[1]))
+
+
+def _weight(features: Float[Tensor, "*I N D"], relevance: Tensor | None) -> Float[Tensor, "*I N"]:
+    """What each patch weighs, in float32 or more."""
+    return full(torch.ones_like(features[..., 0]) if relevance is None else floating(relevance, "relevance"))
+
+
+def _plain(keys: Float[Tensor, "I N1"], scale: Float[Tensor, " I"], share: Float[Tensor, " I"]) -> Tensor:
+    """Keys as they are without these powers, as far as numbers go; those of the floor stay infinite."""
+    scale, share = scale.double()[:, None], share.double()[:, None]
+    there = (keys / scale / scale / share).clamp(max=torch.finfo(keys.dtype).max)
+    return torch.where(keys.isinf(), keys, there)
+
+
+def floating(values: Any, name: str) -> Tensor:
+    """A tensor's real numbers, whole ones and truths as float; raises InputError for anything else."""
+    if not isinstance(values, Tensor) or values.is_complex():
+        kind = values.dtype if isinstance(values, Tensor) else f"type {type(values).__name__}"
+        raise InputError(f"{name} of {kind}; give a tensor of real numbers")
+    return values if values.is_floating_point() else values.float()
+
+
+def _grid(grid: Any) -> Grid:
+    if (sides := _pair(grid)) is None or min(sides) < 1:
+        raise InputError(f"a grid of {grid!r}; give (rows, columns), whole numbers of 1 or more")
+    return sides
+
+
+def _floor(floor: Any) -> Grid:
+    side = 1 if floor is None else whole_number(floor)
+    cells = _pair(floor) if side is None else (side, side)
+    if cells is None:
+        raise InputError(f"a floor of {floor!r}; give a whole number of cells a side, or (rows, columns) of them")
+    return cells
+
+
+def _budget(budget: Any) -> int:
+    if (tokens := whole_number(budget)) is None:
+        raise InputError(f"a budget of {budget!r}; give a whole number of tokens, 1 or more")
+    return tokens
+
+
+def _pair(sides: Any) -> Grid | None:
+    try:
+        found = [whole_number(side) for side in sides]
+    except TypeError:
+        return None
+    return (found[0], found[1]) if len(found) == 2 and found[0] is not None and found[1] is not None else None
 
 
 def _check(features: Tensor, grid: Grid, budget: int, relevance: Tensor | None, floor: Grid) -> None:
     patches = grid[0] * grid[1]
-    if features.ndim not in (2, 3) or features.shape[-2] != patches or patches < 1:
+    if features.ndim not in (2, 3) or features.shape[-2] != patches or features.shape[-1] < 1:
         raise InputError(
             f"features of shape {tuple(features.shape)} for a grid of {grid[0]} x {grid[1]} = {patches} patches; "
             "give [N D] or [I N D] with as many"
         )
-    if isinstance(budget, bool) or not isinstance(budget, int):
-        raise InputError(f"a budget of {budget!r}; give a whole number of tokens, 1 to {patches}")
     if any(not 1 <= cells <= side for cells, side in zip(floor, grid, strict=True)):
         raise InputError(
             f"a floor of {floor[0]} x {floor[1]} cells on a grid of {grid[0]} x {grid[1]}; give 1 to as many of both"

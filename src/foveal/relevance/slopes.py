@@ -11,6 +11,21 @@ from torch import Tensor
 
 from foveal.relevance.tree import Tree
 
+_SAFE = 40  # of two: squares and sums of numbers up to this power fit into float32, however many there are
+
+
+def within(values: Float[Tensor, "I *rest"]) -> tuple[Float[Tensor, "I *rest"], Float[Tensor, " I"]]:
+    """Values, in float32 or more, of which sums of squares fit, and the power of two by which each image's were
+    multiplied for it: 1 for all that is ordinary, which does not change by a bit."""
+    least = 16 * torch.finfo(values.dtype).tiny  # the inverse of a power beyond would not fit itself
+    flat = values.detach().flatten(1)
+    largest = torch.maximum(flat.amax(1), -flat.amin(1))  # a norm takes ten times as long
+    part, exponent = largest.clamp(least, 1 / least).frexp()
+    power = torch.where((exponent.abs() > _SAFE) & (largest > 0), part / largest.clamp(least, 1 / least), 1.0)
+    if not torch.compiler.is_compiling() and bool((power == 1).all()):
+        return values, power  # as a rule: this spares a pass over them
+    return values * power.view(-1, *[1] * (values.ndim - 1)), power
+
 
 @torch.no_grad()
 def split_keys(tree: Tree, features: Float[Tensor, "I N D"], weight: Float[Tensor, "I N"]) -> Float[Tensor, "I H"]:
@@ -24,7 +39,7 @@ def split_keys(tree: Tree, features: Float[Tensor, "I N D"], weight: Float[Tenso
     keys, below, names = (part[:, first:, None] for part in (gains, gains, number))
     for level in reversed(range(tree.depth - 1)):
         own = slice(2**level - 1, 2 ** (level + 1) - 1)
-        keys, below, names = (part.reshape(len(part), 2**level, -1) for part in (keys, below, names))
+        keys, below, names = (part.unflatten(1, (2**level, -1)).flatten(2) for part in (keys, below, names))
         keys, order = keys.sort(dim=-1, descending=True, stable=True)
         below, names = below.gather(-1, order), names.gather(-1, order)
         slope = _slope(gains[:, own], below)
@@ -51,7 +66,7 @@ def _slope(own: Float[Tensor, "I n"], below: Float[Tensor, "I n m"]) -> Float[Te
 @torch.no_grad()
 def split_gains(tree: Tree, features: Float[Tensor, "I N D"], weight: Float[Tensor, "I N"]) -> Float[Tensor, "I H"]:
     """How much the weighted variance falls with each split, in float64 sums; 0 where a half weighs nothing."""
-    images, last = len(features), 2**tree.depth
+    images, last = features.shape[0], 2**tree.depth
     slot = tree.place[-1] - (last - 1)
     mass = weight.double().new_zeros(images, last).index_copy(1, slot, weight.double())
     total = features.new_zeros(images, last, features.shape[-1])

@@ -1,5 +1,6 @@
 """Visual tokens of many images brought down to a budget each: what every strategy between connector and text shares."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +24,14 @@ class Sums:
 
 Shares = tuple[Tensor, Tensor]  # the token that holds each patch [I N] (-1: none does), and each patch's weight [I N]
 Choose = Callable[[Tensor, Any, Tensor], Shares | Sums]  # of features [I N D] on a grid (None: none), of these images
+
+
+def whole_number(given: Any) -> int | None:
+    """The number itself, of Python, numpy or a tensor; None for anything but a whole one, truths among them."""
+    try:
+        return None if isinstance(given, bool) else operator.index(given)
+    except TypeError:
+        return None
 
 
 def checked(budget: int) -> int:
