@@ -57,3 +57,20 @@ def test_gains_are_shares_that_no_scale_changes_and_a_plain_image_is_worth_less(
 def test_terms_that_make_no_sense_are_refused(given, line):
     with pytest.raises(InputError, match=line):
         Terms(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"total": "30"}, "a total of '30' visual tokens; give a whole number"),
+        ({"total": 2.5}, "a total of 2.5 visual tokens"),
+        ({"total": True}, "a total of True visual tokens"),
+        ({"price": "x"}, "a price of 'x' a token; give a share above 0"),
+        ({"price": True}, "a price of True a token"),
+        ({"total": 9, "least": "x"}, "'x' to 400 tokens an image; give whole numbers"),
+        ({"price": 0.1, "most": None}, "64 to None tokens an image"),
+    ],
+)
+def test_terms_of_no_such_type_are_refused_too(given, line, untyped):
+    with pytest.raises(InputError, match=line):
+        Terms(**given)

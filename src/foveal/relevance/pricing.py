@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.relevance.balancing import affordable
+from foveal.relevance.spending import whole_number
 
 Keys = Tensor  # `[N1]`, what each further token of an image gains, not rising; images differ in how many
 
@@ -31,10 +33,15 @@ class Terms:
     def __post_init__(self) -> None:
         if (self.price is None) == (self.total is None):
             raise InputError(f"a price of {self.price} and a total of {self.total} visual tokens; give one of the two")
-        if self.price is not None and not (self.price > 0 and math.isfinite(self.price)):
-            raise InputError(f"a price of {self.price:g} a token; give a share above 0, such as 0.001")
-        if self.total is not None and self.total < 1:
-            raise InputError(f"a total of {self.total} visual tokens; give 1 or more")
+        price = self.price
+        if price is not None and (isinstance(price, bool) or not isinstance(price, Real)):
+            raise InputError(f"a price of {price!r} a token; give a share above 0, such as 0.001")
+        if price is not None and not (price > 0 and math.isfinite(price)):
+            raise InputError(f"a price of {price:g} a token; give a share above 0, such as 0.001")
+        if self.total is not None and (whole_number(self.total) or 0) < 1:
+            raise InputError(f"a total of {self.total!r} visual tokens; give a whole number, 1 or more")
+        if any(whole_number(end) is None for end in (self.fewest, self.most)):
+            raise InputError(f"{self.fewest!r} to {self.most!r} tokens an image; give whole numbers")
         if not 1 <= self.fewest <= self.most:
             raise InputError(f"{self.fewest} to {self.most} tokens an image; give 1 or more, the fewer first")
 
