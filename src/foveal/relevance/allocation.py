@@ -208,3 +208,7 @@ def _check_values(features: Tensor, relevance: Tensor | None) -> None:
             raise InputError(f"{name} hold {wrong} values that are no numbers; mend them")
     if relevance is not None and bool((relevance < 0).any()):
         raise InputError(f"relevance goes down to {float(relevance.min()):.3g}; give 0 or more (softmax of scores)")
+
+
+for _type in (Partition, Allocation):
+    torch.export.register_dataclass(_type)
