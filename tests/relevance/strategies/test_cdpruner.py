@@ -48,6 +48,11 @@ def test_without_a_question_only_diversity_counts():
     assert (relevance(features, words, torch.zeros_like(valid)) == 1).all()
 
 
+def test_words_of_another_width_ask_for_nothing():
+    features, words, valid = sample()
+    assert torch.equal(relevance(features, words[..., :5], valid), relevance(features, words, torch.zeros_like(valid)))
+
+
 def test_a_sign_is_one():
     with pytest.raises(InputError, match="a sign of 2"):
         Cdpruner(budget=5, sign=2.0)

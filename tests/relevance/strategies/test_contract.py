@@ -97,6 +97,13 @@ def test_an_empty_question_gives_a_cut_all_the_same(name):
     assert torch.isfinite(made.features).all()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_question_of_another_width_gives_a_cut_all_the_same(name):
+    allocator, seen = strategy(name, 5), visual(GRIDS)
+    made = allocator.between(seen, question(4, width=9))
+    assert torch.isfinite(made.features).all() and made.layout == allocator.plan(seen.layout)
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if "attention" in getattr(strategy(name, 5), "needs", ())])
 def test_what_needs_attention_says_so_where_there_is_none(name):
     seen = replace(visual(GRIDS), attention=None, keys=None)

@@ -1,6 +1,7 @@
 """CDPruner (2506.10967): patches that differ from each other, the more so the more the question asks for them.
 
-Behind the connector; hears the question, word by word, as the language model embeds it.
+Behind the connector; hears the question, word by word, as the language model embeds it. Where words are of another
+width than what is seen, no cosine says what they ask for, and patches differ as if nothing were asked.
 """
 
 from dataclasses import dataclass
@@ -52,9 +53,11 @@ class Cdpruner(nn.Module):
 
 @torch.no_grad()
 def relevance(
-    features: Float[Tensor, "I N D"], query: Float[Tensor, "I L D"], valid: Bool[Tensor, "I L"], *, sign: float = 1.0
+    features: Float[Tensor, "I N D"], query: Float[Tensor, "I L Q"], valid: Bool[Tensor, "I L"], *, sign: float = 1.0
 ) -> Float[Tensor, "I N"]:
-    """The mean cosine of each patch with the words, from 0 to 1 over its image; 1 where nothing is asked."""
+    """The mean cosine of each patch with the words, from 0 to 1 over its image; 1 where no word of their width asks."""
+    if query.shape[-1] != features.shape[-1]:
+        return features.new_ones(features.shape[:2], dtype=torch.float64)
     patches, words = (F.normalize(part.double(), dim=-1) for part in (features, query))
     alike = (patches @ words.transpose(1, 2)).masked_fill(~valid[:, None], 0.0)
     mean = sign * alike.sum(-1) / valid.sum(-1).clamp(min=1)[:, None]
