@@ -1,5 +1,6 @@
 """Pictures are encoded once, and come out as if they had been encoded again."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -43,6 +44,16 @@ def test_a_picture_is_seen_once(run):
     assert torch.equal(again.boxes, wanted.boxes) and torch.equal(again.image, wanted.image)
     assert again.layout == wanted.layout
     assert torch.equal(first.features[:16], first.features[32:])
+
+
+def test_another_picture_in_the_same_place_is_seen_anew(run, tmp_path):
+    seen, gallery, path = counted(run), Gallery(run.model, run.processor), tmp_path / "a.png"
+    for changed, picture in enumerate([PICTURES[0], PICTURES[1], PICTURES[1]]):
+        picture.save(path)
+        os.utime(path, ns=(changed > 0, changed > 0))
+        made = gallery([str(path)])
+    assert seen == [1, 1]
+    torch.testing.assert_close(made.features, gallery([PICTURES[1]]).features)
 
 
 def test_what_has_no_room_is_seen_again(run):

@@ -35,6 +35,17 @@ def test_one_picture_by_every_road(tmp_path):
     assert image_size(path) == image_size(str(path)) == image_size(data) == (4, 6)
 
 
+def test_another_picture_in_the_same_place_has_its_own_size(tmp_path):
+    path = tmp_path / "a.png"
+    for changed, size in enumerate([(4, 6), (30, 2), (2, 30), (4, 6)]):
+        Image.new("RGB", size).save(path)
+        os.utime(path, ns=(changed, changed))
+        assert image_size(path) == image_size(str(path)) == size[::-1]
+    path.unlink()
+    with pytest.raises(InputError, match="there is no such image file"):
+        image_size(path)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation_is_applied(orientation, kind):

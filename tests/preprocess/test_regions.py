@@ -12,6 +12,8 @@ from foveal.core.example import Box
 from foveal.core.types import Layout
 from foveal.preprocess.region_files import RegionFiles
 from foveal.preprocess.regions import Proposals, windows
+from foveal.preprocess.tiling import Tiling
+from foveal.preprocess.transform import ImageTransform
 
 
 def plan(of):
@@ -77,3 +79,23 @@ def test_files_stand_in_for_pictures(processor, example, tmp_path):
         assert made.prompt(asked, plan=plan).visual.layout.counts == (2, 3)
     with pytest.raises(InputError, match=r"holds region features, and this model reads pictures"):
         processor().training(alone, plan=plan)
+
+
+@pytest.mark.parametrize("kind", ["grid", "area"])
+def test_a_picture_replaced_while_it_is_read_is_told(processor, example, tmp_path, kind):
+    tiling = Tiling(kind=kind, tile=8, patch=4, pixels=(64, 64 * 64), depth=1)
+    made = processor(image=ImageTransform(size=8, tiling=tiling))
+    path = tmp_path / "a.png"
+    Image.new("RGB", (16, 8)).save(path)
+    one = example("what", "red apple", pictures=[str(path)])
+
+    def seen(images):
+        Image.new("RGB", (24, 32)).save(path)
+        return made.pixels(images)
+
+    def laid(cuts):
+        return Layout(counts=(2,), grids=(None,))
+
+    assert made.prompt([one], plan=laid).visual is not None
+    with pytest.raises(InputError, match=r"a\.png was laid out with 8 x 16 pixels .* and opened with 32 x 24; leave"):
+        made.prompt([one], plan=laid, visual=seen)

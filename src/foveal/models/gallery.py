@@ -13,6 +13,7 @@ from foveal.core.types import Cut, Patches, Pixels, VisualTokens
 from foveal.layers.albums import taken, together
 from foveal.models.parts import Sight, encoded
 from foveal.preprocess.collate import identity
+from foveal.preprocess.image import stamp
 from foveal.preprocess.processor import Processor
 
 ROOM = 2**30  # bytes
@@ -36,7 +37,7 @@ class Gallery:
 
     def __call__(self, images: Sequence[Any]) -> VisualTokens | Pixels | Patches:
         """The tokens of these pictures, in order."""
-        names = [identity(image) for image in images]
+        names = [_name(image) for image in images]
         new = {name: image for name, image in zip(names, images, strict=True) if name not in self.kept}
         found = dict(self.kept)
         if new:
@@ -49,7 +50,7 @@ class Gallery:
 
     def fill(self, images: Iterable[Any], *, size: int) -> None:
         """See these pictures now, so many at a time, as far as there is room."""
-        every = list({identity(image): image for image in images}.values())
+        every = list({_name(image): image for image in images}.values())
         for start in range(0, len(every), size):
             if self.room <= 0:
                 return
@@ -68,6 +69,11 @@ class Gallery:
                 self.kept[name] = one
                 self.room -= _bytes(one)
         return found
+
+
+def _name(image: Any) -> Any:
+    """What a picture is known by: as it is now, where it is a file."""
+    return identity(image), stamp(image)
 
 
 def _bytes(visual: VisualTokens) -> int:

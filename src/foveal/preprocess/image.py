@@ -50,11 +50,23 @@ def _load(opened: Image.Image) -> None:
 
 def image_size(source: Any) -> Grid:
     """Height and width in pixels after EXIF rotation, from the header alone; raises InputError like `open_image`."""
-    return _file_size(os.fspath(source)) if isinstance(source, str | Path) else _header_size(source)
+    found = stamp(source)
+    return _header_size(source) if found is None else _file_size(os.fspath(source), found)
+
+
+def stamp(source: Any) -> tuple[int, int] | None:
+    """Bytes and time of change of a picture's file, for what is kept of it; None for what is no file that is there."""
+    if not isinstance(source, str | Path):
+        return None
+    try:
+        known = os.stat(source)
+    except (OSError, ValueError):  # whoever opens it says what is wrong
+        return None
+    return known.st_size, known.st_mtime_ns
 
 
 @lru_cache(maxsize=1 << 18)
-def _file_size(path: str) -> Grid:
+def _file_size(path: str, stamp: tuple[int, int]) -> Grid:
     return _header_size(path)
 
 

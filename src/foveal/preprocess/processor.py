@@ -221,7 +221,7 @@ class Processor:
         shown = self._sights(ordered, plan)
         batch = self._laid(rows, shown, padding, length)
         targets = {"cells": self._cells(ordered, shown.layout)} if cells else {}
-        return replace(batch, visual=self._seen(shown.images, visual), regions=shown.regions, targets=targets)
+        return replace(batch, visual=self._seen(shown, visual), regions=shown.regions, targets=targets)
 
     def _chosen(self, asked: Sequence[Encoded], plan: Plan, visual: See | None, padding: Padding) -> Batch:
         """Questions in rows that share their images, and the classes of their answers."""
@@ -253,8 +253,8 @@ class Processor:
 
     def _shown(self, rows: Sequence[Encoded], plan: Plan, visual: See | None) -> Pixels | Patches | VisualTokens | None:
         """The pictures of the rows, one after the other."""
-        shown = self._sights([[one] for one in rows], plan).images
-        refuse(shown, "objects")
+        shown = self._sights([[one] for one in rows], plan)
+        refuse(shown.images, "objects")
         return self._seen(shown, visual)
 
     def _words(self) -> Words:
@@ -276,7 +276,7 @@ class Processor:
         for one, mine in zip(asked, shown.places, strict=True):
             self._check_room(one, [shown.layout.places[i] for i in mine], room, plan)
         batch = self._laid(rows, shown, padding)
-        return replace(batch, visual=self._seen(shown.images, visual), regions=shown.regions), shown.layout
+        return replace(batch, visual=self._seen(shown, visual), regions=shown.regions), shown.layout
 
     def _laid(
         self, rows: Sequence[Sequence[Group]], shown: Sights, padding: Padding, length: int | None = None
@@ -356,12 +356,11 @@ class Processor:
         self.truncated += fit is not one
         return fit
 
-    def _seen(self, images: Sequence[Any], visual: See | None) -> Pixels | Patches | VisualTokens | None:
-        if not images:
+    def _seen(self, shown: Sights, visual: See | None) -> Pixels | Patches | VisualTokens | None:
+        if not shown.images:
             return None
-        seen = (visual or self._files or self.pixels)(images)
-        if isinstance(seen, VisualTokens) and (count := len(seen.cuts or seen.layout.counts)) != len(images):
-            raise InputError(f"features of {count} images for a batch of {len(images)}; give one set an image")
+        seen = (visual or self._files or self.pixels)(shown.images)
+        shown.check(seen, self.config.image.tiling)
         return seen
 
     def _cells(self, groups: Sequence[Group], layout: Layout) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.example import Box
-from foveal.core.types import Layout, Regions
+from foveal.core.types import Cut, Layout, Patches, Regions, VisualTokens
 from foveal.preprocess.collate import Group, pictures
 from foveal.preprocess.image import image_size
 from foveal.preprocess.region_files import Reader
+from foveal.preprocess.tiling import Tiling
 from foveal.preprocess.transform import ImageTransform
 from foveal.preprocess.video import Frames, counts, planned, refuse
 
@@ -51,12 +53,35 @@ class Proposals:
 
 
 class Sights(NamedTuple):
-    """The images of groups in order, which of them each group shows, their tokens, and which regions these are."""
+    """The images of groups in order, which of them each group shows, their tokens, and which regions these are.
+
+    Those that a transform cuts have their `cuts`.
+    """
 
     images: list[Any]
     places: list[list[int]]
     layout: Layout
     regions: Regions | None = None
+    cuts: tuple[Cut, ...] = ()
+
+    def check(self, seen: Any, tiling: Tiling | None) -> None:
+        """Raises InputError for features of more or fewer images, and an image opened in another size than laid out."""
+        if isinstance(seen, VisualTokens) and (count := len(seen.cuts or seen.layout.counts)) != len(self.images):
+            raise InputError(f"features of {count} images for a batch of {len(self.images)}; give one set an image")
+        if tiling is None:
+            return
+        if isinstance(seen, Patches):
+            laid = [cut.tile for cut in self.cuts]
+            made = [(rows * tiling.patch, columns * tiling.patch) for _, rows, columns in seen.grids]
+        else:
+            laid, made = [cut.size for cut in self.cuts], [cut.size for cut in seen.cuts or ()]
+        for image, before, now in zip(self.images, laid, made, strict=False):
+            if before != now:
+                name = image if isinstance(image, str | Path) else "an image"
+                raise InputError(
+                    f"{name} was laid out with {before[0]} x {before[1]} pixels (height x width) and opened with "
+                    f"{now[0]} x {now[1]}; leave image files as they are while they are read"
+                )
 
 
 def sights(
@@ -81,7 +106,8 @@ def sights(
     if files is not None:
         return Sights(images, places, plan(files.layout(images)))
     if source == "grid" and transform.tiling is not None:
-        return Sights(images, places, plan(planned(images, transform, frames)))
+        cuts = planned(images, transform, frames)
+        return Sights(images, places, plan(cuts), cuts=tuple(one for one in cuts if isinstance(one, Cut)))
     if source == "grid":
         film = counts(images, frames)
         if film is not None:
