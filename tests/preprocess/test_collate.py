@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Layout
 from foveal.preprocess.collate import collate, laid, lengths, pack, pictures, same_images, size, split, trunk
+from foveal.preprocess.image import Whole
+from foveal.preprocess.tiling import Tiling
 from foveal.preprocess.tokens import Encoded
 
 
@@ -66,6 +68,9 @@ def test_equal_pictures_can_be_seen_once(said):
     groups = [[said([1], images=("a", picture))], [said([1], images=("a",))], [said([1], images=(picture,))]]
     assert pictures(groups) == (["a", picture, "a", picture], [[0, 1], [2], [3]])
     assert pictures(groups, shared=True) == (["a", picture], [[0, 1], [0], [1]])
+    whole = [Whole(image="a"), Whole(image=picture)]
+    made = pictures([groups[0], *groups], shared=True, tiling=Tiling(alone=True))
+    assert made == ([*whole, "a", picture], [[0, 1], [0, 1], [2], [3]])
     assert same_images([said([1], images=("a",)), said([1], images=("a",))])
     assert not same_images([said([1], images=("a",)), said([1], images=("b",))])
 

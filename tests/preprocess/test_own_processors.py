@@ -45,6 +45,19 @@ KINDS = {
         },
         {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
     ),
+    "llava_onevision": (
+        "LlavaOnevision",
+        {
+            "size": {"height": 24, "width": 24},
+            "image_grid_pinpoints": test_llava_next.PINPOINTS["LlavaOnevision"],
+        },
+        {
+            "video_processor": None,
+            "num_image_tokens": 9,
+            "vision_feature_select_strategy": "full",
+            "vision_aspect_ratio": "anyres_max_2",
+        },
+    ),
     "idefics2": ("Idefics2", {"size": {"shortest_edge": 8, "longest_edge": 20}}, {"image_seq_len": 3}),
     "mllama": ("Mllama", {"size": {"height": 8, "width": 8}}, {}),
     "ovis2": (
@@ -74,6 +87,8 @@ def model(kind, tokenizer):
         return test_idefics3.reference(0, vocabulary=count, image=image)
     if kind == "llava_next":
         return test_llava_next.reference(0, vocabulary=count, image=image)
+    if kind == "llava_onevision":
+        return test_llava_next.reference(0, "LlavaOnevision", vocabulary=count, image=image)
     if kind == "ovis2":
         image, *marks = tokenizer.convert_tokens_to_ids(list(MARKS))
         return test_ovis2.reference(0, vocabulary=count, image=image, marks=marks, vision={"hidden_stride": 2})
@@ -83,8 +98,11 @@ def model(kind, tokenizer):
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
+def checkpoint(tmp_path, monkeypatch):
     """A directory of a tiny model with the tokenizer's words, and the processor of transformers for it."""
+    monkeypatch.setattr(  # one of videos wants torchvision
+        "transformers.processing_utils.ProcessorMixin.check_argument_for_proper_class", lambda *given: None
+    )
 
     def make(kind):
         tokenizer = words("<|image|>" if kind == "mllama" else "<image>")

@@ -16,6 +16,7 @@ from PIL import Image
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Pixels, VisualTokens
 from foveal.models.parts import encoded
+from foveal.preprocess.image import Whole
 from foveal.preprocess.tiling import Tiling
 from foveal.preprocess.transform import ImageTransform
 from foveal.preprocess.video import Frames, pixels
@@ -112,6 +113,16 @@ def test_a_changed_image_is_encoded_again(world, tmp_path, images):
     assert store.missing([copy]) == [copy]
     with pytest.raises(InputError, match=r"no features of .*copy.png"):
         store([copy])
+
+
+def test_a_whole_picture_is_another_than_its_tiles(world, tmp_path, images):
+    model, look = world.model().eval(), replace(world.processor.transform, tiling=None)
+    edge = look.grid[0]
+    look = replace(look, tiling=Tiling(tile=edge, pinpoints=((edge, 2 * edge),), alone=True))
+    shown, store = [images[0], Whole(image=images[0])], Store(tmp_path, "fp32")
+    fill(store, shown, encoder=partial(encoded, model.vision), look=look.pixels)
+    seen = store(shown[::-1])
+    assert [cut.tiles for cut in seen.cuts] == [1, 3] and store.missing(shown) == []
 
 
 def test_other_levels_come_along(tmp_path, images):

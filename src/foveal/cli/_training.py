@@ -18,6 +18,7 @@ from foveal.training.config import Stage
 if TYPE_CHECKING:
     from foveal.core.types import Batch, Layout
     from foveal.preprocess.processor import Processor
+    from foveal.preprocess.tiling import Tiling
     from foveal.training.config import Features
     from foveal.training.features import Store
     from foveal.training.feed import Collate
@@ -196,7 +197,7 @@ class Batches:
         described = {"vision": [spec.name, dump(spec.settings)], "image": dump(processor.transform)}
         described |= {} if processor.config.video is None else {"video": dump(processor.config.video)}
         call = partial(encoded, encoder)
-        return self._stored(encoder, call, wanted, described, look=processor.pixels)
+        return self._stored(encoder, call, wanted, described, look=processor.pixels, tiling=processor.transform.tiling)
 
     def _find(self, processor: "Processor") -> None:
         """Have proposals found in every picture of the data now, those that are not known yet."""
@@ -213,9 +214,11 @@ class Batches:
         find.close()
         state.wait_for_everyone()
 
-    def _images(self) -> list[Any]:
-        """Every image of the data, once."""
-        return list(dict.fromkeys(image for example in self.data for image in example.images))
+    def _images(self, tiling: "Tiling | None" = None) -> list[Any]:
+        """Every image of the data, once, as the tiling takes it."""
+        from foveal.preprocess.video import among
+
+        return list(dict.fromkeys(image for example in self.data for image in among(example.images, tiling)))
 
     def _told(self, teller: _classes.Teller) -> "Store":
         """The store of what a teller of classes says of every image."""
@@ -227,7 +230,14 @@ class Batches:
         return self._stored(teller.part, teller, own, described, look=look)
 
     def _stored(
-        self, encoder: Any, call: Any, wanted: "Features", described: Mapping[str, Any], *, look: Any
+        self,
+        encoder: Any,
+        call: Any,
+        wanted: "Features",
+        described: Mapping[str, Any],
+        *,
+        look: Any,
+        tiling: "Tiling | None" = None,
     ) -> "Store":
         """A store of what an encoder says of every image of the data when it is called so, filled."""
         from foveal.training.features import Store, fill, identity
@@ -237,7 +247,7 @@ class Batches:
         name = identity(encoder, dtype=wanted.dtype, precision=wanted.precision, **described)
         store = Store(Path(wanted.folder or user_cache() / "features") / name, wanted.dtype)
         state = processes(self.recipe.training.device)
-        mine = store.missing(self._images())[state.process_index :: state.num_processes]
+        mine = store.missing(self._images(tiling))[state.process_index :: state.num_processes]
         with self.bar("features", len(mine)) as advance:
             fill(
                 store,

@@ -13,7 +13,7 @@ from foveal.core.types import Cut, Patches, Pixels, VisualTokens
 from foveal.layers.albums import taken, together
 from foveal.models.parts import Sight, encoded
 from foveal.preprocess.collate import identity
-from foveal.preprocess.image import stamp
+from foveal.preprocess.image import Whole, stamp
 from foveal.preprocess.processor import Processor
 
 ROOM = 2**30  # bytes
@@ -73,7 +73,7 @@ class Gallery:
 
 def _name(image: Any) -> Any:
     """What a picture is known by: as it is now, where it is a file."""
-    return identity(image), stamp(image)
+    return identity(image), stamp(image.image if isinstance(image, Whole) else image)
 
 
 def _bytes(visual: VisualTokens) -> int:

@@ -12,7 +12,10 @@ from torch import Tensor
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, Fan, Layout
 from foveal.layers.axes import axial_positions, extent
+from foveal.preprocess.image import Whole
+from foveal.preprocess.tiling import Tiling
 from foveal.preprocess.tokens import Encoded
+from foveal.preprocess.video import among
 
 Padding = Literal["left", "right"]
 Places = Literal["line", "grid", "frames"]  # where the tokens of an image stand
@@ -308,7 +311,9 @@ def _padded(rows: Sequence[Stretch], name: str, width: int, padding: Padding, pa
 
 
 def identity(image: Any) -> Any:
-    """What two mentions of one picture share: the path, or the object itself."""
+    """What two mentions of one picture share: the path, or the object itself, and whether it is left whole."""
+    if isinstance(image, Whole):
+        return identity(image.image), Whole
     return str(image) if isinstance(image, str | Path) else id(image)
 
 
@@ -317,14 +322,19 @@ def same_images(group: Group) -> bool:
     return len({tuple(map(identity, one.example.images)) for one in group}) == 1
 
 
-def pictures(groups: Iterable[Group], *, shared: bool = False) -> tuple[list[Any], list[list[int]]]:
-    """The images of all groups in order, and for each group which of them are its own; `shared`: equal ones once."""
+def pictures(
+    groups: Iterable[Group], *, shared: bool = False, tiling: Tiling | None = None
+) -> tuple[list[Any], list[list[int]]]:
+    """The images of all groups in order, and for each group which of them are its own; `shared`: equal ones once.
+
+    What the `tiling` does not cut is `Whole`.
+    """
     images: list[Any] = []
     places: list[list[int]] = []
     known: dict[Any, int] = {}
     for group in groups:
         mine = []
-        for image in group[0].example.images:
+        for image in among(group[0].example.images, tiling):
             place = known.setdefault(identity(image), len(images)) if shared else len(images)
             if place == len(images):
                 images.append(image)

@@ -3,6 +3,7 @@
 import io
 import os
 import threading
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,13 @@ _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 _PNG_SIGNS = (b"eXIf", b"adobe.xmp", b"Raw profile type")
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 _GUARD = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """A picture that no tiling cuts: its `image` is anything that `open_image` takes."""
+
+    image: Any
 
 
 def open_image(source: Any, *, name: str | None = None, limit: int = LIMIT) -> Image.Image:

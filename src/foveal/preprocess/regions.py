@@ -14,7 +14,7 @@ from foveal.core.errors import InputError
 from foveal.core.example import Box
 from foveal.core.types import Cut, Layout, Patches, Regions, VisualTokens
 from foveal.preprocess.collate import Group, pictures
-from foveal.preprocess.image import image_size
+from foveal.preprocess.image import Whole, image_size
 from foveal.preprocess.region_files import Reader
 from foveal.preprocess.tiling import Tiling
 from foveal.preprocess.transform import ImageTransform
@@ -74,10 +74,11 @@ class Sights(NamedTuple):
             laid = [cut.tile for cut in self.cuts]
             made = [(rows * tiling.patch, columns * tiling.patch) for _, rows, columns in seen.grids]
         else:
-            laid, made = [cut.size for cut in self.cuts], [cut.size for cut in seen.cuts or ()]
+            laid, made = [cut.size for cut in self.cuts], [cut.size for cut in getattr(seen, "cuts", None) or ()]
         for image, before, now in zip(self.images, laid, made, strict=False):
             if before != now:
-                name = image if isinstance(image, str | Path) else "an image"
+                opened = image.image if isinstance(image, Whole) else image
+                name = opened if isinstance(opened, str | Path) else "an image"
                 raise InputError(
                     f"{name} was laid out with {before[0]} x {before[1]} pixels (height x width) and opened with "
                     f"{now[0]} x {now[1]}; leave image files as they are while they are read"
@@ -100,7 +101,7 @@ def sights(
     `oracle` takes the true boxes of the data, `windows` fixed ones and `proposals` those that `find` finds; the whole
     image goes before them; a video has `frames` alone. Raises InputError for proposals that nothing finds.
     """
-    images, places = pictures(groups, shared=shared)
+    images, places = pictures(groups, shared=shared, tiling=transform.tiling if source == "grid" else None)
     if not images:
         return Sights(images, places, Layout(counts=(), grids=()))
     if files is not None:

@@ -42,7 +42,8 @@ class Tiling:
     is too `thin` for it is refused, or brought to a shape that is not (Ovis 2.5, 2508.11737). `naflex` keeps its shape
     in as many such multiples, up to `most`, as it fills at one scale (SigLIP 2, 2502.14786). A `film` has
     other limits of pixels, for each frame or all `together`; one of `split` the longest edge that its frames have on
-    their way to a tile. Raises InputError for numbers out of range.
+    their way to a tile. With `alone`, pictures of a conversation that shows several are not cut: each is padded to a
+    square, in one tile (LLaVA-OneVision, 2408.03326). Raises InputError for numbers out of range.
     """
 
     kind: Kind = "anyres"
@@ -59,6 +60,7 @@ class Tiling:
     thin: Literal["refused", "brought"] = later("refused")
     film: Grid | None = later(None)
     together: bool = later(False)
+    alone: bool = later(False)
 
     def __post_init__(self) -> None:
         if min(self.tile, self.least, self.patch, self.shortest) < 1 or self.most < self.least:

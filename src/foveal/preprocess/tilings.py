@@ -58,7 +58,7 @@ def _llava_next(config: Mapping[str, Any]) -> Tiling:
 
 def _llava_onevision(config: Mapping[str, Any]) -> Tiling:
     size = _side(config, {"height": 384, "width": 384})
-    return Tiling(kind="anyres", tile=size, pinpoints=_pinpoints(config) or _EVERY_384)
+    return Tiling(kind="anyres", tile=size, pinpoints=_pinpoints(config) or _EVERY_384, alone=True)
 
 
 def _idefics3(config: Mapping[str, Any]) -> Tiling:

@@ -16,7 +16,7 @@ from foveal.core.config import later
 from foveal.core.errors import InputError, unknown
 from foveal.core.types import Cut, Grid, Patches, Pixels
 from foveal.layers.patching import patched
-from foveal.preprocess.image import LIMIT, image_size, open_image
+from foveal.preprocess.image import LIMIT, Whole, image_size, open_image
 from foveal.preprocess.tiling import Sliced, Tiling
 from foveal.preprocess.tilings import filled, tiling_of
 
@@ -97,12 +97,18 @@ class ImageTransform:
 
     def planned(self, image: Any) -> Grid | Cut:
         """What an image will be to an encoder, by its header alone: of one size, or cut into tiles."""
+        if isinstance(image, Whole):
+            return Cut(tile=self.grid, size=image_size(image.image))
         return self.grid if self.tiling is None else self.tiling(image_size(image)).cut
 
     def cut(self, image: Any) -> tuple[Cut, Float[Tensor, "T C H W"]]:
         """The tiles of an image, and how it was cut; raises InputError for a transform without a tiling."""
         if self.tiling is None:
             raise InputError("this transform makes one picture of an image; give it a tiling")
+        if isinstance(image, Whole):
+            opened = open_image(image.image)
+            one = replace(self, mode="pad_square", tiling=None)(opened)
+            return Cut(tile=self.grid, size=(opened.height, opened.width)), one[None]
         opened = open_image(image)
         sliced = self.tiling((opened.height, opened.width))
         return sliced.cut, torch.stack([torch.from_numpy(self._normal(tile)) for tile in self._tiles(opened, sliced)])

@@ -18,7 +18,8 @@ from foveal.core.example import VIDEOS, is_film
 from foveal.core.types import Cut, Grid, Patches, Pixels
 from foveal.preprocess import video_files
 from foveal.preprocess.films import Film, Rule, pace, taken
-from foveal.preprocess.image import image_size
+from foveal.preprocess.image import Whole, image_size
+from foveal.preprocess.tiling import Tiling
 from foveal.preprocess.transform import ImageTransform
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -102,6 +103,14 @@ def chosen(seconds: Sequence[float], frames: Frames) -> tuple[int, ...]:
 def is_video(source: Any) -> bool:
     """Whether an image of an example is a video: one that is opened, a directory, or a file of such a name."""
     return is_film(source) if isinstance(source, str | Path) else isinstance(source, Video)
+
+
+def among(images: Sequence[Any], tiling: Tiling | None) -> list[Any]:
+    """The images of a conversation, pictures `Whole` where the tiling cuts those alone that stand beside no other."""
+    shown = [not is_video(image) for image in images]
+    if tiling is None or not tiling.alone or sum(shown) < 2:
+        return list(images)
+    return [Whole(image=image) if picture else image for image, picture in zip(images, shown, strict=True)]
 
 
 def films(sources: Sequence[Any]) -> list[Any]:

@@ -27,6 +27,7 @@ from torch import nn
 from foveal.core.config import dump, parse
 from foveal.core.errors import InputError
 from foveal.core.types import Cut, Grid, Layout, Pixels, VisualTokens
+from foveal.preprocess.image import Whole
 from foveal.training.checkpoint import fingerprint
 
 SHARD = 256  # images
@@ -151,6 +152,8 @@ def _layout(places: Sequence[_Place]) -> Layout:
 
 def image_key(image: Any) -> str:
     """An image file, or a directory of frames, as it is now; raises InputError for a picture that is no file."""
+    if isinstance(image, Whole):
+        return f"{image_key(image.image)}:whole"
     if not isinstance(image, str | os.PathLike):
         raise InputError("features are cached for image files alone; give paths, or turn cached features off")
     try:
