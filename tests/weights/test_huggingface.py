@@ -51,11 +51,19 @@ def test_a_length_of_all_counts_the_prompt(model):
         ({"output_attentions": True}, "output_attentions=True is not supported"),
         ({"inputs_embeds": torch.ones(1, 8, 32)}, "inputs_embeds"),
         ({"pixel_values": torch.ones(1, 3, 8, 8)}, "unknown argument 'pixel_values'"),
+        ({"attention_mask": torch.ones(2, 3)}, r"\[2, 3\] attention_mask but \[1, 8\] input_ids; give each"),
+        ({"labels": IDS[:, 1:]}, r"\[1, 7\] labels but \[1, 8\] input_ids; give each"),
     ],
 )
 def test_other_arguments_are_told(model, given, told):
     with pytest.raises(InputError, match=told):
         model(IDS, **given)
+
+
+@pytest.mark.parametrize("word", [30, -1])
+def test_words_that_the_model_has_not_are_told(model, word):
+    with pytest.raises(InputError, match=rf"input_ids from .*{word}.* but the model has 30 words"):
+        model(torch.tensor([[5, word]]))
 
 
 @pytest.mark.parametrize(

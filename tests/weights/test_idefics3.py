@@ -118,6 +118,11 @@ def test_a_row_with_other_places_than_its_tiles_bring_is_refused(tmp_path):
     given["pixel_values"], given["pixel_attention_mask"] = given["pixel_values"][[1, 0]], None
     with pytest.raises(InputError, match=f"row 0 has {2 * TOKENS} image tokens in input_ids but its 1 images bring 4"):
         load(tmp_path)(**given)
+    with pytest.raises(InputError, match=r"pixel_values \[3, 16, 16\]; give \[rows, images, channels, height, width\]"):
+        load(tmp_path)(**{**given, "pixel_values": given["pixel_values"][0, 0]})
+    alone = {name: value[:1] for name, value in given.items() if name in ("input_ids", "attention_mask")}
+    with pytest.raises(InputError, match="pixel_values show images of row 1 but input_ids have 1 rows"):
+        load(tmp_path)(**{**given, **alone})
 
 
 def test_a_missing_weight_is_named(tmp_path):

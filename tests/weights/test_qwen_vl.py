@@ -232,6 +232,13 @@ def test_what_does_not_belong_together_is_told(tmp_path):
     apart = inputs("qwen3_vl", [[(1, 4, 4)], [(1, 2, 4)]])
     with pytest.raises(InputError, match="image 1 brings 4 tokens, which begin in row 0 of input_ids and end in row 1"):
         ours(**{**apart, "image_grid_thw": apart["image_grid_thw"].flip(0)})
+    with pytest.raises(InputError, match=r"image_grid_thw is int64 \[3\]; give whole numbers \[images, 3\]"):
+        ours(**{**given, "image_grid_thw": given["image_grid_thw"][0]})
+    with pytest.raises(InputError, match=r"image_grid_thw is float32 \[2, 3\]; give whole numbers"):
+        ours(**{**given, "image_grid_thw": given["image_grid_thw"].float()})
+    film = inputs("qwen3_vl", [[(1, 4, 4), (2, 2, 4)]])
+    with pytest.raises(InputError, match="patches of 90 values of images and 96 of videos"):
+        ours(**{**film, "pixel_values": film["pixel_values"][:, :90]})
     words = given["input_ids"].masked_fill(given["input_ids"] == IMAGE, 5)
     with pytest.raises(InputError, match="0 image tokens in input_ids but 2 images bring 6"):
         ours(**{**given, "input_ids": words})

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from foveal.core.errors import InputError, unknown
@@ -48,6 +49,25 @@ def unneeded(given: Mapping[str, Any], call: Callable[..., Any]) -> None:
     if left := [name for name in given if name not in HARMLESS]:
         raise unknown("argument", left[0], named)
     heeded(given, ())
+
+
+def aligned(words: Tensor, given: Mapping[str, Any]) -> None:
+    """Raise InputError where what says something of each word has another shape than the words."""
+    for name in ("attention_mask", "labels"):
+        if isinstance(given.get(name), Tensor):
+            mine, theirs = list(given[name].shape), list(words.shape)
+            same(name, mine, "input_ids", theirs, way="give each word its own")
+
+
+def in_table(words: Tensor, size: int) -> None:
+    """Raise InputError for a word that a table of so many does not hold."""
+    if not words.numel() or torch.compiler.is_compiling():
+        return
+    least, most = (int(one) for one in words.aminmax())
+    if least < 0 or most >= size:
+        raise InputError(
+            f"input_ids from {least} to {most} but the model has {size} words; take the tokenizer of its checkpoint"
+        )
 
 
 def same(what: str, mine: Any, other: str, theirs: Any, *, way: str = "give one to each") -> None:

@@ -25,7 +25,7 @@ from foveal.models.draw import draw
 from foveal.models.talk import answer, stream_answer
 from foveal.preprocess.processor import Asked, Processor
 from foveal.relevance.pricing import Terms
-from foveal.weights.arguments import HARMLESS, heeded
+from foveal.weights.arguments import HARMLESS, aligned, heeded, in_table
 from foveal.weights.directory import write_run
 from foveal.weights.files import read_checkpoint, read_json, write_checkpoint, write_json
 from foveal.weights.names import Renaming, load_strict
@@ -130,12 +130,17 @@ class HuggingFaceCausal(nn.Module):
         )
 
     def batch(self, input_ids: Int[Tensor, "B L"] | None = None, **inputs: Any) -> Batch:
-        """What the model reads, out of the reference's arguments; raises InputError where there is no text."""
+        """What the model reads, out of the reference's arguments; raises InputError where there is no text,
+        and for text that the model cannot read."""
         known = tuple(inspect.signature(self.to_batch).parameters)
         named = inputs if input_ids is None else {known[0]: input_ids, **inputs}  # some references name it otherwise
         if named.get(known[0]) is None:
             raise InputError(f"there is no text; give {known[0]}")
-        return self.to_batch(**heeded(named, known))
+        aligned(named[known[0]], named)
+        batch = self.to_batch(**heeded(named, known))
+        if isinstance(table := getattr(self.model.language, "embedding", None), nn.Embedding):
+            in_table(batch.input_ids, table.num_embeddings)
+        return batch
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a run directory that `foveal.load` reads back, to be called as this model is."""

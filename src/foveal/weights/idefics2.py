@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from foveal.core.errors import InputError
@@ -124,7 +124,7 @@ def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
     def to_batch(
         input_ids: Int[Tensor, "B L"],
         attention_mask: Int[Tensor, "B L"] | None = None,
-        pixel_values: Float[Tensor, "B N C H W"] | None = None,
+        pixel_values: Tensor | None = None,
         pixel_attention_mask: Tensor | None = None,
         position_ids: Int[Tensor, "B L"] | None = None,
         labels: Int[Tensor, "B L"] | None = None,
@@ -148,8 +148,13 @@ def put(
 ) -> Batch:
     """The batch with images of so many tokens, of these rows, in the marked places, in order.
 
-    Raises InputError for a row with more or fewer places than its images bring tokens.
+    Raises InputError for a row with more or fewer places than its images bring tokens, and for images of no row.
     """
+    if len(owner) and int(owner.max()) >= len(marked):
+        raise InputError(
+            f"pixel_values show images of row {int(owner.max())} but input_ids have {len(marked)} rows; give both as "
+            "the checkpoint's processor returns them"
+        )
     brought = owner.new_zeros(len(marked)).index_add(0, owner, owner.new_tensor(counts))
     for row, (found, wanted) in enumerate(zip(marked.sum(1).tolist(), brought.tolist(), strict=True)):
         if found != wanted:
@@ -163,11 +168,17 @@ def put(
     return replace(batch, image_slot=slots, visual=pixels, owner=owner)
 
 
-def shown(values: Float[Tensor, "B N C H W"], mask: Tensor | None) -> tuple[Pixels, Int[Tensor, " I"]]:
+def shown(values: Tensor, mask: Tensor | None) -> tuple[Pixels, Int[Tensor, " I"]]:
     """The images that rows padded with black ones show, each of its own size, and the row of each.
 
-    Raises InputError for a mask that is no rectangle from an image's upper left corner.
+    Raises InputError for values of another shape than `[B N C H W]`, and for a mask that is no rectangle from an
+    image's upper left corner.
     """
+    if values.ndim != 5:
+        raise InputError(
+            f"pixel_values {list(values.shape)}; give [rows, images, channels, height, width] as the checkpoint's "
+            "processor returns them"
+        )
     there = (values != 0).flatten(2).any(-1)
     rows, places = there.nonzero(as_tuple=True)
     kept = Pixels.whole(values[rows, places])

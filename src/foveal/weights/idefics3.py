@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from foveal.core.types import Batch
@@ -83,7 +83,7 @@ def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
     def to_batch(
         input_ids: Int[Tensor, "B L"],
         attention_mask: Int[Tensor, "B L"] | None = None,
-        pixel_values: Float[Tensor, "B N C H W"] | None = None,
+        pixel_values: Tensor | None = None,
         pixel_attention_mask: Tensor | None = None,
         position_ids: Int[Tensor, "B L"] | None = None,
         labels: Int[Tensor, "B L"] | None = None,

@@ -137,9 +137,9 @@ def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
         input_ids: Int[Tensor, "B L"],
         attention_mask: Int[Tensor, "B L"] | None = None,
         pixel_values: Float[Tensor, "N F"] | None = None,
-        pixel_values_videos: Float[Tensor, "M F"] | None = None,
-        image_grid_thw: Int[Tensor, "I 3"] | None = None,
-        video_grid_thw: Int[Tensor, "V 3"] | None = None,
+        pixel_values_videos: Float[Tensor, "M G"] | None = None,
+        image_grid_thw: Tensor | None = None,
+        video_grid_thw: Tensor | None = None,
         mm_token_type_ids: Int[Tensor, "B L"] | None = None,
         position_ids: Int[Tensor, "*axes B L"] | None = None,
         labels: Int[Tensor, "B L"] | None = None,
@@ -168,18 +168,23 @@ def _by_row(position_ids: Int[Tensor, "*axes B L"] | None) -> Int[Tensor, "B L *
 def cut(
     what: str,
     values: Float[Tensor, "N F"] | None,
-    grids: Int[Tensor, "I 3"] | None,
+    grids: Tensor | None,
     *,
     named: tuple[str, str] | None = None,
 ) -> Patches | None:
     """The patches of these images or videos; raises InputError where their grids, by the `named` arguments, have
-    another number."""
+    another number, and for grids that are no whole numbers `[I 3]`."""
     given, sizes = named or (f"pixel_values{'' if what == 'image' else '_videos'}", f"{what}_grid_thw")
     if values is None or grids is None:
         if (values is None) != (grids is None):
             there, lacks = (given, sizes) if grids is None else (sizes, given)
             raise InputError(f"{there} without {lacks}; give both as the checkpoint's processor returns them")
         return None
+    if grids.ndim != 2 or grids.shape[1] != 3 or grids.dtype.is_floating_point:
+        raise InputError(
+            f"{sizes} is {str(grids.dtype).removeprefix('torch.')} {list(grids.shape)}; give whole numbers "
+            f"[{what}s, 3]: times, rows and columns of patches, a row each"
+        )
     wanted = int(grids.prod(1).sum())
     if wanted != len(values):
         raise InputError(
@@ -200,6 +205,11 @@ def put(
     (None: there are none). Takes the errors of `rows_of`.
     """
     slots, owners, counts, given = batch.image_slot, [], 0, [one for _, _, one in groups if one is not None]
+    if len(widths := [one.values.shape[1] for one in given]) > 1 and widths[0] != widths[1]:
+        raise InputError(
+            f"patches of {widths[0]} values of images and {widths[1]} of videos; give both as the checkpoint's "
+            "processor returns them"
+        )
     every = Patches(
         values=torch.cat([one.values for one in given]) if given else batch.input_ids.new_zeros(0, 1).float(),
         grids=tuple(grid for one in given for grid in one.grids),
