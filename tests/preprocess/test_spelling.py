@@ -100,6 +100,23 @@ def test_a_trunk_with_tiles_is_shared():
     assert both.image_slot[0][:length].tolist() == first[:length].tolist()
 
 
+@pytest.mark.parametrize("budget", [1, 3, 4, 7, 16])
+def test_what_a_budget_leaves_of_tiles_is_shared_out_among_their_places(budget):
+    image = Image.new("RGB", (60, 28))  # 1 x 3 tiles and the view before them
+    asked = processor(Spelling(tile="<{row},{column}>", row=";", begin="[", end="]"))
+
+    def left(cuts):
+        return Layout(counts=(budget,) * len(cuts), grids=(None,) * len(cuts), cut=((2, 6),) * len(cuts))
+
+    batch = asked.prompt([([image, image], "a <image> b <image> c")], plan=left)
+    slots, words = batch.image_slot[0], batch.input_ids[0]
+    assert slots[slots >= 0].tolist() == list(range(2 * budget))
+    assert "".join(asked.tokenizer.decode(words[slots < 0]).split()).count("[<1,1><1,2><1,3>;]") == 2
+    runs = [len(run.split()) for run in " ".join("*" if slot >= 0 else "|" for slot in slots.tolist()).split("|")]
+    own = [budget // 4 + (place < budget % 4) for place in range(4)]
+    assert [run for run in runs if run] == [run for run in 2 * own if run]
+
+
 def test_what_stands_between_tiles_is_in_words_or_in_tokens_and_not_both():
     asked = processor(Spelling())
     with pytest.raises(

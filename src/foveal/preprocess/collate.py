@@ -36,25 +36,35 @@ class Tokens(NamedTuple):
 def lengths(conversation: Encoded, counts: Sequence[int]) -> np.ndarray:
     """How many tokens each entry of the conversation becomes when image k brings `counts[k]`.
 
-    An image that stands in several places has an equal part of its tokens at each.
+    An image that stands in several places has an equal part of its tokens at each; what is left over goes to the first.
     """
     sizes = np.ones(len(conversation.ids), np.int64)
-    images = conversation.ids < 0
-    sizes[images] = _each(conversation, counts)[-1 - conversation.ids[images]]
+    places = np.flatnonzero(conversation.ids < 0)
+    shown, number = -1 - conversation.ids[places], np.asarray(counts, np.int64)
+    parts = _parts(conversation, len(counts))
+    order = np.argsort(shown, kind="stable")
+    turn = np.empty_like(shown)
+    turn[order] = np.arange(len(shown)) - (np.cumsum(parts) - parts)[shown[order]]
+    each, over = np.divmod(number, parts.clip(1))
+    sizes[places] = each[shown] + (turn < over[shown])
     return sizes
 
 
-def _each(conversation: Encoded, counts: Sequence[int]) -> np.ndarray:
-    """How many tokens of each image stand in one of its places."""
-    shown = -1 - conversation.ids[conversation.ids < 0]
-    number, parts = np.asarray(counts, np.int64), np.bincount(shown, minlength=len(counts)).clip(1)
-    if (number % parts).any():
-        image = int(np.flatnonzero(number % parts)[0])
-        raise InputError(
-            f"{conversation.where} parts the {number[image]} tokens of image {image + 1} into {parts[image]} places; "
-            "leave out processor.spelling, or what the model puts between tiles"
-        )
-    return number // parts
+def _parts(conversation: Encoded, images: int) -> np.ndarray:
+    """In how many places each image stands."""
+    return np.bincount(-1 - conversation.ids[conversation.ids < 0], minlength=images)
+
+
+def _check_parts(group: Group, images: Sequence[int], layout: Layout) -> None:
+    """Raise InputError for the tokens of tiles that do not fill the places of these; others are shared out."""
+    for one in group:
+        for number, (image, parts) in enumerate(zip(images, _parts(one, len(images)).tolist(), strict=True), 1):
+            tiles = layout.grids[image] is None and (layout.cut is None or layout.cut[image] is None)
+            if tiles and layout.places[image] % max(parts, 1):
+                raise InputError(
+                    f"{one.where} parts the {layout.places[image]} tokens of image {number} into {parts} places; "
+                    "leave out processor.spelling, or what the model puts between tiles"
+                )
 
 
 def trunk(group: Group) -> int:
@@ -147,15 +157,17 @@ def laid(one: Encoded, counts: Sequence[int], starts: Sequence[int], fill: int, 
     labels = np.where(loss, text, IGNORE)
     if not len(images):
         return Tokens(ids, np.full(len(ids), -1), labels, prompt)
-    repeats = lengths(one, counts)[entries]
+    every, begin = lengths(one, counts), entries.start or 0
+    repeats = every[entries]
     ends = np.cumsum(repeats)
     slots = np.full(ends[-1], -1, np.int64)
-    earlier = np.bincount(-1 - one.ids[: entries.start or 0][one.ids[: entries.start or 0] < 0], minlength=len(counts))
+    done = np.array(starts, np.int64)
+    before = np.flatnonzero(one.ids[:begin] < 0)
+    np.add.at(done, -1 - one.ids[before], every[before])
     for place in images:
         image = -1 - ids[place]
-        begin = starts[image] + earlier[image] * repeats[place]
-        slots[ends[place] - repeats[place] : ends[place]] = begin + np.arange(repeats[place])
-        earlier[image] += 1
+        slots[ends[place] - repeats[place] : ends[place]] = done[image] + np.arange(repeats[place])
+        done[image] += repeats[place]
     return Tokens(np.repeat(text, repeats), slots, np.repeat(labels, repeats), np.repeat(prompt, repeats))
 
 
@@ -187,6 +199,7 @@ def collate(
         for segment, group in enumerate(groups):
             images = list(next(remaining))
             owner[images] = np.where(owner[images] < 0, number, owner[images])
+            _check_parts(group, images, layout)
             counts, starts = [layout.places[i] for i in images], [offsets[i] for i in images]
             parts += _grouped(group, counts, starts, fill, segment, lying)
         made.append(parts)
