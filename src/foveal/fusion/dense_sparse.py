@@ -1,6 +1,7 @@
 """Visual tokens thin out with depth: all are read by the first layers, few by the last (FastV, 2403.06764; PyramidDrop,
 2410.17247)."""
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -208,7 +209,7 @@ def scheduled(schedule: Schedule, keep: Sequence[float], stages: int) -> tuple[f
     """What each stage keeps; raises InputError for a schedule of nothing, of no number, or that grows."""
     if schedule == "none":
         return (1.0,)
-    wrong = [one for one in keep if one <= 0 or (one > 1 and one != int(one))]
+    wrong = [one for one in keep if not 0 < one < math.inf or (one > 1 and one != int(one))]
     if wrong or not keep:
         raise InputError(f"fusion.keep is {list(keep)}; give shares from 0 to 1, or whole numbers of tokens above 1")
     if schedule == "step":
@@ -226,6 +227,11 @@ def scheduled(schedule: Schedule, keep: Sequence[float], stages: int) -> tuple[f
     for before, after in pairwise(shares):
         if after > before and (before > 1 or after <= 1):
             raise InputError(f"fusion.keep grows from {before:g} to {after:g}; tokens that have left do not come back")
+        if after == 1 < before:
+            raise InputError(
+                f"fusion.keep goes from {before:g} tokens to 1, which is the share of all; give 2 or more, or a share "
+                "below 1"
+            )
     return shares
 
 
