@@ -70,6 +70,9 @@ def test_kinds_have_weights_and_the_rest_is_a_star():
     data = examples(["x", "y", "z"], ["a", "b", "c"])
     assert copies(data, {"a": 2.0, "*": 0.5}).tolist() == [2.0, 0.5, 0.5]
     assert copies(data, {}).tolist() == [1.0, 1.0, 1.0]
+    assert copies(data, {"b": 0.0, "d": 0.0}).tolist() == [1.0, 0.0, 1.0]
+    with pytest.raises(InputError, match="unknown kind in the data: 'd'; known: a, b, c"):
+        copies(data, {"d": 0.5})
     with pytest.raises(InputError, match="weight -1"):
         copies(data, {"a": -1.0})
     with pytest.raises(InputError, match="no example is left"):

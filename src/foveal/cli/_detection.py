@@ -31,7 +31,10 @@ def named(settings: Mapping[str, Any], data: Sequence[Example] | None = None) ->
     if not given.get("classes"):
         labels = ["thing"] if data is None else sorted({box.label for example in data for box in things(example)})
         if not labels:
-            raise InputError("the data hold no boxes to learn from; give examples boxes")
+            raise InputError(
+                "the data hold no boxes to learn from; give examples boxes, or take a recipe that asks questions, "
+                "such as demo"
+            )
         made["classes"] = labels
     if (
         data is not None

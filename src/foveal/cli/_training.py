@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from foveal.cli import _classes, _detection
+from foveal.cli import _classes, _detection, _needs
 from foveal.cli._objectives import masking, objective_of
 from foveal.cli._recipe import Recipe, data_folder, examples, model_of
 from foveal.core.config import dump, parse
@@ -43,6 +43,7 @@ def carry_out(recipe: Recipe, out: Path, *, fresh: bool, say: Callable[[str], No
         objective(stage.objective)  # what is wrong with a later stage is told before anything is made
     folder = data_folder(recipe, say=say, bar=bar)
     data = examples(recipe, folder)
+    _needs.check(recipe, data)
     run = model_of(recipe, data)
     batches = Batches(run, recipe, data, say=say, bar=bar)
     _check_stages(run, batches, recipe.training.stages)

@@ -43,7 +43,7 @@ def _by_kind(data: Sequence[Example], kinds: Mapping[str, float]) -> np.ndarray:
         return np.ones(len(data))
     known = [str(example.meta.get("kind", "")) for example in data]
     for kind, weight in kinds.items():
-        if kind != OTHERS and kind not in set(known):
+        if weight and kind != OTHERS and kind not in set(known):
             raise unknown("kind in the data:", kind, set(known) - {""})
         if weight < 0:
             raise InputError(f"kind {kind!r} has weight {weight}; give 0 (never seen) or more")
