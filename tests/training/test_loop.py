@@ -181,6 +181,21 @@ def test_an_interrupted_run_resumes_to_the_same_curve_bit_for_bit(world, tmp_pat
     same(model, whole)
 
 
+@pytest.mark.parametrize("at", [4, 6])  # within a log entry, and in the last step of the stage
+def test_an_entry_that_an_interruption_divides_is_the_mean_of_all_its_steps(world, tmp_path, at):
+    run(world, tmp_path / "whole", stage(steps=6), log_every=5)
+    model = world.model()
+    with pytest.raises(Interrupted):
+        run(
+            world, tmp_path / "parts", stage(steps=6), log_every=5,
+            model=model, collate=stopping(world, model, signal.SIGINT, at),
+        )  # fmt: skip
+    run(world, tmp_path / "parts", stage(steps=6), log_every=5)
+    told = losses(tmp_path / "whole")
+    assert len(told) == 2
+    assert losses(tmp_path / "parts") == told
+
+
 def test_a_signal_ends_the_making_of_features_at_once(world, tmp_path):
     def slow(stage):
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,5 +1,7 @@
 """Means between two entries, and the alarm."""
 
+import json
+
 import pytest
 import torch
 
@@ -21,6 +23,21 @@ def test_means_are_over_items_and_not_over_steps():
     assert (window.tokens, window.examples, window.steps) == (15, 3, 2)
     window.clear()
     assert window.steps == 0
+
+
+def test_it_goes_on_from_its_state():
+    steps = [taken(8.0, 2.0, cells=(3.0, 3.0)), taken(2.0, 8.0, 3.0, cells=(0.1, 2.0))]
+    whole, first, second = (Window(lag=0) for _ in range(3))
+    for window, one in ((whole, steps[0]), (whole, steps[1]), (first, steps[0])):
+        window.add(one, lambda: "", tokens=10, examples=2)
+    first.since -= 60
+    second.put(json.loads(json.dumps(first.state())))
+    second.add(steps[1], lambda: "", tokens=10, examples=2)
+    assert second.means() == whole.means()
+    assert {**second.state(), "seconds": 0} == {**whole.state(), "seconds": 0}
+    assert second.spent() >= 60
+    whole.put({})  # of a checkpoint that was written before there were any
+    assert whole.means() == second.means()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ PLAIN = ("demo", "ovis")  # recipes that learn from questions and answers on pic
 
 
 def check(recipe: Recipe, data: Sequence[Example]) -> None:
-    """Raises InputError for the first stage that asks for what the data lack; it names the setting and other recipes."""
+    """Raises InputError for a stage that asks for what the data lack, and names its setting and other recipes."""
     from foveal.evaluation.questions import captions
     from foveal.training.order import copies
 

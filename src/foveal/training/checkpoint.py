@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Snapshot:
     """What a checkpoint holds; `random` has one entry a process.
 
     `untouched` is the fingerprint of the parameters that are not among `weights`, `recipe` what is trained and how: a
-    run resumes with the same alone.
+    run resumes with the same alone. `window` holds the sums of the log entry that is not yet written.
     """
 
     progress: Progress
@@ -64,6 +64,7 @@ class Snapshot:
     random: tuple[Mapping[str, Any], ...]
     untouched: str
     recipe: Mapping[str, Any]
+    window: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +118,7 @@ class Checkpoints:
                 random=tuple(meta["random"]),
                 untouched=meta["untouched"],
                 recipe=meta["recipe"],
+                window=meta.get("window", {}),
             )
         except (OSError, SafetensorError, json.JSONDecodeError, KeyError) as error:
             raise InputError(
@@ -147,6 +149,7 @@ def _fill(folder: Path, snapshot: Snapshot) -> None:
         "random": snapshot.random,
         "untouched": snapshot.untouched,
         "recipe": snapshot.recipe,
+        "window": snapshot.window,
     }
     (folder / "state.json").write_text(json.dumps(meta), encoding="utf-8")
     for path in (*folder.iterdir(), folder):

@@ -208,6 +208,7 @@ class _Run:
             feed = self._ready(stage, order, stop)
             self.began += time.monotonic() - ready  # a stage's minutes are for learning, not for computing features
             window = Window(lag=0 if self.accelerator.device.type == "cpu" else 1)
+            window.put(snapshot.window if snapshot is not None else {})
             self._steps(work(stage=stage, scored=scored, adam=adam, chosen=chosen, feed=feed, window=window), stop, log)
             return adam.state
 
@@ -254,7 +255,7 @@ class _Run:
                     self._tell(work, log)
                 if signum or self.progress.seconds - self.saved_at >= 60 * self.config.checkpoint_minutes:
                     window.read()
-                    place = self._save(work.adam)
+                    place = self._save(work)
                     if signum:
                         raise Interrupted(signum, self.progress.step, place)
             window.read()
@@ -311,8 +312,8 @@ class _Run:
         )
         window.clear()
 
-    def _save(self, adam: Optimizer | None) -> Path:
-        """Write a checkpoint; without an optimizer it stands between two stages."""
+    def _save(self, work: _Work | None) -> Path:
+        """Write a checkpoint; without work it stands between two stages."""
         parameters = checkpoint.parameters_of(self.model)
         rest = frozenset(name for name in parameters if name not in self.learned and "lora_" not in name)
         if rest != self.untouched[0] or not self.untouched[1]:
@@ -321,10 +322,11 @@ class _Run:
         snapshot = Snapshot(
             progress=self.progress,
             weights=weights | checkpoint.buffers_of(self.model),
-            optimizer=checkpoint.optimizer_of(adam) if adam is not None else {},
+            optimizer=checkpoint.optimizer_of(work.adam) if work is not None else {},
             random=tuple(gather_object([checkpoint.random_state()])),
             untouched=self.untouched[1],
             recipe=self.recipe,
+            window=work.window.state() if work is not None else {},
         )
         if self.accelerator.is_main_process:
             self.checkpoints.write(snapshot)

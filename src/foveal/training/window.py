@@ -3,12 +3,15 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
 from foveal.core.errors import InputError
 from foveal.training.step import Taken
+
+_SUMS = ("loss", "count", "norm", "steps", "tokens", "examples")
 
 
 class Window:
@@ -25,6 +28,17 @@ class Window:
         self.steps = self.tokens = self.examples = 0
         self.parts: dict[str, tuple[float, float]] = {}
         self.since = time.monotonic()
+
+    def state(self) -> dict[str, Any]:
+        """What has been read since it was cleared, as JSON holds it."""
+        return {**{name: getattr(self, name) for name in _SUMS}, "parts": self.parts, "seconds": self.spent()}
+
+    def put(self, state: Mapping[str, Any]) -> None:
+        """Go on from such a state; an empty one (of a checkpoint that has none) leaves it as it is."""
+        for name in _SUMS:
+            setattr(self, name, state.get(name, getattr(self, name)))
+        self.parts = {name: (part, of) for name, (part, of) in state.get("parts", self.parts).items()}
+        self.since -= state.get("seconds", 0.0)
 
     def spent(self) -> float:
         """Seconds since it was cleared."""
