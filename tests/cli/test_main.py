@@ -27,6 +27,52 @@ def with_command(monkeypatch, body):
     monkeypatch.setattr(main, "collect", lambda: app)
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileExistsError(17, "File exists", "a/FILE"), "a/FILE is a file, or lies in one; name another place"),
+        (NotADirectoryError(20, "Not a directory", "a/FILE/b"), "a/FILE/b is a file, or lies in one"),
+        (
+            PermissionError(13, "Permission denied", b"/closed"),
+            "cannot read or write /closed (Permission denied)",
+        ),
+        (OSError(30, "Read-only file system", "/fixed"), "cannot read or write /fixed (Read-only file system)"),
+        (FileNotFoundError(2, "No such file or directory", "named"), "named (No such file or directory); name another"),
+        (FileNotFoundError(2, "No such file or directory", "named/in/it"), "named/in/it (No such file or directory)"),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_one_line(error, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def go(place: str):
+        raise error
+
+    with_command(monkeypatch, go)
+    assert main.run(["go", "named"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("foveal: ") and words in line
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(2, "No such file or directory", "other"),
+        FileExistsError(17, "File exists", "."),
+        OSError(5, "Input/output error"),
+        OSError(9, "Bad file descriptor", 3),
+    ],
+)
+def test_an_error_of_the_system_that_no_place_explains_stays_a_fault(error, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def go(place: str):
+        raise error
+
+    with_command(monkeypatch, go)
+    with pytest.raises(OSError, match=error.strerror):
+        main.run(["go", "named"])
+
+
 def test_help_is_quick_and_loads_nothing_heavy():
     """Processor time, not the clock: a busy machine must not fail it."""
     code = (

@@ -1,11 +1,13 @@
 """The command line: one file a command, found by folder; bad input is one line and exit code 2."""
 
+import errno
 import importlib
 import os
 import pkgutil
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -13,6 +15,8 @@ import typer
 from foveal.core.errors import InputError
 
 ABOUT = "Vision-language models of every fusion family, with visual tokens spent where the question needs them."
+
+_GUARDED = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
 
 def collect() -> typer.Typer:
@@ -70,6 +74,10 @@ def _run(arguments: Sequence[str]) -> int:
         return wish.exit_code
     except InputError as error:
         return _refuse(str(error))
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or (told := _place(error, arguments)) is None:
+            raise
+        return _refuse(told)
     except KeyboardInterrupt:
         print("foveal: interrupted", file=sys.stderr)
         return 130
@@ -86,6 +94,21 @@ def _run(arguments: Sequence[str]) -> int:
             _refuse(f"{told().rstrip('.')}; see '{where} --help'") if told() else 2
         )  # a bare group has printed its help
     return 0
+
+
+def _place(error: OSError, arguments: Sequence[str]) -> str | None:
+    """What is wrong with a place that the user named, or that the system guards; None for a fault of ours."""
+    if not isinstance(error.filename, str | bytes | os.PathLike):
+        return None
+    where = os.path.abspath(os.fsdecode(error.filename))
+    if isinstance(error, FileExistsError | NotADirectoryError) and not os.path.isdir(where):
+        return f"{where} is a file, or lies in one; name another place"
+    named = [Path(os.path.abspath(word)) for word in arguments if not word.startswith("-")]
+    within = any(Path(where).is_relative_to(word) for word in named)
+    above = not os.path.exists(where) and any(word.is_relative_to(where) for word in named)
+    if isinstance(error, PermissionError | IsADirectoryError) or error.errno in _GUARDED or within or above:
+        return f"cannot read or write {where} ({error.strerror}); name another place, or mend this one"
+    return None
 
 
 def _refuse(message: str) -> int:
