@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from foveal.cli import _comparison, _cost
+from foveal.cli import _cells, _comparison, _cost
 from foveal.cli.main import run
+from foveal.evaluation.cells import Record
 
 RECIPE = """
 system: llava
@@ -106,6 +107,8 @@ def test_a_failed_training_is_told_and_ends_nothing(compared):
     assert failure["what"] == "mid-0: training" and failure["error"]
     assert [row["system"] for row in found["rows"]] == ["late"]
     assert "mid-0: training" in told.out.replace("\n", " ")
+    assert "mid-0 has failed (" in told.err or "mid-0 was refused (" in told.err
+    assert "late-0 is done; 1 of 2" in told.err and "mid-0 is done" not in told.err
 
 
 @pytest.mark.parametrize(
@@ -123,6 +126,33 @@ def test_bad_input_is_one_line(compared, capsys, settings, words):
     assert run(["compare", "tiny.yaml", "--out", "out", *settings]) == 2
     told = capsys.readouterr().err.strip()
     assert words in told and "\n" not in told.splitlines()[-1]
+
+
+def test_data_that_are_not_there_are_told_before_anything_is_begun(compared, capsys):
+    lacks = ["evaluation={split: test}", "data={path: [data, nope]}"]
+    for options, words in (
+        (["--data", "nope"], "no data at nope"),
+        (["--data", "nope", "--only", "late-0"], "no data at nope"),
+        (["--data", "nope", "--jobs", "2"], "no data at nope"),
+        (lacks[:1], "unknown split in data 'test'; known: train"),
+        (lacks[1:], "no data at nope"),
+    ):
+        assert run(["compare", "tiny.yaml", "--out", "out", *options]) == 2
+        told = capsys.readouterr().err
+        assert words in told and "is done" not in told
+    assert not Path("out").exists()
+
+
+def test_what_came_of_a_training_is_told_as_it_was(tmp_path):
+    done, bad = {"state": "done"}, {"state": "refused", "error": "too long"}
+    for told, words in (
+        ({"training": done, "cells": [done]}, "is done"),
+        ({"training": done, "cells": [done, bad]}, "is done, without 1 of its 2 cells"),
+        ({"training": bad}, "was refused (too long)"),
+        ({"training": {"state": "failed", "error": "odd"}}, "has failed (odd)"),
+        ({}, "has failed (it was not begun)"),
+    ):
+        assert _cells.outcome(Record(tmp_path / "one.json", told)) == words
 
 
 def test_ablated_systems_differ_in_one_setting(compared):

@@ -80,10 +80,11 @@ def text_only(job: Job) -> dict[str, Any]:
 
 
 def carry(job: Job, place: Place) -> Record:
-    """Do what is not done of a job; what fails is told in its record and ends nothing else."""
+    """Do what is not done of a job; what fails is told in its record, and only data that are not there end the rest."""
     record = place.record(job)
     if not missing(job, record):
         return record
+    check_data(job)
     if not record.begun and (known := place.elsewhere(job)) is not None:
         _adopt(job, place, record, known)
     if not record.trained and not _attempted(record, "training", lambda: _trained(job, place, record)):
@@ -240,6 +241,26 @@ def _opened(run: Path) -> Any:
     from foveal.cli._runs import open_run
 
     return open_run(run)
+
+
+def check_data(job: Job) -> None:
+    """Raises InputError for data that are not there, or lack the split that is trained on or the one that is asked."""
+    from foveal.data.format import locate
+
+    for number, path in enumerate(_recipe.paths(job.recipe.data)):
+        locate(path, job.recipe.data.split)
+        if number == 0:  # which is asked
+            locate(path, job.evaluation.split)
+
+
+def outcome(record: Record) -> str:
+    """What came of a job, in words that follow its name."""
+    training = record.told.get("training") or {"state": "failed", "error": "it was not begun"}
+    if not record.trained:
+        said = "was refused" if training["state"] == "refused" else "has failed"
+        return f"{said} ({training['error']})"
+    lost = [cell for cell in record.cells if cell["state"] != DONE]
+    return f"is done, without {len(lost)} of its {len(record.cells)} cells" if lost else "is done"
 
 
 def questions_of(job: Job) -> tuple["Question", ...]:

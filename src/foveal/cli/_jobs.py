@@ -12,24 +12,25 @@ from foveal.cli import _cells, _recipe
 from foveal.cli._cells import Place
 from foveal.cli._comparison import Job
 from foveal.core.errors import InputError
+from foveal.evaluation.cells import Record
 
 
 def carry_all(jobs: Sequence[Job], place: Place, *, arguments: Sequence[str], count: int) -> None:
     """Do what is not done of all jobs, `count` at a time; `arguments` are those of the command that does one.
 
-    Raises InputError for no job at a time, and Interrupted.
+    Raises InputError for no job at a time and data that are not there, and Interrupted.
     """
     if count < 1:
         raise InputError(f"--jobs {count} trains nothing; give 1 or more")
+    if left := [job for job in jobs if _cells.missing(job, place.record(job))]:
+        _cells.check_data(left[0])
     _recipe.data_folder(jobs[0].recipe, say=place.say, bar=place.bar)  # made once, before several want it
-    left = [job for job in jobs if _cells.missing(job, place.record(job))]
     place.say(f"{len(jobs) - len(left)} of {len(jobs)} trainings are done")
     clock = _Clock(left, place)
     if count == 1:
         for job in left:
             clock.begins(job)
-            _cells.carry(job, place)
-            clock.ends(job)
+            clock.ends(job, _cells.carry(job, place))
         return
     with ThreadPoolExecutor(max_workers=count) as pool:
         seats = [pool.submit(_apart, job, place, [*arguments, "--only", job.name], turn, count, clock)
@@ -55,13 +56,13 @@ class _Clock:
         self.begun += 1
         self.place.say(f"[{self.begun}/{self.total}] {job.name} ({_minutes(time.monotonic() - self.began)})")
 
-    def ends(self, job: Job) -> None:
-        """A training has ended."""
+    def ends(self, job: Job, record: Record) -> None:
+        """A training has ended so."""
         self.done += 1
         self.long.discard(job.name)
         trained, spent = self.trainings - len(self.long), time.monotonic() - self.began
         told = f", about {_minutes(spent / trained * len(self.long))} left" if self.long and trained else ""
-        self.place.say(f"{job.name} is done; {self.done} of {self.total}{told}")
+        self.place.say(f"{job.name} {_cells.outcome(record)}; {self.done} of {self.total}{told}")
 
 
 def _minutes(seconds: float) -> str:
@@ -84,7 +85,7 @@ def _apart(job: Job, place: Place, arguments: Sequence[str], turn: int, count: i
         told = file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         words = told[-1] if told else "it said nothing"
         record.put(key=job.key, training={"state": "failed", "error": f"exit code {code}: {words} ({file})"})
-    clock.ends(job)
+    clock.ends(job, record)
 
 
 def _seat(turn: int, count: int) -> dict[str, str]:

@@ -213,7 +213,7 @@ def data_folder(recipe: Recipe, *, say: Any, bar: Any) -> Path:
     `say(line)` tells what is done, `bar(what, total)` shows how far. Raises InputError for data that are not there.
     """
     if recipe.data.path is not None:
-        return _paths(recipe.data)[0]
+        return paths(recipe.data)[0]
     from foveal.data.generate import MARK
     from foveal.training.processes import processes
     from foveal.weights.smollm2 import user_cache
@@ -265,7 +265,7 @@ def examples(recipe: Recipe, folder: Path) -> list[Example]:
     from foveal.data.format import read as read_examples
 
     found: list[Example] = []
-    for path in _paths(recipe.data) or [folder]:
+    for path in paths(recipe.data) or [folder]:
         read = read_examples(path, split=recipe.data.split)
         if not read:
             raise InputError(f"{path} holds no examples in its split {recipe.data.split!r}; nothing to train on")
@@ -274,7 +274,8 @@ def examples(recipe: Recipe, folder: Path) -> list[Example]:
     return found
 
 
-def _paths(data: DataConfig) -> list[Path]:
+def paths(data: DataConfig) -> list[Path]:
+    """Where the data sets are that a recipe names; none where they are made here."""
     given = (data.path,) if isinstance(data.path, str) else data.path or ()
     return [Path(path) for path in given]
 
