@@ -54,8 +54,9 @@ def allocated(model: Sight, budget: int | Terms, strategy: str = "foveal", **set
 def _described(model: Sight, strategy: str) -> dict[str, Any]:
     """The settings of a model's own allocator; none where that is of another strategy, or is not there."""
     own = getattr(model.config, "allocator", None)
-    there = own is not None and own.name == strategy and model._modules.get("allocator") is not None
-    return dump(own.settings) if there else {}
+    if own is None or own.name != strategy or model._modules.get("allocator") is None:
+        return {}
+    return dump(own.settings)
 
 
 def lacking(model: Sight, budget: int | Terms, strategy: str, **settings: object) -> str | None:
