@@ -1,5 +1,7 @@
 """Tiles on one fine grid: each cell where it lies in the image, fine where it was read and coarse elsewhere."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -121,3 +123,18 @@ def test_a_sliver_thinner_than_a_cell_keeps_one_across(size, grid):
     made = laid(tiles, (cut,), JOINED(tiles, (cut,)), torch.ones(5), budget=8)
     assert made.layout.grids == (grid,) and made.boxes.min() >= 0 and made.boxes.max() <= 1
     assert of_tiles(torch.full((16,), 1 / 16), cut, CELLS).sum() > 0
+
+
+@pytest.mark.parametrize("budget", [8, 60])
+def test_levels_share_the_field(budget):
+    """Of images on one grid as of those that stay as they are joined."""
+    tiles, there = tiles_of(), torch.tensor([1.0, 1, 0, 1, 0, 0, 0] + [1] + [0] * 5)
+    plain = laid(tiles, CUTS, JOINED(tiles, CUTS), there, budget=budget)
+    deep = replace(tiles, levels=(3 * tiles.features, 5 - tiles.features[:, :1]))
+    made = laid(deep, CUTS, JOINED(deep, CUTS), there, budget=budget)
+    assert torch.equal(made.features, plain.features) and made.layout == plain.layout
+    ends = (made.features == JOINED.newline).all(1)
+    assert bool(ends.any()) == (budget == 60)
+    torch.testing.assert_close(made.levels[0][~ends], 3 * made.features[~ends])
+    torch.testing.assert_close(made.levels[1][~ends], 5 - made.features[~ends, :1])
+    assert not any(level[ends].any() for level in made.levels)

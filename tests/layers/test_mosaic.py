@@ -122,3 +122,34 @@ def test_what_tokens_show_is_kept_where_they_stand_as_they_come():
     for settings in (Mosaic(comma=True), Mosaic(newline=True), Mosaic(order="raster")):
         output = Joined(width=3, settings=settings)(seen, cuts)
         assert output.classes is None and torch.equal(output.marks, seen.marks)
+
+
+@pytest.mark.parametrize(
+    "mosaic",
+    [
+        *(Mosaic(), Mosaic(newline=True, comma=True, positions=(2, 3))),
+        *(NEXT, Mosaic(order="raster", newline=True, most=2, film=2)),
+    ],
+)
+def test_levels_go_where_features_go_and_what_is_learned_adds_nothing_to_them(mosaic):
+    cuts = [
+        Cut(tile=(8, 8), size=(9, 30), grid=(2, 3), view="last", padded=True),
+        Cut(tile=(8, 8), size=(5, 5)),
+        Cut(tile=(8, 8), size=(8, 8), frames=2),
+    ]
+    given = tokens(cuts)
+    deep = replace(given, levels=(given.features[:, :2] + 1, -given.features))
+    plain, made = (Joined(width=3, settings=mosaic)(one, cuts) for one in (given, deep))
+    assert (made.layout, plain.levels) == (plain.layout, ())
+    assert torch.equal(made.boxes, plain.boxes) and torch.equal(made.mass, plain.mass)
+    bare = Joined(width=3, settings=mosaic)
+    with torch.no_grad():
+        for weight in bare.parameters():
+            weight.zero_()
+    moved = bare(deep, cuts)
+    there = (moved.mass > 0).float()[:, None]
+    torch.testing.assert_close(moved.levels[0], (moved.features[:, :2] + 1) * there)
+    torch.testing.assert_close(moved.levels[1], -moved.features)
+    assert all(map(torch.equal, made.levels, moved.levels))
+    none = Joined(width=3, settings=mosaic)(replace(tokens([]), levels=(torch.zeros(0, 2),)), [])
+    assert none.levels[0].shape == (0, 2)

@@ -104,6 +104,82 @@ def test_tiles_of_several_sizes_are_seen_at_their_own(vision):
             torch.testing.assert_close(both.boxes[own], alone.boxes)
 
 
+OWN = (
+    Cut(tile=(32, 16), size=(90, 40), grid=(2, 2)),
+    Cut(tile=(16, 32), size=(20, 60)),
+    Cut(tile=(32, 16), size=(30, 10)),
+)
+
+
+def deep_model(mosaic, vision="vit", levels=(1, 2)):
+    torch.manual_seed(0)
+    language = {"name": "decoder", "vocabulary": 44, "width": 16, "depth": 3, "heads": 2, "inner": 24, "context": 256}
+    parts = {"vision": {**small(vision), "levels": list(levels)}, "levels": "mlp", "connector": "linear"}
+    fusion = {"name": "deepstack", "after": [0, 1]}
+    model = causal.assemble(ModelConfig.parse({**parts, "fusion": fusion, "language": language, "mosaic": mosaic}))
+    return model.eval()
+
+
+@pytest.mark.parametrize("vision", [("vit", (1, 2)), ("efficientnet_lite", (16, 8))])
+@pytest.mark.parametrize(("mosaic", "cuts"), [(None, OWN), (None, CUTS), (RASTER, CUTS), (RASTER, OWN), (TILES, OWN)])
+def test_every_level_comes_in_tiles(vision, mosaic, cuts):
+    """As planned, alone as in a batch, token by token as at once; and each level's connector learns."""
+    model = deep_model(mosaic, *vision)
+    batch = batch_of(model, cuts)
+    with torch.no_grad():
+        seen = model.see(batch)
+        assert seen.layout.counts == model.plan(cuts).counts
+        assert [level.shape for level in seen.levels] == [seen.features.shape] * 2
+        for number, cut in enumerate(cuts):
+            own, alone = slice(*seen.layout.offsets[number : number + 2]), model.see(batch_of(model, [cut]))
+            for one, other in zip((seen.features, *seen.levels), (alone.features, *alone.levels), strict=True):
+                torch.testing.assert_close(one[own], other, atol=1e-5, rtol=1e-4)
+        whole = model(batch).logits
+        cache, length = model.language.cache(1, batch.input_ids.shape[1]), batch.input_ids.shape[1]
+        for part in (slice(0, length - 2), slice(length - 2, length - 1), slice(length - 1, length)):
+            names = ("input_ids", "valid", "prompt", "image_slot", "labels")
+            here = {name: getattr(batch, name)[:, part] for name in names}
+            here |= {} if part.start == 0 else {"visual": None, "owner": batch.owner[:0]}
+            torch.testing.assert_close(
+                model(replace(batch, **here), cache=cache).logits, whole[:, part], atol=1e-5, rtol=1e-5
+            )
+    model(batch, keep="labelled").logits.logsumexp(-1).sum().backward()
+    weights = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    assert [name for name, weight in weights if weight.grad is None or not weight.grad.any()] == []
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cover", [0.4, 1.0])
+@pytest.mark.parametrize("mosaic", [RASTER, TILES])
+def test_levels_share_the_cut_of_tiles_under_a_budget(mosaic, cover):
+    """Read one by one as all at once, alone as in a batch, laid out for the budget or for all."""
+    model = deep_model(mosaic)
+    view = budgeted(model, 3, cover=cover)
+
+    def asked(whom, cuts=CUTS):
+        made = batch_of(whom, cuts)
+        return replace(made, input_ids=torch.full_like(made.input_ids, 5))
+
+    batch = asked(view)
+    seen = view.see(batch)
+    assert seen.layout.counts == view.plan(CUTS).counts == (3, 3, 3)
+    assert len(seen.levels) == 2 and all(level.any() for level in seen.levels)
+    alone = [view.see(asked(view, [cut])) for cut in CUTS]
+    ready = view.see(replace(batch, visual=replace(model.vision(batch.visual), cuts=CUTS)))
+    for other in ([ready], [view.spent(asked(model)).seen], alone):
+        parts = zip(*((one.features, *one.levels) for one in other), strict=True)
+        for one, same in zip((seen.features, *seen.levels), parts, strict=True):
+            torch.testing.assert_close(one, torch.cat(same), atol=1e-5, rtol=1e-5)
+    assert view(batch).logits.isfinite().all()
+
+
+def test_connectors_that_leave_other_numbers_of_tokens_are_told():
+    model = deep_model(None)
+    model.connector = build("connectors", spec("connectors", "pixel_shuffle"), width_in=16, width_out=16)
+    with pytest.raises(InputError, match="the connector leaves 11 visual tokens and that of the levels 44; give model"):
+        model.see(batch_of(model))
+
+
 def test_its_config_keeps_the_mosaic_and_its_weights():
     model = model_of("mlp", TILES)
     again = causal.assemble(ModelConfig.parse(model.config.dump()))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -54,23 +55,36 @@ def laid(
     A gradient of `there` is what each cell would gain by what its tile shows and the view does not.
     """
     layout, offsets = fields(tiles.layout, cuts, joined.layout, budget), joined.layout.offsets
-    parts, told = [], {}
+    rows, whole = packed(tiles), packed(replace(joined, classes=None))
+    whole = F.pad(whole, (0, rows.shape[1] - whole.shape[1]))  # what images within the budget show is not told
+    parts, told = [], 0
     for i, (cut, (begin, end)) in enumerate(zip(cuts, spans(cuts), strict=True)):
         cells = tiles.layout.grids[begin]
         if layout.grids[i] == joined.layout.grids[i] and layout.counts[i] == joined.layout.counts[i]:
-            parts.append(tuple(part[offsets[i] : offsets[i + 1]] for part in (joined.features, joined.boxes)))
+            parts.append(tuple(part[offsets[i] : offsets[i + 1]] for part in (whole, joined.boxes)))
             continue
         assert cells is not None
         own = slice(tiles.layout.offsets[begin], tiles.layout.offsets[end])
-        rows = tiles.features if tiles.classes is None else torch.cat([tiles.features, tiles.classes], dim=1)
         made = _image(rows[own].unflatten(0, (cut.tiles, -1)), there[begin:end], cut, cells)
-        features, classes = made.tensor_split([tiles.features.shape[1]], dim=1)
-        parts.append((features, VisualTokens.on_layout(features, Layout.of_grids([field(cut, cells)])).boxes))
-        told[i] = classes
-    features, boxes = (torch.cat(some) for some in zip(*parts, strict=True))
-    known = tiles.classes is not None and len(told) == len(cuts)
-    classes = torch.cat([told[i] for i in range(len(cuts))]) if known else None
-    return replace(VisualTokens.on_layout(features, layout), boxes=boxes, marks=tiles.marks, classes=classes)
+        parts.append((made, VisualTokens.on_layout(made, Layout.of_grids([field(cut, cells)])).boxes))
+        told += 1
+    rows, boxes = (torch.cat(some) for some in zip(*parts, strict=True))
+    made = unpacked(rows, layout, like=tiles)
+    return replace(made, boxes=boxes, classes=made.classes if told == len(cuts) else None)
+
+
+def packed(seen: VisualTokens) -> Float[Tensor, "S W"]:
+    """All that tokens say in one row: features, levels, and classes where there are any."""
+    parts = [seen.features, *seen.levels, *([] if seen.classes is None else [seen.classes])]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def unpacked(rows: Float[Tensor, "S W"], layout: Layout, *, like: VisualTokens) -> VisualTokens:
+    """Tokens out of such rows, of the widths and with the marks of others."""
+    widths = [part.shape[1] for part in (like.features, *like.levels)]
+    features, *levels, classes = rows.split([*widths, rows.shape[1] - sum(widths)], dim=1)
+    made = VisualTokens.on_layout(features, layout, tuple(levels))
+    return replace(made, marks=like.marks, classes=None if like.classes is None else classes)
 
 
 def _image(own: Float[Tensor, "T N D"], there: Float[Tensor, " T"], cut: Cut, cells: Grid) -> Float[Tensor, "M D"]:

@@ -36,7 +36,9 @@ class Mosaic:
 
 
 class Joined(nn.Module):
-    """Tokens of tiles, `features[S D]` on the layout of tiles, to those of images.
+    """Tokens of tiles, `features[S D]` on the layout of tiles, to those of images, and their `levels` as they are.
+
+    What is learned adds nothing to a level: positions are those of features, and what stands between is 0 there.
 
     Raises InputError for tiles of one image that differ, for those on no grid where a raster wants one, for a shrinking
     below 1, and for more rows or columns than there are `positions`.
@@ -75,15 +77,20 @@ class Joined(nn.Module):
     def forward(self, tiles: VisualTokens, cuts: Sequence[Cut]) -> VisualTokens:
         """Place, unpad, shrink, put between."""
         layout, offsets = self.plan(tiles.layout, cuts), tiles.layout.offsets
+        given = (tiles.features, *tiles.levels)
         parts = []
         for cut, (begin, end) in zip(cuts, spans(cuts), strict=True):
             own = slice(offsets[begin], offsets[end])
             count, cells = tiles.layout.counts[begin], tiles.layout.grids[begin]
-            seen = [part[own].unflatten(0, (cut.tiles, count)) for part in (tiles.features, tiles.boxes, tiles.mass)]
-            parts.append(self._image(self._placed(seen[0], cut), seen[1][..., :4], seen[2], cut=cut, cells=cells))
-        empty = (tiles.features[:0], tiles.boxes[:0], tiles.mass[:0])
-        features, boxes, mass = (torch.cat(some) for some in (zip(*parts, strict=True) if parts else zip(empty)))
-        plain = VisualTokens.on_layout(features, layout)
+            boxes, mass, features, *levels = (
+                part[own].unflatten(0, (cut.tiles, count)) for part in (tiles.boxes, tiles.mass, *given)
+            )
+            rows = _beside([self._placed(features, cut), *levels])
+            parts.append(self._image(rows, boxes[..., :4], mass, cut=cut, cells=cells))
+        empty = (_beside(given)[:0], tiles.boxes[:0], tiles.mass[:0])
+        rows, boxes, mass = (torch.cat(some) for some in (zip(*parts, strict=True) if parts else zip(empty)))
+        features, *levels = rows.split([part.shape[1] for part in given], dim=1)
+        plain = VisualTokens.on_layout(features, layout, tuple(levels))
         classes = tiles.classes if self._in_order else None
         frame = _frames(cuts, layout).to(features.device) if any(cut.frames for cut in cuts) else None
         return replace(plain, boxes=boxes, mass=mass, frame=frame, classes=classes, marks=tiles.marks)
@@ -200,7 +207,7 @@ class Joined(nn.Module):
         if self.newline is not None:
             ends = torch.arange(rows, device=boxes.device) / max(1, rows)
             line = torch.stack([ends * 0, ends, ends * 0 + 1, ends + 1 / max(1, rows)], dim=1)
-            features = torch.cat([features, self.newline.to(features.dtype).expand(rows, 1, -1)], dim=1)
+            features = torch.cat([features, _widened(self.newline, features).expand(rows, 1, -1)], dim=1)
             boxes, mass = torch.cat([boxes, line[:, None]], dim=1), F.pad(mass, (0, 1))
         return [(features.flatten(0, 1), boxes.flatten(0, 1), mass.flatten())]
 
@@ -220,7 +227,7 @@ class Joined(nn.Module):
         if token is None:
             return []
         box_of = torch.tensor([box], device=like.device)
-        return [(token[None].to(like.dtype), box_of, torch.zeros(1, device=like.device))]
+        return [(_widened(token, like)[None], box_of, torch.zeros(1, device=like.device))]
 
 
 def spans(cuts: Sequence[Cut]) -> list[tuple[int, int]]:
@@ -251,6 +258,16 @@ def _boxes(grid: Grid) -> Float[Tensor, "R C 4"]:
     if 0 in grid:
         return torch.zeros(*grid, 4)
     return VisualTokens.on_layout(torch.zeros(grid[0] * grid[1], 0), Layout.of_grids([grid])).boxes.view(*grid, 4)
+
+
+def _beside(parts: Sequence[Tensor]) -> Tensor:
+    """Features and the levels beside them in one row."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=-1)
+
+
+def _widened(token: Float[Tensor, " D"], like: Float[Tensor, "*N W"]) -> Float[Tensor, " W"]:
+    """A learned token as such a row: 0 in the levels, so that none is added in its place."""
+    return F.pad(token.to(like.dtype), (0, like.shape[-1] - len(token)))
 
 
 def _joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor, Tensor]:

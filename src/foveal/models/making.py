@@ -46,12 +46,11 @@ def deeper(config: ModelConfig, *, vision: VisionEncoder | None, width: int, fus
         return None  # a model of words alone, such as the twin that is trained without images
     wanted, kind = getattr(fusion, "levels", 0), config.levels or config.connector
     widths = getattr(vision, "level_widths", ())
-    if len(widths) != wanted or (wanted and config.mosaic is not None):
-        cut = " that come whole" if config.mosaic is not None else ""
+    if len(widths) != wanted:
         raise InputError(
-            f"fusion {config.part('fusion').name!r} reads {wanted or 'no'} levels of images{cut} and vision "
+            f"fusion {config.part('fusion').name!r} reads {wanted or 'no'} levels of images and vision "
             f"{config.vision.name if config.vision else 'null'!r} gives {len(widths) or 'none'}; name as many in "
-            "vision.levels as in fusion.after, with 'deepstack', and no model.mosaic"
+            "vision.levels as in fusion.after, with 'deepstack'"
         )
     if not wanted or kind is None:
         return None

@@ -134,7 +134,7 @@ class Sight(nn.Module):
         connected = partial(_connected, batch=batch, gaze=gaze, laid=laid)
         made = replace(connected(self.connector, seen), cuts=seen.cuts)  # some connectors make tokens anew
         made = made if gaze is None else replace(made, looked=gaze.looked)
-        return replace(made, levels=self._deeper(seen, connected)) if "deeper" in self._modules else made
+        return replace(made, levels=self._deeper(seen, made, connected)) if "deeper" in self._modules else made
 
     @property
     def _spender(self) -> Allocator | None:
@@ -148,8 +148,12 @@ class Sight(nn.Module):
             words, ids = words.gather(1, at), ids.gather(1, at)
         return Query(features=self.language.embedding(ids), valid=words, owner=batch.owner)  # type: ignore[operator]
 
-    def _deeper(self, seen: VisualTokens, connected: Callable[[Any, VisualTokens], VisualTokens]) -> tuple[Tensor, ...]:
-        """Each level through its own connector; raises InputError where features come with another number of them."""
+    def _deeper(
+        self, seen: VisualTokens, made: VisualTokens, connected: Callable[[Any, VisualTokens], VisualTokens]
+    ) -> tuple[Tensor, ...]:
+        """Each level through its own connector; raises InputError where features come with another number of them, and
+        where a connector leaves another number of tokens than there are `made`.
+        """
         assert self.deeper is not None
         if len(seen.levels) != len(self.deeper):
             raise InputError(
@@ -157,7 +161,13 @@ class Sight(nn.Module):
             )
         plain = replace(seen, levels=())
         pairs = zip(self.deeper, seen.levels, strict=True)
-        return tuple(connected(connector, plain.with_features(level)).features for connector, level in pairs)
+        levels = tuple(connected(connector, plain.with_features(level)).features for connector, level in pairs)
+        if other := [len(level) for level in levels if len(level) != len(made.features)]:
+            raise InputError(
+                f"the connector leaves {len(made.features)} visual tokens and that of the levels {other[0]}; give "
+                "model.levels one that leaves as many"
+            )
+        return levels
 
     def looked(self, batch: Batch) -> Batch:
         """The batch with what the encoder says in the place of its pictures, where these are encoded as they are."""
@@ -304,13 +314,19 @@ def _by_size(vision: VisionEncoder, pixels: Pixels, look: Callable[[Pixels], Vis
     place = sorted(range(len(counts)), key=[tile for mine in alike.values() for tile in mine].__getitem__)
     layout = Layout(counts=tuple(counts[i] for i in place), grids=tuple(grids[i] for i in place))
 
-    def ordered(name: str) -> Tensor:
-        each = torch.cat([getattr(part, name) for part in parts]).split(counts)
+    def ordered(pieces: Iterable[Tensor]) -> Tensor:
+        each = torch.cat(list(pieces)).split(counts)
         return torch.cat([each[i] for i in place])
 
-    seen = VisualTokens.on_layout(ordered("features"), layout)
-    asked = {name: ordered(name) for name in ("attention", "keys") if getattr(parts[0], name) is not None}
-    return replace(seen, boxes=ordered("boxes"), mass=ordered("mass"), **asked)
+    names = [
+        "features",
+        "boxes",
+        "mass",
+        *(name for name in ("attention", "keys") if getattr(parts[0], name) is not None),
+    ]
+    made = {name: ordered(getattr(part, name) for part in parts) for name in names}
+    levels = tuple(ordered(pieces) for pieces in zip(*(part.levels for part in parts), strict=True))
+    return replace(VisualTokens.on_layout(made.pop("features"), layout, levels), **made)
 
 
 def flow(

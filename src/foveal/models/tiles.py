@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from foveal.core.types import Batch, Cut, Grid, Layout, Pixels, VisualTokens
-from foveal.layers.field import fields, gated, laid, needed, of_tiles
+from foveal.layers.field import fields, gated, laid, needed, of_tiles, packed, unpacked
 from foveal.models import seats
 
 if TYPE_CHECKING:
@@ -73,15 +73,13 @@ def _read(model: "Sight", batch: Batch, spender: Any, cuts: Cuts) -> tuple[Visua
     assert one is not None
     like = next(iter(parts.values()))
     rows = torch.cat([parts.get(i, like.new_zeros(count, like.shape[1])) for i, count in enumerate(layout.counts)])
-    features, classes = rows.tensor_split([one.features.shape[1]], dim=1)
-    made = replace(VisualTokens.on_layout(features, layout), marks=one.marks)
-    return made if one.classes is None else replace(made, classes=classes), torch.where(view, 1.0, there)
+    return unpacked(rows, layout, like=one), torch.where(view, 1.0, there)
 
 
 def _encoded(
     model: "Sight", batch: Batch, pixels: Pixels, wanted: Bool[Tensor, " T"], parts: dict[int, Tensor]
 ) -> VisualTokens | None:
-    """The tokens of some tiles, each an image by itself; with their classes they go into `parts` by their numbers."""
+    """The tokens of some tiles, each an image by itself; all they say goes into `parts` by the tiles' numbers."""
     places = wanted.nonzero()[:, 0].tolist()
     if not places:
         return None
@@ -89,8 +87,7 @@ def _encoded(
     some = replace(Pixels.whole(pixels.values[wanted]), sizes=sizes)
     seen = model.tiled(replace(batch, visual=some, owner=batch.owner[pixels.image[wanted]]))
     assert seen is not None
-    rows = seen.features if seen.classes is None else torch.cat([seen.features, seen.classes], dim=1)
-    parts.update(zip(places, rows.split(seen.layout.counts), strict=True))
+    parts.update(zip(places, packed(seen).split(seen.layout.counts), strict=True))
     return seen
 
 
