@@ -1,5 +1,7 @@
 """A compressed model of transformers against itself: what is left, where it stands, and that nothing else changed."""
 
+import copy
+
 import pytest
 import torch
 
@@ -29,10 +31,50 @@ def told(model, given, new=4, **settings):
 
 def hooks(model):
     """Everything that a compression could have left behind."""
-    names = ("get_image_features", "pack_image_features", "prepare_inputs_for_generation", "_loss_function", "foveal")
+    names = (
+        "get_image_features",
+        "pack_image_features",
+        "prepare_inputs_for_generation",
+        "_loss_function",
+        "foveal",
+        "restore",
+    )
     left = [name for module in model.modules() for name in names if name in module.__dict__]
     kinds = ("_forward_pre_hooks", "_forward_hooks", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs")
     return left + [kind for module in model.modules() for kind in kinds if getattr(module, kind)]
+
+
+def test_what_it_returns_is_restored_by_itself_and_a_copy_by_itself():
+    model = tiny.model("llava")
+    given = tiny.prompt(model, [[0]])
+    before, own = model(**given).logits, hooks(model)
+    cut = foveal.compress(model, budget=BUDGET)
+    twin, shorter = copy.deepcopy(cut), cut(**given).logits
+    twin.restore()
+    assert torch.equal(twin(**given).logits, before) and torch.equal(cut(**given).logits, shorter)
+    first = cut.restore
+    foveal.compress(cut, budget=BUDGET + 1)
+    first()  # of what is no longer there
+    assert cut(**given).logits.shape[1] == shorter.shape[1] + 1
+    cut.restore()
+    assert hooks(model) == own and torch.equal(model(**given).logits, before)
+
+
+@pytest.mark.parametrize("outer_first", [True, False])
+def test_of_two_on_one_model_the_later_counts(outer_first):
+    model = tiny.model("llava")
+    given = tiny.prompt(model, [[0], [1]])
+    before, own = model(**given).logits, hooks(model)
+    one, other = (model, model.model) if outer_first else (model.model, model)
+    foveal.compress(one, budget=BUDGET + 2)
+    foveal.compress(other, budget=BUDGET)
+    hidden = model.model(**given).last_hidden_state if outer_first else model(**given).logits
+    plain = tiny.model("llava")
+    alone = foveal.compress(plain.model if outer_first else plain, budget=BUDGET)
+    told = alone(**given).last_hidden_state if outer_first else alone(**given).logits
+    assert torch.equal(hidden, told) and not hasattr(one, "restore")
+    other.restore()
+    assert hooks(model) == own and torch.equal(model(**given).logits, before)
 
 
 @every_family

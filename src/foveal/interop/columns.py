@@ -12,6 +12,8 @@ from foveal.core.errors import InputError
 from foveal.interop.pictures import OUT, Picture
 from foveal.interop.spending import Left
 
+_SEEN = "foveal_seen"  # goes with a cache, through copies of it
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
@@ -28,15 +30,53 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What a cache holds of the first `columns` columns of a prompt: `valid[B K]`, a key each."""
+    """What a cache holds of the first `columns` columns of a prompt: `valid[B K]`, a key each; the last `tail` keys
+    are those of the last columns, in every row.
+    """
 
     columns: int
     valid: Bool[Tensor, "B K"]
+    tail: int
 
     @property
     def saved(self) -> int:
         """How many keys fewer there are than columns."""
         return self.columns - self.valid.shape[1]
+
+
+def remember(cache: Any, seen: Seen) -> None:
+    """Leave with a cache what it holds."""
+    setattr(cache, _SEEN, seen)
+
+
+def recall(cache: Any) -> Seen | None:
+    """What was left with a cache, shorter where the cache was cropped since; None: nothing, or it was emptied.
+
+    Raises InputError for a cache that was cropped to within what was cut.
+    """
+    seen: Seen | None = getattr(cache, _SEEN, None)
+    if seen is None:
+        return None
+    held, keys = int(cache.get_seq_length()), seen.valid.shape[1]
+    if held == 0:
+        delattr(cache, _SEEN)
+        return None
+    if keys - held > seen.tail:
+        raise InputError(
+            f"a cache cropped to {held} keys of {keys}, of which the last {seen.tail} lie behind what was cut; crop no "
+            f"more than these, or {OUT}"
+        )
+    if held < keys:
+        lost = keys - held
+        seen = Seen(columns=seen.columns - lost, valid=seen.valid[:, :held], tail=seen.tail - lost)
+        remember(cache, seen)
+    return seen
+
+
+def unbroken(rows: Rows, length: int) -> int:
+    """How many of the last places hold the last of `length` columns, one each, in every row."""
+    last = torch.arange(length - rows.source.shape[1], length, device=rows.source.device)
+    return int(((rows.source == last) & rows.valid).all(0).flip(0).long().cumprod(0).sum())
 
 
 def assemble(
@@ -96,7 +136,7 @@ def mask_of(given: Tensor | None, *, rows: int, past: int, new: int, device: tor
     if given.shape[1] != past + new:
         raise InputError(
             f"a mask of {given.shape[1]} tokens for {past} read before and {new} new ones; feed a compressed model's "
-            f"cache the new tokens alone, without chunks or an assistant, or {OUT}"
+            f"cache the new tokens alone, without chunks, or {OUT}"
         )
     return given.bool()
 

@@ -22,13 +22,13 @@ def compress(model: M, *, budget: int, strategy: str = "foveal", quiet: Iterable
 
     `strategy` and its `settings` are those of foveal.relevance. Tokens `quiet` in the prompt ask nothing, besides those
     that the model's config names (give a tokenizer's `all_special_ids`). `model.foveal.last` tells what was read, and
-    `model.foveal.restore()` undoes it. Raises InputError for a model of another family, a budget below 1, and an
+    `model.restore()` undoes it. Raises InputError for a model of another family, a budget below 1, and an
     unknown strategy or setting.
     """
     purse = Purse(budget, strategy, settings)
     head, base, language = _parts(model)
-    old = getattr(model, "foveal", None)
-    if isinstance(old, Compression):
+    old = base.__dict__.get("foveal")
+    if isinstance(old, Compression):  # of this model, of one around it or of one in it
         old.restore()
     quiet = frozenset(quiet) | _special(base.config, getattr(head, "generation_config", None))
     Compression(purse, owner=model, head=head, base=base, language=language, quiet=quiet)

@@ -10,12 +10,21 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Query, Relevance
-from foveal.interop.columns import Rows, Seen, assemble, mask_of, one_sequence, selected
+from foveal.interop.columns import (
+    Rows,
+    Seen,
+    assemble,
+    mask_of,
+    one_sequence,
+    recall,
+    remember,
+    selected,
+    unbroken,
+)
 from foveal.interop.pictures import OUT, Picture, listen, pictures
 from foveal.interop.spending import Purse, spend
 from foveal.interop.told import Told, by_name
-
-_SEEN = "foveal_seen"  # goes with a cache, through copies of it
+from foveal.interop.turns import Turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +60,7 @@ class Compression:
         self.purse, self.owner, self.base, self.quiet = purse, owner, base, quiet
         self.last: Spent | None = None
         self._calls: dict[int, Call] = {}  # by thread
-        self._prompts: dict[int, int] = {}  # how long the prompt is that generate() goes on from, by thread
-        self._next: dict[int, int] = {}  # the same, of the forward pass that it is about to make
+        self._turns = None if head is None else Turns(head, base.config)
         self._told = [*listen(base), Told(base, "get_image_features", self._found)]
         self._hooks = []
         for module in (base,) if head is None else (head, base):
@@ -63,8 +71,8 @@ class Compression:
         self._head, self._loss = head, None if head is None else head.__dict__.get("_loss_function")
         if head is not None:
             self._plain_loss, head.loss_function = head.loss_function, self._measure
-            self._told.append(Told(head, "prepare_inputs_for_generation", self._prepared))
-        owner.foveal = self
+        owner.foveal = base.foveal = self
+        owner.restore = self.restore
 
     def restore(self) -> None:
         """Leave the model as it was before."""
@@ -72,21 +80,17 @@ class Compression:
             hook.remove()
         for told in reversed(self._told):
             told.remove()
+        if self._turns is not None:
+            self._turns.remove()
         if self._head is not None and self._loss is None:
             del self._head._loss_function
         elif self._head is not None:
             self._head.loss_function = self._loss
-        self._hooks, self._told, self._head = [], [], None
+        self._hooks, self._told, self._head, self._turns = [], [], None, None
         if self.owner.__dict__.get("foveal") is self:
-            del self.owner.foveal
-
-    def _prepared(self, told: Told, given: dict[str, Any], made: Any) -> None:
-        """generate() goes on: without a cache, what it has written comes again, and does not steer."""
-        thread = threading.get_ident()
-        if given.get("is_first_iteration") or thread not in self._prompts:
-            embeds = given.get("inputs_embeds")
-            self._prompts[thread] = (given["input_ids"] if embeds is None else embeds).shape[1]
-        self._next[thread] = self._prompts[thread]
+            del self.owner.restore
+            for module in {self.owner, self.base}:
+                del module.foveal
 
     def _found(self, told: Told, given: dict[str, Any], made: Any) -> None:
         call = self._calls.get(threading.get_ident())
@@ -97,7 +101,7 @@ class Compression:
         thread, given = threading.get_ident(), by_name(module.forward, arguments, named)
         call = self._calls.get(thread)
         if call is None or call.opened is module or module is not self.base:
-            call = Call(opened=module, given=given, prompt=self._next.pop(thread, None))
+            call = Call(opened=module, given=given, prompt=None if self._turns is None else self._turns.prompt())
             self._calls[thread] = call
         else:
             call.given = {**call.given, **given}
@@ -120,10 +124,7 @@ class Compression:
         if call is None:
             return None
         held = 0 if cache is None else int(cache.get_seq_length())
-        seen: Seen | None = getattr(cache, _SEEN, None)
-        if seen is not None and held == 0:
-            delattr(cache, _SEEN)
-            seen = None
+        seen = recall(cache)
         if call.images is None and seen is None:
             return None
         embeds = named["inputs_embeds"]
@@ -141,7 +142,7 @@ class Compression:
         valid = torch.cat([before, mask[:, past:] if call.rows is None else call.rows.valid], dim=1)
         positions = _positions(call.given, named.get("position_ids"), seen)
         if call.rows is not None:
-            call.seen = Seen(columns=past + length, valid=valid)
+            call.seen = Seen(columns=past + length, valid=valid, tail=unbroken(call.rows, length))
             positions = selected(positions, call.rows.source, past, length)
         elif positions is None:
             positions = torch.arange(past, past + length, device=embeds.device)[None]
@@ -211,7 +212,7 @@ class Compression:
         """Leave with the cache what it holds."""
         call, cache = self._calls.get(threading.get_ident()), getattr(made, "past_key_values", None)
         if call is not None and call.seen is not None and cache is not None:
-            setattr(cache, _SEEN, call.seen)
+            remember(cache, call.seen)
 
     def _measure(self, *arguments: Any, **named: Any) -> Any:
         """The model's own loss, over the labels of the tokens that are left."""

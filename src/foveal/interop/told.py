@@ -7,18 +7,27 @@ from typing import Any
 
 class Told:
     """A method of one object, which stands on the object in place of its class's and calls `tell(told, given, made)`
-    after each call, with all arguments by name; `remove` takes it off again.
+    after each call, with all arguments by name; before it, `change(given)` may give others. `remove` takes it off.
     """
 
-    def __init__(self, owner: Any, name: str, tell: Callable[["Told", dict[str, Any], Any], None]) -> None:
-        self.owner, self.name, self.tell = owner, name, tell
+    def __init__(
+        self,
+        owner: Any,
+        name: str,
+        tell: Callable[["Told", dict[str, Any], Any], None] | None = None,
+        change: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> None:
+        self.owner, self.name, self.tell, self.change = owner, name, tell, change
         self.before = owner.__dict__.get(name)
         self.__wrapped__ = getattr(owner, name)  # `inspect.signature` looks here, by which generate() picks arguments
         setattr(owner, name, self)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
+        if self.change is not None:
+            arguments, named = (), self.change(by_name(self.__wrapped__, arguments, named))
         made = self.__wrapped__(*arguments, **named)
-        self.tell(self, by_name(self.__wrapped__, arguments, named), made)
+        if self.tell is not None:
+            self.tell(self, by_name(self.__wrapped__, arguments, named), made)
         return made
 
     def remove(self) -> None:
