@@ -33,6 +33,9 @@ def test_words_may_be_drawn(tiny, capsys):
     assert hot[0] == hot[1] != hot[2]
     best = asked(capsys, tiny.picture, "x", "--run", tiny.run)
     assert asked(capsys, tiny.picture, "x", "--run", tiny.run, "--top-k", "1") == best
+    for words in (["--temperature", "nan"], ["--temperature", "inf"], ["--temperature", "1", "--seed", str(2**64)]):
+        assert run(["ask", str(tiny.picture), "x", "--run", str(tiny.run), *words]) == 2
+        assert f"{words[-2]} {words[-1]} " in capsys.readouterr().err
     assert run(["ask", str(tiny.picture), "x", "--run", str(tiny.run), "--temperature", "0"]) == 2
     assert "give a positive number" in capsys.readouterr().err
 

@@ -193,6 +193,13 @@ def test_mistakes_are_told_in_one_line(home, capsys):
         ("model.language.vocabulary=5", "leave model.language.vocabulary out"),
         ("name=other", "unknown key in recipe: 'name'"),
         ("init={from: runs/other}", "leave those keys out"),
+        ("seed=-1", "seed is -1; give a number from 0"),
+        ("model.language.heads=0", "model.language.heads is 0; give 1 or more"),
+        ("model.language.context=0", "model.language.context is 0; give 1 or more"),
+        ("model.language.depth=-1", "model.language.depth is -1; give 0 or more"),
+        ("model.vision.patch=0", "model.vision.patch is 0; give 1 or more"),
+        ("model.vision=null", "connector 'linear' has nothing to connect: the model names no vision; name one, or"),
+        ("data.count=-2", "data.count is -2; make 1 or more"),
     ):
         assert message in refused(capsys, "tiny.yaml", setting), setting
     assert not Path("runs/tiny/config.yaml").exists()

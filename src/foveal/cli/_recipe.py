@@ -31,7 +31,7 @@ from foveal.core.example import Example
 from foveal.data.motion import MotionConfig
 from foveal.data.portraits import PortraitConfig
 from foveal.data.scenes import SceneConfig
-from foveal.training.config import Stage, Then, TrainingConfig
+from foveal.training.config import Stage, Then, TrainingConfig, check_seed
 
 if TYPE_CHECKING:
     from foveal.weights.run import Run
@@ -58,6 +58,8 @@ class DataConfig:
             raise InputError(
                 "a recipe's data are 'scenes', 'portraits' or 'motion' (made here) or a 'path'; give one of them"
             )
+        if self.count < 1:
+            raise InputError(f"data.count is {self.count}; make 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +147,8 @@ def of(given: Mapping[str, Any], *, name: str) -> Recipe:
     if "name" in given:
         raise unknown("key in recipe:", "name", Recipe.__dataclass_fields__.keys() - {"name"})
     seed = given.get("seed", 0)
+    if isinstance(seed, int):
+        check_seed("seed", seed)
     training = given.get("training") or {}
     if isinstance(training, Mapping):
         given = {**given, "training": {"seed": seed, **training}}

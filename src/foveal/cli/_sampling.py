@@ -1,8 +1,11 @@
 """How a command is told to choose tokens: the best by default, or drawn."""
 
+import math
 from typing import Any
 
 import typer
+
+from foveal.core.errors import InputError
 
 TEMPERATURE = typer.Option(None, "--temperature", help="Draw tokens at this temperature.", show_default="the best")
 TOP_P = typer.Option(None, "--top-p", help="Draw from the best tokens that hold this probability together.")
@@ -23,6 +26,10 @@ def sampling(*, temperature: float | None, top_p: float | None, top_k: int | Non
     from foveal.decode.constrained import nucleus
     from foveal.decode.sampling import sampler
 
+    if not -(2**63) <= seed < 2**64:
+        raise InputError(f"--seed {seed} is too large for a seed; give a number below 2**64")
+    if temperature is not None and not math.isfinite(temperature):
+        raise InputError(f"--temperature {temperature} draws nothing; give a number above 0, such as 0.7")
     torch.manual_seed(seed)
     heat = 1.0 if temperature is None else temperature
     if spelled:

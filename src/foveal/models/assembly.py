@@ -4,10 +4,13 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-from foveal.core.errors import unknown
+from foveal.core.errors import InputError, unknown
+from foveal.core.lookup import Spec
 from foveal.models.config import ModelConfig
 
 _ASSEMBLIES = ("autoencoder", "causal", "masked", "seq2seq", "two_tower")
+_SIZES = ("width", "heads", "kv_heads", "head_width", "inner", "context", "patch", "stride", "image_size", "vocabulary")
+_LEAST = {"depth": 0, **dict.fromkeys(_SIZES, 1)}
 
 
 def assemble(config: ModelConfig) -> Any:
@@ -16,9 +19,20 @@ def assemble(config: ModelConfig) -> Any:
 
 
 def check(config: ModelConfig) -> None:
-    """Raises InputError for an unknown assembly, and for a component that it cannot do without and is not named."""
+    """Raises InputError for an unknown assembly, a component that it cannot do without, and a size of nothing."""
     for room in _file(config).NEEDS:
         config.part(room)
+    if config.connector is not None and config.vision is None and config.features is None:
+        raise InputError(
+            f"connector {config.connector.name!r} has nothing to connect: the model names no vision; name one, or "
+            "leave the connector out"
+        )
+    for room in ("vision", "language"):  # a connector may have sizes of none
+        part: Spec | None = getattr(config, room)
+        for name, least in _LEAST.items():
+            value = getattr(part.settings, name, None) if part is not None else None
+            if isinstance(value, int) and value < least:
+                raise InputError(f"model.{room}.{name} is {value}; give {least} or more")
 
 
 def empty(config: ModelConfig) -> Any:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from foveal.core.errors import InputError
 
+_LARGEST = 2**32 - 1  # NumPy's
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lora:
@@ -108,9 +110,18 @@ class Stage:
             raise InputError(
                 f"stage {self.name!r} has {' and '.join(given) or 'no end'}; give one of steps, epochs and minutes"
             )
-        for key in (*given, "batch_size", "accumulate", "rate", "clip"):
-            if getattr(self, key) <= 0:
-                raise InputError(f"stage {self.name!r} has {key} {getattr(self, key)}; give more than 0")
+        for key in (*given, "batch_size", "accumulate", "rate", "clip", "group_limit", "pack"):
+            value = getattr(self, key)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"stage {self.name!r} has {key} {value}; give more than 0")
+        shares = {"floor": self.floor, "betas.0": self.betas[0], "betas.1": self.betas[1]}
+        for key, value in shares.items():
+            if not 0 <= value <= 1:
+                raise InputError(f"stage {self.name!r} has {key} {value}; give a share from 0 to 1")
+        rates = {f"rates.{part}": rate for part, rate in self.rates.items()}
+        for key, value in {"warmup": self.warmup, "weight_decay": self.weight_decay, **rates}.items():
+            if not 0 <= value < math.inf:
+                raise InputError(f"stage {self.name!r} has {key} {value}; give 0 or more")
         if not self.train and self.lora is None:
             raise InputError(f"stage {self.name!r} trains nothing; name parts in 'train' or give lora settings")
         begins = [0.0, *(one.at for one in self.then), 1.0]
@@ -141,6 +152,10 @@ class Features:
     dtype: Literal["fp32", "fp16", "bf16"] = "fp16"
     precision: Literal["fp32", "bf16"] = "fp32"
     batch_size: int = 8  # larger ones leave the processor's caches and cost a quarter more
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"features.batch_size is {self.batch_size}; give 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,3 +192,16 @@ class TrainingConfig:
             raise InputError(f"two stages have one name: {', '.join(names)}; give each its own")
         if self.keep < 1:
             raise InputError(f"keep is {self.keep}; keep at least 1 checkpoint, or nothing can be resumed")
+        check_seed("training.seed", self.seed)
+        if self.log_every < 1:
+            raise InputError(f"training.log_every is {self.log_every}; tell of every 1 step or more")
+        for key in ("workers", "checkpoint_minutes", "max_minutes"):
+            value = getattr(self, key)
+            if value is not None and not 0 <= value < math.inf:
+                raise InputError(f"training.{key} is {value}; give 0 or more")
+
+
+def check_seed(name: str, seed: int) -> None:
+    """Raises InputError for a seed that the generators of random numbers do not take."""
+    if not 0 <= seed <= _LARGEST:
+        raise InputError(f"{name} is {seed}; give a number from 0 to {_LARGEST:,}")
