@@ -12,7 +12,7 @@ import torch
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch
-from foveal.models.tiles import choosable
+from foveal.models.tiles import choosable, stood
 
 K = TypeVar("K", bound=Hashable)
 
@@ -61,9 +61,9 @@ def first_token(model: Any, batch: Batch, *, clock: Callable[[], float] = time.p
     cache = model.language.cache(*batch.input_ids.shape)
     spender, glances = _watched(spender, clock)
     times = [clock()]
-    whole = model.whole(batch) if spender is None else choosable(model, batch, spender)[0]
+    whole, before = (model.whole(batch), None) if spender is None else choosable(model, batch, spender)
     times.append(clock())
-    left = whole if spender is None else spender.between(whole, model.query(batch))
+    left = whole if before is None else stood(spender.between(whole, model.query(batch)), before)
     times.append(clock())
     model(replace(batch, seen=left), cache=cache, keep="last")
     times.append(clock())

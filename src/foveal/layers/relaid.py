@@ -77,8 +77,10 @@ def stretched(batch: Batch, seen: VisualTokens | None, cache: Cache | None = Non
 def _inside(seen: VisualTokens, like: Tensor) -> Int[Tensor, "R 3"]:
     """How far each token of a cut image is from where it begins, in time, rows and columns; before them, a word's."""
     assert seen.before is not None
-    parts, old = [like.new_zeros(1, 3)], _middles(seen.before, seen).to(like.device).split(seen.layout.counts)
-    for mine, grid, first, left in zip(old, seen.before.grids, seen.before.offsets, seen.layout.grids, strict=False):
+    before, cells = seen.before, [0 if grid is None else grid[0] * grid[1] for grid in seen.before.grids]
+    before = replace(before, counts=tuple(map(max, before.counts, cells)))  # axes go on over all cells of a grid
+    parts, old = [like.new_zeros(1, 3)], _middles(before, seen).to(like.device).split(seen.layout.counts)
+    for mine, grid, first, left in zip(old, before.grids, before.offsets, seen.layout.grids, strict=False):
         if grid is None or left is not None:  # laid out where it is
             parts.append(like.new_zeros(len(mine), 3))
             continue
@@ -145,15 +147,18 @@ def _positions(batch: Batch, before: Layout, seen: VisualTokens, keep: Bool[Tens
 
 
 def _middles(before: Layout, seen: VisualTokens) -> Int[Tensor, " S"]:
-    """Which of the tokens `before` stands in the middle of what each token holds; on no grid: in its own place."""
+    """Which of the tokens `before` stands in the middle of what each token holds; on no grid: in its own place.
+
+    Where there were fewer than cells, each stood for its share of these, in their order.
+    """
     parts, start = [], seen.layout.offsets
     for number, (count, grid, first) in enumerate(zip(before.counts, before.grids, before.offsets, strict=False)):
         boxes = seen.boxes[start[number] : start[number + 1], :4]
-        if grid is None or len(boxes) == count or grid[0] * grid[1] != count:
+        if grid is None or len(boxes) == count or grid[0] * grid[1] < count:
             parts.append(first + torch.arange(len(boxes), device=boxes.device))
             continue
         x, y = ((boxes[:, i] + boxes[:, i + 2]) / 2 for i in (0, 1))
         row = (y * grid[0]).long().clamp(0, grid[0] - 1)
         column = (x * grid[1]).long().clamp(0, grid[1] - 1)
-        parts.append(first + row * grid[1] + column)
+        parts.append(first + (row * grid[1] + column) * count // (grid[0] * grid[1]))
     return torch.cat(parts)

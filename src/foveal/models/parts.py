@@ -18,7 +18,7 @@ from foveal.layers.regions import pooled
 from foveal.layers.relaid import first, relaid, stretched
 from foveal.layers.thinning import placed
 from foveal.models import seats
-from foveal.models.tiles import choosable, planned
+from foveal.models.tiles import choosable, planned, stood
 from foveal.relevance.pricing import Terms
 
 
@@ -69,8 +69,8 @@ class Sight(nn.Module):
     def _kept(self, batch: Batch) -> VisualTokens | None:
         """What the budget leaves."""
         assert self._spender is not None
-        made, _ = choosable(self, batch, self._spender)
-        return made if made is None else seats.between(self._spender, made, self.query(batch))
+        made, before = choosable(self, batch, self._spender)
+        return made if made is None else stood(seats.between(self._spender, made, self.query(batch)), before)
 
     def spent(
         self,
@@ -101,7 +101,7 @@ class Sight(nn.Module):
         made, before = choosable(self, batch, spender, tiled, laid_for=getattr(self.connector, "latents", None))
         if made is None:
             return batch
-        left = seats.left(spender, made, self.query(batch), terms)
+        left = stood(seats.left(spender, made, self.query(batch), terms), before)
         placed = getattr(self.fusion, "placed", lambda layout: layout)
         return relaid(batch, before=placed(before), after=placed(left.layout), seen=left)
 

@@ -54,6 +54,18 @@ def planned(spender: Any, tiles: Layout, cuts: Cuts, joined: Layout) -> Layout:
     return fields(tiles, cuts, joined, _most(spender))
 
 
+def stood(left: VisualTokens, joined: Layout) -> VisualTokens:
+    """What a budget leaves, where it stood among no more tokens than are `joined`, unless more than these are left.
+
+    A mosaic may shrink a field to fewer tokens than it has cells, and no text has stood behind all of them.
+    """
+    if left.before is None:
+        return left
+    parts = zip(left.layout.counts, left.before.counts, joined.counts, strict=True)
+    counts = tuple(max(now, min(cells, most)) for now, cells, most in parts)
+    return replace(left, before=replace(left.before, counts=counts))
+
+
 def _most(spender: Any) -> int:
     """Above how many tokens an image is brought to one grid: never for who lets all of them enter the text."""
     return sys.maxsize if seats.acts_within(spender) else spender.budget
