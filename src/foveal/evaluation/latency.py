@@ -63,7 +63,7 @@ def first_token(model: Any, batch: Batch, *, clock: Callable[[], float] = time.p
     times = [clock()]
     whole, before = (model.whole(batch), None) if spender is None else choosable(model, batch, spender)
     times.append(clock())
-    left = whole if before is None else stood(spender.between(whole, model.query(batch)), before)
+    left = whole if spender is None or before is None else stood(spender.between(whole, model.query(batch)), before)
     times.append(clock())
     model(replace(batch, seen=left), cache=cache, keep="last")
     times.append(clock())
