@@ -209,6 +209,17 @@ def test_mistakes_are_told_in_one_line(home, capsys):
     assert "holds no mapping" in refused(capsys, "list.yaml")
 
 
+def test_the_next_command_names_a_split_that_is_there(home, capsys):
+    for name, words in (("", None), ("val", "--data {} --split val"), ("test", "--data {}")):
+        if name:
+            (home / "data" / f"{name}.jsonl").write_text((home / "data" / "train.jsonl").read_text())
+        assert run(["train", "tiny.yaml"]) == 0
+        told = capsys.readouterr().err.replace("\n", "")
+        assert "ask it:" in told and ("score it:" in told) == (words is not None)
+        if words is not None:
+            assert told.endswith(words.format(home / "data"))
+
+
 def test_tiles_that_the_context_does_not_hold_are_told_before_any_is_encoded(home, capsys):
     cut = ["model.mosaic={}", "processor.image={size: 8, tiling: {kind: grid, tile: 8, most: 3}}"]
     line = refused(capsys, "tiny.yaml", *cut, "processor.context=10")

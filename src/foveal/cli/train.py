@@ -61,4 +61,13 @@ def command(
     console.print(f"{place}: {told['steps']:,} steps in {minutes}:{seconds:02d}{loss}")
     if "language" in wanted.model or "from" in wanted.init:  # an image tokenizer is not asked
         console.print(f'ask it:   foveal ask PICTURE "What is in the picture?" --run {place}')
-    console.print(f"score it: foveal eval --run {place} --data {told['data']}")
+    if (split := _held_out(Path(told["data"]), wanted.data.split)) is not None:
+        console.print(f"score it: foveal eval --run {place} --data {told['data']}{split}")
+
+
+def _held_out(data: Path, trained: str) -> str | None:
+    """What makes `eval` ask of questions that were not trained on, as it is written after --data; None: none are."""
+    from foveal.data.format import splits
+
+    left = [split for split in ("test", "val", *splits(data)) if split in splits(data) and split != trained]
+    return None if not left else "" if left[0] == "test" else f" --split {left[0]}"
