@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from foveal.cli.main import run
-from foveal.data.format import read
+from foveal.data.format import chat, read
 
 SMALL = ("--size", "96", "--drawings", "40", "--workers", "1")
 
@@ -114,6 +114,23 @@ def test_bad_input_is_one_line_and_two(made, tmp_path, capsys, arguments, messag
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_inspect_tells_of_no_example_of_repeated_ids_and_of_half_a_picture(tmp_path, capsys):
+    file = tmp_path / "train.jsonl"
+    file.write_text("\n")
+    for path in (tmp_path, file):
+        assert run(["data", "inspect", str(path)]) == 2
+        assert "train.jsonl holds no examples; write one a line" in capsys.readouterr().err
+    Image.effect_noise((64, 64), 99).save(tmp_path / "a.png")
+    line = json.dumps({"id": "1", "images": ["a.png"], "messages": chat("what", "this")})
+    file.write_text(f"{line}\n{line}\n")
+    assert run(["data", "inspect", str(tmp_path)]) == 0
+    assert "1 ids stand here again, the first is '1' in" in capsys.readouterr().out
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:200])
+    assert run(["data", "inspect", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "train.jsonl:1:" in told and "a.png is damaged or truncated" in told
 
 
 def test_a_broken_line_is_named(tmp_path, capsys):

@@ -116,13 +116,21 @@ def inspect(
     """Check every line, and show what the data set holds: kinds, answers, image sizes, what guessing earns."""
     from rich.markup import escape
 
-    from foveal.cli._show import console, print_json, table
-    from foveal.data.format import locate, read, splits
+    from foveal.cli._show import bar, console, print_json, table
+    from foveal.data.format import locate, splits
     from foveal.data.statistics import summary
+    from foveal.data.thorough import thorough
 
     at, names = console(quiet=as_json), sorted(splits(path), key=_rank) if path.is_dir() else []
     files = {name: path / f"{name}.jsonl" for name in names} or {path.stem: locate(path)}
-    found: dict[str, dict[str, Any]] = {name: summary(read(file)) for name, file in files.items()}
+    found: dict[str, dict[str, Any]] = {}
+    for name, file in files.items():
+        repeated: dict[str, str] = {}
+        with bar(at, name, None) as advance:
+            found[name] = summary(thorough(file, repeated=repeated, progress=lambda _, advance=advance: advance(1)))
+        if not found[name]["examples"] and (name == "train" or not names):
+            raise InputError(f"{file} holds no examples; write one a line, such as `foveal data scenes` does")
+        found[name] |= {"repeated_ids": repeated} if repeated else {}
     if as_json:
         print_json({"path": str(path), "splits": found})
         return
@@ -130,6 +138,9 @@ def inspect(
         sizes = ", ".join(f"{side} {low}-{high} px" for side, (low, _, high) in row["sizes"].items())
         films = f" ({row['videos']:,} of them videos)" if "videos" in row else ""
         at.print(f"\n{name}: {row['examples']:,} examples, {row['images']:,} images{films} {sizes}", markup=False)
+        for where, repeat in list(row.get("repeated_ids", {}).items())[:1]:
+            count = len(row["repeated_ids"])
+            at.print(f"{count:,} ids stand here again, the first is {repeat!r} in {where}", markup=False)
         lines = [
             [kind, f"{k['count']:,}", f"{k['answers']:,}", f"{100 * k['majority']:.1f}%", escape(_short(k["answer"]))]
             for kind, k in row["kinds"].items()

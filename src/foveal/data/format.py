@@ -75,18 +75,23 @@ def read(path: str | os.PathLike[str], *, split: str = "train") -> list[Example]
 
 def iterate(path: str | os.PathLike[str], *, split: str = "train") -> Iterator[Example]:
     """The examples of `read`, one by one."""
+    return (example for _, example in located(path, split=split))
+
+
+def located(path: str | os.PathLike[str], *, split: str = "train") -> Iterator[tuple[str, Example]]:
+    """The examples of `read` one by one, each with where it stands: file and line."""
     file = locate(path, split)
     if file.suffix == ".tar":
         from foveal.data.shards import read_shard
 
-        yield from read_shard(file)
+        yield from ((f"{file}:{number}", example) for number, example in enumerate(read_shard(file), start=1))
         return
     check = Checker(root=file.parent, exists=_cached(os.path.isfile), size=_cached(image_size))
     with open(file, encoding="utf-8") as lines:
         try:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield check(line, f"{file}:{number}")
+                    yield f"{file}:{number}", check(line, f"{file}:{number}")
         except UnicodeDecodeError as error:
             raise InputError(f"{file} is not UTF-8 text ({error.reason}); a data file is JSON lines") from None
 

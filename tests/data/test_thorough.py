@@ -1,0 +1,35 @@
+"""Damaged pictures are found with their line, and ids that stand twice."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from foveal.core.errors import InputError
+from foveal.data.format import chat, located
+from foveal.data.thorough import thorough
+
+
+def written(folder, *rows):
+    lines = [json.dumps({"id": id, "images": [image], "messages": chat("what", "this")}) for id, image in rows]
+    (folder / "train.jsonl").write_text("\n\n".join(lines))
+    return folder / "train.jsonl"
+
+
+def test_a_truncated_picture_is_told_with_its_line(tmp_path):
+    Image.effect_noise((64, 64), 99).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:200])
+    file = written(tmp_path, ("a", "whole.png"), ("b", "cut.png"))
+    assert len(list(located(file))) == 2, "its head is whole"
+    with pytest.raises(InputError, match=r"train.jsonl:3: .*cut.png is damaged or truncated"):
+        list(thorough(file, repeated={}))
+
+
+def test_each_picture_is_opened_once_and_each_repeated_id_is_named(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4)).save(tmp_path / "one.png")
+    opened, repeated, told = [], {}, []
+    monkeypatch.setattr("foveal.preprocess.image.open_image", opened.append)
+    file = written(tmp_path, ("a", "one.png"), ("b", "one.png"), ("a", "one.png"))
+    assert [example.id for example in thorough(file, repeated=repeated, progress=told.append)] == ["a", "b", "a"]
+    assert opened == [tmp_path / "one.png"] and told == [1, 2, 3]
+    assert repeated == {f"{file}:5": "a"}
