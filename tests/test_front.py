@@ -54,6 +54,24 @@ def test_load_refuses_in_one_line(tmp_path):
         foveal.load(tmp_path)
     with pytest.raises(InputError, match="did you mean 'float32'"):
         foveal.load(tmp_path, dtype="float23")
+    for dtype in ("int8", torch.bool):
+        with pytest.raises(InputError, match=r"dtype .* holds no fractions, as weights need; give float32, bfloat16"):
+            foveal.load(tmp_path, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"vision_config": {"model_type": "clip_vision_model"}}, "config.json of a llava lacks text_config, which is"),
+        ({"text_config": {}}, "config.json of a llava lacks vision_config, which is an object of settings; copy it"),
+        ({"text_config": "x", "vision_config": {}}, "config.json of a llava holds 'x' as text_config"),
+        ({"model_type": "qwen2_vl", "text_config": "x"}, "config.json of a qwen2_vl cannot be read"),
+    ],
+)
+def test_a_damaged_config_is_told_with_its_part(tmp_path, config, said):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava", **config}))
+    with pytest.raises(InputError, match=said):
+        foveal.load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -82,9 +82,11 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 
 def _dtype(given: torch.dtype | str | None) -> torch.dtype | None:
-    if given is None or isinstance(given, torch.dtype):
-        return given
-    found = getattr(torch, given, None)
+    if given is None:
+        return None
+    found = given if isinstance(given, torch.dtype) else getattr(torch, given, None)
     if not isinstance(found, torch.dtype):
-        raise unknown("dtype", given, ("float32", "bfloat16", "float16"))
+        raise unknown("dtype", str(given), ("float32", "bfloat16", "float16"))
+    if not found.is_floating_point:
+        raise InputError(f"dtype {given} holds no fractions, as weights need; give float32, bfloat16 or float16")
     return found

@@ -131,3 +131,13 @@ def test_checkpoints_with_something_missing_or_broken(tokenizers, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text("{")
     with pytest.raises(InputError, match=r"preprocessor_config.json is not JSON"):
         Processor.from_huggingface(tmp_path)
+    for name in ("processor_config.json", "tokenizer_config.json"):
+        before = (tmp_path / name).read_text() if (tmp_path / name).exists() else "{}"
+        (tmp_path / name).write_text("[]")
+        with pytest.raises(InputError, match=f"{name} holds a list, not an object; copy it again"):
+            Processor.from_huggingface(tmp_path)
+        (tmp_path / name).write_text(before)
+    for content in ("{}", "[]", ""):
+        (tmp_path / "tokenizer.json").write_text(content)
+        with pytest.raises(InputError, match="holds no tokenizer that loads"):
+            Processor.from_huggingface(tmp_path)

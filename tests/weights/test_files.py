@@ -105,6 +105,8 @@ def test_every_kind_of_damage_is_told(tmp_path):
     told("not a state dict")
     (tmp_path / files.PICKLED).write_bytes(b"")
     told("truncated")
+    (tmp_path / files.PICKLED).write_bytes(b"hello")
+    told("is no weight file")
     torch.save(weights(), tmp_path / files.PICKLED)
     (tmp_path / files.PICKLED).write_bytes((tmp_path / files.PICKLED).read_bytes()[:-200])
     told("truncated")

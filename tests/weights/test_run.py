@@ -109,6 +109,13 @@ def test_a_hugging_face_model_comes_back_from_a_run_as_itself(tmp_path):
     assert all(torch.equal(home[name], weight) for name, weight in theirs.state_dict().items())
 
 
+def test_a_place_that_is_no_directory_is_told(run, tmp_path):
+    (tmp_path / "FILE").touch()
+    for place in (tmp_path / "FILE", tmp_path / "FILE" / "foo"):
+        with pytest.raises(InputError, match=r"cannot write .*; choose another place"):
+            run.save(place)
+
+
 def test_without_a_processor_there_are_no_words(run):
     silent = Run(run.model)
     with pytest.raises(InputError, match="no processor"):

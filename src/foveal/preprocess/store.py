@@ -70,8 +70,10 @@ def tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
     kind = PreTrainedTokenizerFast if generic and (directory / "tokenizer.json").exists() else AutoTokenizer
     try:
         return kind.from_pretrained(str(directory), local_files_only=True)
-    except (OSError, ValueError) as failed:
-        line = str(failed).splitlines()[0]
+    except (ImportError, MemoryError):
+        raise
+    except Exception as failed:  # its readers raise nearly anything on a file of another kind
+        line = next(iter(str(failed).splitlines()), "") or type(failed).__name__
         raise InputError(f"{directory} holds no tokenizer that loads ({line}); add its tokenizer.json") from failed
 
 
@@ -166,9 +168,12 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except ValueError as wrong:
         raise InputError(f"{path} is not JSON ({wrong}); copy it again from its source") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds a {type(found).__name__}, not an object; copy it again from its source")
+    return found
 
 
 def _yaml(path: Path) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def reference_config(given: Mapping[str, Any]) -> Any:
     settings = deepcopy({name: value for name, value in given.items() if name != "model_type"})  # it writes into parts
     try:
         return AutoConfig.for_model(given["model_type"], **settings)
-    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
         told = " ".join(str(error).split())
         raise InputError(f"config.json of a {given['model_type']} cannot be read: {told}; copy it again") from None
 

@@ -30,14 +30,17 @@ def write_run(
     origin: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a run directory; each file appears whole.
+    """Write a run directory; each file appears whole. Raises InputError where the directory cannot be made.
 
     `external` names the source of parts whose weights come with an installed package: a fingerprint is kept in their
     stead. `origin` is the reference's config and generation settings where the model began as its checkpoint, `about`
     a free record of how the run was made.
     """
     folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror or error}; choose another place") from None
     state, kept = model.state_dict(), {}
     for part, source in (external or {}).items():
         mine = {name: state.pop(name) for name in list(state) if name.startswith(f"{part}.")}

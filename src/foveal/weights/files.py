@@ -58,6 +58,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of a config.json that holds settings of its own; raises InputError where it is missing or no object."""
+    found = config.get(name)
+    if not isinstance(found, Mapping):
+        said = "lacks" if name not in config else f"holds {found!r} as"
+        kind = config.get("model_type")
+        raise InputError(f"config.json of a {kind} {said} {name}, which is an object of settings; copy it again")
+    return found
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object; a reader finds the old file until the new one is whole."""
     with _replacing(path) as beside:
@@ -80,6 +90,10 @@ def read_weights(path: Path, *, key: str | None = None) -> dict[str, Tensor]:
         ) from None
     except pickle.UnpicklingError as error:
         raise InputError(f"{path} holds more than tensors ({_line(error)}); give a safetensors file") from None
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # unpickling raises nearly anything on what is no pickle
+        raise InputError(f"{path} is no weight file ({type(error).__name__}: {_line(error)}); copy it again") from None
     if isinstance(state, dict) and isinstance(state.get(key), dict):
         state = state[key]
     if not isinstance(state, dict) or not all(isinstance(weight, Tensor) for weight in state.values()):

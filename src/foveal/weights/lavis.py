@@ -18,7 +18,7 @@ from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.weights import blip2, decoder, instructblip, opt
 from foveal.weights.arguments import same
-from foveal.weights.files import read_checkpoint, read_config, read_nested
+from foveal.weights.files import read_checkpoint, read_config, read_nested, section
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal
 from foveal.weights.names import Renaming, Rule, prefixed
 from foveal.weights.qformer import Blip, layer_rules, word_rules
@@ -76,7 +76,7 @@ def tower_rules() -> list[Rule]:
 
 def renaming(config: Mapping[str, Any]) -> Renaming:
     """Between LAVIS's weight names and ours."""
-    kind, text = _KINDS[config["model_type"]], config["text_config"]
+    kind, text = _KINDS[config["model_type"]], section(config, "text_config")
     head = f"{kind.language}.lm_head"
     language = (
         opt.language_rules(f"{kind.language}.model.decoder.", head)
@@ -100,7 +100,7 @@ def renaming(config: Mapping[str, Any]) -> Renaming:
 
 def model_config(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> ModelConfig:
     """The rooms' components, whose sizes the weights tell; heads have LAVIS's widths unless config.json counts them."""
-    kind, text = _KINDS[config["model_type"]], config["text_config"]
+    kind, text = _KINDS[config["model_type"]], section(config, "text_config")
     language = opt.language_settings(text) if opt.matches(text) else decoder.language_settings(text)
     tied = opt.head_settings(text)["tied"] if opt.matches(text) else bool(text.get("tie_word_embeddings", False))
     connector = {"name": "qformer", **stack_settings(config, state)}

@@ -12,6 +12,7 @@ from foveal.core.types import Batch
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.weights.decoder import language_rules, language_settings
+from foveal.weights.files import section
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch, with_images
 from foveal.weights.names import Renaming, Rule
 from foveal.weights.vision_towers import vision_rules, vision_settings
@@ -38,19 +39,19 @@ def rules(config: Mapping[str, Any]) -> list[Rule]:
     projector: list[Rule] = [
         (f"connector.maps.{i}.*", tuple(f"{prefix}linear_{i + 1}.*" for prefix in _PROJECTOR)) for i in range(2)
     ]
-    tower = vision_rules(str(config["vision_config"].get("model_type")))
+    tower = vision_rules(str(section(config, "vision_config").get("model_type")))
     return [*projector, *tower, *language_rules(theirs_prefix=_LANGUAGE, head=_HEAD)]
 
 
 def model_config(config: Mapping[str, Any]) -> ModelConfig:
     """The rooms' components for a LLaVA config.json, with the reference's defaults."""
     layers = config.get("vision_feature_layer", -2)
-    text = {"model_type": "llama", **config["text_config"]}
+    text = {"model_type": "llama", **section(config, "text_config")}
     tied = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
     return ModelConfig.parse(
         {
             "vision": vision_settings(
-                config["vision_config"],
+                section(config, "vision_config"),
                 layers=tuple(layers) if isinstance(layers, list | tuple) else (layers,),
                 select=config.get("vision_feature_select_strategy", "default"),
             ),
