@@ -1,6 +1,7 @@
 """A compressed model of transformers against itself: what is left, where it stands, and that nothing else changed."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -31,50 +32,11 @@ def told(model, given, new=4, **settings):
 
 def hooks(model):
     """Everything that a compression could have left behind."""
-    names = (
-        "get_image_features",
-        "pack_image_features",
-        "prepare_inputs_for_generation",
-        "_loss_function",
-        "foveal",
-        "restore",
-    )
+    names = ("get_image_features", "pack_image_features", "prepare_inputs_for_generation", "_loss_function", "foveal")
+    names += ("restore", "_prefill", "_prepare_position_ids_for_generation", "_get_candidate_generator")
     left = [name for module in model.modules() for name in names if name in module.__dict__]
     kinds = ("_forward_pre_hooks", "_forward_hooks", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs")
     return left + [kind for module in model.modules() for kind in kinds if getattr(module, kind)]
-
-
-def test_what_it_returns_is_restored_by_itself_and_a_copy_by_itself():
-    model = tiny.model("llava")
-    given = tiny.prompt(model, [[0]])
-    before, own = model(**given).logits, hooks(model)
-    cut = foveal.compress(model, budget=BUDGET)
-    twin, shorter = copy.deepcopy(cut), cut(**given).logits
-    twin.restore()
-    assert torch.equal(twin(**given).logits, before) and torch.equal(cut(**given).logits, shorter)
-    first = cut.restore
-    foveal.compress(cut, budget=BUDGET + 1)
-    first()  # of what is no longer there
-    assert cut(**given).logits.shape[1] == shorter.shape[1] + 1
-    cut.restore()
-    assert hooks(model) == own and torch.equal(model(**given).logits, before)
-
-
-@pytest.mark.parametrize("outer_first", [True, False])
-def test_of_two_on_one_model_the_later_counts(outer_first):
-    model = tiny.model("llava")
-    given = tiny.prompt(model, [[0], [1]])
-    before, own = model(**given).logits, hooks(model)
-    one, other = (model, model.model) if outer_first else (model.model, model)
-    foveal.compress(one, budget=BUDGET + 2)
-    foveal.compress(other, budget=BUDGET)
-    hidden = model.model(**given).last_hidden_state if outer_first else model(**given).logits
-    plain = tiny.model("llava")
-    alone = foveal.compress(plain.model if outer_first else plain, budget=BUDGET)
-    told = alone(**given).last_hidden_state if outer_first else alone(**given).logits
-    assert torch.equal(hidden, told) and not hasattr(one, "restore")
-    other.restore()
-    assert hooks(model) == own and torch.equal(model(**given).logits, before)
 
 
 @every_family
@@ -96,17 +58,21 @@ def test_a_budget_of_all_tokens_changes_nothing_and_restore_leaves_nothing(kind)
     assert torch.equal(model(**given).logits, before)
     assert hooks(model) == own
     handle.restore()  # a second time is nothing
+    foveal.compress(model, budget=BUDGET).restore()
+    assert torch.equal(model(**given).logits, before)
+    assert hooks(model) == own
 
 
 @every_family
 @pytest.mark.parametrize("left", [True, False])
-def test_a_selection_equals_the_whole_prompt_with_masked_keys(kind, left):
+@pytest.mark.parametrize("strategy", [{"strategy": "random"}, {"strategy": "foveal", "realize": "medoid"}], ids=str)
+def test_a_selection_equals_the_whole_prompt_with_masked_keys(kind, left, strategy):
     model = tiny.model(kind, seed=1)
     given = tiny.prompt(model, ROWS, left=left, seed=1)
     if kind.startswith("qwen"):
         names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
         given["position_ids"] = model.model.get_rope_index(**{name: given[name] for name in names})[0]
-    foveal.compress(model, budget=BUDGET, strategy="random")
+    foveal.compress(model, budget=BUDGET, **strategy)
     cut = model(**given)
     last = model.foveal.last
     assert last.after == tuple(min(BUDGET, count) for count in last.before)
@@ -170,3 +136,51 @@ def test_decoding_by_hand_equals_reading_at_once(kind, masked):
         mask = {"attention_mask": torch.ones(1, length + step + 1, dtype=torch.long)} if masked else {}
         made = model(input_ids=new[:, step : step + 1], past_key_values=cache, **mask)
         torch.testing.assert_close(made.logits[:, 0], expected[:, step], **EXACT)
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen3_vl", "idefics3"])
+def test_one_budget_at_a_time_around_and_within(kind):
+    model = tiny.model(kind)
+    given = tiny.prompt(model, [[0]])
+    before = model(**given).logits
+    own = hooks(model)  # transformers puts some there when it first runs
+    shell = torch.nn.Sequential(model)
+    for first, second in ((model.model, model), (model, model.model), (shell, model), (model, shell)):
+        foveal.compress(first, budget=4)
+        foveal.compress(second, budget=6)
+        saved = before.shape[1] - model(**given).logits.shape[1]
+        assert not hasattr(first, "foveal") and not hasattr(first, "restore")
+        assert second.foveal.last.after == (6,) and saved == sum(second.foveal.last.before) - 6
+        second.restore()
+        assert hooks(model) == own and not hasattr(second, "foveal")
+        assert torch.equal(model(**given).logits, before)
+
+
+def test_the_way_back_goes_with_copies_and_is_not_saved():
+    model = tiny.model("llava")
+    given, names = tiny.prompt(model, [[0]]), list(model.state_dict())
+    foveal.compress(model, budget=BUDGET)
+    assert list(model.state_dict()) == names
+    twins = (copy.deepcopy(model), pickle.loads(pickle.dumps(model)))  # what has run, transformers cannot pickle
+    before = tiny.model("llava")(**given).logits
+    for twin in twins:
+        assert torch.equal(twin(**given).logits, model(**given).logits)
+        twin.restore()
+        assert torch.equal(twin(**given).logits, before)
+    assert model(**given).logits.shape[1] < before.shape[1]
+    model.restore()
+    model.restore = kept = lambda: "its own"
+    foveal.compress(model, budget=BUDGET).foveal.restore()
+    assert model.restore is kept and torch.equal(model(**given).logits, before)
+
+
+def test_what_was_replaced_undoes_nothing_of_what_stands():
+    model = tiny.model("llava")
+    given = tiny.prompt(model, [[0]])
+    before, own = model(**given).logits, hooks(model)
+    first = foveal.compress(model, budget=BUDGET).restore
+    shorter = foveal.compress(model, budget=BUDGET + 1)(**given).logits.shape[1]
+    first()
+    assert model(**given).logits.shape[1] == shorter < before.shape[1]
+    model.restore()
+    assert hooks(model) == own and torch.equal(model(**given).logits, before)

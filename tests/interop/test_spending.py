@@ -65,6 +65,18 @@ def test_a_pooled_token_stands_in_the_middle_of_its_rectangle():
     torch.testing.assert_close(left.features[0], features[[0, 1, 4, 5]].mean(0))
 
 
+@pytest.mark.parametrize("budget", [2, 5, 7])
+def test_a_medoid_stands_where_its_patch_stands(budget):
+    for spots in (ANYRES, Spots.of_grid((6, 8))):
+        picture, features = shown(spots)
+        (left,) = spend(
+            Purse(budget, "foveal", {"realize": "medoid"}), [picture], [features], [(features * 2,)], asked()
+        )
+        assert torch.equal(left.features, features[left.numbers])
+        assert torch.equal(left.levels[0], 2 * features[left.numbers])
+        assert left.numbers.unique().tolist() == left.numbers.tolist()
+
+
 def test_an_image_alone_equals_itself_among_others():
     several = [shown(ANYRES, 0), shown(Spots.of_grid((5, 3)), 1, row=1), shown(ANYRES, 2, row=1, begin=30)]
     purse, query = Purse(6, "foveal", {}), asked(rows=2)

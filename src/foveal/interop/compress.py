@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from foveal.core.errors import InputError
-from foveal.interop.compression import Compression
+from foveal.interop.compression import Compression, standing
 from foveal.interop.pictures import FAMILIES
 from foveal.interop.spending import Purse
 
@@ -22,13 +22,12 @@ def compress(model: M, *, budget: int, strategy: str = "foveal", quiet: Iterable
 
     `strategy` and its `settings` are those of foveal.relevance. Tokens `quiet` in the prompt ask nothing, besides those
     that the model's config names (give a tokenizer's `all_special_ids`). `model.foveal.last` tells what was read, and
-    `model.restore()` undoes it. Raises InputError for a model of another family, a budget below 1, and an
-    unknown strategy or setting.
+    `restore()` of the model, or of `model.foveal`, undoes it; so does a later call, of a model around it or in it too.
+    Raises InputError for a model of another family, a budget below 1, and an unknown strategy or setting.
     """
     purse = Purse(budget, strategy, settings)
     head, base, language = _parts(model)
-    old = base.__dict__.get("foveal")
-    if isinstance(old, Compression):  # of this model, of one around it or of one in it
+    for old in standing(base):
         old.restore()
     quiet = frozenset(quiet) | _special(base.config, getattr(head, "generation_config", None))
     Compression(purse, owner=model, head=head, base=base, language=language, quiet=quiet)

@@ -71,8 +71,9 @@ class Compression:
         self._head, self._loss = head, None if head is None else head.__dict__.get("_loss_function")
         if head is not None:
             self._plain_loss, head.loss_function = head.loss_function, self._measure
-        owner.foveal = base.foveal = self
-        owner.restore = self.restore
+        owner.foveal = self
+        if not hasattr(owner, "restore"):  # else it means something of its own
+            owner.restore = self.restore
 
     def restore(self) -> None:
         """Leave the model as it was before."""
@@ -88,9 +89,9 @@ class Compression:
             self._head.loss_function = self._loss
         self._hooks, self._told, self._head, self._turns = [], [], None, None
         if self.owner.__dict__.get("foveal") is self:
+            del self.owner.foveal
+        if self.owner.__dict__.get("restore") == self.restore:
             del self.owner.restore
-            for module in {self.owner, self.base}:
-                del module.foveal
 
     def _found(self, told: Told, given: dict[str, Any], made: Any) -> None:
         call = self._calls.get(threading.get_ident())
@@ -224,6 +225,12 @@ class Compression:
         source = call.rows.source.to(given["labels"].device)
         labels = given["labels"].gather(1, source).masked_fill(~call.rows.valid.to(source.device), IGNORE)
         return self._plain_loss(**{**given, "labels": labels})
+
+
+def standing(base: Any) -> list[Compression]:
+    """The compressions of what puts text and images together, of whichever model around it they were asked."""
+    owners = [getattr(hook, "__self__", None) for hook in base._forward_pre_hooks.values()]
+    return [owner for owner in owners if isinstance(owner, Compression)]
 
 
 def _positions(given: dict[str, Any], positions: Tensor | None, seen: Seen | None) -> Tensor | None:

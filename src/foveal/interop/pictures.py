@@ -17,7 +17,7 @@ ANYRES = ("llava_next", "llava_onevision")  # a view, then tiles joined to one g
 NATIVE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # any number of rows and columns
 TILED = ("internvl", "idefics3", "smolvlm")  # tiles one after the other, the view last
 FAMILIES = ("llava", *ANYRES, *NATIVE, *TILED)
-OUT = "call model.restore() to read all tokens"
+OUT = "call model.foveal.restore() to read all tokens"
 _MARK = "foveal_spots"  # goes with the features of an image, which generate() repeats and reorders
 
 

@@ -134,18 +134,21 @@ def _cut(
     owners = [image for image, _ in places]
     deep = [torch.cat([levels[i][depth][mine] for i, mine in zip(owners, cells, strict=True)]) for depth in _of(levels)]
     shown = torch.cat([features[i][mine] for i, mine in zip(owners, cells, strict=True)])
-    visual = VisualTokens.on_layout(shown, Layout.of_grids([piece.grid for piece in pieces]), tuple(deep))
+    which = torch.cat([torch.arange(len(mine), device=device) for mine in cells])[:, None].float()  # goes as a level
+    visual = VisualTokens.on_layout(shown, Layout.of_grids([piece.grid for piece in pieces]), (*deep, which))
     rows = torch.tensor([pictures[image].row for image in owners], device=device)
     allocator: Any = purse.allocator(share)
+    whole = getattr(allocator, "realize", None) == "medoid"  # a token is one patch, somewhere in its cell
     made = allocator.to(device).between(visual, replace(query, owner=rows))
     found, ends = [], made.layout.offsets
     for number, (piece, mine) in enumerate(zip(pieces, cells, strict=True)):
         here = slice(ends[number], ends[number + 1])
+        own = made.levels[-1][here, 0].long() if whole else _middles(made.boxes[here], piece.grid)
         found.append(
             Left(
-                numbers=mine[_middles(made.boxes[here], piece.grid)],
+                numbers=mine[own],
                 features=made.features[here],
-                levels=tuple(level[here] for level in made.levels),
+                levels=tuple(level[here] for level in made.levels[:-1]),
                 looked=(made.looked[number] if made.looked else None,),
             )
         )
