@@ -16,7 +16,13 @@ NAMES = ("a", "b")
 def of(boxes, shares, kept=None):
     boxes, shares = torch.tensor(boxes), torch.tensor(shares)
     kept = torch.ones(len(boxes), dtype=torch.bool) if kept is None else torch.tensor(kept)
-    return painted(torch.stack([shares, 2 * shares]), shares, boxes, kept, names=NAMES)
+    given = torch.stack([shares, 2 * shares]), shares, boxes, kept
+    other = (torch.rand_like(given[0]), shares.flip(0), boxes.flip(0), ~kept)  # beside which nothing changes
+    both = painted(*(torch.stack(pair) for pair in zip(given, other, strict=True)), names=NAMES)
+    (alone,) = painted(*(part[None] for part in given), names=NAMES)
+    for part in ("maps", "shares", "boxes"):
+        torch.testing.assert_close(getattr(both[0], part), getattr(alone, part))
+    return alone
 
 
 def test_a_half_lies_in_its_half():

@@ -12,6 +12,7 @@ from foveal.decode.constrained import write
 from foveal.decode.sampling import Sampling, greedy
 from foveal.models.causal import Causal
 from foveal.models.masked import Masked
+from foveal.preprocess.chat import listed
 from foveal.preprocess.processor import Processor
 from foveal.preprocess.sequence import OBJECT, legal
 
@@ -53,7 +54,7 @@ def shown(model: Causal | Masked, processor: Processor, images: Any, *, sampling
 
     Raises InputError for more or fewer pictures than one.
     """
-    pictures = images if isinstance(images, list | tuple) else [] if images is None else [images]
+    pictures = listed(images)
     if len(pictures) != 1:
         raise InputError(f"{len(pictures)} pictures to find objects in; give one")
     (boxes,) = detect(model, processor, pictures, sampling=sampling)

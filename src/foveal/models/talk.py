@@ -13,7 +13,7 @@ from foveal.models.budget import allocator_of, budgeted, either, spent, unneeded
 from foveal.models.causal import Causal
 from foveal.models.masked import Masked
 from foveal.models.seeing import looked_at
-from foveal.preprocess.chat import question
+from foveal.preprocess.chat import listed, question
 from foveal.preprocess.image import image_size
 from foveal.preprocess.processor import Processor
 from foveal.preprocess.video import films
@@ -43,7 +43,7 @@ def stream_answer(
     most `budget` visual tokens of each enter the language model, chosen by the `strategy`, or as many as each is worth
     at a `price` a token or by other terms.
     """
-    example = question([*_listed(images), *films(_listed(videos))], text, marker=processor.config.marker)
+    example = question([*listed(images), *films(listed(videos))], text, marker=processor.config.marker)
     model, batch, cost = _prompted(model, processor, example, either(budget, price), strategy, room=max_new_tokens)
     looked: tuple[Relevance | None, ...] = ()
     if batch.seen is not None:
@@ -89,10 +89,6 @@ def _prompted(
     notes = [note for layout in layouts if (note := unneeded(layout, budget))]
     cost = Answer(text="", visual_tokens=int((batch.image_slot >= 0).sum()) + read, note="; ".join(notes))
     return model, batch, cost
-
-
-def _listed(given: Any) -> list[Any]:
-    return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
 
 
 def _spoken(ids: Sequence[int], stop_ids: Sequence[int]) -> list[int]:

@@ -18,7 +18,7 @@ from foveal.models.detect import LIKELY, detect, shown
 from foveal.models.gallery import Gallery
 from foveal.models.masked import Masked
 from foveal.models.seeing import looked_at
-from foveal.preprocess.chat import question
+from foveal.preprocess.chat import listed, question
 from foveal.preprocess.image import image_size
 from foveal.preprocess.processor import Processor
 from foveal.preprocess.sequence import OBJECT, legal
@@ -121,19 +121,19 @@ def told(
 
     Raises InputError for more or fewer pictures than one, and for a task that the model never learned.
     """
-    speller, task, listed = processor.speller, _task(processor, text), _listed(images)
-    if task == "detect" or len(listed) != 1:
+    speller, task, pictures = processor.speller, _task(processor, text), listed(images)
+    if task == "detect" or len(pictures) != 1:
         return shown(model, processor, images, sampling=sampling)
     answer = Answer(text="nothing", visual_tokens=model.plan([processor.transform.grid]).total)
     if task == "caption":
-        return replace(answer, text=describe(model, processor, listed, sampling=sampling)[0])
+        return replace(answer, text=describe(model, processor, pictures, sampling=sampling)[0])
     if task == "find":
-        (box,) = find(model, processor, listed, [text], sampling=sampling)
+        (box,) = find(model, processor, pictures, [text], sampling=sampling)
         return answer if box is None else replace(answer, text=spoken(box), boxes=(box,))
     _speller(model, processor).require(task)
-    (boxes,) = detect(model, processor, listed, sampling=sampling)
+    (boxes,) = detect(model, processor, pictures, sampling=sampling)
     likely = tuple(box for box in boxes if (box.score or 0.0) >= LIKELY)
-    (boxes,) = (outline if task == "mask" else point)(model, processor, listed, [likely], sampling=sampling)
+    (boxes,) = (outline if task == "mask" else point)(model, processor, pictures, [likely], sampling=sampling)
     names = speller.settings.points if isinstance(speller, TaskSpeller) else ()
     return replace(answer, text="\n".join(spoken(box, names) for box in boxes) or "nothing", boxes=boxes)
 
@@ -161,7 +161,7 @@ def sparing(
     made = told(view, processor, images, text, sampling=sampling)
     if cost is None:
         return made
-    (image,), task = _listed(images), _task(processor, text)
+    (image,), task = listed(images), _task(processor, text)
     asked = question([image], text, marker=processor.config.marker) if task == "find" else _example(1, image)
     first: Task = task if task in ("find", "caption") else "detect"  # what else is asked is of what that finds
     batch = processor.prompt([asked], plan=view.plan, task=first).to(next(view.parameters()).device)
@@ -171,10 +171,6 @@ def sparing(
 
 def _task(processor: Processor, text: str) -> Task:
     return "detect" if processor.speller is None else wanted(text, processor.speller.tasks)
-
-
-def _listed(images: Any) -> list[Any]:
-    return list(images) if isinstance(images, list | tuple) else [] if images is None else [images]
 
 
 def spoken(box: Box, names: Sequence[str] = ()) -> str:

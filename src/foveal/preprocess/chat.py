@@ -114,6 +114,11 @@ def written(turn: Turn, *, marker: str, beside: str) -> str:
     return text
 
 
+def listed(images: Any) -> list[Any]:
+    """Images that were given as one, as several or as None."""
+    return list(images) if isinstance(images, list | tuple) else [] if images is None else [images]
+
+
 def question(images: Any, text: object, *, marker: str = "<image>") -> Example:
     """One user message out of images (one, several or None) and text.
 
@@ -124,7 +129,7 @@ def question(images: Any, text: object, *, marker: str = "<image>") -> Example:
         raise InputError(f"a question of type {type(text).__name__}; give one string, and ask each question by itself")
     if not text.strip():
         raise InputError("the question is empty; write what you want to know")
-    pictures = tuple(images) if isinstance(images, list | tuple) else () if images is None else (images,)
+    pictures = tuple(listed(images))
     kinds = ("video" if is_video(picture) else "image" for picture in pictures)
     place = [] if marker in text else [{"type": kind} for kind in kinds]
     message = {"role": "user", "content": [*place, {"type": "text", "text": text}]}

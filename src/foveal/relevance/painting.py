@@ -10,22 +10,23 @@ SIDE = 16  # cells along each side of a picture
 
 
 def painted(
-    maps: Float[Tensor, "K N"],
-    shares: Float[Tensor, " N"],
-    boxes: Float[Tensor, "N 4"],
-    kept: Bool[Tensor, " N"],
+    maps: Float[Tensor, "I K N"],
+    shares: Float[Tensor, "I N"],
+    boxes: Float[Tensor, "I N 4"],
+    kept: Bool[Tensor, "I N"],
     *,
     names: tuple[str, ...],
-) -> Relevance:
-    """The maps of one image's tokens as their mean over the boxes (x0 y0 x1 y1 as fractions) that hold a cell, 0 where
+) -> list[Relevance]:
+    """The maps of each image's tokens as their mean over the boxes (x0 y0 x1 y1 as fractions) that hold a cell, 0 where
     none does; a share is spread over its box. The boxes of those that were `kept` are the tokens.
     """
-    inside = _inside(boxes).to(maps.dtype)
-    spread = inside / inside.sum((1, 2), keepdim=True)
-    total = inside.sum(0)
-    over = torch.einsum("kn,nrc->krc", maps, inside) / total.clamp(min=1)
-    share = torch.einsum("n,nrc->rc", shares.to(maps.dtype), spread)
-    return Relevance(names=names, maps=over, shares=share, boxes=boxes[kept][:, [1, 0, 3, 2]].float() * SIDE)
+    inside = _inside(boxes.flatten(0, 1)).unflatten(0, boxes.shape[:2]).to(maps.dtype)
+    spread = inside / inside.sum((2, 3), keepdim=True)
+    over = torch.einsum("ikn,inrc->ikrc", maps, inside) / inside.sum(1).clamp(min=1)[:, None]
+    share = torch.einsum("in,inrc->irc", shares.to(maps.dtype), spread)
+    cells = boxes[..., [1, 0, 3, 2]].float() * SIDE
+    parts = zip(over, share, cells, kept, strict=True)
+    return [Relevance(names=names, maps=each, shares=own, boxes=at[held]) for each, own, at, held in parts]
 
 
 def _inside(boxes: Float[Tensor, "N 4"]) -> Bool[Tensor, "N R C"]:

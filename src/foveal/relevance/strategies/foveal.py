@@ -108,9 +108,9 @@ class Foveal(nn.Module):
                 worth = self.shares(maps, None, query, query.owner[images])
                 made = chosen(worth, budgets[int(images[0])])
                 boxes = of_images(visual.boxes[:, :4], visual.layout, images)
-                for i, image in enumerate([] if torch.compiler.is_compiling() else images.tolist()):
-                    of_one = (part[i].detach() for part in (maps, worth, boxes, made[0] >= 0))
-                    known[image] = painted(*of_one, names=WAYS)
+                if not torch.compiler.is_compiling():
+                    over = painted(maps.detach(), worth.detach(), boxes, made[0] >= 0, names=WAYS)
+                    known.update(zip(images.tolist(), over, strict=True))
                 return made
             made, weight, maps = self._split(visual, features, grid, images, query, budgets[int(images[0])])
             for i, image in enumerate([] if torch.compiler.is_compiling() else images.tolist()):
