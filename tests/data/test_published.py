@@ -79,7 +79,7 @@ def test_textvqa(root):
     textvqa(root)
     (example,) = converted(root, "textvqa")
     assert (example.id, *asked(example)) == ("34602", "what brand?", "nokia")
-    assert len(example.meta["answers"]) == 10 and example.meta["metric"] == "vqa"
+    assert len(example.meta["answers"]) == 10 and example.meta["metric"] == "textvqa"
 
 
 def test_docvqa(root):

@@ -24,7 +24,7 @@ def some(count, *, scenes=40):
 
 def test_those_that_score_answers_are_found_by_their_files():
     assert set(metrics()) == {
-        "anls", "bleu", "box_accuracy", "cider", "exact_match", "pope", "relaxed", "rouge_l", "vqa"
+        "anls", "bleu", "box_accuracy", "cider", "exact_match", "pope", "relaxed", "rouge_l", "textvqa", "vqa"
     }  # fmt: skip
     assert {name for name in metrics() if of_captions(name)} == {"bleu", "cider", "rouge_l"}
     with pytest.raises(InputError, match="unknown metric 'vqe'; did you mean 'vqa'"):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -61,6 +63,12 @@ def test_normalising_twice_is_normalising_once(text):
 @given(st.text(alphabet="abc1 .the", max_size=20))
 def test_case_and_outer_space_never_count(text):
     assert normalise(f"  {text.upper()} ") == normalise(text)
+
+
+def test_any_of_several_true_answers_is_right_and_stands_in_a_lead():
+    asked = [replace(ask("zzz"), answers=("zzz", "1")), ask("2")]
+    assert score(asked, ["one", "2"]).exact_match.value == 1
+    assert lead(asked, ["one", "2"], ["zzz", "3"]).exact_match.value == pytest.approx(0.5)
 
 
 def test_rates_by_hand():

@@ -16,7 +16,7 @@ from foveal.evaluation.cells import DONE, SCHEMA
 from foveal.evaluation.comparison import Dispute, Page, Said, page
 from foveal.evaluation.measure import metric
 from foveal.evaluation.questions import Question
-from foveal.evaluation.score import Scores, matches, score
+from foveal.evaluation.score import Scores, is_right, score
 from foveal.evaluation.summary import BLIND, Gap, Row
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Found:
         split = []
         first = [row for row in self.rows if row.strategy != BLIND and row.length == self.rows[0].length]
         for number in _cells.looked_at(self.asked):
-            right = [matches(row.answers[0][number], self.asked[number].truth) for row in first]
+            right = [is_right(self.asked[number], row.answers[0][number]) for row in first]
             if 0 < sum(right) < len(right):
                 split.append((abs(2 * sum(right) - len(right)), number))
         return [self._dispute(number, first) for _, number in sorted(split)[:DISPUTES]]
@@ -179,7 +179,7 @@ class Found:
         answer, look = row.answers[0][number], self._look(row, number)
         width, height = size
         boxes = [(x0 / width, y0 / height, x1 / width, y1 / height) for y0, x0, y1, x1 in look.get("boxes", ())]
-        right = matches(answer, self.asked[number].truth)
+        right = is_right(self.asked[number], answer)
         return Said(name=row.name, answer=answer, right=right, boxes=boxes, shares=look.get("shares", ()))
 
     def _look(self, row: Row, number: int) -> Mapping[str, Any]:

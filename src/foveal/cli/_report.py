@@ -12,7 +12,7 @@ from foveal.cli._evaluate import Evaluation
 from foveal.core.errors import InputError
 from foveal.evaluation.questions import Question
 from foveal.evaluation.report import Picture, Reply, Report, page
-from foveal.evaluation.score import matches
+from foveal.evaluation.score import is_right
 
 PICTURES, REPLIES, EDGE = 12, 3, 480  # on the page: pictures, questions to each, pixels of a picture's longer side
 
@@ -96,7 +96,7 @@ def _picture(asked: Sequence[Question], answers: Sequence[str], rows: Sequence[i
             question=asked[row].text,
             answer=answers[row],
             truth=asked[row].truth,
-            right=matches(answers[row], asked[row].truth),
+            right=is_right(asked[row], answers[row]),
         )
         for row in rows
     )

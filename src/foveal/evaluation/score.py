@@ -72,11 +72,16 @@ def matches(answer: str, truth: str) -> bool:
     return bool(given) and given == normalise(truth)
 
 
+def is_right(question: Question, answer: str) -> bool:
+    """Whether an answer is one of the true ones."""
+    return any(matches(answer, gold) for gold in question.golds)
+
+
 def right(asked: Sequence[Question], answers: Sequence[str]) -> np.ndarray:
     """Which answers are right, as booleans; InputError unless there is one for each question."""
     if len(asked) != len(answers):
         raise InputError(f"{len(answers)} answers to {len(asked)} questions; give one to each")
-    return np.array([matches(answer, question.truth) for question, answer in zip(asked, answers, strict=True)], bool)
+    return np.array([is_right(question, answer) for question, answer in zip(asked, answers, strict=True)], bool)
 
 
 def score(asked: Sequence[Question], answers: Sequence[str], *, seed: int = 0) -> Scores:

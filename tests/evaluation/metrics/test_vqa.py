@@ -50,6 +50,11 @@ def test_answers_are_normalised_before_they_are_handed_in():
     assert figures(parts(asked, ["Yes.", "The no!"]).sum(0)) == pytest.approx([1.0])
 
 
+def test_what_all_wrote_alike_is_right_as_they_wrote_it():
+    asked = [ask("STOP", answers=("STOP",) * 10), ask("the dog", answers=("the dog",) * 10)]
+    assert parts(asked, ["STOP", " the dog\n"]).sum(0)[0] == 2
+
+
 def test_agreement_needs_people():
     with pytest.raises(InputError, match=r"question q has 1 answers, .* give 'answers' of 4 or more"):
         parts([ask("yes", id="q")], ["yes"])

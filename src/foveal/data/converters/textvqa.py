@@ -22,5 +22,5 @@ def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Exa
             id=str(get(row, "question_id", at)),
             images=(folder / f"{get(row, 'image_id', at)}.jpg",),
             messages=tuple(chat(str(get(row, "question", at)), Counter(answers).most_common(1)[0][0])),
-            meta={"kind": "text", "scene": str(row["image_id"]), "answers": answers, "metric": "vqa"},
+            meta={"kind": "text", "scene": str(row["image_id"]), "answers": answers, "metric": "textvqa"},
         )

@@ -6,7 +6,7 @@ import numpy as np
 
 from foveal.evaluation.metrics._means import mean, mean_parts
 from foveal.evaluation.questions import Question
-from foveal.evaluation.score import matches
+from foveal.evaluation.score import is_right
 
 FIGURES = ("exact_match",)
 figures = mean
@@ -14,6 +14,4 @@ figures = mean
 
 def parts(asked: Sequence[Question], answers: Sequence[str]) -> np.ndarray:
     """1 for each right answer."""
-    return mean_parts(
-        [any(matches(said, gold) for gold in one.golds) for one, said in zip(asked, answers, strict=True)]
-    )
+    return mean_parts([is_right(one, said) for one, said in zip(asked, answers, strict=True)])

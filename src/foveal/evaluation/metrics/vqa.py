@@ -73,23 +73,38 @@ def accuracy(answer: str, golds: Sequence[str]) -> float:
     said, people = _stripped(answer), [_stripped(gold) for gold in golds]
     if len(set(people)) > 1:
         said, people = normalise(said), [normalise(gold) for gold in people]
+    return agreed(said, people)
+
+
+def agreed(said: str, people: Sequence[str]) -> float:
+    """How far people agree with what is said, from 0 to 1: each is left out in turn, and three others are enough."""
     same = Counter(people)[said]
     left_in = [same - (gold == said) for gold in people]
     return sum(min(1.0, count / WHOLLY) for count in left_in) / len(people)
 
 
 def parts(asked: Sequence[Question], answers: Sequence[str]) -> np.ndarray:
-    """The accuracy of each answer, normalised first, as answers are before they are handed in.
+    """The accuracy of each answer as it is, or normalised as answers are before they are handed in: the better.
 
     Raises InputError for a question that fewer than four people have answered.
     """
+    return mean_parts(
+        [
+            max(accuracy(said, golds), accuracy(normalise(said), golds))
+            for golds, said in zip(answered(asked), answers, strict=True)
+        ]
+    )
+
+
+def answered(asked: Sequence[Question]) -> list[Sequence[str]]:
+    """What people answered to each question; InputError where fewer than four have."""
     for one in asked:
         if len(one.golds) < FEWEST:
             raise InputError(
                 f"question {one.id} has {len(one.golds)} answers, and VQA accuracy counts how many people agree; give "
                 f"'answers' of {FEWEST} or more in 'meta', or use --metric exact_match"
             )
-    return mean_parts([accuracy(normalise(said), one.golds) for one, said in zip(asked, answers, strict=True)])
+    return [one.golds for one in asked]
 
 
 def _stripped(text: str) -> str:
