@@ -1,24 +1,38 @@
 """The front door: what `foveal.load` and `foveal.build` take and refuse."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import foveal
+import foveal.recipes
 from foveal.core.errors import InputError
 from foveal.models.config import ModelConfig
 from tests.models.test_causal import TINY
 
+RECIPES = Path(foveal.recipes.__path__[0])
+
 
 def test_build_takes_an_object_a_mapping_and_a_file(tmp_path):
-    import yaml
-
     (tmp_path / "model.yaml").write_text(yaml.safe_dump({"model": TINY}))
     counts = []
     for config in (ModelConfig.parse(TINY), TINY, {"model": TINY}, tmp_path / "model.yaml"):
         counts.append(sum(p.numel() for p in foveal.build(config).parameters()))
     assert len(set(counts)) == 1
+
+
+def test_build_takes_a_recipe_whose_words_are_known():
+    recipe = yaml.safe_load((RECIPES / "demo.yaml").read_text())
+    with pytest.raises(InputError, match=r"words are those of its training data; give model.language a vocabulary"):
+        foveal.build(RECIPES / "demo.yaml")
+    recipe["model"]["language"]["vocabulary"] = 300
+    assert foveal.build(recipe).model.language.vocabulary == 300
+    assert foveal.build(RECIPES / "vq.yaml").processor is None
+    with pytest.raises(InputError, match=r"init.from starter starts from a run; load that run, or train the recipe"):
+        foveal.build(RECIPES / "evidence.yaml")
 
 
 def test_a_fresh_model_follows_the_seed():

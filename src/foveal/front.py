@@ -50,23 +50,38 @@ def load(
 
 
 def build(config: ModelConfig | Mapping[str, Any] | str | os.PathLike[str]) -> run.Run:
-    """A fresh model from a config: an object, a mapping, or the path of a YAML file (a recipe or a run's config).
+    """A fresh model from a config: an object, a mapping, or the path of a YAML file (a run's config, or a recipe).
 
-    A mapping may be a whole recipe; its `model`, `processor` and `init` count. Raises InputError for unknown keys
-    and parts that do not fit.
+    Of a whole recipe its `model` and `init` count, and its language must name its `vocabulary`, which a training takes
+    from the data. Raises InputError for unknown keys and parts that do not fit.
     """
     if isinstance(config, ModelConfig):
         return run.Run(assemble(config))
     given = dict(config) if isinstance(config, Mapping) else _yaml(Path(config))
     parts = given if "model" in given else {"model": given}
+    _check_made(parts)
     model = assemble(ModelConfig.parse(parts["model"]))
     initialise(model, parts.get("init") or {})
     external = {part: source for part, source in (parts.get("init") or {}).items() if source in EXTERNAL}
     settings = parts.get("processor")
     processor = None
-    if settings and not isinstance(config, Mapping):
+    if settings and not isinstance(config, Mapping) and "tokenizer" not in settings:  # a run has its own beside it
         processor = Processor.from_settings(settings, Path(config).parent)
     return run.Run(model, processor, external=external)
+
+
+def _check_made(parts: Mapping[str, Any]) -> None:
+    """Raise InputError for a recipe whose model is made of a run, or of what its data say."""
+    init, model = parts.get("init") or {}, parts["model"]
+    if "from" in init:
+        raise InputError(f"init.from {init['from']} starts from a run; load that run, or train the recipe")
+    given = model.get("language") if isinstance(model, Mapping) else None
+    lacks = isinstance(given, str) or (isinstance(given, Mapping) and "vocabulary" not in given)
+    if lacks and parts.get("processor"):
+        raise InputError(
+            "the recipe's words are those of its training data; give model.language a vocabulary, or train it and load "
+            "the run"
+        )
 
 
 def _yaml(path: Path) -> dict[str, Any]:

@@ -125,7 +125,7 @@ class Batches:
         plan = model.plan
         _detection.check(processor, self.data, self.say)
         blind, known, seen = self.recipe.text_only or stage.images != "shown", {}, self._seen(stage)
-        if not blind and processor.config.image.tiling is not None:
+        if not blind:
             self._fits(stage, processor, plan)
         visual = None if blind else self._features(stage, processor)
         if not blind:
@@ -158,8 +158,15 @@ class Batches:
     def _fits(self, stage: Stage, processor: "Processor", plan: Any) -> None:
         """Raise InputError where the first example with images is too long, before any of them is encoded."""
         example = next((one for one in self.data if one.images), None)
-        if example is not None:
-            processor.training([example], plan=plan, length=stage.pack, visual=lambda images: None)  # type: ignore[arg-type,return-value]
+        if example is None:
+            return
+        batch = processor.training([example], plan=plan, length=stage.pack, visual=lambda images: None)  # type: ignore[arg-type,return-value]
+        length, known = int(batch.valid.sum()), getattr(getattr(self.run.model, "language", None), "context", None)
+        if known is not None and self.run.model.config.assembly == "causal" and length > known:
+            raise InputError(
+                f"the first example has {length} tokens, and model.language.context is {known}: what learned so could not "
+                f"be asked; give the model {length} or more"
+            )
 
     def _tell(self, stage: Stage, processor: "Processor") -> None:
         """Say what each layer will see of the first example's images, where it is not all of them."""
