@@ -169,6 +169,38 @@ def test_images_are_copied_on_request(root):
     assert read(root / "out")[0].images == (root / "out" / "images" / "000000000042.jpg",)
 
 
+def named(root, split, *names, **more):
+    talk = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "x"}]
+    source = put(root / f"{split}.json", [{"image": name, "conversations": talk} for name in names])
+    convert(source, root / "out", "llava", split=split, copy=True, **more)
+    return [example.images[0].read_text() for example in read(root / "out", split=split)]
+
+
+def test_copies_of_another_split_stay_as_they_are(tmp_path):
+    for name in ("a/x.png", "b/x.png", "c/y.png", "c/x.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    train = ["a/x.png", "b/x.png"]
+    assert named(tmp_path, "train", *train) == train
+    assert named(tmp_path, "val", "c/y.png", "c/x.png") == ["c/y.png", "c/x.png"]
+    assert [example.images[0].read_text() for example in read(tmp_path / "out")] == train
+    assert named(tmp_path, "train", *train, force=True) == train
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 4
+
+
+def test_a_conversion_that_fails_leaves_no_copies(tmp_path):
+    (tmp_path / "a.png").write_text("a")
+    with pytest.raises(InputError, match=r"gone\.png"):
+        named(tmp_path, "train", "a.png", "gone.png")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_no_example_is_no_data_set(root):
+    with pytest.raises(InputError, match=r"llava\.json holds no example to convert"):
+        convert(put(root / "llava.json", []), root / "out", "llava")
+    assert not list((root / "out").iterdir())
+
+
 def test_what_is_wrong_before_anything_is_read(root):
     with pytest.raises(InputError, match="unknown layout 'lava'; did you mean 'llava'"):
         convert(llava(root), root / "out", "lava")

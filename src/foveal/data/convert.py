@@ -4,15 +4,14 @@ import difflib
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
 from foveal.core.lookup import module, names
+from foveal.data.copies import Copies
 from foveal.data.format import Checker, encode, write
 
 Converter = Callable[[Path, Path | None, str], Iterator[Example]]
@@ -78,8 +77,9 @@ def convert(
 ) -> int:
     """Write OUT/SPLIT.jsonl from a published file, or a folder of such, and return the number of examples.
 
-    Images stay where they are, named relative to OUT, or are copied to OUT/images. Every example is checked as in
-    `format.read`; one that is wrong raises InputError and nothing is written.
+    Images stay where they are, named relative to OUT, or are copied to OUT/images, where nothing that is there is
+    replaced and an equal file is used again. Every example is checked as in `format.read`; one that is wrong, or none
+    at all, raises InputError and nothing is written.
     """
     place, folder = Path(source), Path(out)
     read, target = converter(layout), folder / f"{split}.jsonl"
@@ -90,29 +90,24 @@ def convert(
     pictures = Path(images) if images is not None else None
     rows = (example for file in files(place, layout, split) for example in read(file, pictures, split))
     found = _checked(rows, place, progress)
-    return write(target, _copied(found, folder) if copy else found)
+    if not copy:
+        return write(target, found)
+    copies = Copies(folder / "images")
+    try:
+        return write(target, copies(found))
+    except BaseException:
+        copies.undo()
+        raise
 
 
 def _checked(examples: Iterator[Example], source: Path, progress: Callable[[int], None]) -> Iterator[Example]:
-    check = Checker(root=Path(), exists=os.path.isfile)
+    check, number = Checker(root=Path(), exists=os.path.isfile), 0
     for number, example in enumerate(examples, start=1):
         check(encode(example, Path()), f"{source}: example {example.id}")
         progress(number)
         yield example
-
-
-def _copied(examples: Iterator[Example], out: Path) -> Iterator[Example]:
-    folder, known = out / "images", {}
-    folder.mkdir(parents=True, exist_ok=True)
-    for example in examples:
-        for image in example.images:
-            if image not in known:
-                # Two folders may hold the same name.
-                taken = (folder / image.name).exists() or image.name in known.values()
-                known[image] = f"{len(known)}-{image.name}" if taken else image.name
-                copy = shutil.copytree if image.is_dir() else shutil.copyfile
-                copy(image, folder / known[image])
-        yield replace(example, images=tuple(folder / known[image] for image in example.images))
+    if not number:
+        raise InputError(f"{source} holds no example to convert; name a file that does, or another --split")
 
 
 def load(source: Path) -> Any:
