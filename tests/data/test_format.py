@@ -9,7 +9,7 @@ from PIL import Image
 
 from foveal.core.errors import InputError
 from foveal.core.example import Box, Example
-from foveal.data.format import Checker, chat, encode, grouped, iterate, locate, read, said, splits, write
+from foveal.data.format import Checker, chat, encode, grouped, image_size, iterate, locate, read, said, splits, write
 from foveal.data.shards import write_shard
 
 LINE = {
@@ -127,6 +127,25 @@ def test_boxes_of_an_image_that_is_none(folder):
     (folder / "b.png").write_text("no picture")
     with pytest.raises(InputError, match=r"cannot read the image .*b.png"):
         read(put(folder, {**LINE, "images": ["b.png"]}))
+
+
+def turned(place):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored 20 x 16, shown 16 x 20
+    Image.new("RGB", (20, 16)).save(place, exif=exif)
+    return place
+
+
+@pytest.mark.parametrize("name", ["t.jpg", "t.png", "t.webp"])
+def test_boxes_are_those_of_the_upright_picture(folder, name):
+    assert image_size(str(turned(folder / name))) == (16, 20)
+    boxes = [{"label": "fox", "xyxy": [1, 2, 11, 20]}]
+    (example,) = read(put(folder, {**LINE, "images": [name], "boxes": boxes}))
+    write_shard(folder / "one.tar", [example])
+    assert read(folder / "one.tar")[0].boxes == example.boxes
+    row = {**LINE, "images": [name], "boxes": [{"label": "fox", "xyxy": [1, 2, 20, 11]}]}
+    with pytest.raises(InputError, match=r"leaves its image of 16 x 20 pixels"):
+        read(put(folder, row))
 
 
 def test_a_file_that_is_not_text(folder):

@@ -33,3 +33,17 @@ def test_each_picture_is_opened_once_and_each_repeated_id_is_named(tmp_path, mon
     assert [example.id for example in thorough(file, repeated=repeated, progress=told.append)] == ["a", "b", "a"]
     assert opened == [tmp_path / "one.png"] and told == [1, 2, 3]
     assert repeated == {f"{file}:5": "a"}
+
+
+def test_boxes_of_the_stored_picture_are_told_by_the_size_they_name(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 16)).save(tmp_path / "turned.jpg", exif=exif)
+    row = {"id": "a", "images": ["turned.jpg"], "messages": chat("what", "this"),
+           "boxes": [{"label": "fox", "xyxy": [1, 2, 9, 9]}]}  # fmt: skip
+    file = tmp_path / "train.jsonl"
+    file.write_text(json.dumps({**row, "meta": {"size": [16, 20]}}))
+    assert len(list(thorough(file, repeated={}))) == 1
+    file.write_text(json.dumps({**row, "meta": {"size": [20, 16]}}))
+    with pytest.raises(InputError, match=r"jsonl:1: 'size' in 'meta' is 20 x 16 but turned.jpg is 16 x 20 pixels up"):
+        list(thorough(file, repeated={}))

@@ -108,20 +108,26 @@ def _cached(function: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """Width and height of an image in pixels, from its head, its file of regions or its frames; InputError for none."""
+    """Width and height of an image in pixels, from its head (upright), its file of regions or its frames.
+
+    Raises InputError for what is none.
+    """
     if path.endswith(FEATURES):
         from foveal.preprocess import region_files
 
         return region_files.size(path)
     if is_film(path):
         return media.frame_size(path)
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
+
+    from foveal.preprocess.image import upright
 
     try:
         with Image.open(path) as picture:
-            return picture.size
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            height, width = upright(picture)
+    except Exception as error:  # Pillow's readers raise nearly anything on broken data
         raise InputError(f"cannot read the image {path} ({error}); replace it or remove its lines") from None
+    return width, height
 
 
 class Checker:

@@ -60,7 +60,7 @@ def example(key: str, members: dict[str, bytes], where: str) -> Example:
     if isinstance(row, dict):
         row.setdefault("id", key)
         row.setdefault("images", [name for name in members if name != heads[0]])
-    check = Checker(root=Path(), exists=members.__contains__, size=lambda name: opened(members[name], where).size)
+    check = Checker(root=Path(), exists=members.__contains__, size=lambda name: _size(members[name], where))
     found = check.example(row, where)
     _check_pictures(found, where)
     return replace(found, images=tuple(opened(members[str(name)], where) for name in found.images))
@@ -72,6 +72,13 @@ def opened(data: bytes, where: str) -> Image.Image:
         return Image.open(io.BytesIO(data))
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InputError(f"{where}: cannot read an image ({error}); replace it") from None
+
+
+def _size(data: bytes, where: str) -> tuple[int, int]:
+    from foveal.preprocess.image import upright
+
+    height, width = upright(opened(data, where))
+    return width, height
 
 
 def write_shard(path: str | os.PathLike[str], examples: Iterable[Example]) -> int:

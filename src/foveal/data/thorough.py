@@ -1,11 +1,11 @@
 """What is looked for in a data set beyond what reading it checks: pictures to their last pixel, ids that repeat."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from foveal.core.errors import InputError
 from foveal.core.example import FEATURES, Example, is_film
-from foveal.data.format import located
+from foveal.data.format import image_size, located
 
 
 def thorough(
@@ -13,7 +13,7 @@ def thorough(
 ) -> Iterator[Example]:
     """The examples of a file, every picture of which is decoded once; `repeated` gets each further line of an id.
 
-    Raises InputError with the line of a picture that is damaged.
+    Raises InputError with the line of a picture that is damaged, and of boxes whose `size` in `meta` is not its own.
     """
     from foveal.preprocess.image import open_image
 
@@ -23,7 +23,8 @@ def thorough(
         if example.id in ids:
             repeated[where] = example.id
         ids.add(example.id)
-        for image in example.images:
+        told = example.meta.get("size") if example.boxes else None
+        for place, image in enumerate(example.images):
             if not isinstance(image, Path) or image in seen or image.suffix in FEATURES or is_film(image):
                 continue
             seen.add(image)
@@ -31,5 +32,17 @@ def thorough(
                 open_image(image)
             except InputError as error:
                 raise InputError(f"{where}: {error}") from None
+            if told and any(box.image == place for box in example.boxes):
+                _agree(told, image, where)
         progress(number)
         yield example
+
+
+def _agree(told: Sequence[int | float], image: Path, where: str) -> None:
+    """Raises InputError where boxes are on a picture of another size, such as one that EXIF turns."""
+    width, height = image_size(str(image))
+    if (told[0], told[1]) != (width, height):
+        raise InputError(
+            f"{where}: 'size' in 'meta' is {told[0]} x {told[1]} but {image.name} is {width} x {height} pixels "
+            "upright; give it and the boxes as that has them, or leave it out"
+        )

@@ -79,7 +79,11 @@ def _file_size(path: str, stamp: tuple[int, int]) -> Grid:
 
 
 def _header_size(source: Any) -> Grid:
-    opened = _open(source, _name(source))
+    return upright(_open(source, _name(source)))
+
+
+def upright(opened: Image.Image) -> Grid:
+    """Height and width in pixels of a picture that Pillow has opened, after EXIF rotation; takes Pillow's errors."""
     width, height = opened.size
     turned = opened.format != "TIFF" and _orientation(opened) in _SIDEWAYS  # Pillow gives a TIFF's size upright
     return (width, height) if turned else (height, width)
@@ -88,8 +92,11 @@ def _header_size(source: Any) -> Grid:
 def _orientation(opened: Image.Image) -> int:
     """The EXIF orientation; a PNG is asked only where it may have one, for Pillow decodes it whole to find out."""
     stream = getattr(opened, "fp", None)
-    if opened.format == "PNG" and isinstance(stream, io.BytesIO):
-        data = stream.getvalue()
+    if opened.format == "PNG" and stream is not None:
+        place = stream.tell()
+        stream.seek(0)
+        data = stream.read()
+        stream.seek(place)
         if not any(sign in data for sign in _PNG_SIGNS):
             return 1
     return opened.getexif().get(ExifTags.Base.Orientation, 1)
