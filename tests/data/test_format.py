@@ -95,6 +95,13 @@ def boxed(xyxy, **more):
         (offered(["top", "right"]), r"example '7' is answered 'left', and its choices are \['top', 'right'\]; add the"),
         (offered(["left", "top"], messages=LINE["messages"] * 2, images=["a.png"] * 2), "2 assistant messages"),
         (offered(["left", "top"], messages=LINE["messages"][:1]), "0 assistant messages"),
+        ({**LINE, "meta": {"size": "20x16"}}, "'size' in 'meta' is '20x16'; give width and height in pixels, or leave"),
+        ({**LINE, "meta": {"size": [20]}}, r"'size' in 'meta' is \[20\]; give"),
+        ({**LINE, "meta": {"size": [20, 0]}}, "'size' in 'meta' is .*; give"),
+        ({**LINE, "meta": {"answers": "red"}}, "example '7' has answers 'red' in its meta; give a list of texts"),
+        ({**LINE, "meta": {"answers": [1, 2]}}, r"example '7' has answers \[1, 2\] in its meta; give a list of texts"),
+        ({**LINE, "messages": chat("Where?", "x \ud800")}, r"messages\[1\].content\[0\].text holds half a character"),
+        (json.dumps({**LINE, "id": "7"}).replace("fox", "\\ud83e fox"), "text holds half a character"),
         (boxed([1, 2, 3]), "give left, top, right, bottom"),
         (boxed([5, 2, 3, 9]), r"box 'fox' is inverted or empty: \[5, 2, 3, 9\]"),
         (boxed([5, 2, 5, 9]), "inverted or empty"),
@@ -127,6 +134,14 @@ def test_boxes_of_an_image_that_is_none(folder):
     (folder / "b.png").write_text("no picture")
     with pytest.raises(InputError, match=r"cannot read the image .*b.png"):
         read(put(folder, {**LINE, "images": ["b.png"]}))
+
+
+@pytest.mark.parametrize("meta", [{"size": [20, 16]}, {"size": None}, {"answers": None}, {"answers": ["left"]}])
+def test_what_meta_may_say(folder, meta):
+    text = json.dumps({**LINE, "meta": meta}).replace("fox", "\\ud83e\\udd8a")
+    (folder / "train.jsonl").write_text(text, encoding="utf-8-sig")
+    (example,) = read(folder)
+    assert example.boxes[0].label == "\U0001f98a" and example.meta == meta
 
 
 def turned(place):

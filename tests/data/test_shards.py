@@ -54,6 +54,7 @@ def test_written_shards_are_read_back(tmp_path):
     [
         ({"7__png": png()}, "a.tar:7: 0 .json members; a key has one"),
         ({"7__json": b"{"}, "a.tar:7: 7.json is not JSON"),
+        ({"7__json": b'{"id": "x\\ud800"}'}, "a.tar:7: id holds half a character"),
         ({"7__json": json.dumps(ROW).encode()}, "names the image '7.png', which is not in"),
         ({"7__json": json.dumps(ROW).encode(), "7__png": b"no"}, "a.tar:7: cannot read an image"),
     ],

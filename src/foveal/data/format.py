@@ -10,6 +10,7 @@ directory of frames or a video file, and "images" may then be left out. Boxes co
 """
 
 import json
+import math
 import os
 import tempfile
 from collections import Counter
@@ -21,10 +22,12 @@ from typing import Any
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import FEATURES, Box, Example, is_film, marks
 from foveal.data import media
+from foveal.data.halves import SPELLED, refuse
 from foveal.data.marks import keypoints, polygons
 
 ROLES = ("system", "user", "assistant")
 PARTS = (*media.KINDS, "text")
+Sides = tuple[int | float, int | float]  # width and height in pixels
 SLACK = 1.0  # pixels that a box may reach over the edge: published boxes are rounded
 
 
@@ -87,7 +90,7 @@ def located(path: str | os.PathLike[str], *, split: str = "train") -> Iterator[t
         yield from ((f"{file}:{number}", example) for number, example in enumerate(read_shard(file), start=1))
         return
     check = Checker(root=file.parent, exists=_cached(os.path.isfile), size=_cached(image_size))
-    with open(file, encoding="utf-8") as lines:
+    with open(file, encoding="utf-8-sig") as lines:
         try:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
@@ -146,6 +149,8 @@ class Checker:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise InputError(f"{where}: not JSON ({error.msg} at column {error.colno}); mend or remove it") from None
+        if SPELLED.search(line):
+            refuse(row, where)
         return self.example(row, where)
 
     def example(self, row: Any, where: str) -> Example:
@@ -172,6 +177,7 @@ class Checker:
         boxes = self.boxes(row.get("boxes") or [], images, meta, where)
         said = {"id": row["id"], "messages": tuple(messages), "boxes": boxes, "meta": meta}
         made = Example(images=images, features=features, **said)
+        answers_of(made, where)
         if "choices" in meta:
             self.choices(made, where)
         return made
@@ -251,15 +257,16 @@ class Checker:
 
     def boxes(self, rows: Any, images: tuple[Path, ...], meta: dict[str, Any], where: str) -> tuple[Box, ...]:
         """The boxes, each within its image."""
+        size = sides(meta.get("size"), where) if rows else None
         if rows == self.last[2]:
             return self.last[3]
         if not isinstance(rows, list):
             raise InputError(f"{where}: 'boxes' is a {type(rows).__name__}; it must be a list")
-        boxes = tuple(self.box(row, images, meta.get("size"), where) for row in rows)
+        boxes = tuple(self.box(row, images, size, where) for row in rows)
         self.last = (*self.last[:2], rows, boxes)
         return boxes
 
-    def box(self, row: Any, images: tuple[Path, ...], size: list[int] | None, where: str) -> Box:
+    def box(self, row: Any, images: tuple[Path, ...], size: Sides | None, where: str) -> Box:
         """One box, within its image."""
         if not isinstance(row, dict) or "label" not in row or "xyxy" not in row:
             raise InputError(f"{where}: a box without label or xyxy; give it both")
@@ -278,7 +285,7 @@ class Checker:
                 f"{where}: box {row['label']!r} is inverted or empty: {corners}; left < right, top < bottom"
             )
         if size is None and self.size is not None:
-            size = list(self.size(str(images[image])))
+            size = self.size(str(images[image]))
         if size and not (min(left, top) >= -SLACK and right <= size[0] + SLACK and bottom <= size[1] + SLACK):
             raise InputError(
                 f"{where}: box {row['label']!r} at {corners} leaves its image of {size[0]} x {size[1]} pixels; mend it"
@@ -291,6 +298,25 @@ class Checker:
             segmentation=polygons(row.get("segmentation") or [], bounds, slack=SLACK, where=named),
             keypoints=keypoints(row.get("keypoints") or [], bounds, slack=SLACK, where=named),
         )
+
+
+def sides(given: Any, where: str) -> Sides | None:
+    """`meta["size"]`: width and height in pixels, None where it is not given; InputError for anything else."""
+    if given is None:
+        return None
+    numbers = isinstance(given, list | tuple) and all(isinstance(one, int | float) for one in given)
+    if not numbers or len(given) != 2 or not all(0 < one < math.inf for one in given):
+        raise InputError(f"{where}: 'size' in 'meta' is {given!r}; give width and height in pixels, or leave it out")
+    return given[0], given[1]
+
+
+def answers_of(example: Example, where: str = "") -> tuple[str, ...]:
+    """The answers in `meta["answers"]`, all of them right; InputError for what is no list of texts."""
+    given = example.meta.get("answers")
+    if given is not None and not (isinstance(given, list) and all(isinstance(answer, str) for answer in given)):
+        at = where and f"{where}: "
+        raise InputError(f"{at}example {example.id!r} has answers {given!r} in its meta; give a list of texts")
+    return tuple(given or ())
 
 
 def encode(example: Example, root: Path) -> str:

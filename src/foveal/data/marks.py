@@ -7,7 +7,7 @@ from typing import Any
 from foveal.core.errors import InputError
 from foveal.core.example import Keypoint
 
-Size = tuple[int, int]
+Size = tuple[int | float, int | float]
 
 
 def polygons(given: Any, size: Size | None, *, slack: float, where: str) -> tuple[tuple[float, ...], ...]:

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from foveal.core.errors import InputError
 from foveal.core.example import FEATURES, Example
 from foveal.data.format import Checker, encode
+from foveal.data.halves import refuse
 from foveal.data.media import markers
 
 
@@ -57,6 +58,7 @@ def example(key: str, members: dict[str, bytes], where: str) -> Example:
         row = json.loads(members[heads[0]])
     except ValueError as error:
         raise InputError(f"{where}: {heads[0]} is not JSON ({error}); mend or remove it") from None
+    refuse(row, where)
     if isinstance(row, dict):
         row.setdefault("id", key)
         row.setdefault("images", [name for name in members if name != heads[0]])

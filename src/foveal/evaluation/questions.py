@@ -6,6 +6,7 @@ from typing import Any
 
 from foveal.core.errors import InputError
 from foveal.core.example import Example
+from foveal.data.format import answers_of
 
 OPEN = ("caption",)  # kinds with many right answers: exact match says nothing about them
 
@@ -91,18 +92,10 @@ def _turns(example: Example) -> list[Question]:
                 text=said(example.messages[place - 1]),
                 truth=said(example.messages[place]),
                 example=asked,
-                answers=_several(example) if len(answered) == 1 else (),
+                answers=answers_of(example) if len(answered) == 1 else (),
             )
         )
     return turns
-
-
-def _several(example: Example) -> tuple[str, ...]:
-    """The answers in `meta["answers"]`. Raises InputError for what is no list of texts."""
-    given = example.meta.get("answers") or []
-    if not isinstance(given, list) or not all(isinstance(answer, str) for answer in given):
-        raise InputError(f"example {example.id!r} has answers {given!r} in its meta; give a list of texts")
-    return tuple(given)
 
 
 def without_images(example: Example) -> Example:
