@@ -189,6 +189,7 @@ def test_what_follows_on_one_image_shares_its_boxes(folder):
 
 
 text = st.text(st.characters(blacklist_categories=("Cs",)), min_size=1, max_size=20)
+free = text.filter(lambda name: name not in ("answers", "choices", "size"))  # these have rules of their own
 side = st.floats(0, 50).map(lambda x: round(x, 3))
 
 
@@ -196,7 +197,7 @@ side = st.floats(0, 50).map(lambda x: round(x, 3))
     images=st.lists(st.sampled_from(["x/a.png", "x/b c.jpg"]), min_size=1, max_size=3),
     corners=st.lists(st.tuples(side, side, st.floats(0.5, 9)), max_size=3),
     texts=st.tuples(text, text, text, text),
-    meta=st.dictionaries(text, st.integers() | text, max_size=2),
+    meta=st.dictionaries(free, st.integers() | text, max_size=2),
 )
 def test_what_is_written_is_read_back(images, corners, texts, meta):
     boxes = tuple(
