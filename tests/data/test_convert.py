@@ -62,6 +62,16 @@ def test_llava_keeps_markers_in_their_places(root):
         ({"image": "gone.jpg"}, "example 000042: names the image .*gone.jpg"),
         ({"image": ["val2017/000000000042.jpg"] * 2}, "1 image markers but 2 images"),
         ({"conversations": [{"from": "bot", "value": "x"}]}, "row 0: unknown speaker 'bot'"),
+        ({"image": 5}, "row 0: 'image' is 5; it must be a text or a list"),
+        ({"image": [3]}, r"row 0: 'image' is \[3\]; it must be a list of texts, one at least"),
+        ({"conversations": None}, "row 0: 'conversations' is None; it must be a list"),
+        ({"conversations": [{"from": "gpt", "value": None}]}, "row 0: 'value' is None; it must be a text"),
+        ({"conversations": [{"from": ["a"], "value": "x"}]}, r"row 0: 'from' is \['a'\]; it must be a text"),
+        ({"conversations": [5]}, "row 0: lacks the field 'from'"),
+        (
+            {"conversations": [{"from": "gpt", "value": "<image>\ud800"}]},
+            "example 000042: messages.* holds half a character",
+        ),
         ({"conversations": [{"from": "gpt"}]}, "row 0: lacks the field 'value'; is this the layout that --from says?"),
     ],
 )
@@ -113,12 +123,41 @@ def test_coco_boxes_that_are_none_are_left_out_and_counted(root):
     [
         ({"bbox": [1, 2, float("nan"), 4]}, r"annotation 7 has bbox \[1, 2, nan, 4\]; give left, top, width, height"),
         ({"bbox": [1, 2, 3]}, "annotation 7 has bbox"),
+        ({"segmentation": [5]}, "annotation 7 has a segmentation that is no list of polygons"),
+        ({"segmentation": [["a"] * 6]}, "annotation 7 has a polygon of 6 numbers; give x and y"),
+        ({"keypoints": [1, 2, 2, 4]}, "annotation 7 has keypoints that are no list of x, y, v"),
+        ({"category_id": [1]}, r"annotation 7: 'category_id' is \[1\]; it must be a whole number or a text"),
+        ({"image_id": [1]}, r"annotation 7: 'image_id' is \[1\]; it must be a whole number or a text"),
         ({"category_id": 5}, "annotation 7 is of category 5, which the file does not name"),
     ],
 )
 def test_coco_mistakes(root, row, said):
     with pytest.raises(InputError, match=said):
         convert(coco(root, (7, row)), root / "out", "coco-detection")
+
+
+@pytest.mark.parametrize("layout", ["coco-captions", "coco-detection"])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"images": None}, "images is a NoneType; it must be a list of objects"),
+        ({"images": [3]}, r"images\[0\] is a int; it must be an object"),
+        ({"images": {"a": 1}}, "images is a dict; it must be a list of objects"),
+        (
+            {"images": [{**COCO["images"][0], "width": None}]},
+            r"images\[0\]: 'width' is None; it must be a number",
+        ),
+        ({"images": [{**COCO["images"][0], "height": 0}]}, r"images\[0\] has 'width' and 'height' \[64, 0\]; give"),
+        ({"images": [{**COCO["images"][0], "file_name": 5}]}, r"images\[0\]: 'file_name' is 5; it must be a text"),
+        ({"annotations": None}, "annotations is a NoneType; it must be a list of objects"),
+        ({"annotations": [7]}, r"annotations\[0\] is a int; it must be an object"),
+    ],
+)
+def test_coco_fields_of_other_kinds(root, layout, changes, said):
+    name = "captions" if layout == "coco-captions" else "instances"
+    source = put(root / "annotations" / f"{name}_val2017.json", {**COCO, "annotations": [], **changes})
+    with pytest.raises(InputError, match=said):
+        convert(source, root / "out", layout)
 
 
 def test_coco_outlines_and_keypoints_come_along(root):
@@ -152,6 +191,36 @@ def test_vqav2(root):
     assert (said(first, "user"), said(first, "assistant")) == (["Q1?"], ["a1"])
     assert first.meta["answers"] == ["a1", "b"] and first.meta["kind"] == "other"
     assert second.images[0].name == "COCO_val2014_000000000042.jpg"
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "given", "said"),
+    [
+        ("questions", "image_id", "7", r"questions\[0\]: 'image_id' is '7'; it must be a whole number"),
+        (
+            "questions",
+            "question",
+            None,
+            r"questions\[0\]: 'question' is None; it must be a text or a number",
+        ),
+        ("annotations", "answers", None, r"annotations\[0\]: answers is a NoneType; it must be a list of objects"),
+        ("annotations", "answers", [1], r"annotations\[0\]: answers\[0\] is a int; it must be an object"),
+    ],
+)
+def test_vqav2_fields_of_other_kinds(root, name, field, given, said):
+    source = vqa(root)
+    changed = source if name == "questions" else root / "v2_mscoco_val2014_annotations.json"
+    data = json.loads(changed.read_text())
+    data[name][0][field] = given
+    put(changed, data)
+    with pytest.raises(InputError, match=said):
+        convert(source, root / "out", "vqav2")
+
+
+def test_a_source_may_begin_with_a_byte_order_mark(root):
+    source = llava(root)
+    source.write_text(source.read_text(), encoding="utf-8-sig")
+    assert convert(source, root / "out", "llava") == 2
 
 
 def test_vqav2_mistakes(root):

@@ -204,6 +204,10 @@ def test_coco_is_found_in_its_folder(root, task):
             "val",
             "no folder png by .*; say where the images are with --images",
         ),
+        (lambda root: gqa(root, types=[1]), "gqa", "val", r"question 05451384: 'types' is \[1\]; it must be an object"),
+        (lambda root: gqa(root, answer=None), "gqa", "val", "question 05451384: 'answer' is None; it must be a text"),
+        (lambda root: pope(root, "\ufeff{"), "pope", "val", "random.json:1: not JSON .*; POPE's files are JSON lines"),
+        (lambda root: pope(root, "[1]"), "pope", "val", "random.json:1: lacks the field 'image'"),
         (lambda root: root.mkdir(), "docvqa", "val", "holds no docvqa data; looked for val_v1.0_withQT.json"),
         (lambda root: root.mkdir(), "llava", "val", "is a folder; name the llava file in it"),
         (
@@ -226,3 +230,16 @@ def test_refcoco_mistakes(root):
         converted(root, "refcoco", split="testA", source=folder)
     with pytest.raises(InputError, match=r"unknown split in .*refs\(unc\)\.p 'testB'; did you mean 'testA'"):
         converted(root, "refcoco", split="testB", source=folder)
+    instances = folder / "instances.json"
+    refcoco(root)
+    put(instances, instances.read_text().replace("[8.0, 12.0, 32.0, 24.0]", "[8.0, 12.0, 32.0]"))
+    with pytest.raises(
+        InputError, match=r"annotations\[0\] has bbox \[8.0, 12.0, 32.0\]; give left, top, width, height"
+    ):
+        converted(root, "refcoco", split="testA", source=folder)
+    refcoco(root, sentences=None)
+    with pytest.raises(InputError, match=r"row 1: sentences is a NoneType; it must be a list of objects"):
+        converted(root, "refcoco", split="testA", source=folder)
+    (folder / "refs(unc).p").write_bytes(b"K\x01}(K\x02s.")
+    with pytest.raises(InputError, match=r"refs\(unc\)\.p is no pickle of plain data"):
+        converted(root, "refcoco", split="testA", source=folder)

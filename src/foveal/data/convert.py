@@ -2,9 +2,10 @@
 
 import difflib
 import json
+import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from foveal.core.lookup import module, names
 from foveal.data.copies import Copies
 from foveal.data.format import Checker, encode, write
 
+ID = (int, str)
+WORDS = {str: "a text", int: "a whole number", float: "a number", list: "a list", dict: "an object"}
 Converter = Callable[[Path, Path | None, str], Iterator[Example]]
 
 
@@ -115,20 +118,41 @@ def load(source: Path) -> Any:
     if not source.is_file():
         raise InputError(f"no file at {source}; name the annotation file of the data set")
     try:
-        return json.loads(source.read_text(encoding="utf-8"))
+        return json.loads(source.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{source} is not JSON ({error}); name the annotation file of the data set") from None
 
 
-def get(row: Any, name: str, where: str) -> Any:
-    """A field of a row; InputError where it is lacking, with the name that may have been meant."""
+def get(row: Any, name: str, where: str, *kinds: type) -> Any:
+    """A field of a row; InputError where it is lacking, with the name that may have been meant, or of another kind."""
     if not isinstance(row, dict) or name not in row:
         near = difflib.get_close_matches(
             name, [key for key in row if isinstance(key, str)] if isinstance(row, dict) else [], n=1
         )
         hint = f"did you mean {near[0]!r}?" if near else "is this the layout that --from says?"
         raise InputError(f"{where}: lacks the field {name!r}; {hint}")
-    return row[name]
+    given = row[name]
+    # True and False are numbers to Python alone.
+    if kinds and (isinstance(given, bool) or not isinstance(given, kinds)):
+        wanted = " or ".join(WORDS[kind] for kind in kinds if kind is not int or float not in kinds)
+        raise InputError(f"{where}: {name!r} is {short(given)}; it must be {wanted}")
+    return given
+
+
+def may(row: Mapping[str, Any], name: str, where: str, *kinds: type) -> Any:
+    """A field that may be lacking or null, which is None; InputError for one of another kind."""
+    return None if row.get(name) is None else get(row, name, where, *kinds)
+
+
+def text(row: Any, name: str, where: str) -> str:
+    """A field that is a text, or a number, as its text; InputError for anything else."""
+    return str(get(row, name, where, str, int, float))
+
+
+def short(given: Any) -> str:
+    """A value as it is shown in an error: its beginning alone where it is long."""
+    shown = repr(given)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 def rows_of(data: Any, name: str | None, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -154,6 +178,16 @@ def texts(row: Any, name: str, where: str) -> list[str]:
     return given
 
 
+def bbox(row: Any, where: str) -> tuple[float, float, float, float]:
+    """`bbox` of COCO's annotations: left, top, width and height in pixels; InputError for what is no such four."""
+    given = get(row, "bbox", where)
+    numbers = isinstance(given, list) and len(given) == 4 and all(isinstance(one, int | float) for one in given)
+    if not numbers or not all(map(math.isfinite, given)):
+        raise InputError(f"{where} has bbox {short(given)}; give left, top, width, height")
+    left, top, width, height = map(float, given)
+    return left, top, width, height
+
+
 def folder_of(source: Path, *names: str) -> Path:
     """The first folder of one of these names beside a file, or beside one of the two folders that it lies in.
 
@@ -172,7 +206,8 @@ def coco_folder(source: Path, data: Any = None) -> Path:
     Where the file's own `data` name images beside it, that is its folder.
     """
     rows = data.get("images") if isinstance(data, dict) else None
-    if rows and (source.parent / str(rows[0].get("file_name"))).is_file():
+    first = rows[0] if rows and isinstance(rows, list) else None
+    if isinstance(first, dict) and (source.parent / str(first.get("file_name"))).is_file():
         return source.parent
     name = source.stem.rsplit("_", 1)[-1]
     for folder in (source.parent.parent / name, source.parent / name, source.parent.parent / "images" / name):
@@ -181,10 +216,15 @@ def coco_folder(source: Path, data: Any = None) -> Path:
     raise InputError(f"no folder {name} beside {source.parent}; say where the images are with --images")
 
 
-def coco_images(data: Any, source: Path) -> dict[int, tuple[str, list[int]]]:
-    """File name and size (width, height in pixels) of each image of a COCO file."""
-    rows, where = get(data, "images", str(source)), str(source)
-    return {
-        get(row, "id", where): (get(row, "file_name", where), [get(row, "width", where), get(row, "height", where)])
-        for row in rows
-    }
+def coco_images(data: Any, source: Path) -> dict[Any, tuple[str, list[int | float]]]:
+    """File name and size (width, height in pixels) of each image of a COCO file by its id.
+
+    Raises InputError for fields of other kinds, and a size that is none.
+    """
+    made = {}
+    for at, row in rows_of(data, "images", str(source)):
+        size = [get(row, side, at, int, float) for side in ("width", "height")]
+        if not all(0 < side < math.inf for side in size):
+            raise InputError(f"{at} has 'width' and 'height' {size}; give those of the picture in pixels")
+        made[get(row, "id", at, *ID)] = (get(row, "file_name", at, str), size)
+    return made

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from foveal.core.example import Example
-from foveal.data.convert import folder_of, get, load, rows_of
+from foveal.data.convert import folder_of, get, load, rows_of, text
 from foveal.data.format import chat
 
 FILES = tuple(
@@ -17,10 +17,10 @@ def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Exa
     """One example a question; its kind is `human` or `augmented`, as its file is named."""
     folder, kind = images or folder_of(source, "png"), source.stem.rpartition("_")[2]
     for number, (at, row) in enumerate(rows_of(load(source), None, str(source))):
-        name = str(get(row, "imgname", at))
+        name = get(row, "imgname", at, str)
         yield Example(
             id=f"{kind}-{number}",
             images=(folder / name,),
-            messages=tuple(chat(str(get(row, "query", at)), str(get(row, "label", at)))),
+            messages=tuple(chat(text(row, "query", at), text(row, "label", at))),
             meta={"kind": kind, "scene": Path(name).stem, "metric": "relaxed"},
         )

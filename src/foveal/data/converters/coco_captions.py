@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from foveal.core.example import Example
-from foveal.data.convert import coco_folder, coco_images, get, load
+from foveal.data.convert import ID, coco_folder, coco_images, get, load, rows_of, text
 from foveal.data.format import chat
 
 FILES = tuple((f"{folder}captions_{{split}}{year}.json",) for folder in ("annotations/", "") for year in (2017, 2014))
@@ -16,14 +16,14 @@ def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Exa
     data = load(source)
     folder = images or coco_folder(source, data)
     pictures = coco_images(data, source)
-    captions: dict[int, list[tuple[int, str]]] = {}
-    for row in get(data, "annotations", str(source)):
-        caption = str(get(row, "caption", str(source))).strip()
-        captions.setdefault(get(row, "image_id", str(source)), []).append((get(row, "id", str(source)), caption))
+    captions: dict[int | str, list[tuple[str, str]]] = {}
+    for at, row in rows_of(data, "annotations", str(source)):
+        caption = text(row, "caption", at).strip()
+        captions.setdefault(get(row, "image_id", at, *ID), []).append((text(row, "id", at), caption))
     for image, (name, size) in pictures.items():
         for number, caption in captions.get(image, []):
             yield Example(
-                id=str(number),
+                id=number,
                 images=(folder / name,),
                 messages=tuple(chat(ASK, caption)),
                 meta={"kind": "caption", "scene": str(image), "size": size, "metric": "cider"},

@@ -3,7 +3,6 @@
 Outlines and keypoints (`person_keypoints_val2017.json`) come along where they are there.
 """
 
-import math
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,12 +11,13 @@ from typing import Any
 
 from foveal.core.errors import InputError
 from foveal.core.example import Box, Example, Keypoint
-from foveal.data.convert import coco_folder, coco_images, get, load
+from foveal.data import marks
+from foveal.data.convert import ID, bbox, coco_folder, coco_images, get, load, may, rows_of, text
 from foveal.data.format import chat
 
 FILES = tuple((f"{folder}instances_{{split}}{year}.json",) for folder in ("annotations/", "") for year in (2017, 2014))
 ASK = "Which objects are in the picture?"
-Wide = tuple[int, int]
+Wide = tuple[int | float, int | float]
 
 
 def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Example]:
@@ -29,8 +29,8 @@ def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Exa
     """
     data, where = load(source), str(source)
     folder = images or coco_folder(source, data)
-    names, points, pictures = _names(data, where), _point_names(data["categories"], where), coco_images(data, source)
-    boxes: dict[int, list[Box]] = {}
+    names, points, pictures = _names(data, where), _point_names(data, where), coco_images(data, source)
+    boxes: dict[int | str, list[Box]] = {}
     for row, box in _rows(data, names, pictures, source):
         if box is not None:
             boxes.setdefault(row["image_id"], []).append(box)
@@ -61,28 +61,28 @@ def annotations(data: Any, source: Path) -> dict[str, Any]:
     return {**data, "annotations": kept}
 
 
-def _names(data: Any, where: str) -> dict[int, str]:
+def _names(data: Any, where: str) -> dict[int | str, str]:
     """The name of each category by its number."""
-    return {get(row, "id", where): str(get(row, "name", where)) for row in get(data, "categories", where)}
+    return {get(row, "id", at, *ID): text(row, "name", at) for at, row in rows_of(data, "categories", where)}
 
 
 def _rows(
-    data: Any, names: Mapping[int, str], pictures: Mapping[int, Any], source: Path
+    data: Any, names: Mapping[int | str, str], pictures: Mapping[int | str, Any], source: Path
 ) -> Iterator[tuple[Any, Box | None]]:
     """Every annotation and its box, None where it is left out; at last a warning counts those, by the reason."""
     lost: Counter[str] = Counter()
-    for number, row in enumerate(get(data, "annotations", str(source))):
-        where = f"{source}: annotation {row.get('id', number) if isinstance(row, dict) else number}"
-        yield row, _box(row, names, pictures.get(get(row, "image_id", where)), lost, where)
+    for number, (_, row) in enumerate(rows_of(data, "annotations", str(source))):
+        where = f"{source}: annotation {row.get('id', number)}"
+        yield row, _box(row, names, pictures.get(get(row, "image_id", where, *ID)), lost, where)
     if lost:
         told = ", ".join(f"{count} {reason}" for reason, count in lost.items())
         warnings.warn(f"left out of {source}: {told}", stacklevel=2)
 
 
-def _box(row: Any, names: Mapping[int, str], picture: Any, lost: Counter[str], where: str) -> Box | None:
+def _box(row: Any, names: Mapping[int | str, str], picture: Any, lost: Counter[str], where: str) -> Box | None:
     """The box of an annotation, clipped to its picture; None for a crowd, and for what is none, which is counted."""
-    left, top, width, height = _four(get(row, "bbox", where), where)
-    category = get(row, "category_id", where)
+    left, top, width, height = bbox(row, where)
+    category = get(row, "category_id", where, *ID)
     if category not in names:
         raise InputError(f"{where} is of category {category!r}, which the file does not name; add or remove it")
     if row.get("iscrowd"):
@@ -95,22 +95,14 @@ def _box(row: Any, names: Mapping[int, str], picture: Any, lost: Counter[str], w
     return Box(
         label=names[category],
         xyxy=(max(left, 0.0), max(top, 0.0), min(left + width, float(wide)), min(top + height, float(high))),
-        segmentation=_polygons(row.get("segmentation"), (wide, high), lost),
-        keypoints=_keypoints(row.get("keypoints"), (wide, high)),
+        segmentation=_polygons(row.get("segmentation"), (wide, high), lost, where),
+        keypoints=_keypoints(row.get("keypoints"), (wide, high), where),
     )
 
 
 def _area(box: Box) -> float:
     left, top, right, bottom = box.xyxy
     return (right - left) * (bottom - top)
-
-
-def _four(given: Any, where: str) -> tuple[float, float, float, float]:
-    numbers = isinstance(given, list) and len(given) == 4 and all(isinstance(one, int | float) for one in given)
-    if not numbers or not all(map(math.isfinite, given)):
-        raise InputError(f"{where} has bbox {given!r}; give left, top, width, height")
-    left, top, width, height = map(float, given)
-    return left, top, width, height
 
 
 def _reason(picture: Any, left: float, top: float, width: float, height: float) -> str:
@@ -123,29 +115,30 @@ def _reason(picture: Any, left: float, top: float, width: float, height: float) 
     return "boxes outside their image" if left >= wide or top >= high or min(left + width, top + height) <= 0 else ""
 
 
-def _polygons(given: Any, size: Wide, lost: Counter[str]) -> tuple[tuple[float, ...], ...]:
+def _polygons(given: Any, size: Wide, lost: Counter[str], where: str) -> tuple[tuple[float, ...], ...]:
     """The polygons of three points or more, moved into the image; a mask of runs (RLE) is none, and counted."""
     if not given:
         return ()
     if not isinstance(given, list):
         lost["masks that are no polygons"] += 1
         return ()
-    kept = [one for one in given if len(one) >= 6]
-    return tuple(tuple(min(max(float(x), 0.0), float(size[place % 2])) for place, x in enumerate(one)) for one in kept)
+    kept = [one for one in given if not isinstance(one, list) or len(one) >= 6]
+    checked = marks.polygons(kept, None, slack=0.0, where=where)
+    return tuple(tuple(min(max(x, 0.0), float(size[place % 2])) for place, x in enumerate(one)) for one in checked)
 
 
-def _keypoints(given: Any, size: Wide) -> tuple[Keypoint, ...]:
+def _keypoints(given: Any, size: Wide, where: str) -> tuple[Keypoint, ...]:
     """Points moved into the image; none where no point is known."""
-    if not given or not any(given[2::3]):
+    found = marks.keypoints(given or [], None, slack=0.0, where=where)
+    if not any(known for _, _, known in found):
         return ()
     wide, high = map(float, size)
-    three = zip(given[0::3], given[1::3], given[2::3], strict=True)
-    return tuple((min(max(float(x), 0.0), wide), min(max(float(y), 0.0), high), int(v)) for x, y, v in three)
+    return tuple((min(max(x, 0.0), wide), min(max(y, 0.0), high), known) for x, y, known in found)
 
 
-def _point_names(categories: Any, where: str) -> list[str]:
+def _point_names(data: Any, where: str) -> list[str]:
     """The names of the keypoints; InputError where two categories name theirs differently."""
-    known: list[Mapping[str, Any]] = [row for row in categories if row.get("keypoints")]
+    known = [row for at, row in rows_of(data, "categories", where) if may(row, "keypoints", at, list)]
     for row in known[1:]:
         if row["keypoints"] != known[0]["keypoints"]:
             raise InputError(

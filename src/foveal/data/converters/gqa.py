@@ -5,7 +5,7 @@ from pathlib import Path
 
 from foveal.core.errors import InputError
 from foveal.core.example import Example
-from foveal.data.convert import folder_of, get, load
+from foveal.data.convert import folder_of, load, may, text
 from foveal.data.format import chat
 
 FILES = tuple(
@@ -21,19 +21,19 @@ def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Exa
     if not isinstance(data, dict):
         raise InputError(f"{source} holds a {type(data).__name__}; GQA questions are an object, one field a question")
     folder = images or folder_of(source, "images", "allImages/images")
-    rows = sorted(data.items(), key=lambda entry: str(get(entry[1], "imageId", f"{source}: question {entry[0]}")))
+    rows = sorted(data.items(), key=lambda entry: text(entry[1], "imageId", f"{source}: question {entry[0]}"))
     for number, row in rows:
         where = f"{source}: question {number}"
-        kinds = row.get("types") or {}
+        kinds = may(row, "types", where, dict) or {}
         yield Example(
             id=number,
             images=(folder / f"{row['imageId']}.jpg",),
-            messages=tuple(chat(str(get(row, "question", where)), str(get(row, "answer", where)))),
+            messages=tuple(chat(text(row, "question", where), text(row, "answer", where))),
             meta={
-                "kind": kinds.get("structural", "all"),
+                "kind": may(kinds, "structural", where, str) or "all",
                 "scene": str(row["imageId"]),
-                "semantic": kinds.get("semantic", ""),
-                "full_answer": row.get("fullAnswer", ""),
+                "semantic": may(kinds, "semantic", where, str) or "",
+                "full_answer": may(row, "fullAnswer", where, str) or "",
                 "metric": "exact_match",
             },
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
-from foveal.data.convert import get, load
+from foveal.data.convert import get, load, may, texts
 from foveal.data.media import KINDS, shown
 
 MARKER, MARKERS = "<image>", {"<image>": "image", "<video>": "video"}
@@ -21,8 +21,8 @@ def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Exa
         raise InputError(f"{source} holds a {type(rows).__name__}; LLaVA data are a list of conversations")
     for number, row in enumerate(rows):
         where = f"{source}: row {number}"
-        turns = get(row, "conversations", where)
-        media = {kind: listed(folder, row.get(kind)) for kind in KINDS}
+        turns = get(row, "conversations", where, list)
+        media = {kind: listed(folder, row, kind, where) for kind in KINDS}
         messages = tuple(message(turn, where, markers(media)) for turn in turns)
         yield Example(
             id=str(row.get("id", number)),
@@ -32,9 +32,11 @@ def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Exa
         )
 
 
-def listed(folder: Path, names: str | list[str] | None) -> tuple[Path, ...]:
-    """Files by one name, by several or by none."""
-    return tuple(folder / name for name in ([names] if isinstance(names, str) else names or ()))
+def listed(folder: Path, row: Mapping[str, Any], kind: str, where: str) -> tuple[Path, ...]:
+    """Files by one name, by several or by none; InputError for what is no name."""
+    given = may(row, kind, where, str, list)
+    names = [given] if isinstance(given, str) else texts(row, kind, where) if given else []
+    return tuple(folder / name for name in names)
 
 
 def markers(media: Mapping[str, tuple[Path, ...]]) -> dict[str, str]:
@@ -46,11 +48,11 @@ def markers(media: Mapping[str, tuple[Path, ...]]) -> dict[str, str]:
 
 def message(turn: Any, where: str, marks: Mapping[str, str]) -> dict[str, Any]:
     """One turn of a conversation as a chat message, its markers in their places."""
-    speaker = get(turn, "from", where)
+    speaker = get(turn, "from", where, str)
     if speaker not in SPEAKERS:
-        raise InputError(f"{where}: {unknown('speaker', str(speaker), SPEAKERS)}")
+        raise InputError(f"{where}: {unknown('speaker', speaker, SPEAKERS)}")
     content: list[dict[str, Any]] = []
-    for text in re.split(f"({'|'.join(marks)})", get(turn, "value", where)):
+    for text in re.split(f"({'|'.join(marks)})", get(turn, "value", where, str)):
         if text in marks:
             content.append({"type": marks[text]})
         elif text.strip():

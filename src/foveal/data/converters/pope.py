@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from foveal.core.errors import InputError
 from foveal.core.example import Example
-from foveal.data.convert import folder_of, get
+from foveal.data.convert import folder_of, get, text
 from foveal.data.format import chat
 
 FILES = tuple(
@@ -20,21 +21,25 @@ def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Exa
     if not source.is_file():
         raise InputError(f"no file at {source}; name a question file of POPE, or the folder of all three")
     folder, kind = images or folder_of(source, "val2014"), source.stem.rpartition("_")[2]
-    with open(source, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{source}:{number}"
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{where}: not JSON ({error.msg}); POPE's files are JSON lines") from None
-            name, label = str(get(row, "image", where)), str(get(row, "label", where))
-            if label not in ("yes", "no"):
-                raise InputError(f"{where}: 'label' is {label!r}; it must be yes or no")
-            yield Example(
-                id=f"{kind}-{get(row, 'question_id', where)}",
-                images=(folder / name,),
-                messages=tuple(chat(str(get(row, "text", where)), label)),
-                meta={"kind": kind, "scene": Path(name).stem, "metric": "pope"},
-            )
+    for where, row in _rows(source):
+        name, label = get(row, "image", where, str), text(row, "label", where)
+        if label not in ("yes", "no"):
+            raise InputError(f"{where}: 'label' is {label!r}; it must be yes or no")
+        yield Example(
+            id=f"{kind}-{text(row, 'question_id', where)}",
+            images=(folder / name,),
+            messages=tuple(chat(text(row, "text", where), label)),
+            meta={"kind": kind, "scene": Path(name).stem, "metric": "pope"},
+        )
+
+
+def _rows(source: Path) -> Iterator[tuple[str, Any]]:
+    with open(source, encoding="utf-8-sig") as lines:
+        try:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield f"{source}:{number}", json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{source}:{number}: not JSON ({error.msg}); POPE's files are JSON lines") from None
+        except UnicodeDecodeError as error:
+            raise InputError(f"{source} is not UTF-8 text ({error.reason}); POPE's files are JSON lines") from None

@@ -7,7 +7,7 @@ from typing import Any
 
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Box, Example
-from foveal.data.convert import coco_images, folder_of, get, load, rows_of
+from foveal.data.convert import ID, bbox, coco_images, folder_of, get, load, rows_of, text
 from foveal.data.format import chat
 
 FILES = tuple((f"refs({owner}).p",) for owner in ("unc", "umd", "google"))
@@ -23,24 +23,25 @@ def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Exa
     refs, instances = _refs(source), source.with_name("instances.json")
     data = load(instances)
     pictures = coco_images(data, instances)
-    boxes = {get(row, "id", at): get(row, "bbox", at) for at, row in rows_of(data, "annotations", str(instances))}
-    there = {str(get(row, "split", at)) for at, row in rows_of(refs, None, str(source))}
-    if split not in there:
-        raise unknown(f"split in {source}", split, there)
+    boxes = {get(row, "id", at, *ID): (at, row) for at, row in rows_of(data, "annotations", str(instances))}
+    parts = {text(row, "split", at) for at, row in rows_of(refs, None, str(source))}
+    if split not in parts:
+        raise unknown(f"split in {source}", split, parts)
     for at, row in rows_of(refs, None, str(source)):
-        number, image = get(row, "ann_id", at), get(row, "image_id", at)
-        if row["split"] != split:
+        number, image = get(row, "ann_id", at, *ID), get(row, "image_id", at, *ID)
+        if text(row, "split", at) != split:
             continue
         if number not in boxes or image not in pictures:
             raise InputError(f"{at}: annotation {number} on image {image} is not in {instances}; the two must match")
         name, (wide, high) = pictures[image]
-        left, top, width, height = map(float, boxes[number])
+        there, box = boxes[number]
+        left, top, width, height = bbox(box, there)
         xyxy = (max(left, 0.0), max(top, 0.0), min(left + width, float(wide)), min(top + height, float(high)))
         shares = [side / full for side, full in zip(xyxy, (wide, high, wide, high), strict=True)]
-        for sentence in get(row, "sentences", at):
-            said = str(get(sentence, "sent", at))
+        for place, sentence in rows_of(row, "sentences", at):
+            said = text(sentence, "sent", place)
             yield Example(
-                id=str(get(sentence, "sent_id", at)),
+                id=text(sentence, "sent_id", place),
                 images=(folder / name,),
                 messages=tuple(chat(ASK.format(said), f"[{', '.join(f'{share:.3f}' for share in shares)}]")),
                 boxes=(Box(label=said, xyxy=xyxy),),
@@ -63,5 +64,5 @@ def _refs(source: Path) -> Any:
     with open(source, "rb") as stream:
         try:
             return _Plain(stream, encoding="latin1").load()
-        except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError) as error:
+        except Exception as error:  # damaged pickles raise nearly anything
             raise InputError(f"{source} is no pickle of plain data ({error}); name refs(unc).p of RefCOCO") from None

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from foveal.core.example import Example
-from foveal.data.convert import folder_of, get, load, rows_of, texts
+from foveal.data.convert import folder_of, load, rows_of, text, texts
 from foveal.data.format import chat
 
 FILES = (("TextVQA_0.5.1_{split}.json",), ("annotations/TextVQA_0.5.1_{split}.json",))
@@ -19,8 +19,8 @@ def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Exa
     for at, row in rows_of(data, "data", where):
         answers = texts(row, "answers", at)
         yield Example(
-            id=str(get(row, "question_id", at)),
-            images=(folder / f"{get(row, 'image_id', at)}.jpg",),
-            messages=tuple(chat(str(get(row, "question", at)), Counter(answers).most_common(1)[0][0])),
+            id=text(row, "question_id", at),
+            images=(folder / f"{text(row, 'image_id', at)}.jpg",),
+            messages=tuple(chat(text(row, "question", at), Counter(answers).most_common(1)[0][0])),
             meta={"kind": "text", "scene": str(row["image_id"]), "answers": answers, "metric": "textvqa"},
         )

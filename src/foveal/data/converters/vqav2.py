@@ -5,7 +5,7 @@ from pathlib import Path
 
 from foveal.core.errors import InputError
 from foveal.core.example import Example
-from foveal.data.convert import folder_of, get, load, rows_of
+from foveal.data.convert import ID, folder_of, get, load, may, rows_of, text
 from foveal.data.format import chat
 
 QUESTIONS, ANSWERS = "_questions.json", "_annotations.json"
@@ -17,24 +17,26 @@ def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Exa
     if not source.name.endswith(QUESTIONS):
         raise InputError(f"{source} is not a VQAv2 question file; name v2_OpenEnded_mscoco_..{QUESTIONS}")
     answers, data, where = _annotations(source), load(source), str(source)
-    subtype = str(get(data, "data_subtype", where))
+    subtype = text(data, "data_subtype", where)
     folder = images or folder_of(source, subtype, f"Images/mscoco/{subtype}", f"images/{subtype}")
-    known = {get(row, "question_id", at): (at, row) for at, row in rows_of(load(answers), "annotations", str(answers))}
+    known = {
+        get(row, "question_id", at, *ID): (at, row) for at, row in rows_of(load(answers), "annotations", str(answers))
+    }
     asked = rows_of(data, "questions", where)
-    for at, row in sorted(asked, key=lambda entry: get(entry[1], "image_id", entry[0])):
-        number, image = get(row, "question_id", at), get(row, "image_id", at)
+    for at, row in sorted(asked, key=lambda entry: get(entry[1], "image_id", entry[0], int)):
+        number, image = get(row, "question_id", at, *ID), row["image_id"]
         if number not in known:
             raise InputError(f"{answers}: no answer to question {number} of {source.name}; the two files must match")
         place, truth = known[number]
         yield Example(
             id=str(number),
             images=(folder / f"COCO_{subtype}_{image:012d}.jpg",),
-            messages=tuple(chat(str(get(row, "question", at)), str(get(truth, "multiple_choice_answer", place)))),
+            messages=tuple(chat(text(row, "question", at), text(truth, "multiple_choice_answer", place))),
             meta={
-                "kind": truth.get("answer_type", ""),
+                "kind": may(truth, "answer_type", place, str) or "",
                 "scene": str(image),
-                "question_type": truth.get("question_type", ""),
-                "answers": [str(get(answer, "answer", place)) for answer in get(truth, "answers", place)],
+                "question_type": may(truth, "question_type", place, str) or "",
+                "answers": [text(one, "answer", at) for at, one in rows_of(truth, "answers", place)],
                 "metric": "vqa",
             },
         )
