@@ -191,7 +191,7 @@ def test_mistakes_are_told_in_one_line(home, capsys):
         ("data.scenes={}", "'scenes', 'portraits' or 'motion' (made here) or a 'path'"),
         ("training.stages.0.train=[vison]", "did you mean 'vision'"),
         ("model.language.vocabulary=5", "leave model.language.vocabulary out"),
-        ("model.language.context=10", "tokens, and model.language.context is 10: what learned so could not be"),
+        ("model.language.context=10", "tokens, and model.language.context is 10: what learned so could"),
         ("name=other", "unknown key in recipe: 'name'"),
         ("init={from: runs/other}", "leave those keys out"),
         ("seed=-1", "seed is -1; give a number from 0"),

@@ -164,8 +164,8 @@ class Batches:
         length, known = int(batch.valid.sum()), getattr(getattr(self.run.model, "language", None), "context", None)
         if known is not None and self.run.model.config.assembly == "causal" and length > known:
             raise InputError(
-                f"the first example has {length} tokens, and model.language.context is {known}: what learned so could not "
-                f"be asked; give the model {length} or more"
+                f"the first example has {length} tokens, and model.language.context is {known}: what learned so could "
+                f"not be asked; give the model {length} or more"
             )
 
     def _tell(self, stage: Stage, processor: "Processor") -> None:
