@@ -39,6 +39,16 @@ def test_a_conversation_asks_every_turn_with_the_turns_before_it():
     assert first.scene == second.scene == "7"
 
 
+def test_without_a_scene_in_the_data_it_is_told_by_the_pictures():
+    shown = [("same", "a.png"), ("same", "b.png"), ("8", "a.png"), ("same", "b.png"), ("9", "c.png")]
+    asked = questions([Example(id=id, messages=ONE.messages, images=(image,)) for id, image in shown])
+    first, second, third, fourth, fifth = (question.scene for question in asked)
+    assert first == third == "same" and second == fourth and fifth == "9"
+    assert len({first, second, fifth}) == 3
+    texts = [Example(id=id, messages=(message("user", "2?"), message("assistant", "2"))) for id in "ab"]
+    assert [question.scene for question in questions(texts)] == ["a", "b"]
+
+
 def test_no_more_than_the_limit_and_in_order():
     many = [Example(id=str(i), messages=ONE.messages, images=ONE.images) for i in range(9)]
     assert [asked.id for asked in questions(many, limit=4)] == ["0", "1", "2", "3"]

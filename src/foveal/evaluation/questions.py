@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 from foveal.core.errors import InputError
@@ -35,8 +36,9 @@ def questions(examples: Iterable[Example], *, limit: int | None = None) -> tuple
     Raises InputError when there is none.
     """
     found: list[Question] = []
+    known: dict[Any, Any] = {}
     for example in examples:
-        found += [question for question in _turns(example) if question.kind not in OPEN]
+        found += [question for question in _turns(example, known) if question.kind not in OPEN]
         if limit is not None and len(found) >= limit:
             break
     if not found:
@@ -54,8 +56,9 @@ def captioned(examples: Iterable[Example], *, limit: int | None = None) -> tuple
     where there is none.
     """
     found: dict[tuple[Any, ...], Question] = {}
+    known: dict[Any, Any] = {}
     for example in examples:
-        for question in _turns(example):
+        for question in _turns(example, known):
             if question.kind not in OPEN:
                 continue
             first = found.setdefault(example.images, replace(question, answers=()))
@@ -78,7 +81,7 @@ def said(message: Mapping[str, Any]) -> str:
     return " ".join(part["text"].strip() for part in content if part["type"] == "text")
 
 
-def _turns(example: Example) -> list[Question]:
+def _turns(example: Example, known: dict[Any, Any]) -> list[Question]:
     kinds = example.meta.get("kinds") or ()
     answered = [i for i, one in enumerate(example.messages) if one["role"] == "assistant" and i > 0 and said(one)]
     turns = []
@@ -87,7 +90,7 @@ def _turns(example: Example) -> list[Question]:
         turns.append(
             Question(
                 id=example.id if len(answered) == 1 else f"{example.id}/{number}",
-                scene=str(example.meta.get("scene", example.id)),
+                scene=scene(example, known),
                 kind=str(kinds[number] if number < len(kinds) else example.meta.get("kind", "all")),
                 text=said(example.messages[place - 1]),
                 truth=said(example.messages[place]),
@@ -96,6 +99,23 @@ def _turns(example: Example) -> list[Question]:
             )
         )
     return turns
+
+
+def scene(example: Example, known: dict[Any, Any]) -> str:
+    """What its data say; else the id of the first example on its pictures, and more where others have that id too.
+
+    `known` keeps what the scenes of one data set were called so far.
+    """
+    if "scene" in example.meta or not example.images:
+        return str(example.meta.get("scene", example.id))
+    shown = pictures(example)
+    alone = known.setdefault(example.id, shown) == shown
+    return known.setdefault(shown, example.id if alone else f"{example.id} {shown}")
+
+
+def pictures(example: Example) -> tuple[Any, ...]:
+    """What tells an example's pictures from others: their paths, or which objects they are where they are opened."""
+    return tuple(str(image) if isinstance(image, str | PurePath) else id(image) for image in example.images)
 
 
 def without_images(example: Example) -> Example:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from pathlib import PurePath
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.core.types import Batch
-from foveal.evaluation.questions import Question
+from foveal.evaluation.questions import Question, pictures
 
 
 @runtime_checkable
@@ -96,7 +95,7 @@ def batches(asked: Sequence[Question], size: int) -> list[tuple[list[int], list[
     """Rows of at most `size` questions, those on the same pictures together; and each row's group 0, 1, 2 ..."""
     scenes: dict[tuple[Any, ...], list[int]] = {}
     for row, question in enumerate(asked):
-        scenes.setdefault(_pictures(question), []).append(row)
+        scenes.setdefault(pictures(question.example), []).append(row)
     parts: list[tuple[list[int], list[int]]] = [([], [])]
     for rows in scenes.values():
         for start in range(0, len(rows), size):
@@ -107,11 +106,6 @@ def batches(asked: Sequence[Question], size: int) -> list[tuple[list[int], list[
             group += [group[-1] + 1 if group else 0] * len(some)
             mine += some
     return [part for part in parts if part[0]]
-
-
-def _pictures(question: Question) -> tuple[Any, ...]:
-    images = question.example.images
-    return tuple(str(image) if isinstance(image, str | PurePath) else id(image) for image in images)
 
 
 def _spoken(ids: Sequence[int], stops: Collection[int]) -> list[int]:

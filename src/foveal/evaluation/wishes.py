@@ -1,10 +1,11 @@
 """What a model is asked to draw: the wishes of a data set, as questions whose answer is what the picture shows."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from foveal.core.errors import InputError
 from foveal.core.example import Example
-from foveal.evaluation.questions import Question, said
+from foveal.evaluation.questions import Question, said, scene
 
 
 def wishes(examples: Iterable[Example], *, limit: int) -> tuple[Question, ...]:
@@ -14,11 +15,14 @@ def wishes(examples: Iterable[Example], *, limit: int) -> tuple[Question, ...]:
     data hold none.
     """
     found: dict[str, list[Question]] = {}
+    known: dict[Any, Any] = {}
     for example in examples:
         if len(example.boxes) == 1 and _drawn(example):
             name = example.boxes[0].label
-            scene, text = str(example.meta.get("scene", example.id)), said(example.messages[-2])
-            question = Question(id=example.id, scene=scene, kind=name, text=text, truth=name, example=example)
+            text = said(example.messages[-2])
+            question = Question(
+                id=example.id, scene=scene(example, known), kind=name, text=text, truth=name, example=example
+            )
             found.setdefault(name, []).append(question)
     if not found:
         raise InputError("the data wish for no picture of one thing; make some that do with foveal data portraits")
