@@ -1,5 +1,6 @@
 """How an image's budget is parted over its grids, and what is left on each."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -126,3 +127,20 @@ def test_where_tokens_lie():
     assert Spots.square(18, tiles=2).view == 1
     with pytest.raises(InputError, match="15 visual tokens lie on no square grid"):
         Spots.square(15)
+
+
+@pytest.mark.parametrize("settings", [{}, {"hears": 8}])
+def test_spending_leaves_the_random_stream_where_it_was(settings):
+    picture, features = shown(ANYRES)
+    question, before = asked(), torch.get_rng_state()
+    spend(Purse(7, "foveal", settings), [picture], [features], [()], question)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_numbers_of_numpy_and_tensors_are_taken():
+    purse = Purse(np.int64(7), "foveal", {"explore": np.float32(0.5), "floor": torch.tensor(1)})
+    assert (purse.budget, type(purse.budget)) == (7, int)
+    assert Purse(torch.tensor(7), "grid", {}).budget == 7
+    for wrong in (2.5, True, torch.tensor([3, 4])):
+        with pytest.raises(InputError, match="visual tokens an image; give a whole number, 1 or more"):
+            Purse(wrong, "foveal", {})

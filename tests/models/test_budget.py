@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import jaxtyping
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from foveal.decode.generate import generate
 from foveal.decode.shared import generate_shared
 from foveal.layers.relaid import stretched
 from foveal.models import causal
-from foveal.models.budget import allocator_of, bound, budgeted, endow, unneeded
+from foveal.models.budget import allocator_of, bound, budgeted, either, endow, spent, unneeded
 from foveal.models.config import ModelConfig
 from foveal.relevance.pricing import Terms
 from foveal.weights.run import Run
@@ -70,6 +72,39 @@ def test_a_view_spends_less_and_the_model_stays_as_it_was(model):
         seen = view(batch(view)).visual
     assert seen.layout.counts == (5, 5)
     assert budgeted(model, None) is model
+
+
+def test_a_budget_leaves_the_random_stream_where_it_was(model):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    budgeted(model, 5)
+    spent(model, batch(model), 5)
+    spent(model, batch(model), Terms(price=0.1, least=2), "foveal", hears=16)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("strategy", ["grid", "random"])
+def test_a_strategy_without_a_budget_is_refused_and_an_unknown_one_first(model, strategy):
+    with pytest.raises(InputError, match=f"strategy '{strategy}' spends a budget and there is none; give a budget"):
+        spent(model, batch(model), None, strategy)
+    with pytest.raises(InputError, match=r"unknown component .* 'nope'"):
+        spent(model, batch(model), None, "nope")
+    endow(model, {"name": strategy, "budget": 4})
+    assert budgeted(model, None, strategy) is model and budgeted(model, None) is model
+    with pytest.raises(InputError, match="strategy 'tome' spends a budget and there is none"):
+        budgeted(model, None, "tome")
+
+
+@pytest.mark.parametrize("number", [np.int64(5), torch.tensor(5)])
+def test_whole_numbers_of_any_kind_are_budgets(model, number, monkeypatch):
+    view, laid = spent(model, batch(model), number, explore=np.float32(0.5))
+    assert view(laid).visual.layout.counts == (5, 5) and either(number, None) == 5
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # who calls is not checked either
+    for wrong in (2.5, True, "5"):
+        with pytest.raises(InputError, match=f"a budget of {wrong!r} visual tokens an image; give a whole number"):
+            budgeted(model, wrong)
+        with pytest.raises(InputError, match=f"a budget of {wrong!r} visual tokens an image; give a whole number"):
+            either(wrong, None)
 
 
 def test_all_tokens_are_the_model_itself(model):

@@ -209,7 +209,7 @@ def test_no_images_are_no_tokens():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"budget": 0}, "a budget of 0 tokens for a floor of 1"),
+        ({"budget": 0}, "a budget of 0 tokens; give 1 or more"),
         ({"budget": -3}, "a budget of -3"),
         ({"budget": True}, "a budget of True"),
         ({"grid": (4, 4)}, "for a grid of 4 x 4 = 16 patches"),
@@ -253,3 +253,8 @@ def test_what_is_of_no_such_type_is_refused_too(wrong, says, untyped):
 
 def test_it_is_at_the_front_door():
     assert foveal.relevance.allocate is allocate
+
+
+def test_numbers_that_nothing_adds_up_are_refused():
+    with pytest.raises(InputError, match=r"features of torch\.float8_e4m3fn, which nothing is added up in; give"):
+        allocate(torch.ones(4, 2).to(torch.float8_e4m3fn), grid=(2, 2), budget=2)

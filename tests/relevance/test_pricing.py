@@ -1,5 +1,7 @@
 """What images are worth: a price a token, or a total that they share."""
 
+import jaxtyping
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +29,13 @@ def test_a_price_gives_each_image_its_own_whatever_is_beside_it():
     terms = Terms(price=0.5, least=1, most=3)
     assert terms.counts([keys(0.9, 0.6, 0.5, 0.1), keys(0.4, 0.3), keys()]) == [3, 1, 1]
     assert str(terms) == "price 0.5" and str(Terms(total=9)) == "total 9"
+
+
+def test_terms_hold_numbers_of_python_whatever_they_were(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # who calls is not checked either
+    terms = Terms(total=np.int64(9), least=torch.tensor(2), most=np.int32(4))
+    assert terms == Terms(total=9, least=2, most=4) and {type(n) for n in (terms.total, terms.fewest)} == {int}
+    assert type(Terms(price=np.float32(0.5)).price) is float
 
 
 def test_gains_are_shares_that_no_scale_changes_and_a_plain_image_is_worth_less():

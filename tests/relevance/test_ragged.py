@@ -1,5 +1,6 @@
 """Images that differ in grid, each as if it were alone."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,6 +52,19 @@ def test_gradients_reach_every_image():
 
 def test_none_are_none():
     assert allocate_each([], grids=[], budgets=4) == []
+
+
+@pytest.mark.parametrize("make", [tuple, np.array, torch.tensor])
+def test_budgets_may_be_an_array(make):
+    made = allocate_each([SOME[0]] * 2, grids=[(4, 6)] * 2, budgets=make([3, 5]))
+    assert [len(one.features) for one in made] == [3, 5]
+    with pytest.raises(InputError, match="1 budgets for 2 images"):
+        allocate_each([SOME[0]] * 2, grids=[(4, 6)] * 2, budgets=make([3]))
+
+
+def test_of_images_that_go_together_only_the_wrong_one_is_named():
+    with pytest.raises(InputError, match="of images 1: features hold"):
+        allocate_each([SOME[0], SOME[0] * torch.nan, SOME[0]], grids=[(4, 6)] * 3, budgets=3)
 
 
 @pytest.mark.parametrize(

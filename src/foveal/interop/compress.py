@@ -5,7 +5,7 @@ made shorter: visual tokens, their places, masks, positions and DeepStack levels
 """
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 from torch import nn
 
@@ -17,7 +17,9 @@ from foveal.interop.spending import Purse
 M = TypeVar("M", bound=nn.Module)
 
 
-def compress(model: M, *, budget: int, strategy: str = "foveal", quiet: Iterable[int] = (), **settings: Any) -> M:
+def compress(
+    model: M, *, budget: SupportsIndex, strategy: str = "foveal", quiet: Iterable[int] = (), **settings: Any
+) -> M:
     """The model itself, a transformers one, which from now on reads at most `budget` visual tokens of each image.
 
     `strategy` and its `settings` are those of foveal.relevance. Tokens `quiet` in the prompt ask nothing, besides those

@@ -13,6 +13,7 @@ from foveal.core.interfaces import Allocator
 from foveal.core.lookup import build, spec
 from foveal.core.types import Grid, Layout, Query, Relevance, VisualTokens
 from foveal.interop.pictures import Picture, Spots
+from foveal.relevance.spending import plain, undrawn, whole_number
 
 ROOM = "relevance.strategies"
 
@@ -36,10 +37,11 @@ class Purse:
     """
 
     def __init__(self, budget: object, strategy: str, settings: dict[str, Any]) -> None:
-        if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
+        if (number := whole_number(budget) or 0) < 1:
             raise InputError(f"a budget of {budget!r} visual tokens an image; give a whole number, 1 or more")
-        self.budget, self.strategy, self.settings = budget, strategy, settings
-        made, beyond = self.allocator(budget), Layout.of_grids([(budget + 1, 1)])
+        self.budget, self.strategy = number, strategy
+        self.settings = {name: plain(value) for name, value in settings.items()}
+        made, beyond = self.allocator(self.budget), Layout.of_grids([(self.budget + 1, 1)])
         lacks = _lacks(made)
         if lacks:
             raise InputError(
@@ -50,7 +52,8 @@ class Purse:
 
     def allocator(self, budget: int) -> Allocator:
         """The strategy, spending so many tokens."""
-        return build(ROOM, spec(ROOM, {**self.settings, "name": self.strategy, "budget": budget}))
+        with undrawn():  # it is built in every pass, between the samples of a seed
+            return build(ROOM, spec(ROOM, {**self.settings, "name": self.strategy, "budget": budget}))
 
     def cuts(self, spots: Spots) -> bool:
         """Whether an image of such tokens would lose some."""

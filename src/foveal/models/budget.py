@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 from torch import nn
 
@@ -15,20 +15,36 @@ from foveal.core.types import Batch, Grid, Layout
 from foveal.models import seats
 from foveal.models.parts import Sight
 from foveal.relevance.pricing import Terms
+from foveal.relevance.spending import budget_of, plain, undrawn
 
 ROOM = "relevance.strategies"
 S = TypeVar("S", bound=Sight)
 
 
-def budgeted(model: S, budget: int | Terms | None, strategy: str = "foveal", **settings: object) -> S:
+def budgeted(model: S, budget: SupportsIndex | Terms | None, strategy: str = "foveal", **settings: object) -> S:
     """The model, spending at most `budget` visual tokens an image by a strategy; None: the model itself.
 
     A model's own allocator of that strategy is the same one with another budget: its settings, and what it has learned
     and still learns. By terms, which `Sight.spent` takes, it spends the fewest tokens. Raises InputError for an unknown
-    strategy or setting, a budget below 1, and a model without a connector or without what the strategy needs.
+    strategy or setting, a budget below 1, a model without a connector or without what the strategy needs, and a
+    strategy without a budget, other than the model's own. The random stream stays as it was.
     """
     if budget is None:
+        _paid(model, strategy)
         return model
+    with undrawn():
+        return _spending(model, budget, strategy, **settings)
+
+
+def _paid(model: Sight, strategy: str) -> None:
+    """Raises InputError for a strategy that is unknown, or is asked for with no budget to spend."""
+    spec(ROOM, {"name": strategy})
+    own = allocator_of(model)
+    if strategy != "foveal" and (own is None or seats.named(own) != strategy):
+        raise InputError(f"strategy {strategy!r} spends a budget and there is none; give a budget, such as 64")
+
+
+def _spending(model: S, budget: SupportsIndex | Terms, strategy: str, **settings: object) -> S:
     if (reason := lacking(model, budget, strategy, **settings)) is not None:
         raise InputError(reason)
     allocator = allocated(model, budget, strategy, **settings)
@@ -36,13 +52,14 @@ def budgeted(model: S, budget: int | Terms | None, strategy: str = "foveal", **s
     return _with(model, allocator.to(device).train(model.training))
 
 
-def allocated(model: Sight, budget: int | Terms, strategy: str = "foveal", **settings: object) -> nn.Module:
+def allocated(model: Sight, budget: SupportsIndex | Terms, strategy: str = "foveal", **settings: object) -> nn.Module:
     """Who would spend the budget, whether or not the model has what it needs; takes the other errors of `budgeted`."""
     if getattr(model, "connector", None) is None:
         raise InputError("a budget is spent behind a connector, and this model has none; ask it without one")
-    number = budget.fewest if isinstance(budget, Terms) else budget
+    number = budget_of(budget.fewest if isinstance(budget, Terms) else budget)
     described = _described(model, strategy)
-    allocator = build(ROOM, spec(ROOM, {"name": strategy, **described, "budget": number, **settings}))
+    said = {name: plain(value) for name, value in settings.items()}
+    allocator = build(ROOM, spec(ROOM, {"name": strategy, **described, "budget": number, **said}))
     if described:
         known = model._modules["allocator"]
         for kind in ("_modules", "_parameters", "_buffers"):
@@ -59,7 +76,7 @@ def _described(model: Sight, strategy: str) -> dict[str, Any]:
     return dump(own.settings)
 
 
-def lacking(model: Sight, budget: int | Terms, strategy: str, **settings: object) -> str | None:
+def lacking(model: Sight, budget: SupportsIndex | Terms, strategy: str, **settings: object) -> str | None:
     """What the model lacks that the strategy needs, in a line; None: nothing. Takes the errors of `allocated`."""
     allocator = allocated(model, budget, strategy, **settings)
     if isinstance(budget, Terms) and (reason := seats.unpriced(allocator, model.connector)) is not None:
@@ -94,19 +111,21 @@ def endow(model: Sight, allocator: Mapping[str, Any] | str) -> None:
     said = {} if isinstance(allocator, str) else {key: value for key, value in allocator.items() if key != "name"}
     wanted = spec(ROOM, {"name": name, **_described(model, name), **said})
     settings = dict(vars(wanted.settings))  # those too that a config leaves unsaid
-    model.allocator = budgeted(model, settings.pop("budget"), wanted.name, **settings).allocator
+    model.allocator = _spending(model, settings.pop("budget"), wanted.name, **settings).allocator
     model.config = replace(model.config, allocator=wanted)  # type: ignore[attr-defined]
 
 
 def spent(
-    model: S, batch: Batch, budget: int | Terms | None, strategy: str = "foveal", **settings: object
+    model: S, batch: Batch, budget: SupportsIndex | Terms | None, strategy: str = "foveal", **settings: object
 ) -> tuple[S, Batch]:
     """The model under a budget, and a batch that was laid out for all of its tokens, seen and laid out anew for these.
 
     Terms say what the images are worth in place of a budget. Takes the errors of `budgeted`; raises InputError for a
     strategy that changes what is encoded.
     """
-    if budget is None or batch.visual is None:
+    if budget is None:
+        return budgeted(model, budget, strategy), batch
+    if batch.visual is None:
         return model, batch
     terms = budget if isinstance(budget, Terms) else None
     view = budgeted(model, budget, strategy, **settings)
@@ -126,13 +145,15 @@ def unneeded(layout: Layout, budget: int | Terms | None) -> str:
     return f"a budget of {budget} for pictures of at most {most} visual tokens: all are read"
 
 
-def either(budget: int | Terms | None, price: float | None) -> int | Terms | None:
-    """What an answer may cost, by a budget or terms, or at a price a token. Raises InputError for both."""
+def either(budget: SupportsIndex | Terms | None, price: float | None) -> int | Terms | None:
+    """What an answer may cost, by a budget or terms, or at a price a token. Raises InputError for both,
+    and for a budget that is no whole number.
+    """
     if price is None:
-        return budget
+        return budget if budget is None or isinstance(budget, Terms) else budget_of(budget)
     if budget is not None:
         raise InputError(f"a budget of {budget} and a price of {price:g}; give one of the two")
-    return Terms(price=price)
+    return Terms(price=plain(price))
 
 
 def _with(model: S, allocator: nn.Module | None) -> S:

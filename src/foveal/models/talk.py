@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 import torch
 
@@ -30,7 +30,7 @@ def stream_answer(
     text: str,
     *,
     max_new_tokens: int = 64,
-    budget: int | Terms | None = None,
+    budget: SupportsIndex | Terms | None = None,
     price: float | None = None,
     strategy: str = "foveal",
     videos: Any = None,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -145,7 +145,7 @@ def sparing(
     images: Any,
     text: str,
     *,
-    budget: int | Terms | None = None,
+    budget: SupportsIndex | Terms | None = None,
     price: float | None = None,
     strategy: str = "foveal",
     sampling: Sampling = greedy,

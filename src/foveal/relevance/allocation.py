@@ -146,6 +146,8 @@ def floating(values: Any, name: str) -> Tensor:
     if not isinstance(values, Tensor) or values.is_complex():
         kind = values.dtype if isinstance(values, Tensor) else f"type {type(values).__name__}"
         raise InputError(f"{name} of {kind}; give a tensor of real numbers")
+    if values.is_floating_point() and values.dtype.itemsize < 2:
+        raise InputError(f"{name} of {values.dtype}, which nothing is added up in; give them as float16 or wider")
     return values if values.is_floating_point() else values.float()
 
 
@@ -188,6 +190,8 @@ def _check(features: Tensor, grid: Grid, budget: int, relevance: Tensor | None, 
         raise InputError(
             f"a floor of {floor[0]} x {floor[1]} cells on a grid of {grid[0]} x {grid[1]}; give 1 to as many of both"
         )
+    if budget < 1:
+        raise InputError(f"a budget of {budget} tokens; give 1 or more")
     if budget < floor[0] * floor[1]:
         raise InputError(
             f"a budget of {budget} tokens for a floor of {floor[0] * floor[1]}; give the budget that many or more"

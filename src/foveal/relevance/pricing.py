@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.relevance.balancing import affordable
-from foveal.relevance.spending import whole_number
+from foveal.relevance.spending import plain, whole_number
 
 Keys = Tensor  # `[N1]`, what each further token of an image gains, not rising; images differ in how many
 
@@ -31,6 +31,8 @@ class Terms:
     most: int = 400
 
     def __post_init__(self) -> None:
+        for name, given in vars(self).copy().items():
+            object.__setattr__(self, name, plain(given))
         if (self.price is None) == (self.total is None):
             raise InputError(f"a price of {self.price} and a total of {self.total} visual tokens; give one of the two")
         price = self.price

@@ -1,7 +1,8 @@
 """Visual tokens of many images brought down to a budget each: what every strategy between connector and text shares."""
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +33,25 @@ def whole_number(given: Any) -> int | None:
         return None if isinstance(given, bool) else operator.index(given)
     except TypeError:
         return None
+
+
+def plain(given: Any) -> Any:
+    """The Python number of a scalar of numpy or a tensor; anything else as it is."""
+    return given.item() if getattr(given, "ndim", None) == 0 else given
+
+
+def budget_of(given: Any) -> int:
+    """A budget as a number of Python; raises InputError where it is no whole one."""
+    if (tokens := whole_number(given)) is None:
+        raise InputError(f"a budget of {given!r} visual tokens an image; give a whole number, 1 or more")
+    return tokens
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """What is built in here leaves torch's random stream as it was, whatever device is the default."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        yield
 
 
 def checked(budget: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 import torch.nn.functional as F
@@ -97,7 +97,7 @@ class HuggingFaceCausal(nn.Module):
         self,
         input_ids: Int[Tensor, "B L"] | None = None,
         *,
-        budget: int | Terms | None = None,
+        budget: SupportsIndex | Terms | None = None,
         strategy: str = "foveal",
         **given: Any,
     ) -> Int[Tensor, "B M"]:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from jaxtyping import Int
@@ -62,7 +62,7 @@ class Run(nn.Module):
         batch: Batch,
         *,
         max_new_tokens: int,
-        budget: int | Terms | None = None,
+        budget: SupportsIndex | Terms | None = None,
         strategy: str = "foveal",
         **settings: Any,
     ) -> Int[Tensor, "B M"]:
