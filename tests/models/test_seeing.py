@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 
@@ -42,5 +44,17 @@ def test_what_was_cropped_has_no_relevance():
     assert made.boxes[0].tolist() == [0, 20, 20, 60]
 
 
-def test_maps_of_large_pictures_stay_small():
-    assert over_picture(found(), (1000, 4000), ImageTransform(size=32, mode="square")).maps.shape == (1, 64, 256)
+@pytest.mark.parametrize("size", [(400, 600), (1000, 4000), (7, 300)])
+def test_maps_and_boxes_are_in_the_pixels_of_the_picture_whatever_its_size(size):
+    made = over_picture(found(), size, ImageTransform(size=32, mode="square"))
+    assert made.maps.shape == (1, *size) and made.shares.shape == size and made.names == ("one",)
+    assert made.boxes[:, 2:].amax(0).tolist() == pytest.approx(size)
+    top, left, bottom, right = made.boxes[1].round().long().tolist()
+    assert made.maps[0, top:bottom, left:right].unique().tolist() == [8, 9, 12, 13]
+    assert made.maps.dtype == made.shares.dtype == torch.float32
+    assert made.shares.sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_what_is_kept_of_a_large_picture_is_as_large_as_its_sides():
+    made = over_picture(found(), (3000, 4000), ImageTransform(size=32, mode="square"))
+    assert len(pickle.dumps(made)) < 100_000

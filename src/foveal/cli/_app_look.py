@@ -11,7 +11,7 @@ from torch import Tensor
 from foveal.cli import _looked
 from foveal.cli._app_wish import Wish
 from foveal.core.errors import InputError
-from foveal.core.types import Answer, Batch, Grid, Relevance, VisualTokens
+from foveal.core.types import Answer, Batch, Grid, Looked, Relevance, VisualTokens
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -140,7 +140,7 @@ def _standing(
         yield Panel(group="tokens", name="attention", drawn=drawn, note=note)
 
 
-def looked_at(processor: Any, picture: "Image", told: Told, seen: Lens | None) -> Relevance | None:
+def looked_at(processor: Any, picture: "Image", told: Told, seen: Lens | None) -> Looked | None:
     """What steered an answer, or else how ours would have looked, over the picture; None: neither is known."""
     from foveal.models.seeing import over_picture
 
@@ -150,7 +150,7 @@ def looked_at(processor: Any, picture: "Image", told: Told, seen: Lens | None) -
     return over_picture(seen.looked, (picture.height, picture.width), processor.transform)
 
 
-def _knowing(one: Relevance | None, plain: "Image") -> Iterator[Panel]:
+def _knowing(one: Looked | None, plain: "Image") -> Iterator[Panel]:
     if one is None:
         return
     for name, values in zip(one.names, one.maps, strict=True):
@@ -178,7 +178,7 @@ def _batch(model: Any, processor: Any, picture: "Image", wish: Wish) -> Batch:
     return processor.prompt([([picture], wish.question)], plan=model.plan, room=wish.max_new_tokens).to(device)
 
 
-def _boxes(seen: VisualTokens, found: Relevance | None, size: Grid, processor: Any) -> list[list[float]]:
+def _boxes(seen: VisualTokens, found: Looked | None, size: Grid, processor: Any) -> list[list[float]]:
     """Where each token lies in the picture (y0 x0 y1 x1 in its pixels): what it stands for, or where it stands."""
     if found is not None and len(found.boxes) == seen.layout.total:
         return found.boxes.tolist()

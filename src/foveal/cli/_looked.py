@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from foveal.core.types import Relevance
+    from foveal.core.types import Looked
 
 _HIGH = 360  # pixels of a panel
 _BAND = 22  # of the words over it
 _HUES = ((13, 8, 60), (126, 30, 140), (222, 80, 90), (253, 190, 60), (252, 253, 190))  # from nothing to most
 
 
-def draw(pictures: list[Any], looked: "tuple[Relevance | None, ...]", out: Path) -> None:
+def draw(pictures: list[Any], looked: "tuple[Looked | None, ...]", out: Path) -> None:
     """Write a row of panels for each picture that was cut.
 
     Raises InputError where none was by such maps, and where the file cannot be written.
@@ -44,7 +44,7 @@ def draw(pictures: list[Any], looked: "tuple[Relevance | None, ...]", out: Path)
         raise InputError(f"cannot write {out} ({error}); name a picture file, such as looked.png") from None
 
 
-def _row(picture: "Image", one: "Relevance") -> "Image":
+def _row(picture: "Image", one: "Looked") -> "Image":
     from PIL import Image, ImageDraw, ImageFont
 
     size = (max(1, round(picture.width * _HIGH / picture.height)), _HIGH)
@@ -108,10 +108,11 @@ def heat(plain: "Image", values: Any) -> "Image":
 def flat(values: Any, size: tuple[int, int]) -> "Image":
     """The values `[R C]` as colours alone, on a picture of this width and height."""
     from PIL import Image
+    from torch.nn.functional import interpolate
 
-    given = values.float().numpy()
-    level = (given - given.min()) / max(float(given.max() - given.min()), 1e-12)
-    return Image.fromarray(_coloured(level)).resize(size, Image.Resampling.NEAREST)
+    least, most = map(float, values.float().aminmax())
+    shown = interpolate(values.float()[None, None], size=size[::-1], mode="nearest-exact")[0, 0]
+    return Image.fromarray(_coloured(((shown - least) / max(most - least, 1e-12)).numpy()))
 
 
 def _coloured(levels: Any) -> "NDArray[uint8]":

@@ -18,6 +18,8 @@ from foveal.core.example import Box
 from foveal.core.layout import Cut as Cut
 from foveal.core.layout import Grid as Grid
 from foveal.core.layout import Layout as Layout
+from foveal.core.looked import Looked as Looked
+from foveal.core.looked import Relevance as Relevance
 from foveal.core.pixels import Movable
 from foveal.core.pixels import Patches as Patches
 from foveal.core.pixels import Pixels as Pixels
@@ -40,18 +42,6 @@ class Fan:
 
 
 pytree.register_constant(Fan)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Relevance(Movable):
-    """What a strategy found in each of some images on a grid: its `maps` by the names in their order, and what they
-    come to, `shares`, which sum to 1; `boxes` are the tokens that were made (row0, col0, row1, col1 in patches).
-    """
-
-    names: tuple[str, ...]
-    maps: Float[Tensor, "K R C"]
-    shares: Float[Tensor, "R C"]
-    boxes: Float[Tensor, "B 4"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,15 +332,15 @@ class Answer:
     """An answer in words, and what it cost to see: visual tokens that entered the language model.
 
     `boxes` are the objects that it names, where the model says where they are; `relevance` are the maps by which a
-    budget was spent on each picture, in the picture's own coordinates (None: it was not cut, or not by such). A `note`
-    says where the budget was not needed.
+    budget was spent on each picture, in the picture's own coordinates (None: it was not cut, or not by such). Tokens
+    that stand in its padding alone are read, and have no box there. A `note` says where the budget was not needed.
     """
 
     text: str
     visual_tokens: int
     token_ids: tuple[int, ...] = ()
     boxes: tuple[Box, ...] = ()
-    relevance: tuple[Relevance | None, ...] = ()
+    relevance: tuple[Looked | None, ...] = ()
     note: str = ""
 
 

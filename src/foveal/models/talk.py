@@ -7,7 +7,7 @@ from typing import Any, SupportsIndex, TypeVar
 import torch
 
 from foveal.core.example import Example
-from foveal.core.types import Answer, Batch, Layout, Relevance
+from foveal.core.types import Answer, Batch, Layout, Looked
 from foveal.decode.generate import stream
 from foveal.models.budget import allocator_of, budgeted, either, spent, unneeded, unspent
 from foveal.models.causal import Causal
@@ -45,7 +45,7 @@ def stream_answer(
     """
     example = question([*listed(images), *films(listed(videos))], text, marker=processor.config.marker)
     model, batch, cost = _prompted(model, processor, example, either(budget, price), strategy, room=max_new_tokens)
-    looked: tuple[Relevance | None, ...] = ()
+    looked: tuple[Looked | None, ...] = ()
     if batch.seen is not None:
         looked = looked_at(batch.seen, [image_size(image) for image in example.images], processor.transform)
     ids: list[int] = []
