@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 import foveal
+from foveal.cli import _budget
 from foveal.cli.main import run
 from foveal.core.lookup import spec
 from foveal.models.causal import assemble
@@ -126,6 +127,12 @@ def test_bad_input_is_one_line_and_2(tiny, options, said, capsys):
 def test_answers_are_not_drawn(tiny, capsys):
     assert run(["eval", "--run", str(tiny.run), "--data", str(tiny.data), "--top-p", "0.5"]) == 2
     assert "answers are scored as the best tokens say" in capsys.readouterr().err
+
+
+def test_what_is_asked_twice_is_scored_once():
+    wanted = [("foveal", 20), ("foveal", 8), ("grid", 20), ("grid", 8)]
+    assert _budget.many("20,8,20", "foveal, grid,foveal") == wanted
+    assert [name for name, _ in _budget.many(None, "foveal,foveal", ("0.1", None))] == ["foveal"]
 
 
 def test_budgets_are_scored_beside_all_tokens(tiny, capsys):

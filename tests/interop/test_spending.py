@@ -144,3 +144,12 @@ def test_numbers_of_numpy_and_tensors_are_taken():
     for wrong in (2.5, True, torch.tensor([3, 4])):
         with pytest.raises(InputError, match="visual tokens an image; give a whole number, 1 or more"):
             Purse(wrong, "foveal", {})
+
+
+def test_a_floor_is_of_the_picture_and_coarser_in_a_tile_that_has_fewer_tokens():
+    picture, features = shown(ANYRES)
+    (left,) = spend(Purse(8, "foveal", {"floor": 2}), [picture], [features], [()], asked())
+    assert len(left.numbers) == 8
+    for floor in (-1, 9):
+        with pytest.raises(InputError, match=f"a floor of {floor} x {floor} cells under a budget of 5"):
+            Purse(5, "foveal", {"floor": floor})

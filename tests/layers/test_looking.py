@@ -95,3 +95,13 @@ def test_hidden_tokens_are_there_and_seen_by_none():
 def test_more_images_than_are_told_of():
     with pytest.raises(InputError, match="a row has 2 images, but its looks tell of 1"):
         as_told(torch.ones(1, 3, 1).bool(), torch.tensor([0, 0]), images(1, 1))
+
+
+def test_what_a_budget_left_of_an_image_in_parts_is_seen_as_a_whole():
+    cut = replace(images(3, 3), before=Layout(counts=(8, 8), grids=(None, None)))
+    looks = torch.zeros(2, 3, 1, 4, dtype=torch.bool)
+    looks[0, 1:] = looks[1, 2:] = True
+    assert sees(as_told(looks, torch.arange(2), cut)) == [[[], [0, 1, 2], [0, 1, 2]], [[], [], [3, 4, 5]]]
+    looks[0, 2, 0, 3] = False
+    with pytest.raises(InputError, match="looks tell the parts of an image apart, and a budget has cut across these"):
+        as_told(looks, torch.arange(2), cut)

@@ -83,6 +83,15 @@ def test_a_budget_leaves_the_random_stream_where_it_was(model):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_floor_of_the_models_own_is_coarser_under_a_lower_budget(model):
+    endow(model, {"name": "foveal", "budget": 9, "floor": 3})
+    assert (budgeted(model, 5).allocator.floor, budgeted(model, 12).allocator.floor) == (2, 3)
+    view, laid = spent(model, batch(model), Terms(total=5), floor=3)
+    assert sum(view(laid).visual.layout.counts) == 5
+    with pytest.raises(InputError, match="a floor of 3 x 3 cells under a budget of 5 visual tokens"):
+        budgeted(model, 5, floor=3)
+
+
 @pytest.mark.parametrize("strategy", ["grid", "random"])
 def test_a_strategy_without_a_budget_is_refused_and_an_unknown_one_first(model, strategy):
     with pytest.raises(InputError, match=f"strategy '{strategy}' spends a budget and there is none; give a budget"):

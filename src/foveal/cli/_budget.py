@@ -71,7 +71,7 @@ def many(
     draws: int = 1,
     controls: bool = False,
 ) -> "list[tuple[str, int | Terms]]":
-    """Every strategy with every budget, out of lists with commas, or `instead` at a price or of a total.
+    """Every strategy with every budget, each once, out of lists with commas, or `instead` at a price or of a total.
 
     Raises InputError for what is no number, and for settings of budgets where there are none.
     """
@@ -79,7 +79,7 @@ def many(
         if controls or budgets is not None:
             name = "--controls" if controls else f"--budget {budgets}"
             raise InputError(f"{name} and a {found}; give one of the two")
-        return [(name.strip(), found) for name in strategies.split(",")]
+        return [(name, found) for name in _names(strategies)]
     if budgets is None:
         spending(None, strategies)
         if draws != 1 or controls:
@@ -90,7 +90,12 @@ def many(
         numbers = [int(one) for one in budgets.split(",")]
     except ValueError:
         raise InputError(f"--budget {budgets} holds what is no number; give one or several, such as 64,128") from None
-    return [(name.strip(), number) for name in strategies.split(",") for number in numbers]
+    return [(name, number) for name in _names(strategies) for number in dict.fromkeys(numbers)]
+
+
+def _names(strategies: str) -> "list[str]":
+    """The names in a list with commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in strategies.split(",")))
 
 
 def one(spendings: "Sequence[tuple[str, int | Terms]]") -> tuple[str, int] | None:

@@ -13,7 +13,7 @@ from foveal.core.interfaces import Allocator
 from foveal.core.lookup import build, spec
 from foveal.core.types import Grid, Layout, Query, Relevance, VisualTokens
 from foveal.interop.pictures import Picture, Spots
-from foveal.relevance.spending import plain, undrawn, whole_number
+from foveal.relevance.spending import coarser, plain, undrawn, whole_number
 
 ROOM = "relevance.strategies"
 
@@ -51,9 +51,10 @@ class Purse:
         self.spares = made.plan(beyond) != beyond  # `all` does not
 
     def allocator(self, budget: int) -> Allocator:
-        """The strategy, spending so many tokens."""
+        """The strategy, spending so many tokens: all of the budget, or a share of it."""
+        said = self.settings if budget >= self.budget else coarser(self.settings, budget)
         with undrawn():  # it is built in every pass, between the samples of a seed
-            return build(ROOM, spec(ROOM, {**self.settings, "name": self.strategy, "budget": budget}))
+            return build(ROOM, spec(ROOM, {**said, "name": self.strategy, "budget": budget}))
 
     def cuts(self, spots: Spots) -> bool:
         """Whether an image of such tokens would lose some."""

@@ -49,7 +49,8 @@ def by_markers(stream: Stream, visual: VisualTokens, *, last: bool, together: bo
 def as_told(looks: Bool[Tensor, "B L *N"], owner: Int[Tensor, " I"], visual: VisualTokens) -> View:
     """Tokens see the images of their row, in order, that `looks` names; or of each image `[B L N P]` the equal parts.
 
-    Raises InputError for a row that owns more images than it tells of, and for images that have no such parts.
+    What a budget has left of an image is seen as a whole. Raises InputError for a row that owns more images than it
+    tells of, for images that have no such parts, and for cut ones of which a token sees some parts only.
     """
     rows, told = looks.shape[0], looks.shape[2]
     number = (owner[:, None] == owner).tril(-1).sum(1)
@@ -61,11 +62,24 @@ def as_told(looks: Bool[Tensor, "B L *N"], owner: Int[Tensor, " I"], visual: Vis
     real[owner, number] = True
     if looks.ndim == 3:
         return _laid(images, real, visual, looks & real[:, None])
+    if visual.before is not None and visual.before.counts != visual.layout.counts:
+        return _laid(images, real, visual, _alike(looks) & real[:, None])
     sizes, parts = set(visual.layout.counts), looks.shape[3]
     if len(sizes) != 1 or (size := sizes.pop()) % parts:
         raise InputError(f"images of {visual.layout.counts} tokens in {parts} parts each; give all the same multiple")
     view = _laid(images, real, replace(visual, masked=None), real[:, None].expand(looks.shape[:3]))
     return view._replace(seen=view.there & looks.flatten(2).repeat_interleave(size // parts, -1)[:, None])
+
+
+def _alike(looks: Bool[Tensor, "B L N P"]) -> Bool[Tensor, "B L N"]:
+    """Which images are looked at, whose parts are all looked at alike."""
+    seen = looks.any(-1)
+    if not torch.compiler.is_compiling() and bool((looks != seen[..., None]).any()):
+        raise InputError(
+            "looks tell the parts of an image apart, and a budget has cut across these; look at all parts of it, or "
+            "ask without a budget"
+        )
+    return seen
 
 
 def _laid(

@@ -15,7 +15,7 @@ from foveal.core.types import Batch, Grid, Layout
 from foveal.models import seats
 from foveal.models.parts import Sight
 from foveal.relevance.pricing import Terms
-from foveal.relevance.spending import budget_of, plain, undrawn
+from foveal.relevance.spending import budget_of, coarser, plain, undrawn
 
 ROOM = "relevance.strategies"
 S = TypeVar("S", bound=Sight)
@@ -57,8 +57,9 @@ def allocated(model: Sight, budget: SupportsIndex | Terms, strategy: str = "fove
     if getattr(model, "connector", None) is None:
         raise InputError("a budget is spent behind a connector, and this model has none; ask it without one")
     number = budget_of(budget.fewest if isinstance(budget, Terms) else budget)
-    described = _described(model, strategy)
+    described = coarser(_described(model, strategy), number)
     said = {name: plain(value) for name, value in settings.items()}
+    said = coarser(said, number) if isinstance(budget, Terms) else said
     allocator = build(ROOM, spec(ROOM, {"name": strategy, **described, "budget": number, **said}))
     if described:
         known = model._modules["allocator"]

@@ -1,7 +1,8 @@
 """Visual tokens of many images brought down to a budget each: what every strategy between connector and text shares."""
 
+import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,6 +46,12 @@ def budget_of(given: Any) -> int:
     if (tokens := whole_number(given)) is None:
         raise InputError(f"a budget of {given!r} visual tokens an image; give a whole number, 1 or more")
     return tokens
+
+
+def coarser(settings: Mapping[str, Any], budget: int) -> dict[str, Any]:
+    """Settings whose floor has room in so many tokens, where it is of one that was meant for more."""
+    floor = settings.get("floor")
+    return {**settings, **({} if not isinstance(floor, int) else {"floor": min(floor, math.isqrt(max(0, budget)))})}
 
 
 @contextmanager
@@ -104,7 +111,10 @@ def spend(
     if layout.counts == visual.layout.counts:
         return visual
     if visual.masked is not None:
-        raise InputError(f"strategy {name!r} met hidden visual tokens; train that objective without a budget")
+        raise InputError(
+            f"strategy {name!r} met hidden visual tokens, which stand in tiles that an image does not fill, or are "
+            "what an objective hides; ask or train without a budget, or give images that fill all of their tiles"
+        )
     groups = alike(visual.layout, layout.counts)
     parts = [_cut(visual, images, layout.counts[images[0]], choose) for images in groups]
     order = torch.cat([torch.tensor(images) for images in groups]).argsort().tolist()

@@ -138,5 +138,5 @@ def test_what_cannot_be_cut_is_refused(name):
         strategy(name, 5).plan(Layout(counts=(8,), grids=((2, 2),), frames=(2,)))
     seen = visual(GRIDS)
     hidden = replace(seen, masked=torch.zeros(len(seen.features), dtype=torch.bool))
-    with pytest.raises(InputError, match="hidden visual tokens"):
+    with pytest.raises(InputError, match=r"hidden visual tokens, which stand in tiles.*; ask or train without"):
         strategy(name, 5).between(hidden, question(4))

@@ -1,7 +1,9 @@
 """Our own strategy, where its contract does not reach."""
 
+import pytest
 import torch
 
+from foveal.core.errors import InputError
 from foveal.core.types import Layout, Query, VisualTokens
 from foveal.relevance.allocation import allocate
 from foveal.relevance.pooling import medoids
@@ -39,3 +41,19 @@ def test_of_equal_patches_the_first_is_the_medoid_and_what_no_token_holds_is_non
     values = torch.tensor([[[1.0], [1.0], [5.0], [3.0], [4.0]]])
     token = torch.tensor([[0, 0, 1, 1, -1]])
     assert medoids(values, token, torch.ones(1, 5), 2).tolist() == [[1, 0, 1, 0, 0]]
+
+
+@pytest.mark.parametrize(("floor", "budget"), [(-1, 5), (9, 5), (3, 8)])
+def test_a_floor_that_the_budget_has_no_room_for_is_refused_at_once(floor, budget):
+    said = f"a floor of {floor} x {floor} cells under a budget of {budget} visual tokens; give 0 .one root. to 2"
+    with pytest.raises(InputError, match=said):
+        Foveal(budget=budget, floor=floor)
+
+
+def test_a_floor_is_as_coarse_as_what_is_left_of_the_budget_asks():
+    layout = Layout.of_grids([(4, 5), (1, 9)])
+    visual = VisualTokens.on_layout(torch.randn(29, 6), layout)
+    query = Query(features=torch.randn(1, 3, 6), valid=torch.ones(1, 3, dtype=torch.bool), owner=torch.tensor([0, 0]))
+    assert Foveal(budget=16, floor=4).apart(visual, query, [2, 3]).layout.counts == (2, 3)
+    boxes = Foveal(budget=16, floor=4).apart(visual, query, [5, 3]).looked[0].boxes
+    assert (boxes[:, 2] - boxes[:, 0]).max() <= 2 and (boxes[:, 3] - boxes[:, 1]).max() <= 3

@@ -27,7 +27,8 @@ Realizer = Literal["pool", "medoid"]
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """At most `budget` tokens an image, one in each of `floor` x `floor` cells at least (0: one root for all).
+    """At most `budget` tokens an image, one in each of `floor` x `floor` cells at least (0: one root for all), or in
+    fewer of an image or tile whose share of the budget, or whose grid, has no room for as many.
 
     `explore` goes from 0 (the question alone) to 1 (none; null: by how little it says), and `temperature` flattens.
     Of an image in tiles only those are encoded that hold `cover` of what the view of the whole is worth (1: all).
@@ -69,7 +70,13 @@ class Foveal(nn.Module):
             raise InputError(f"a lead of {lead}; give the share of queries that relevance leads, 0 to 1")
         if hears < 0:
             raise InputError(f"hears {hears}; give the width of the words, or 0 for what needs no learning")
-        self.budget, self.floor, self.cover, self.lead = checked(budget), floor, covering(cover), lead
+        most = math.isqrt(checked(budget))
+        if not 0 <= floor <= most:
+            raise InputError(
+                f"a floor of {floor} x {floor} cells under a budget of {budget} visual tokens; give 0 (one root) "
+                f"to {most}"
+            )
+        self.budget, self.floor, self.cover, self.lead = budget, floor, covering(cover), lead
         self.realize = realize
         self.tensions = Tensions(explore=explore, temperature=temperature)
         self.balancer = Balancer()
@@ -130,7 +137,7 @@ class Foveal(nn.Module):
         classes = None if visual.classes is None else of_images(visual.classes, visual.layout, images)
         maps = self.knowing(features, grid, query, query.owner[images], classes=classes)
         weight = self.shares(maps, grid, query, query.owner[images])
-        cells = (min(self.floor, grid[0]), min(self.floor, grid[1])) if self.floor else None
+        cells = _cells(self.floor, grid, budget) if self.floor else None
         return partition(features, grid=grid, budget=budget, relevance=weight, floor=cells), weight, maps
 
     def glance(self, features: Float[Tensor, "N D"], grid: Grid, query: Query, row: int) -> Float[Tensor, " N"]:
@@ -225,6 +232,12 @@ class Foveal(nn.Module):
         if self.hearing is None:
             return coupling(spoken, words, valid)
         return coupling(self.hearing.shown(spoken), words, valid, gain=self.hearing.gain(words))
+
+
+def _cells(floor: int, grid: Grid, budget: int) -> Grid:
+    """As many cells a side as the grid and so many tokens have room for."""
+    sides = ((min(side, grid[0]), min(side, grid[1])) for side in range(floor, 0, -1))
+    return next(cells for cells in sides if cells[0] * cells[1] <= budget)
 
 
 def _led(count: int, lead: float) -> int:
