@@ -5,7 +5,7 @@ import torch
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Layout, VisualTokens
-from foveal.decode.generate import generate, left_padded, stream
+from foveal.decode.generate import generate, left_padded, new_tokens, stream
 from foveal.decode.sampling import constrained, greedy
 from foveal.models.causal import assemble
 from foveal.models.config import ModelConfig
@@ -163,3 +163,10 @@ def test_positions_on_axes_go_on_from_each_rows_last():
             assert chosen.item() == written[row, step].item()
             so_far = torch.cat([so_far, chosen[:, None]], dim=1)
             at = torch.cat([at, at[:, -1:] + 1], dim=1)
+
+
+@pytest.mark.parametrize("given", [3.0, "3", None, 0, -1])
+def test_tokens_are_counted_in_whole_numbers(given):
+    with pytest.raises(InputError, match="max_new_tokens is "):
+        new_tokens(given)
+    assert new_tokens(torch.tensor(3)) == 3

@@ -1,9 +1,13 @@
 """Arguments and settings of a checkpoint's wrapper, on a model of one layer."""
 
+import shutil
+
 import pytest
 import torch
 
 from foveal.core.errors import InputError
+from foveal.decode.sampling import greedy
+from foveal.preprocess.words import word_tokenizer
 from foveal.weights import decoder
 from foveal.weights.files import read_config, write_json
 
@@ -106,3 +110,87 @@ def test_the_checkpoints_own_sampling_is_followed(folder):
     drawn = {tuple(sampling.generate(IDS, max_new_tokens=6)[0].tolist()) for _ in range(5)}
     assert len(drawn) > 1
     assert len({tuple(sampling.generate(IDS, max_new_tokens=6, do_sample=False)[0].tolist()) for _ in range(3)}) == 1
+
+
+@pytest.fixture
+def talking(folder, tmp_path):
+    """The checkpoint with words, and generation settings as they are given."""
+    shutil.copytree(folder, tmp_path / "words")
+    word_tokenizer(["where is the red fox in the wood"]).save_pretrained(tmp_path / "words")
+
+    def load(**generation):
+        write_json(tmp_path / "words" / "generation_config.json", generation)
+        return decoder.load(tmp_path / "words", read_config(tmp_path / "words"))
+
+    return load
+
+
+def test_an_answer_is_written_as_the_checkpoint_says(talking):
+    def both(model, **settings):
+        answer = model.answer(None, "where is the fox", **settings)
+        ids = model.processor.prompt([(None, "where is the fox")], plan=model.model.plan).input_ids
+        return answer, model.generate(ids, **{"max_new_tokens": 64, **settings} if settings else {})[0].tolist()
+
+    free, _ = both(talking(eos_token_id=[]), max_new_tokens=8)
+    assert len(free.token_ids) == 8
+    own = {"eos_token_id": [29, free.token_ids[2]], "max_new_tokens": 6}
+    for settings in ({}, {"repetition_penalty": 1.7}, {"repetition_penalty": 1.7, "eos_token_id": []}):
+        answer, generated = both(talking(**{**own, **settings}))
+        assert answer.token_ids == tuple(generated)
+    assert answer.token_ids != free.token_ids[:6] and len(answer.token_ids) == 6
+    stopping = talking(**own)
+    *_, last = stopping.stream_answer(None, "where is the fox", max_new_tokens=8)
+    assert last.token_ids == free.token_ids[: free.token_ids.index(free.token_ids[2]) + 1]
+    assert stopping.answer(None, "where is the fox", stop_ids=(), max_new_tokens=8).token_ids == free.token_ids
+
+
+def test_an_answer_is_drawn_where_the_checkpoint_draws(talking):
+    drawing = talking(do_sample=True, temperature=5.0, top_k=30, eos_token_id=[])
+    torch.manual_seed(0)
+    drawn = {drawing.answer(None, "where is the fox", max_new_tokens=6).token_ids for _ in range(5)}
+    assert len(drawn) > 1
+    best = {drawing.answer(None, "the fox", max_new_tokens=6, sampling=greedy).token_ids for _ in range(3)}
+    assert len(best) == 1
+
+
+def test_a_way_of_writing_that_is_not_there_is_told(talking):
+    beams = talking(num_beams=4)
+    with pytest.raises(InputError, match=r"asks for num_beams=4, .*give answer a sampling"):
+        beams.answer(None, "where is the fox")
+    assert beams.answer(None, "where is the fox", sampling=greedy, max_new_tokens=2).token_ids
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"do_sample": True, "temperature": 0.0}, "temperature is 0.0; give a positive number, or sample greedily"),
+        ({"do_sample": True, "temperature": float("nan")}, "temperature is nan"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0; give a number above 0"),
+        ({"max_new_tokens": 3.0}, "max_new_tokens is 3.0; give a whole number"),
+        ({"repetition_penalty": -1.0}, "repetition_penalty is -1.0; give"),
+        ({"repetition_penalty": float("nan")}, "repetition_penalty is nan; give"),
+    ],
+)
+def test_numbers_that_the_reference_refuses_are_told(model, given, told):
+    with pytest.raises(InputError, match=told):
+        model.generate(IDS, **given)
+
+
+def test_the_known_settings_are_those_that_may_be_given(model):
+    with pytest.raises(InputError) as told:
+        model.generate(IDS, num_beams=3)
+    assert "repetition_penalty" in str(told.value) and "attention_mask" in str(told.value)
+    assert "incremental_state" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"temprature": 1}, r"unknown setting of answer 'temprature'; .*sampling=foveal.decode.sampling.sampler\("),
+        ({"do_sample": True}, "unknown setting of answer 'do_sample'; .*sampling="),
+        ({"bugdet": 5}, "did you mean 'budget'"),
+    ],
+)
+def test_settings_of_an_answer_that_are_none_are_told(talking, given, told):
+    with pytest.raises(InputError, match=told):
+        talking().answer(None, "where is the fox", **given)

@@ -14,13 +14,11 @@ SEED = typer.Option(0, "--seed", help="Where drawing begins.")
 
 
 def sampling(*, temperature: float | None, top_p: float | None, top_k: int | None, seed: int, spelled: bool) -> Any:
-    """The choice that these options make: None for the best token, where neither of the first three is given.
+    """The choice that these options make: None (a model's own) where neither of the first three is given.
 
     What is `spelled` (objects, places) is drawn as Pix2Seq does, within `top_p`; words are drawn up to it and over.
     Raises InputError for a setting out of its range.
     """
-    if temperature is None and top_p is None and top_k is None:
-        return None
     import torch
 
     from foveal.decode.constrained import nucleus
@@ -30,7 +28,9 @@ def sampling(*, temperature: float | None, top_p: float | None, top_k: int | Non
         raise InputError(f"--seed {seed} is too large for a seed; give a number below 2**64")
     if temperature is not None and not math.isfinite(temperature):
         raise InputError(f"--temperature {temperature} draws nothing; give a number above 0, such as 0.7")
-    torch.manual_seed(seed)
+    torch.manual_seed(seed)  # a checkpoint's own settings may draw as well
+    if temperature is None and top_p is None and top_k is None:
+        return None
     heat = 1.0 if temperature is None else temperature
     if spelled:
         most = 1.0 if top_p is None else top_p

@@ -1,8 +1,9 @@
 """Token after token: one pass over the prompt, then one a token over what the cache holds."""
 
+import operator
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -79,8 +80,7 @@ def stream(
     pictures are made of (the model's `picture_words`) are written only where `pictures` lets them. Raises
     InputError for an empty row, packed rows, and prompts that leave no room in the context.
     """
-    if max_new_tokens < 1:
-        raise InputError(f"max_new_tokens is {max_new_tokens}; ask for at least 1")
+    max_new_tokens = new_tokens(max_new_tokens)
     if batch.segment is not None or batch.branch is not None:
         raise InputError("packed rows cannot be continued; give one conversation a row")
     lengths = batch.valid.sum(1).tolist()
@@ -95,6 +95,17 @@ def stream(
     sampling = sampling if unsaid is None else _in_text(sampling, unsaid)
     stops = torch.tensor(sorted(stop_ids), device=batch.valid.device)
     return _steps(model, ready, cache, max_new_tokens, stops, pad_id, sampling)
+
+
+def new_tokens(given: Any) -> int:
+    """How many tokens may be written; raises InputError for anything but a whole number of 1 or more."""
+    try:
+        number = operator.index(given)
+    except TypeError:
+        raise InputError(f"max_new_tokens is {given!r}; give a whole number, 1 or more") from None
+    if number < 1:
+        raise InputError(f"max_new_tokens is {number}; ask for at least 1")
+    return number
 
 
 def in_text(logits: Float[Tensor, "*batch V"], unsaid: Int[Tensor, " K"]) -> Float[Tensor, "*batch V"]:

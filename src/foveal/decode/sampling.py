@@ -54,7 +54,7 @@ def sampler(
 
     Raises InputError for a setting out of its range.
     """
-    if temperature <= 0:
+    if not temperature > 0:  # no number is not
         raise InputError(f"temperature is {temperature}; give a positive number, or sample greedily")
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k is {top_k}; give at least 1, or None for all")
@@ -73,7 +73,12 @@ def sampler(
 
 
 def penalized(sampling: Sampling, penalty: float) -> Sampling:
-    """The same choice after a repetition penalty over the prompt and the new tokens."""
+    """The same choice after a repetition penalty over the prompt and the new tokens.
+
+    Raises InputError for a penalty that is not above 0.
+    """
+    if not penalty > 0:
+        raise InputError(f"repetition_penalty is {penalty}; give a number above 0: 1 for none, more against repetition")
 
     def choose(logits: Tensor, prompt: Tensor, new: Tensor) -> Tensor:
         return sampling(penalize(logits, torch.cat([prompt, new], 1), penalty), prompt, new)

@@ -1,14 +1,16 @@
 """Asking a model in words and pictures, and hearing it answer piece by piece."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, SupportsIndex, TypeVar
 
 import torch
 
+from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
 from foveal.core.types import Answer, Batch, Layout, Looked
-from foveal.decode.generate import stream
+from foveal.decode.generate import new_tokens, stream
+from foveal.decode.sampling import greedy
 from foveal.models.budget import allocator_of, budgeted, either, spent, unneeded, unspent
 from foveal.models.causal import Causal
 from foveal.models.masked import Masked
@@ -20,6 +22,8 @@ from foveal.preprocess.video import films
 from foveal.relevance.pricing import Terms
 
 M = TypeVar("M", bound=Causal | Masked)
+_SETTINGS = ("max_new_tokens", "budget", "price", "strategy", "videos")
+_WRITING = ("sampling", "stop_ids")
 
 
 @torch.inference_mode()
@@ -34,15 +38,18 @@ def stream_answer(
     price: float | None = None,
     strategy: str = "foveal",
     videos: Any = None,
-    **sampling: Any,
+    **writing: Any,
 ) -> Iterator[Answer]:
     """The answer so far, after every new token; the last one is the whole answer.
 
     `images` are one or several paths or opened pictures, or None; literal image markers in the text place them. So are
     `videos`, which come after these: files, directories of frames, or opened ones. At
     most `budget` visual tokens of each enter the language model, chosen by the `strategy`, or as many as each is worth
-    at a `price` a token or by other terms.
+    at a `price` a token or by other terms. `writing` is the `sampling` (greedy) and the `stop_ids` (the processor's).
+    Raises InputError for another setting.
     """
+    stops = _stops(processor, writing)
+    max_new_tokens = new_tokens(max_new_tokens)
     example = question([*listed(images), *films(listed(videos))], text, marker=processor.config.marker)
     model, batch, cost = _prompted(model, processor, example, either(budget, price), strategy, room=max_new_tokens)
     looked: tuple[Looked | None, ...] = ()
@@ -52,11 +59,13 @@ def stream_answer(
     steps = (
         iter(model.choose(batch).unbind(1))
         if isinstance(model, Masked)
-        else stream(model, batch, max_new_tokens=max_new_tokens, stop_ids=processor.stop_ids, **sampling)
+        else stream(
+            model, batch, max_new_tokens=max_new_tokens, stop_ids=stops, sampling=writing.get("sampling") or greedy
+        )
     )
     for step in steps:
         ids.append(int(step[0]))
-        words = processor.text(_spoken(ids, processor.stop_ids))
+        words = processor.text(_spoken(ids, {*stops, *processor.stop_ids}))
         yield replace(cost, text=words, token_ids=tuple(ids), relevance=looked)
     if not ids:
         yield replace(cost, relevance=looked)
@@ -91,5 +100,14 @@ def _prompted(
     return model, batch, cost
 
 
-def _spoken(ids: Sequence[int], stop_ids: Sequence[int]) -> list[int]:
+def _stops(processor: Processor, writing: Mapping[str, Any]) -> Collection[int]:
+    """What ends an answer; raises InputError for settings that are none of an answer's."""
+    for name in writing:
+        if name not in _WRITING:
+            told = unknown("setting of answer", name, (*_SETTINGS, *_WRITING))
+            raise InputError(f"{told}; draw words by sampling=foveal.decode.sampling.sampler(temperature=1.0)")
+    return writing.get("stop_ids", processor.stop_ids)
+
+
+def _spoken(ids: Sequence[int], stop_ids: Collection[int]) -> list[int]:
     return [i for i in ids if i not in stop_ids]

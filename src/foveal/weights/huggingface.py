@@ -67,12 +67,15 @@ class HuggingFaceCausal(nn.Module):
         return self._processor()
 
     def answer(self, images: Any, text: str, **settings: Any) -> Answer:
-        """Answer a question about images (one or several: paths or opened pictures; None or [] for text alone)."""
-        return answer(self.model, self.processor, images, text, **settings)
+        """Answer a question about images (one or several: paths or opened pictures; None or [] for text alone).
+
+        How words are chosen, and what ends them, is the checkpoint's own where it is not given, as in `generate`.
+        """
+        return answer(self.model, self.processor, images, text, **self._manner(settings))
 
     def stream_answer(self, images: Any, text: str, **settings: Any) -> Iterator[Answer]:
         """The answer so far, after every token."""
-        return stream_answer(self.model, self.processor, images, text, **settings)
+        return stream_answer(self.model, self.processor, images, text, **self._manner(settings))
 
     def draw(self, asked: Sequence[Asked | str], **settings: Any) -> list[Image.Image]:
         """A picture for each prompt; raises InputError for a checkpoint that draws none."""
@@ -107,12 +110,11 @@ class HuggingFaceCausal(nn.Module):
         temperature, top_k, top_p, repetition_penalty. At most `budget` visual tokens of each image are read, chosen by
         the strategy. Raises InputError for a setting that would change the answer and is not there.
         """
-        known = (*inspect.signature(self.to_batch).parameters, *HARMLESS)
-        chosen = {name: given.pop(name) for name in list(given) if name not in known}
+        named = tuple(inspect.signature(self.to_batch).parameters)
+        chosen = {name: given.pop(name) for name in list(given) if name not in (*named, *HARMLESS)}
         settings = {**self.generation, **{name: value for name, value in chosen.items() if value is not None}}
-        for name, value in settings.items():
-            if name not in _SETTINGS and not _idle(name, value):
-                raise unknown("generation setting", name, (*_SETTINGS, *known))
+        if strange := _strange(settings):
+            raise unknown("generation setting", strange[0], (*_SETTINGS, *named))
         stops = _ids(settings.get("eos_token_id"))
         pad = settings.get("pad_token_id")
         with torch.no_grad():
@@ -123,7 +125,7 @@ class HuggingFaceCausal(nn.Module):
         return decoding.generate(
             model,
             batch,
-            max_new_tokens=20 if (new := settings.get("max_new_tokens")) is None else new,
+            max_new_tokens=decoding.new_tokens(20 if (new := settings.get("max_new_tokens")) is None else new),
             stop_ids=stops,
             pad_id=pad if pad is not None else (stops or (0,))[0],
             sampling=_sampling(settings),
@@ -141,6 +143,21 @@ class HuggingFaceCausal(nn.Module):
         if isinstance(table := getattr(self.model.language, "embedding", None), nn.Embedding):
             in_table(batch.input_ids, table.num_embeddings)
         return batch
+
+    def _manner(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of an answer; raises InputError where the checkpoint's own ask for what is not there."""
+        own = {name: value for name, value in self.generation.items() if value is not None}
+        told = {"max_new_tokens": own["max_new_tokens"]} if "max_new_tokens" in own else {}
+        if "eos_token_id" in own:
+            told["stop_ids"] = _ids(own["eos_token_id"])
+        if given.get("sampling") is None:
+            if strange := _strange(own):
+                raise InputError(
+                    f"the checkpoint's generation_config.json asks for {strange[0]}={own[strange[0]]!r}, and no answer "
+                    "is written that way; give answer a sampling, such as foveal.decode.sampling.greedy"
+                )
+            given = {**given, "sampling": _sampling(own)}
+        return {**told, **given}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a run directory that `foveal.load` reads back, to be called as this model is."""
@@ -259,6 +276,11 @@ def _idle(name: str, value: Any) -> bool:
     return not isinstance(value, Tensor) and (value in (None, [], {}) or value == (1 if name in _ONE else 0))
 
 
+def _strange(settings: Mapping[str, Any]) -> list[str]:
+    """Generation settings that would change the answer and are not there."""
+    return [name for name, value in settings.items() if name not in _SETTINGS and not _idle(name, value)]
+
+
 def _within(most: int, prompt: int) -> int:
     """How many new tokens a length of all leaves."""
     if most <= prompt:
@@ -275,11 +297,11 @@ def _ids(given: Any) -> tuple[int, ...]:
 def _sampling(settings: Mapping[str, Any]) -> sampling.Sampling:
     chosen = sampling.greedy
     if settings.get("do_sample"):
-        top_k = settings.get("top_k")
+        top_k, heat = settings.get("top_k"), settings.get("temperature")
         chosen = sampling.sampler(
-            temperature=settings.get("temperature") or 1.0,
+            temperature=1.0 if heat is None else heat,
             top_k=50 if top_k is None else top_k or None,  # transformers' own default
             top_p=settings.get("top_p"),
         )
-    penalty = settings.get("repetition_penalty") or 1.0
-    return chosen if penalty == 1.0 else sampling.penalized(chosen, penalty)
+    penalty = settings.get("repetition_penalty")
+    return chosen if penalty in (None, 1) else sampling.penalized(chosen, penalty)
