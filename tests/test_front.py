@@ -104,6 +104,12 @@ def test_a_directory_of_another_format_is_told_with_both(tmp_path, config, forma
         foveal.load(tmp_path, format=format)
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", torch.device("cuda", 99)])
+def test_a_device_that_is_not_there_is_told(device):
+    with pytest.raises(InputError, match=r"device '(gpu|cuda:99)' is none that this torch has; give one of cpu"):
+        foveal.load("starter", device=device)
+
+
 def test_importing_is_light():
     import subprocess
     import sys

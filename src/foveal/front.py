@@ -31,7 +31,7 @@ def load(
 
     `format` is found out where it is not given. "starter" names the starter model, "smollm2-135m" the packaged
     language model; a directory of that name goes first. Raises InputError for a directory of neither kind or of another
-    than `format`, an unsupported model type, and any weight that does not fit.
+    than `format`, an unsupported model type, a device that is not there, and any weight that does not fit.
     """
     if format is not None and format not in _FORMATS:
         raise unknown("format", format, _FORMATS)
@@ -40,7 +40,7 @@ def load(
         raise InputError(
             f"there is no directory {directory}; give a run, a checkpoint, or {' or '.join(packaged.NAMES)}"
         )
-    wanted = {"dtype": _dtype(dtype), "device": device}
+    wanted = {"dtype": _dtype(dtype), "device": _device(device)}
     if format == "foveal" and not run.matches(directory):
         raise InputError(f"format 'foveal', but {directory} holds no config.yaml; give a run, or leave format out")
     if format == "foveal" or (format is None and run.matches(directory)):
@@ -93,6 +93,16 @@ def _yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(given, dict):
         raise InputError(f"{path} holds no mapping; a config has a 'model' with its parts")
+    return given
+
+
+def _device(given: torch.device | str | None) -> torch.device | str | None:
+    try:
+        torch.empty(0, device=given)
+    except (AssertionError, RuntimeError, NotImplementedError):  # torch has one of each
+        kinds = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        there = ", ".join(kind for kind, found in kinds.items() if found)
+        raise InputError(f"device {str(given)!r} is none that this torch has; give one of {there}") from None
     return given
 
 

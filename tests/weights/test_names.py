@@ -117,6 +117,33 @@ def test_every_fault_is_named_at_once_in_their_spelling():
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize("prefix", ["model.", "language_model.model.", ""])
+def test_a_fault_is_named_as_the_file_spells_it(prefix):
+    rules = prefixed(
+        [("*.a.*", "*.up.*"), ("*.b.*", ("*.down.*", "*.c_proj.*"))], theirs=("model.", "language_model.model.", "")
+    )
+    renaming = Renaming([*rules, ("head.*", ("lm_head.*", "language_model.lm_head.*"))])
+    module = nn.ModuleDict({"0": nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)}), "head": nn.Linear(2, 2)})
+    state = {f"{prefix}0.up.weight": torch.zeros(2, 3), f"{prefix}0.up.bias": torch.zeros(2, dtype=torch.int64)}
+    state |= {f"{prefix}0.c_proj.weight": torch.zeros(2, 2), f"{prefix}7.up.bias": torch.zeros(2)}
+    with pytest.raises(InputError) as told:
+        load_strict(module, state, "here", renaming=renaming)
+    head = "language_model.lm_head" if prefix.startswith("language") else "lm_head"
+    for part in (
+        f"missing: {prefix}0.c_proj.bias, {head}.weight, {head}.bias;",
+        f"unexpected: {prefix}7.up.bias;",
+        f"mis-shaped: {prefix}0.up.weight [2 3] where [2 2] belongs;",
+        f"of whole numbers: {prefix}0.up.bias of int64;",
+    ):
+        assert part in str(told.value)
+
+
+def test_a_stack_that_is_missing_is_named_once():
+    with pytest.raises(InputError, match=r"missing: qkv\.weight, qkv\.bias; give"):
+        module = nn.ModuleDict({"q": nn.Linear(2, 2), "k": nn.Linear(2, 2)})
+        load_strict(module, {}, "here", renaming=Renaming([(("q.*", "k.*"), "qkv.*")]))
+
+
 def test_tied_weights_that_differ_are_refused():
     with pytest.raises(InputError, match=r"table\.weight and head\.weight"):
         load_strict(Tied(), full(**{"head.weight": torch.ones(5, 3)}), "here")

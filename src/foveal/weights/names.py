@@ -9,6 +9,7 @@ A rule is a pair (ours, theirs) of patterns in which `*` stands for one part of 
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -125,8 +126,35 @@ class Renaming:
 
     def spell(self, name: str) -> str:
         """Their canonical name for one of ours (ours where no rule knows it), as messages want it."""
-        found = self._source(name)
-        return found[0] if found else name
+        return self._ways(name)[0]
+
+    def speller(self, state: Iterable[str]) -> Callable[[str], str]:
+        """The same for a checkpoint of these names: as it spells a weight, or would one that it lacks."""
+
+        @cache
+        def known() -> tuple[dict[str, str], set[str]]:
+            came_from = {target: name for name in state for target in self._targets(name) or ()}
+            return came_from, {stem for name in state for stem in _stems(name)}
+
+        def spell(name: str) -> str:
+            came_from, stems = known()
+            found = came_from.get(name)
+            if found is not None:
+                return found
+            return max(
+                self._ways(name), key=lambda way: sum(stem in stems for stem in _stems(way))
+            )  # the first of equals
+
+        return spell
+
+    def _ways(self, name: str) -> list[str]:
+        """All their spellings of one of ours, the canonical first; ours where no rule knows it."""
+        for ours, theirs in self.rules:
+            for pattern in ours:
+                parts = pattern.match(name)
+                if parts is not None:
+                    return [way.fill(parts) for way in theirs]
+        return [name]
 
     def _joined(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         joined = dict(state)
@@ -173,6 +201,11 @@ class _Pattern:
 
     def fill(self, parts: Sequence[str]) -> str:
         return "".join(literal + part for literal, part in zip(self.literals, [*parts, ""], strict=True))
+
+
+def _stems(name: str) -> list[str]:
+    """The beginnings of a dotted name."""
+    return [name[:place] for place, letter in enumerate(name) if letter == "."]
 
 
 def _same(weight: Tensor) -> Tensor:
@@ -232,10 +265,10 @@ def load_strict(
     `state` has their names where a `renaming` is given. `dtype` casts floating weights (default: as they come).
     A tied weight may come under one of its names or all. Buffers outside the state dict must not be on the meta
     device: make them with `device="cpu"`. Raises InputError that names `where` and each missing, unexpected or
-    mis-shaped weight.
+    mis-shaped weight as the file spells it, and each that holds no fractions.
     """
     given, strange = (dict(state), []) if renaming is None else renaming.read(state)
-    spell = renaming.spell if renaming is not None else str
+    spell = renaming.speller(state) if renaming is not None else str
     wanted = module.state_dict(keep_vars=True)
     if renaming is not None:
         kind = next((weight.dtype for weight in given.values() if weight.is_floating_point()), None)
@@ -250,11 +283,16 @@ def load_strict(
             for name, tensor in wanted.items()
             if name in given and given[name].shape != tensor.shape
         ],
+        "of whole numbers": [
+            f"{spell(name)} of {str(given[name].dtype).removeprefix('torch.')}"
+            for name, tensor in wanted.items()
+            if name in given and tensor.is_floating_point() and not given[name].is_floating_point()
+        ],
         "tied by the config but different": [
             " and ".join(spell(name) for name in names) for names in tied if _differ(given, names)
         ],
     }
-    told = "; ".join(f"{kind}: {_listed(names)}" for kind, names in faults.items() if names)
+    told = "; ".join(f"{kind}: {_listed(list(dict.fromkeys(names)))}" for kind, names in faults.items() if names)
     if told:
         raise InputError(f"{where}: {told}; give the checkpoint that belongs to the config")
     _assign(module, wanted, given, tied, dtype=dtype, device=device)
