@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from foveal.core.errors import InputError
-from foveal.preprocess.image import image_size, open_image
+from foveal.preprocess.image import image_size, kept, open_image
 
 COLOURS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
 
@@ -205,3 +205,42 @@ def test_opening_leaves_the_guard_of_pillow_in_place():
     open_image(saved(Image.fromarray(COLOURS), "PNG"))
     assert before is not None
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_a_stream_is_read_as_often_as_it_is_asked(tmp_path):
+    data = saved(Image.fromarray(COLOURS), "PNG")
+    (tmp_path / "a.png").write_bytes(data)
+    with open(tmp_path / "a.png", "rb") as opened:
+        for source in (opened, io.BytesIO(data)):
+            assert kept(source) is source
+            for _ in range(2):
+                assert image_size(source) == (4, 6)
+                same(open_image(source), COLOURS)
+    with open(tmp_path / "a.png", encoding="latin-1") as opened, pytest.raises(InputError, match="mode 'rb'"):
+        open_image(opened)
+
+
+class Once(io.RawIOBase):
+    """A stream that does not go back, such as a socket's."""
+
+    def __init__(self, data):
+        self.rest = data
+
+    def readable(self):
+        return True
+
+    def readinto(self, place):
+        part, self.rest = self.rest[: len(place)], self.rest[len(place) :]
+        place[: len(part)] = part
+        return len(part)
+
+
+def test_a_stream_that_does_not_go_back_is_kept():
+    assert kept(Once(b"picture")) == b"picture"
+    data = saved(Image.fromarray(COLOURS), "PNG")
+    same(open_image(Once(data)), COLOURS)
+
+
+def test_an_empty_path_is_told():
+    with pytest.raises(InputError, match="the path of an image is empty; name an image file"):
+        open_image("")

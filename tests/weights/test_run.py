@@ -1,10 +1,13 @@
 """Run directories: read back bit for bit, strict about what is not theirs, and able to go home to their origin."""
 
+import io
+import os
 from dataclasses import replace
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import foveal
 from foveal.core.errors import InputError
@@ -49,6 +52,18 @@ def test_an_answer_says_what_it_saw(run):
     assert run.answer(None, "what is it", max_new_tokens=3).visual_tokens == 0
     *_, last = run.stream_answer(picture, "what is it", max_new_tokens=3)
     assert last == said
+
+
+def test_an_opened_file_is_a_picture_as_its_path_is(run, tmp_path):
+    Image.new("RGB", (20, 16), "teal").save(tmp_path / "a.png")
+    said = run.answer(tmp_path / "a.png", "what is it", max_new_tokens=3)
+    data = (tmp_path / "a.png").read_bytes()
+    reader, writer = os.pipe()
+    os.write(writer, data)
+    os.close(writer)
+    with open(tmp_path / "a.png", "rb") as opened, open(reader, "rb") as piped:
+        for source in (opened, io.BytesIO(data), piped):
+            assert run.answer(source, "what is it", max_new_tokens=3) == said
 
 
 def test_packaged_weights_are_not_written_but_checked(tmp_path):

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
+from foveal.preprocess.image import kept
 from foveal.preprocess.video import is_video
 
 Order = Literal["as_given", "prefix", "suffix"]
@@ -129,7 +130,7 @@ def question(images: Any, text: object, *, marker: str = "<image>") -> Example:
         raise InputError(f"a question of type {type(text).__name__}; give one string, and ask each question by itself")
     if not text.strip():
         raise InputError("the question is empty; write what you want to know")
-    pictures = tuple(listed(images))
+    pictures = tuple(kept(picture) for picture in listed(images))
     kinds = ("video" if is_video(picture) else "image" for picture in pictures)
     place = [] if marker in text else [{"type": kind} for kind in kinds]
     message = {"role": "user", "content": [*place, {"type": "text", "text": text}]}

@@ -117,13 +117,33 @@ def _open(source: Any, name: str) -> Image.Image:
     if isinstance(source, str | Path):
         source = _read(Path(source), name)
     elif hasattr(source, "read"):
-        source = source.read()
+        source = _streamed(source, name)
     if not isinstance(source, bytes | bytearray | memoryview):
         raise InputError(f"{name} is a {type(source).__name__}; give a path, bytes, a PIL image or an array")
     return _decode(bytes(source), name)
 
 
+def kept(source: Any) -> Any:
+    """The picture, as its bytes where it is a stream that can be read only once."""
+    return source.read() if hasattr(source, "read") and not _again(source) else source
+
+
+def _again(stream: Any) -> bool:
+    return hasattr(stream, "seek") and bool(getattr(stream, "seekable", lambda: True)())
+
+
+def _streamed(stream: Any, name: str) -> Any:
+    """All that is in a stream, wherever it stands: a picture is opened for its size, and again for its pixels."""
+    if isinstance(stream, io.TextIOBase):
+        raise InputError(f"{name} is opened as text; open it as bytes, with mode 'rb'")
+    if _again(stream):
+        stream.seek(0)
+    return stream.read()
+
+
 def _read(path: Path, name: str) -> bytes:
+    if not name:
+        raise InputError("the path of an image is empty; name an image file, or give None to ask without one")
     if path.suffix in FEATURES:
         raise InputError(f"{name} holds region features, and this model reads pictures; give it the picture")
     try:
