@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from foveal.core.errors import InputError, unknown
-from foveal.models.assembly import assemble
+from foveal.models.assembly import assemble, check
 from foveal.models.config import ModelConfig
 from foveal.preprocess.processor import Processor
 from foveal.weights import packaged, run
@@ -53,14 +53,17 @@ def build(config: ModelConfig | Mapping[str, Any] | str | os.PathLike[str]) -> r
     """A fresh model from a config: an object, a mapping, or the path of a YAML file (a run's config, or a recipe).
 
     Of a whole recipe its `model` and `init` count, and its language must name its `vocabulary`, which a training takes
-    from the data. Raises InputError for unknown keys and parts that do not fit.
+    from the data. Raises InputError for unknown keys, sizes of nothing and parts that do not fit.
     """
     if isinstance(config, ModelConfig):
+        check(config)
         return run.Run(assemble(config))
     given = dict(config) if isinstance(config, Mapping) else _yaml(Path(config))
     parts = given if "model" in given else {"model": given}
     _check_made(parts)
-    model = assemble(ModelConfig.parse(parts["model"]))
+    described = ModelConfig.parse(parts["model"])
+    check(described)
+    model = assemble(described)
     initialise(model, parts.get("init") or {})
     external = {part: source for part, source in (parts.get("init") or {}).items() if source in EXTERNAL}
     settings = parts.get("processor")

@@ -15,3 +15,8 @@ def test_depth_counts_linear_maps():
 def test_unknown_activation_has_a_hint():
     with pytest.raises(InputError, match="did you mean 'gelu'"):
         Mlp(width_in=8, width_out=16, activation="gelo")
+
+
+def test_a_stack_of_nothing_is_told():
+    with pytest.raises(InputError, match="a connector mlp of depth 0; give 1 or more"):
+        Mlp(width_in=8, width_out=8, depth=0)

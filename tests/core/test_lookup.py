@@ -22,3 +22,17 @@ def test_a_nameless_component_is_refused():
 
 def test_class_names():
     assert class_name("pixel_shuffle") == "PixelShuffle"
+
+
+@pytest.mark.parametrize("given", [5, ["mlp"], None])
+def test_what_is_no_component_is_told(given):
+    with pytest.raises(InputError, match=r"connectors: .* is no component; give a name, or a mapping"):
+        spec("connectors", given)
+
+
+def test_the_names_of_llava_are_known():
+    for name in ("mlp2x_gelu", {"name": "mlp2x_gelu"}):
+        assert spec("connectors", name) == spec("connectors", {"name": "mlp", "depth": 2, "activation": "gelu"})
+    assert spec("connectors", {"name": "mlp4x_gelu", "bias": False}).settings.depth == 4
+    with pytest.raises(InputError, match="unknown component of heads 'mlp2x_gelu'"):
+        spec("heads", "mlp2x_gelu")

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from torch import nn
 
+from foveal.core.errors import InputError
 from foveal.core.types import Layout, VisualTokens
 from foveal.layers.linear import Linear
 from foveal.layers.mlp import activation as named
@@ -20,12 +21,14 @@ class Config:
 
 
 class Mlp(nn.Module):
-    """`features[S E]` to `features[S D]`, token by token."""
+    """`features[S E]` to `features[S D]`, token by token; raises InputError for a depth below 1."""
 
     def __init__(
         self, *, width_in: int, width_out: int, depth: int = 2, activation: str = "gelu", bias: bool = True
     ) -> None:
         super().__init__()
+        if depth < 1:
+            raise InputError(f"a connector mlp of depth {depth}; give 1 or more")
         widths = [width_in] + [width_out] * depth
         self.maps = nn.ModuleList(Linear(a, b, bias=bias) for a, b in pairwise(widths))
         self.activation = named(activation)

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -11,6 +12,8 @@ from typing import Any
 
 from foveal.core.config import parse
 from foveal.core.errors import InputError, unknown
+
+_STACK = re.compile(r"mlp([0-9]+)x_gelu")  # LLaVA-1.5's own names of its connectors (2310.03744)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +44,19 @@ def module(room: str, name: str) -> ModuleType:
     return outside[name].load() if name in outside else importlib.import_module(f"foveal.{room}.{name}")
 
 
-def spec(room: str, settings: Mapping[str, Any] | str) -> Spec:
-    """A component's specification out of `{name: mlp, depth: 2}` (or just its name), checked against its Config."""
+def spec(room: str, settings: object) -> Spec:
+    """A component's specification out of `{name: mlp, depth: 2}` (or just its name), checked against its Config.
+
+    Raises InputError for what is neither, for an unknown name, and for settings that the component has not.
+    """
+    if not isinstance(settings, str | Mapping):
+        raise InputError(f"{room}: {settings!r} is no component; give a name, or a mapping with its name and settings")
     given = {"name": settings} if isinstance(settings, str) else dict(settings)
     name = given.pop("name", None)
     if not isinstance(name, str):
         raise InputError(f"{room}: no component named; give one of {', '.join(names(room))} as 'name'")
+    if room == "connectors" and (stack := _STACK.fullmatch(name)):
+        name, given = "mlp", {"depth": int(stack[1]), **given}
     return Spec(name=name, settings=parse(module(room, name).Config, given, where=f"{room}.{name}"))
 
 

@@ -81,7 +81,10 @@ def planned(layout: Layout, budget: int | Sequence[int], *, name: str, loose: bo
     Raises InputError for more of them that lie on no grid, but where such `loose` ones may be chosen among.
     """
     if layout.frames is not None:
-        raise InputError(f"strategy {name!r} cuts pictures, and there are videos here; ask without a budget")
+        raise InputError(
+            f"strategy {name!r} cuts pictures, and there are videos here; ask about one of their frames as a picture, "
+            "or without a budget where the model has no allocator of its own"
+        )
     counts, grids, cut, own = [], [], [], each(layout, budget)
     for image, (count, grid) in enumerate(zip(layout.counts, layout.grids, strict=True)):
         if count > own[image] and grid is None and not loose:

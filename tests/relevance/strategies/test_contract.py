@@ -134,7 +134,7 @@ def test_what_cannot_be_cut_is_refused(name):
         with pytest.raises(InputError, match=refused):
             strategy(name, 5).plan(flat)
     assert strategy(name, 9).plan(flat) == flat
-    with pytest.raises(InputError, match="there are videos here"):
+    with pytest.raises(InputError, match="there are videos here; ask about one of their frames as a picture, or"):
         strategy(name, 5).plan(Layout(counts=(8,), grids=((2, 2),), frames=(2,)))
     seen = visual(GRIDS)
     hidden = replace(seen, masked=torch.zeros(len(seen.features), dtype=torch.bool))
