@@ -70,6 +70,14 @@ def test_load_refuses_in_one_line(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bloom"}))
     with pytest.raises(InputError, match=r"holds a 'bloom' model; Foveal loads llava, .*llama"):
         foveal.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llavva"}))
+    with pytest.raises(InputError, match="holds a 'llavva' model; did you mean 'llava'"):
+        foveal.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 32}))
+    with pytest.raises(InputError, match="names no model_type; write it there, one of llava, ") as told:
+        foveal.load(tmp_path)
+    kinds = str(told.value).partition("one of ")[2].split(", ")
+    assert len(kinds) == len(set(kinds))
     with pytest.raises(InputError, match="did you mean 'float32'"):
         foveal.load(tmp_path, dtype="float23")
     for dtype in ("int8", torch.bool):

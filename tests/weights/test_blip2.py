@@ -210,6 +210,13 @@ def test_a_count_of_queries_that_disagrees_is_told(tmp_path):
         load(tmp_path)
 
 
+def test_a_class_that_is_not_there_is_told_with_those_that_are(tmp_path):
+    reference(seed=5).save_pretrained(tmp_path)
+    change_config(tmp_path, architectures=["Blip2TextModelWithProjection"])
+    with pytest.raises(InputError, match=r"unknown architecture 'Blip2Text.* blip-2 models .* Blip2ForImageTextRet"):
+        load(tmp_path)
+
+
 def test_a_missing_weight_is_named(tmp_path):
     reference(seed=5).save_pretrained(tmp_path)
     state = load_file(tmp_path / "model.safetensors")

@@ -117,6 +117,15 @@ def test_padding_on_the_left_equals_that_of_the_reference(tmp_path):
         torch.testing.assert_close(load(tmp_path)(**asked).logits, theirs(**asked).logits, **TOLERANCE)
 
 
+@pytest.mark.parametrize("name", ["ViltForImagesAndTextClassification", "ViltForTokenClassification"])
+def test_a_class_that_is_not_there_is_told_with_those_that_are(tmp_path, name):
+    reference(2, "ViltModel").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": [name]}))
+    with pytest.raises(InputError, match=f"unknown architecture '{name}' .* vilt models Foveal loads ViltModel, "):
+        load(tmp_path)
+
+
 def test_what_does_not_fit_is_named(tmp_path):
     reference(2, "ViltModel", max_image_length=4).save_pretrained(tmp_path)
     model, asked = load(tmp_path), given()

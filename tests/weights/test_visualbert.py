@@ -202,5 +202,5 @@ def test_a_text_without_a_word_to_answer_at_and_another_architecture_are_told(tm
         load(tmp_path)(torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 2, 12))
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["VisualBertForSleeping"]}))
-    with pytest.raises(InputError, match="unknown architecture 'VisualBertForSleeping'"):
+    with pytest.raises(InputError, match=r"unknown architecture 'VisualBertForSleeping' .*loads VisualBertForPre"):
         load(tmp_path)

@@ -11,6 +11,11 @@ class InputError(ValueError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """An error for a name that is not among `known`, with the nearest one as a hint."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+    near = nearest(name, names)
+    hint = f"did you mean {near!r}?" if near is not None else f"known: {', '.join(names) or 'none'}"
     return InputError(f"unknown {kind} {name!r}; {hint}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The name that was meant, if one is near."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)

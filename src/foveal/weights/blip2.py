@@ -14,7 +14,7 @@ from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.weights import blip2_pairs
 from foveal.weights.decoder import reference_config
-from foveal.weights.files import read_checkpoint
+from foveal.weights.files import check_class, read_checkpoint
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch, with_images
 from foveal.weights.names import Renaming
 from foveal.weights.qformer import (
@@ -69,6 +69,7 @@ def load(
 
     Raises InputError for an unsupported part and for a missing, unexpected or mis-shaped weight.
     """
+    check_class(config, ("Blip2ForConditionalGeneration", "Blip2Model", blip2_pairs.CLASS))
     state = read_checkpoint(directory)
     check_queries(state, config, str(directory))
     return load_causal(

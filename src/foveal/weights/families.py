@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from foveal.core.errors import InputError
+from foveal.core.errors import InputError, nearest
 from foveal.models.causal import Causal
 from foveal.preprocess.processor import Processor
 from foveal.weights import (
@@ -88,8 +88,13 @@ def family(config: Mapping[str, Any], where: str, *, format: str | None = None) 
         )
     if found is not None:
         return found
-    kinds = ", ".join(kind for found in _FAMILIES for kind in found.KINDS)
-    raise InputError(f"{where} holds a {config.get('model_type')!r} model; Foveal loads {kinds}")
+    kinds = list(dict.fromkeys(kind for found in _FAMILIES for kind in found.KINDS))
+    told = config.get("model_type")
+    if told is None:
+        raise InputError(f"config.json of {where} names no model_type; write it there, one of {', '.join(kinds)}")
+    near = nearest(str(told), kinds)
+    hint = f"Foveal loads {', '.join(kinds)}" if near is None else f"did you mean {near!r}?"
+    raise InputError(f"{where} holds a {told!r} model; {hint}")
 
 
 def wrapped(

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,16 @@ def read_checkpoint(directory: str | Path) -> dict[str, Tensor]:
 def read_config(directory: str | Path) -> dict[str, Any]:
     """The config.json of a checkpoint directory; raises InputError where it is missing or no JSON object."""
     return read_json(Path(directory) / "config.json")
+
+
+def check_class(config: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise InputError where config.json names a class of its kind of model that is not among the `known` ones."""
+    said = next(iter(config.get("architectures") or ()), None)
+    if said is not None and said not in known:
+        raise InputError(
+            f"unknown architecture {said!r} in config.json; of {config.get('model_type')} models Foveal loads "
+            f"{', '.join(known)}"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:

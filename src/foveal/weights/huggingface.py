@@ -154,7 +154,8 @@ class HuggingFaceCausal(nn.Module):
             if strange := _strange(own):
                 raise InputError(
                     f"the checkpoint's generation_config.json asks for {strange[0]}={own[strange[0]]!r}, and no answer "
-                    "is written that way; give answer a sampling, such as foveal.decode.sampling.greedy"
+                    "is written that way; give answer a sampling, such as foveal.decode.sampling.greedy, or foveal ask "
+                    "--top-k 1"
                 )
             given = {**given, "sampling": _sampling(own)}
         return {**told, **given}

@@ -17,7 +17,7 @@ from foveal.models.masked import empty
 from foveal.models.parts import flow
 from foveal.weights.arguments import unneeded
 from foveal.weights.bert import fit_words, joined
-from foveal.weights.files import read_checkpoint
+from foveal.weights.files import check_class, read_checkpoint
 from foveal.weights.names import Renaming, Rule, load_strict, prefixed
 from foveal.weights.wrapper import Wrapper
 
@@ -51,6 +51,9 @@ _HEADS: list[Rule] = [
     ("heads.answer.classes.*", "classifier.3.*"),
     ("heads.rank.classes.*", "rank_output.*"),
 ]
+_CLASSES = (
+    "ViltModel", "ViltForMaskedLM", "ViltForQuestionAnswering", "ViltForImageAndTextRetrieval",
+)  # fmt: skip
 _POOLER = {"answer": "answer", "rank": "rank"}  # which head holds the reference's pooler; else it stands by itself
 
 
@@ -230,8 +233,9 @@ def load(
 ) -> Vilt:
     """The model of a checkpoint directory, called as the reference is; `config` is its config.json.
 
-    Raises InputError for a missing, unexpected or mis-shaped weight.
+    Raises InputError for a class that is not there and for a missing, unexpected or mis-shaped weight.
     """
+    check_class(config, _CLASSES)
     state = read_checkpoint(Path(directory))
     heads = heads_of(config, state)
     model = empty(model_config(config, heads))

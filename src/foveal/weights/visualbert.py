@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from foveal.core.errors import InputError, unknown
+from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch
 from foveal.models.config import ModelConfig
 from foveal.models.masked import empty
 from foveal.weights.arguments import heeded, same
 from foveal.weights.bert import EMBEDDINGS, asked_for, beside, block, masked_words, readable
-from foveal.weights.files import read_checkpoint
+from foveal.weights.files import check_class, read_checkpoint
 from foveal.weights.names import Renaming, Rule, load_strict, prefixed
 from foveal.weights.wrapper import Wrapper
 
@@ -71,8 +71,7 @@ def matches(config: Mapping[str, Any]) -> bool:
 def architecture(config: Mapping[str, Any]) -> str:
     """The reference's class; raises InputError for one that is not there."""
     name = (config.get("architectures") or ["VisualBertForPreTraining"])[0]
-    if name not in _KINDS:
-        raise unknown("architecture", name, _KINDS)
+    check_class(config, _KINDS)
     return name
 
 
