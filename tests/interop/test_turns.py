@@ -1,5 +1,8 @@
 """Later turns of a conversation: generate() goes on from the cache of a compressed model as if it had none."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -129,6 +132,43 @@ def test_a_cache_is_cropped_behind_what_was_cut():
     cache.crop(-cache.get_seq_length() + 4)
     with pytest.raises(InputError, match=r"a cache cropped to 4 keys of .* crop no more than these"):
         model(input_ids=given["input_ids"][:, -2:], past_key_values=cache)
+
+
+MOVES = {"reorder_cache": [1, 0], "batch_select_indices": [1], "batch_repeat_interleave": [0, 0, 1, 1]}
+
+
+@pytest.mark.parametrize("kind", ["llava", "idefics3", "internvl"])
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda cache: pickle.loads(pickle.dumps(cache))], ids=["copy", "dump"])
+def test_rows_of_a_cache_that_are_moved_go_on_as_they_would_have(kind, move, twin):
+    model, order = small(kind, budget=5), MOVES[move]
+    given = tiny.prompt(model, [[0, 1], []])  # padded, so that the rows hold other columns
+    answer, _, cache = told(model, given)
+    whole = later(given, answer, torch.tensor([[5, 6, 7]] * 2))
+    text = {name: whole[name] for name in ALONG[:2]}
+    words, logits, _ = told(model, text, past_key_values=twin(cache))
+    moved = twin(cache)
+    getattr(moved, move)(2 if move == "batch_repeat_interleave" else torch.tensor(order))
+    moved.crop(-1)
+    new, mine, _ = told(model, {name: part[order] for name, part in text.items()}, past_key_values=twin(moved))
+    assert torch.equal(new, words[order])
+    torch.testing.assert_close(mine, logits[order], atol=5e-5, rtol=1e-5)
+    assert torch.equal(told(model, text, past_key_values=cache)[0], words)  # what it was copied from stands
+
+
+def test_beams_go_on_from_a_cache_whose_rows_are_repeated_and_others_are_counted():
+    model = small("llava", budget=5)
+    given = tiny.prompt(model, [[0, 1], []])
+    answer, _, cache = told(model, given)
+    whole = later(given, answer, torch.tensor([[5, 6, 7]] * 2))
+    text = {name: whole[name] for name in ALONG[:2]}
+    with pytest.raises(InputError, match=r"a cache of 2 rows for 4 to read; repeat its rows by"):
+        told(model, text, past_key_values=copy.deepcopy(cache), num_beams=2)
+    cache.batch_repeat_interleave(2)
+    assert torch.equal(told(model, text, past_key_values=cache, num_beams=2)[0], told(model, whole, num_beams=2)[0])
+    cache.reset()
+    assert torch.equal(told(model, given, past_key_values=cache)[0], answer)
+    cache.reorder_cache(torch.tensor([1, 0]))
 
 
 @pytest.mark.parametrize("kind", ["llava", "qwen3_vl", "idefics3", "internvl"])

@@ -1,7 +1,7 @@
 """Rows of text whose visual tokens have become fewer: which columns are left, and what stands in a cache."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,8 +11,10 @@ from torch import Tensor
 from foveal.core.errors import InputError
 from foveal.interop.pictures import OUT, Picture
 from foveal.interop.spending import Left
+from foveal.interop.told import Told
 
 _SEEN = "foveal_seen"  # goes with a cache, through copies of it
+_MOVES = ("reorder_cache", "batch_select_indices", "batch_repeat_interleave")  # by which its rows become others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +47,26 @@ class Seen:
 
 
 def remember(cache: Any, seen: Seen) -> None:
-    """Leave with a cache what it holds."""
+    """Leave with a cache what it holds, row by row, and follow its rows from now on."""
+    if not hasattr(cache, _SEEN):
+        for name in _MOVES:
+            Told(cache, name, _moved)
     setattr(cache, _SEEN, seen)
 
 
+def _moved(told: Told, given: dict[str, Any], made: Any) -> None:
+    seen: Seen = getattr(told.owner, _SEEN)
+    if told.name == "batch_repeat_interleave":
+        valid = seen.valid.repeat_interleave(given["repeats"], dim=0)
+    else:
+        rows = given["beam_idx" if told.name == "reorder_cache" else "indices"]
+        valid = seen.valid[rows.to(seen.valid.device) if isinstance(rows, Tensor) else rows]
+    setattr(told.owner, _SEEN, replace(seen, valid=valid))
+
+
 def recall(cache: Any) -> Seen | None:
-    """What was left with a cache, shorter where the cache was cropped since; None: nothing, or it was emptied.
+    """What was left with a cache, of the rows that it has now, and shorter where it was cropped since; None: nothing,
+    or it was emptied.
 
     Raises InputError for a cache that was cropped to within what was cut.
     """
@@ -60,6 +76,8 @@ def recall(cache: Any) -> Seen | None:
     held, keys = int(cache.get_seq_length()), seen.valid.shape[1]
     if held == 0:
         delattr(cache, _SEEN)
+        for name in _MOVES:
+            getattr(cache, name).remove()
         return None
     if keys - held > seen.tail:
         raise InputError(

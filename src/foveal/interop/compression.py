@@ -129,6 +129,11 @@ class Compression:
         if call.images is None and seen is None:
             return None
         embeds = named["inputs_embeds"]
+        if seen is not None and len(seen.valid) != len(embeds):
+            raise InputError(
+                f"a cache of {len(seen.valid)} rows for {len(embeds)} to read; repeat its rows by "
+                "cache.batch_repeat_interleave, or choose among them by cache.batch_select_indices"
+            )
         past, length = held + (seen.saved if seen else 0), embeds.shape[1]
         visual = embeds.new_zeros(embeds.shape[:2], dtype=torch.bool)
         images: list[Picture] = []
