@@ -184,3 +184,13 @@ def test_what_was_replaced_undoes_nothing_of_what_stands():
     assert model(**given).logits.shape[1] == shorter < before.shape[1]
     model.restore()
     assert hooks(model) == own and torch.equal(model(**given).logits, before)
+
+
+def test_what_was_compiled_is_traced_anew_for_it_does_not_look_for_hooks():
+    model, graphs = tiny.model("llava"), []
+    run = torch.compile(lambda given: given + 1, backend=lambda graph, given: graphs.append(graph) or graph.forward)
+    for change in (lambda: None, lambda: foveal.compress(model, budget=BUDGET), lambda: model.restore()):
+        before = len(graphs)
+        change()
+        assert run(torch.zeros(2)).tolist() == run(torch.zeros(2)).tolist() == [1, 1]
+        assert len(graphs) == before + 1

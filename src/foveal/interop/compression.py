@@ -74,9 +74,12 @@ class Compression:
         owner.foveal = self
         if not hasattr(owner, "restore"):  # else it means something of its own
             owner.restore = self.restore
+        torch.compiler.reset()  # what is compiled does not look for hooks that came since
 
     def restore(self) -> None:
         """Leave the model as it was before."""
+        if self._hooks:
+            torch.compiler.reset()
         for hook in self._hooks:
             hook.remove()
         for told in reversed(self._told):
