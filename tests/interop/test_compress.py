@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import foveal
+from foveal.core.errors import InputError
 from tests.interop import tiny
 
 EXACT = {"atol": 1e-5, "rtol": 1e-5}
@@ -194,3 +195,41 @@ def test_what_was_compiled_is_traced_anew_for_it_does_not_look_for_hooks():
         change()
         assert run(torch.zeros(2)).tolist() == run(torch.zeros(2)).tolist() == [1, 1]
         assert len(graphs) == before + 1
+
+
+TEXTS = {
+    "every layer": lambda window: tiny.hf.MistralConfig(**tiny.TEXT, head_dim=8, sliding_window=window),
+    "every other": lambda window: tiny.hf.Gemma2Config(**tiny.TEXT, head_dim=8, sliding_window=window),
+}
+
+
+def slides(text):
+    vision = tiny.hf.CLIPVisionConfig(**tiny.SMALL, image_size=24, patch_size=4)
+    torch.manual_seed(0)
+    config = tiny.hf.LlavaConfig(vision_config=vision, text_config=text, image_token_id=tiny.IMAGE)
+    model = tiny.hf.LlavaForConditionalGeneration(config).eval()
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = None, 0
+    return model
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_windows_that_a_prompt_is_within_and_ones_that_would_look_too_far(text):
+    model = slides(TEXTS[text](47))
+    given = tiny.prompt(model, [[0]])
+    foveal.compress(model, budget=BUDGET, strategy="random")
+    cut, source = model(**given).logits[0], model.foveal.last.source[0]
+    words, _, cache = told(model, given)  # these go on past the window
+    more = torch.cat([given["input_ids"], words, words], dim=1)
+    with pytest.raises(InputError, match="55 tokens, and layers that look back over 47"):
+        told(model, {"input_ids": more}, past_key_values=cache)
+    model.restore()
+    seen = torch.zeros_like(given["attention_mask"])
+    seen[0, source] = 1
+    whole = model(**{**given, "attention_mask": seen}, position_ids=torch.arange(47)[None]).logits[0, source]
+    torch.testing.assert_close(cut, whole, **EXACT)
+    model = slides(TEXTS[text](46))
+    before = model(**given).logits
+    foveal.compress(model, budget=BUDGET)
+    with pytest.raises(InputError, match=r"47 tokens, and layers that look back over 46: .* give a shorter prompt"):
+        model(**given)
+    assert torch.equal(foveal.compress(model, budget=36)(**given).logits, before)

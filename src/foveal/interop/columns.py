@@ -167,22 +167,28 @@ def selected(positions: Tensor | None, source: Int[Tensor, "B K"], past: int, le
     return whole.gather(-1, source.expand(*whole.shape[:-2], *source.shape))
 
 
-def one_sequence(config: Any, cache: Any, valid: Bool[Tensor, "1 P"], *, new: int) -> dict[str, Any]:
+def within(config: Any, columns: int) -> None:
+    """Raises InputError where layers look back over fewer than so many columns: they would count those left."""
+    from transformers.cache_utils import get_layer_types_and_kwargs
+
+    _, layers = get_layer_types_and_kwargs(config)
+    windows = [layer["sliding_window"] for layer in layers if layer.get("sliding_window")]
+    if windows and min(windows) < columns:
+        raise InputError(
+            f"{columns} tokens, and layers that look back over {min(windows)}: these would look further than they "
+            f"should where some are cut; give a shorter prompt, or {OUT}"
+        )
+
+
+def one_sequence(config: Any, valid: Bool[Tensor, "1 P"], *, new: int) -> dict[str, Any]:
     """What tells FlashAttention that a row which goes on from a cache, and whose positions leave some out, is one.
 
     Without it transformers takes a single row with gaps for several that are packed, and forgets what is cached.
-    Raises InputError where layers have let go of some of it.
     """
     from transformers.utils.generic import is_flash_attention_requested
 
     if not is_flash_attention_requested(config):
         return {}
     keys = valid.shape[1]
-    windows = [layer.sliding_window for layer in cache.layers if getattr(layer, "is_sliding", False)]
-    if windows and min(windows) < keys:
-        raise InputError(
-            f"a later picture, {keys} tokens, and layers that look back over {min(windows)}: FlashAttention would take "
-            f"it for packed rows; load the model with attn_implementation='sdpa', or {OUT}"
-        )
     read, held = (valid.new_tensor([0, length], dtype=torch.int32) for length in (new, keys))
     return {"cu_seq_lens_q": read, "cu_seq_lens_k": held, "max_length_q": new, "max_length_k": keys}

@@ -20,6 +20,7 @@ from foveal.interop.columns import (
     remember,
     selected,
     unbroken,
+    within,
 )
 from foveal.interop.pictures import OUT, Picture, listen, pictures
 from foveal.interop.spending import Purse, spend
@@ -145,6 +146,8 @@ class Compression:
             images = self._pictures(call, visual, embeds)
         if seen is None and not any(self.purse.cuts(image.spots) for image in images):
             return None
+        if length > 1:  # what is written word by word goes on
+            within(module.config, past + length)
         mask = mask_of(named.get("attention_mask"), rows=len(embeds), past=past, new=length, device=embeds.device)
         changed = self._cut(call, images, named, mask[:, past:], visual) if images else {}
         before = mask[:, :past] if seen is None else torch.cat([seen.valid, mask[:, seen.columns : past]], dim=1)
@@ -156,7 +159,7 @@ class Compression:
         elif positions is None:
             positions = torch.arange(past, past + length, device=embeds.device)[None]
         later = held > 0 and len(valid) == 1 and call.rows is not None  # else what is cached is never forgotten
-        lengths = one_sequence(module.config, cache, valid, new=positions.shape[-1]) if later else {}
+        lengths = one_sequence(module.config, valid, new=positions.shape[-1]) if later else {}
         return arguments, {**named, **changed, **lengths, "attention_mask": valid.long(), "position_ids": positions}
 
     def _pictures(self, call: Call, visual: Bool[Tensor, "B L"], embeds: Float[Tensor, "B L D"]) -> list[Picture]:
