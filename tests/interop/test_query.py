@@ -7,6 +7,7 @@ import torch
 
 import foveal
 from foveal.core.errors import InputError
+from foveal.interop.compress import numbers
 from tests.interop import tiny
 from tests.interop.test_compress import BUDGET, EXACT, ROWS, told
 
@@ -144,3 +145,30 @@ def test_what_cannot_be_is_told_in_one_line():
     film = tiny.model("qwen3_vl")
     with pytest.raises(InputError, match="cuts pictures, and there are videos here"):
         foveal.compress(film, budget=4)(**tiny.prompt(film, [[0]]), pixel_values_videos=torch.zeros(4, 96))
+
+
+@pytest.mark.parametrize("quiet", [["<image>"], "<image>", None, 5, [1.5]], ids=repr)
+def test_tokens_by_other_than_their_numbers_are_told(quiet):
+    with pytest.raises(InputError, match=r"^quiet=.* names no tokens; give their numbers"):
+        numbers(quiet)
+
+
+@pytest.mark.parametrize("quiet", [[3, 4], {"a": 3, "b": 4}.values(), torch.tensor([3, 4])], ids=str)
+def test_tokens_by_their_numbers(quiet):
+    assert numbers(quiet) == {3, 4}
+    assert foveal.compress(tiny.model("llava"), budget=4, quiet=numbers(quiet)).foveal.quiet >= {3, 4}
+
+
+def test_a_seed_beyond_64_bits_is_told_at_once():
+    for seed in (2**64, -(2**63) - 1):
+        with pytest.raises(InputError, match=rf"a seed of {seed} is beyond 64 bits; give one from 0"):
+            foveal.compress(tiny.model("llava"), budget=4, strategy="random", seed=seed)
+    model = foveal.compress(tiny.model("llava"), budget=4, strategy="random", seed=2**64 - 1)
+    assert torch.isfinite(model(**tiny.prompt(model, [[0]])).logits).all()
+
+
+def test_a_head_that_writes_no_words_is_told_by_its_kind():
+    inner = tiny.model("qwen2_vl").config
+    model = tiny.hf.ColQwen2ForRetrieval(tiny.hf.ColQwen2Config(vlm_config=inner, loss_type="ForCausalLM"))
+    with pytest.raises(InputError, match=r"'colqwen2' is not known here; foveal\.compress takes llava, "):
+        foveal.compress(model, budget=4)

@@ -5,6 +5,7 @@ made shorter: visual tokens, their places, masks, positions and DeepStack levels
 """
 
 from collections.abc import Iterable
+from operator import index
 from typing import Any, SupportsIndex, TypeVar
 
 from torch import nn
@@ -25,26 +26,43 @@ def compress(
     `strategy` and its `settings` are those of foveal.relevance. Tokens `quiet` in the prompt ask nothing, besides those
     that the model's config names (give a tokenizer's `all_special_ids`). `model.foveal.last` tells what was read, and
     `restore()` of the model, or of `model.foveal`, undoes it; so does a later call, of a model around it or in it too.
-    Raises InputError for a model of another family, a budget below 1, and an unknown strategy or setting.
+    Raises InputError for a model of another family, a budget below 1, an unknown strategy or setting, a seed of more
+    than 64 bits, and tokens by other than their numbers.
     """
+    hushed, seed = numbers(quiet), settings.get("seed", 0)
+    if isinstance(seed, int) and not -(2**63) <= seed < 2**64:
+        raise InputError(f"a seed of {seed} is beyond 64 bits; give one from 0 to {2**64 - 1}")
     purse = Purse(budget, strategy, settings)
     head, base, language = _parts(model)
     for old in standing(base):
         old.restore()
-    quiet = frozenset(quiet) | _special(base.config, getattr(head, "generation_config", None))
-    Compression(purse, owner=model, head=head, base=base, language=language, quiet=quiet)
+    hushed |= _special(base.config, getattr(head, "generation_config", None))
+    Compression(purse, owner=model, head=head, base=base, language=language, quiet=hushed)
     return model
+
+
+def numbers(quiet: Any) -> frozenset[int]:
+    """Tokens by their numbers. Raises InputError for anything else."""
+    try:
+        return frozenset(map(index, quiet))
+    except TypeError:
+        raise InputError(
+            f"quiet={quiet!r:.60} names no tokens; give their numbers, as tokenizer.all_special_ids does"
+        ) from None
 
 
 def _parts(model: Any) -> tuple[Any, Any, Any]:
     """The head (None: there is none), what puts text and images together, and the language model under it."""
-    every = list(model.modules()) if isinstance(model, nn.Module) else []
+    every, wanted = list(model.modules()) if isinstance(model, nn.Module) else [], model
     for base in every:
         language = base._modules.get("language_model") or base._modules.get("text_model")
         if language is not None and getattr(getattr(base, "config", None), "model_type", None) in FAMILIES:
             heads = [module for module in every if base in module.children() and hasattr(module, "loss_function")]
-            return (heads[0] if heads else None), base, language
-    kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+            if not heads or hasattr(heads[0], "prepare_inputs_for_generation"):
+                return (heads[0] if heads else None), base, language
+            wanted = heads[0]  # which reads more than words out of it, and would find fewer tokens there
+            break
+    kind = getattr(getattr(wanted, "config", None), "model_type", type(wanted).__name__)
     raise InputError(f"a model of kind {kind!r} is not known here; foveal.compress takes {', '.join(FAMILIES)}")
 
 
