@@ -136,7 +136,8 @@ def _row(
     mine = [(picture, part) for picture, part in zip(pictures, left, strict=True) if picture.row == row]
     text = (valid & ~visual).nonzero()[:, 0]
     places = [torch.tensor(picture.columns, device=embeds.device)[part.numbers] for picture, part in mine]
-    columns, order = torch.cat([text, *places]).sort(stable=True)
+    order = torch.cat([text, *(place.sort().values for place in places)]).argsort(stable=True)
+    columns = torch.cat([text, *places])[order]
     features = torch.cat([embeds[text], *(part.features for _, part in mine)])[order]
     levels = tuple(torch.cat(depth) for depth in zip(*(part.levels for _, part in mine), strict=True))
     return columns, features, order >= len(text), levels

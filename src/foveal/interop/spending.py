@@ -20,7 +20,7 @@ ROOM = "relevance.strategies"
 
 @dataclass(frozen=True, kw_only=True)
 class Left:
-    """What is left of an image: tokens, the `numbers` of those among all in whose places they stand, not falling, the
+    """What is left of an image: tokens, the `numbers` of those among all in whose places they stand, the
     same tokens at other depths, and by what each piece was cut (None: by nothing).
     """
 
@@ -148,11 +148,12 @@ def _cut(
     for number, (piece, mine) in enumerate(zip(pieces, cells, strict=True)):
         here = slice(ends[number], ends[number + 1])
         own = made.levels[-1][here, 0].long() if whole else _middles(made.boxes[here], piece.grid)
+        order = own.argsort() if whole else torch.arange(len(own), device=device)
         found.append(
             Left(
-                numbers=mine[own],
-                features=made.features[here],
-                levels=tuple(level[here] for level in made.levels[:-1]),
+                numbers=mine[own[order]],
+                features=made.features[here][order],
+                levels=tuple(level[here][order] for level in made.levels[:-1]),
                 looked=(made.looked[number] if made.looked else None,),
             )
         )
@@ -178,15 +179,17 @@ def _whole(picture: Picture, features: Tensor, levels: tuple[Tensor, ...]) -> Le
 def _joined(
     purse: Purse, picture: Picture, features: Tensor, levels: tuple[Tensor, ...], parts: dict[int, Left]
 ) -> Left:
-    """Pieces and the loose tokens that the budget still pays, in the order of their places."""
+    """Pieces and the loose tokens that the budget still pays, in the order of their places; a piece's own tokens stay
+    in the order in which they came, that of the first patch that each holds, as models here are trained with.
+    """
     _, more = portions(picture.spots, purse.budget)
     numbers = torch.tensor(picture.spots.loose[:more], dtype=torch.long, device=features.device)
     deep = tuple(level[numbers] for level in levels)
     some = [*parts.values(), Left(numbers=numbers, features=features[numbers], levels=deep, looked=())]
-    numbers, order = torch.cat([part.numbers for part in some]).sort(stable=True)
+    order = torch.cat([part.numbers.sort().values for part in some]).argsort(stable=True)
     looked = {piece: part.looked[0] for piece, part in parts.items()}
     return Left(
-        numbers=numbers,
+        numbers=torch.cat([part.numbers for part in some])[order],
         features=torch.cat([part.features for part in some])[order],
         levels=tuple(torch.cat([part.levels[depth] for part in some])[order] for depth in range(len(levels))),
         looked=tuple(looked.get(piece) for piece in range(len(picture.spots.pieces))),
