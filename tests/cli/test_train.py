@@ -146,6 +146,25 @@ def test_text_only_trains_the_same_recipe_without_images(home, capsys):
     assert steps == ["tune"] * 2, "a stage of the connector alone has nothing to train"
 
 
+def test_an_encoder_with_adapters_learns_and_is_read_from_no_cache(home):
+    stage = {"name": "adapt", "steps": 3, "batch_size": 4, "train": [], "lora": {"part": "vision", "rank": 2}}
+    write({**TINY, "data": {"path": "data"}, "training": {**TINY["training"], "stages": [stage]}})
+    assert run(["train", "tiny.yaml", "training.stages.0.rate=0.1", "--out", "high"]) == 0
+    assert run(["train", "tiny.yaml", "training.stages.0.rate=1e-6", "--out", "low"]) == 0
+    high, low = (foveal.load(name).model.vision.state_dict() for name in ("high", "low"))
+    moved = {name for name in high if not torch.allclose(high[name], low[name], atol=1e-3)}
+    assert moved == {f"blocks.0.attention.{name}.weight" for name in ("query", "value")}
+    assert not (home / "cache" / "foveal" / "features").exists()
+
+
+def test_adapters_of_an_encoder_go_with_it():
+    adapts = {"steps": 1, "lora": {"part": "vision"}}
+    stages = [{**adapts, "name": "a", "train": ["connector"]}, {**adapts, "name": "b", "train": ["language"]}]
+    recipe = {**TINY, "data": {"path": "x"}, "text_only": True, "training": {"stages": stages}}
+    (left,) = _recipe.of(recipe, name="x").training.stages
+    assert (left.name, left.train, left.lora) == ("b", ("language",), None)
+
+
 def test_settings_over_the_recipe(home):
     assert run(["train", "tiny.yaml", "training.stages.0.steps=1", "training.stages.1.epochs=1", "seed=3"]) == 0
     trained = foveal.load("runs/tiny")
@@ -264,6 +283,9 @@ ONLY = {"steps": 1, "train": ["connector"]}
         ("objective.name=budget", "unknown component of training.objectives 'budget'; did you mean 'budgets'"),
         ("objective.cell=0.5", "unknown key in training.objectives.joint: 'cell'"),
         ("processor={image: {sizes: 32}}", "unknown key in stage tune.processor.image: 'sizes'"),
+        ("rates={vision: 1.0e-3}", "has a rate for vision, of which nothing learns"),
+        ("lora={part: nope}", "unknown part of the model for lora 'nope'"),
+        ("lora={targets: [nope]}", "unknown linear map in language: 'nope'"),
         ("rates={languages: 1.0e-3}", "unknown part of the model 'languages'; did you mean 'language'"),
         ("train=[connecter]", "unknown part of the model 'connecter'; did you mean 'connector'"),
     ],

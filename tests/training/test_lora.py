@@ -5,7 +5,7 @@ import torch
 
 from foveal.core.errors import InputError
 from foveal.training.config import Lora, Stage
-from foveal.training.lora import adapted
+from foveal.training.lora import adapted, check
 
 
 def test_fresh_adapters_change_nothing_and_merged_ones_change_nothing_more(world):
@@ -39,5 +39,11 @@ def test_two_stages_can_adapt_in_turn_and_other_parts_keep_their_wishes(world):
 
 
 def test_a_target_that_is_no_linear_map_is_refused(world):
-    with pytest.raises(InputError, match="'norm'"), adapted(world.model(), Lora(targets=("norm",))):
-        pass
+    for target in ("norm", "nope.down"):
+        with pytest.raises(InputError, match=f"'{target}'"), adapted(world.model(), Lora(targets=(target,))):
+            pass
+
+
+def test_a_part_that_is_none_is_refused(world):
+    with pytest.raises(InputError, match="'visoin'; did you mean 'vision'"):
+        check(world.model(), Lora(part="visoin"))

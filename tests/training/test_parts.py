@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from foveal.core.errors import InputError
-from foveal.training.config import Stage
-from foveal.training.parts import learning, optimizer, rate_of, select
+from foveal.training.config import Lora, Stage, Then
+from foveal.training.lora import adapted
+from foveal.training.parts import check, learning, optimizer, rate_of, select
 from tests.tiny import tiny_tokenizer
 
 
@@ -16,6 +17,19 @@ def test_parts_are_named_by_the_beginning_of_their_parameters(world):
     assert select(model, ["head"]) == {model.language.embedding.weight}, "a tied table has two names"
     with pytest.raises(InputError, match=r"'language.layer'; did you mean 'language.layers'"):
         select(model, ["language.layer"])
+
+
+def test_a_rate_of_what_never_learns_in_its_stage_is_refused(world):
+    model = world.model()
+    later = Then(at=0.5, train=("vision",))
+    check(model, Stage(steps=1, train=("connector",), then=(later,), rates={"vision.blocks": 1e-3, "connector": 1e-4}))
+    check(model, Stage(steps=1, train=("language",), rates={"head": 1e-3}))
+    with pytest.raises(InputError, match=r"rate for vision, of which nothing learns: it trains connector; leave rates"):
+        check(model, Stage(steps=1, train=("connector",), rates={"vision": 1e-3}))
+    with adapted(model, Lora(part="vision")):
+        check(model, Stage(steps=1, train=(), lora=Lora(part="vision"), rates={"vision": 1e-3}))
+        with pytest.raises(InputError, match="it trains its adapters alone"):
+            check(model, Stage(steps=1, train=(), lora=Lora(part="vision"), rates={"language": 1e-3}))
 
 
 def test_what_a_component_froze_stays_frozen(world):

@@ -182,11 +182,12 @@ def blind(recipe: Recipe) -> Recipe:
     """The same recipe without sight: no encoder, no connector, and no stage that trains those alone."""
     stages = []
     for stage in recipe.training.stages:
-        train, then = _unseeing(stage)
-        rates = {part: rate for part, rate in stage.rates.items() if part.split(".")[0] not in (*_SIGHT, "deeper")}
+        lora = None if stage.lora is None or _seeing(stage.lora.part) else stage.lora
+        train, then = _unseeing(stage, adapted=lora is not None)
+        rates = {part: rate for part, rate in stage.rates.items() if not _seeing(part)}
         objective = _objectives.blind(stage)
-        if objective is not None and (train or stage.lora is not None):
-            stages.append(replace(stage, train=train, then=then, rates=rates, objective=objective))
+        if objective is not None and (train or lora is not None):
+            stages.append(replace(stage, train=train, then=then, lora=lora, rates=rates, objective=objective))
     if not stages:
         raise InputError("without images nothing is left to train; a stage must train the language model")
     return replace(
@@ -198,14 +199,19 @@ def blind(recipe: Recipe) -> Recipe:
     )
 
 
-def _unseeing(stage: Stage) -> tuple[tuple[str, ...], tuple[Then, ...]]:
-    """What a stage trains, and trains then, beside sight; what learns first does so from the beginning."""
+def _seeing(part: str) -> bool:
+    """Whether a part of the model is gone where it has no sight."""
+    return part.split(".")[0] in (*_SIGHT, "deeper")
+
+
+def _unseeing(stage: Stage, *, adapted: bool) -> tuple[tuple[str, ...], tuple[Then, ...]]:
+    """What a stage trains, and trains then, beside sight; with nothing adapted, what learns first begins."""
 
     def left(parts: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(part for part in parts if part.split(".")[0] not in (*_SIGHT, "deeper"))
+        return tuple(part for part in parts if not _seeing(part))
 
     train, then = left(stage.train), [replace(one, train=left(one.train)) for one in stage.then]
-    if stage.lora is None:
+    if not adapted:
         then = [one for one in then if one.train]
         train = train or (then.pop(0).train if then else ())
     return train, tuple(then)

@@ -80,13 +80,15 @@ def about(recipe: Recipe, count: int) -> dict[str, Any]:
 
 
 def _check_stages(run: "Run", batches: "Batches", stages: Sequence[Stage]) -> None:
-    """Raises InputError for a part, a rate or a processor's setting that is none, of any stage."""
-    from foveal.training.parts import select
+    """Raises InputError for a part, a rate, an adapter or a processor's setting that cannot be, of any stage."""
+    from foveal.training.lora import check as check_lora
+    from foveal.training.parts import check
 
     for stage in stages:
         batches.processor(stage)
+        check_lora(run.model, stage.lora)
         if stage.lora is None:  # adapters have names of their own
-            select(run.model, (*stage.parts, *stage.rates))
+            check(run.model, stage)
 
 
 def _check_place(out: Path) -> None:
@@ -197,7 +199,8 @@ class Batches:
         from foveal.models.parts import encoded
 
         wanted, model = self.recipe.training.features, self.run.model
-        learns = any(part.split(".")[0] == "vision" for part in stage.train)
+        adapts = () if stage.lora is None else (stage.lora.part or "vision",)  # no name: the whole model's
+        learns = any(part.split(".")[0] == "vision" for part in (*stage.train, *adapts))
         if wanted is None or model.vision is None or learns:
             return None
         spec: Any = model.config.vision

@@ -21,6 +21,16 @@ class Lora:
     part: str = "language"
     targets: tuple[str, ...] = ("query", "value")
 
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise InputError(f"lora.rank is {self.rank}; give 1 or more")
+        if not 0 < self.alpha < math.inf:
+            raise InputError(f"lora.alpha is {self.alpha:g}; give more than 0")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"lora.dropout is {self.dropout:g}; give a share from 0 to below 1")
+        if not self.targets:
+            raise InputError("lora.targets is empty; name linear maps of the part, such as query and value")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sparser:

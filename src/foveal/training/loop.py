@@ -30,7 +30,7 @@ from foveal.training.lora import adapted
 from foveal.training.memory import memory_kept
 from foveal.training.order import Order, copies, groups
 from foveal.training.pace import Pace
-from foveal.training.parts import carried, learning, optimizer, recomputed, select
+from foveal.training.parts import carried, check, learning, optimizer, recomputed
 from foveal.training.processes import accelerator
 from foveal.training.step import Objective, Scored, take
 from foveal.training.stop import SIGNALS, Interrupted, Stop
@@ -172,7 +172,7 @@ class _Run:
             merged = stack.enter_context(adapted(self.model, stage.lora))
             stack.enter_context(recomputed(self.model.layers, wanted=stage.checkpointing))  # type: ignore[arg-type]
             thin = stack.enter_context(thinning(self.model, self.config, stage))
-            select(self.model, stage.parts)  # a wrong name is told now, not when its turn has come
+            check(self.model, stage)  # a wrong name is told now, not when its turn has come
             shared = partial(_Work, pace=pace, thin=thin)
             for until, phase in stage.phases()[self.progress.phase :]:
                 if snapshot is None and self.progress.phase:

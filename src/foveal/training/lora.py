@@ -23,20 +23,30 @@ def adapted(model: nn.Module, lora: Lora | None) -> Iterator[set[str]]:
         merge(model)
 
 
+def check(model: nn.Module, lora: Lora | None) -> None:
+    """Raises InputError for a part that is none of the model's, and for a target that ends no linear map's name."""
+    if lora is None:
+        return
+    parts = dict(model.named_modules())
+    if lora.part not in parts:
+        raise unknown("part of the model for lora", lora.part, parts.keys() - {""})
+    maps = [name for name, module in parts[lora.part].named_modules() if isinstance(module, nn.Linear)]
+    for target in lora.targets:
+        if not any(f".{name}".endswith(f".{target}") for name in maps):
+            raise unknown(f"linear map in {lora.part}:", target, {name.rsplit(".", 1)[-1] for name in maps})
+
+
 def attach(model: nn.Module, lora: Lora) -> None:
     """Give every linear map of `lora.part` whose name ends in a target its adapter, zero at first, in place.
 
-    Raises InputError without peft, and for a target that ends no linear map's name.
+    Raises InputError without peft, and for what `check` refuses.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise InputError("lora wants the package peft; install it with: pip install 'foveal[lora]'") from None
+    check(model, lora)
     part = model.get_submodule(lora.part)
-    ends = {name.rsplit(".", 1)[-1] for name, module in part.named_modules() if isinstance(module, nn.Linear)}
-    for target in lora.targets:
-        if target.rsplit(".", 1)[-1] not in ends:
-            raise unknown(f"linear map in {lora.part}:", target, ends)
     settings = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft divides it by the rank: a float is as good

@@ -33,6 +33,18 @@ def select(model: nn.Module, prefixes: Iterable[str]) -> set[nn.Parameter]:
     return chosen
 
 
+def check(model: nn.Module, stage: Stage) -> None:
+    """Raises InputError for a part or a rate of a stage that is none, and for the rate of a part that never learns."""
+    named = select(model, stage.parts)
+    for part in stage.rates:
+        adapts = any("lora_" in name for name, _ in model.named_parameters() if within(name, part))
+        if not adapts and named.isdisjoint(select(model, [part])):
+            raise InputError(
+                f"stage {stage.name!r} has a rate for {part}, of which nothing learns: it trains "
+                f"{', '.join(stage.parts) or 'its adapters alone'}; leave rates.{part} out, or add it to 'train'"
+            )
+
+
 def _parts(names: Iterable[str]) -> set[str]:
     """Every beginning of every name, at its dots."""
     parts: set[str] = set()
