@@ -108,14 +108,14 @@ def test_the_same_command_goes_on_after_ctrl_c_to_the_same_weights(home, capsys,
         return once
 
     monkeypatch.setattr(Batches, "__call__", interrupted)
-    monkeypatch.setattr("sys.argv", ["foveal", "train", "tiny.yaml", "--out", "parts dir", "--fresh"])
-    assert run(["train", "tiny.yaml", "--out", "parts dir", "--fresh"]) == 130
+    monkeypatch.setattr("sys.argv", ["foveal", "train", "tiny.yaml", "--out", "[parts] dir", "--fresh"])
+    assert run(["train", "tiny.yaml", "--out", "[parts] dir", "--fresh"]) == 130
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.endswith("its checkpoint is written; go on with: foveal train tiny.yaml --out 'parts dir'")
-    assert not Path("parts dir/config.yaml").exists()
-    assert run(["train", "tiny.yaml", "--out", "parts dir"]) == 0
+    assert last.endswith("its checkpoint is written; go on with: foveal train tiny.yaml --out '[parts] dir'")
+    assert not Path("[parts] dir/config.yaml").exists()
+    assert run(["train", "tiny.yaml", "--out", "[parts] dir"]) == 0
     assert "resuming at step" in capsys.readouterr().err
-    whole, parts = (foveal.load(place).state_dict() for place in ("whole", "parts dir"))
+    whole, parts = (foveal.load(place).state_dict() for place in ("whole", "[parts] dir"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
@@ -238,6 +238,9 @@ def test_the_next_command_names_a_split_that_is_there(home, capsys):
         assert "ask it:" in told and ("score it:" in told) == (words is not None)
         if words is not None:
             assert told.endswith(words.format(home / "data"))
+    assert run(["train", "tiny.yaml", "--out", "runs/[x] y"]) == 0
+    told = capsys.readouterr().err
+    assert "runs/[x] y: 5 steps" in told and "--run 'runs/[x] y'\n" in told and "--run 'runs/[x] y' --data" in told
 
 
 def test_tiles_that_the_context_does_not_hold_are_told_before_any_is_encoded(home, capsys):

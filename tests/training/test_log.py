@@ -73,9 +73,10 @@ def test_a_terminal_gets_a_bar_for_each_stage(tmp_path):
     log.console = Console(force_terminal=True, width=100, record=True)
     with log:
         log.write(ENTRY)
-        log.write(replace(ENTRY, stage="tune", done=1.0))
-        assert [task.description for task in log.bar.tasks] == ["align", "tune"]
-    assert "loss 1.250" in log.console.export_text()
+        log.write(replace(ENTRY, stage="[tune]", done=1.0))
+        assert [task.description for task in log.bar.tasks] == ["align", "[tune]"]
+    told = log.console.export_text()
+    assert "loss 1.250" in told and "[tune]" in told
 
 
 def test_other_processes_are_silent(tmp_path, capsys):

@@ -222,7 +222,7 @@ def show(console: "Console", found: Found) -> None:
     lines += [[name, *bare, *_shares(scores), *rest] for name, scores in found.baselines.items()]
     console.print(_show.table(heads, lines, left=["chosen by"]))
     for one in found.failures:
-        console.print(f"{one['state']}: {one['what']}: {one['error']}", style="dim", markup=False)
+        console.print(f"{one['state']}: {one['what']}: {one['error']}", style="dim")
 
 
 def _shares(scores: Scores) -> list[str]:

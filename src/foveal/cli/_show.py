@@ -12,12 +12,15 @@ _WIDE = 240  # characters
 
 
 def console(*, quiet: bool = False) -> "Console":
-    """Standard output, or standard error where standard output is kept for JSON; a file or a pipe takes wide tables."""
+    """Standard output, or standard error where standard output is kept for JSON; a file or a pipe takes wide tables.
+
+    Text is shown as it is: what looks like Rich's markup or like the name of an emoji may be a user's.
+    """
     import os
 
     from rich.console import Console
 
-    made = Console(stderr=quiet, soft_wrap=True, highlight=False)
+    made = Console(stderr=quiet, soft_wrap=True, highlight=False, markup=False, emoji=False)
     if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = _WIDE
     return made
@@ -47,7 +50,7 @@ def bar(at: "Console", what: str, total: int | None) -> Iterator[Callable[[int],
     """A progress bar on a terminal, nothing elsewhere; yields what is called with the number of things just done."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=at, transient=True, disable=not at.is_terminal) as progress:
         task = progress.add_task(what, total=total)
         yield lambda number: progress.advance(task, number)

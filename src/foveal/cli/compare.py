@@ -43,7 +43,7 @@ def command(
     def bar(what: str, total: int | None) -> Any:
         return _show.bar(console, what, total)
 
-    at = _cells.Place(out=place, say=lambda line: console.print(line, markup=False), bar=bar, known=known)
+    at = _cells.Place(out=place, say=console.print, bar=bar, known=known)
     arguments = ["compare", config, *(settings or []), "--out", str(place)]
     arguments += [*(["--data", str(data)] if data is not None else []), *(["--ablate"] if ablate else [])]
     arguments += ["--known", str(known)] if known is not None else []

@@ -50,7 +50,7 @@ def scenes(
     lines = [[s, f"{made.scenes[s]:,}", f"{made.examples[s]:,}"] for s in made.scenes]
     at.print(table(["split", "scenes", "examples"], lines))
     each = 1000 * made.cpu_seconds / sum(made.scenes.values())
-    at.print(f"{out}: {made.rate:.0f} scenes/s, {each:.1f} ms of one core each", markup=False)
+    at.print(f"{out}: {made.rate:.0f} scenes/s, {each:.1f} ms of one core each")
     at.print(ATTRIBUTION, style="dim")
 
 
@@ -114,8 +114,6 @@ def inspect(
     as_json: bool = JSON,
 ) -> None:
     """Check every line, and show what the data set holds: kinds, answers, image sizes, what guessing earns."""
-    from rich.markup import escape
-
     from foveal.cli._show import bar, console, print_json, table
     from foveal.data.format import locate, splits
     from foveal.data.statistics import summary
@@ -137,12 +135,12 @@ def inspect(
     for name, row in found.items():
         sizes = ", ".join(f"{side} {low}-{high} px" for side, (low, _, high) in row["sizes"].items())
         films = f" ({row['videos']:,} of them videos)" if "videos" in row else ""
-        at.print(f"\n{name}: {row['examples']:,} examples, {row['images']:,} images{films} {sizes}", markup=False)
+        at.print(f"\n{name}: {row['examples']:,} examples, {row['images']:,} images{films} {sizes}")
         for where, repeat in list(row.get("repeated_ids", {}).items())[:1]:
             count = len(row["repeated_ids"])
-            at.print(f"{count:,} ids stand here again, the first is {repeat!r} in {where}", markup=False)
+            at.print(f"{count:,} ids stand here again, the first is {repeat!r} in {where}")
         lines = [
-            [kind, f"{k['count']:,}", f"{k['answers']:,}", f"{100 * k['majority']:.1f}%", escape(_short(k["answer"]))]
+            [kind, f"{k['count']:,}", f"{k['answers']:,}", f"{100 * k['majority']:.1f}%", _short(k["answer"])]
             for kind, k in row["kinds"].items()
         ]
         if lines:
@@ -175,7 +173,7 @@ def preview(
     credit = path / "ATTRIBUTION.txt"
     line = credit.read_text().split("(https")[0].strip(" ,\n") + ", CC BY-SA 4.0." if credit.is_file() else ""
     write_preview(shown, out, title=f"{path.name} / {split}", credit=line)
-    console().print(f"{out}: {len(shown)} scenes", markup=False)
+    console().print(f"{out}: {len(shown)} scenes")
 
 
 @app.command()
@@ -208,7 +206,7 @@ def convert(
     if as_json:
         print_json({"out": str(out / f"{split}.jsonl"), "examples": number})
     else:
-        at.print(f"{out / f'{split}.jsonl'}: {number:,} examples", markup=False)
+        at.print(f"{out / f'{split}.jsonl'}: {number:,} examples")
 
 
 @app.command()
@@ -232,7 +230,7 @@ def coco(
         print_json({"out": str(out), **counts})
     else:
         told = ", ".join(f"{count:,} {key}" for key, count in counts.items())
-        console().print(f"{out}: {told}", markup=False)
+        console().print(f"{out}: {told}")
 
 
 def parse_size(text: str) -> int | tuple[int, int]:

@@ -21,7 +21,7 @@ def command(
     """Train a small model on pictures made here and compare it with others. Ctrl-C can be resumed."""
     import shlex
 
-    from rich.markup import escape
+    from rich.text import Text
 
     from foveal.cli import _cells, _comparison, _jobs, _show
     from foveal.cli._compared import Found, show
@@ -36,7 +36,7 @@ def command(
 
     def say(line: str) -> None:
         minutes, seconds = divmod(int(time.perf_counter() - began), 60)
-        console.print(f"[dim]{minutes}:{seconds:02d}[/] {escape(line)}", markup=True, highlight=False)
+        console.print(Text.assemble((f"{minutes}:{seconds:02d}", "dim"), f" {line}"))
 
     jobs = _comparison.jobs(wanted := _comparison.read(COMPARISON))
     place = _cells.Place(out=out, say=say, bar=bar, known=shipped())

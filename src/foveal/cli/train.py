@@ -59,10 +59,11 @@ def command(
     minutes, seconds = divmod(round(told["seconds"]), 60)
     loss = "" if told["loss"] is None else f", loss {told['loss']:.3f}"
     console.print(f"{place}: {told['steps']:,} steps in {minutes}:{seconds:02d}{loss}")
+    run = shlex.quote(str(place))
     if "language" in wanted.model or "from" in wanted.init:  # an image tokenizer is not asked
-        console.print(f'ask it:   foveal ask PICTURE "What is in the picture?" --run {place}')
+        console.print(f'ask it:   foveal ask PICTURE "What is in the picture?" --run {run}')
     if (split := _held_out(Path(told["data"]), wanted.data.split)) is not None:
-        console.print(f"score it: foveal eval --run {place} --data {told['data']}{split}")
+        console.print(f"score it: foveal eval --run {run} --data {shlex.quote(told['data'])}{split}")
 
 
 def _held_out(data: Path, trained: str) -> str | None:

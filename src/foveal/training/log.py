@@ -59,7 +59,7 @@ class Log:
     """Writes entries to `folder/log.jsonl`; on the main process alone (`silent` elsewhere)."""
 
     def __init__(self, folder: Path, *, from_step: int = 0, tensorboard: bool = False, silent: bool = False) -> None:
-        self.silent, self.console = silent, Console(stderr=True)
+        self.silent, self.console = silent, Console(stderr=True, emoji=False)
         self.path, self.file, self.board = folder / "log.jsonl", None, None
         self.bar: Progress | None = None
         self.task: TaskID | None = None
@@ -74,7 +74,7 @@ class Log:
 
     def __enter__(self) -> "Log":
         if not self.silent and self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"))
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[told]}"))
             self.bar = Progress(*columns, TimeElapsedColumn(), console=self.console)
             self.bar.start()
         return self
