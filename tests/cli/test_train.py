@@ -243,6 +243,17 @@ def test_the_next_command_names_a_split_that_is_there(home, capsys):
     assert "runs/[x] y: 5 steps" in told and "--run 'runs/[x] y'\n" in told and "--run 'runs/[x] y' --data" in told
 
 
+def test_a_run_does_not_go_on_with_other_answers(home, capsys):
+    assert run(["train", "tiny.yaml"]) == 0
+    file = home / "data" / "train.jsonl"
+    was = file.read_text()
+    file.write_text(was.replace('"red"', '"sea"').replace('"blue"', '"red"').replace('"sea"', '"blue"'))
+    assert file.read_text() != was
+    assert "runs/tiny was trained on other lines than its data files hold now" in refused(capsys, "tiny.yaml")
+    file.write_text(was)
+    assert run(["train", "tiny.yaml"]) == 0
+
+
 def test_tiles_that_the_context_does_not_hold_are_told_before_any_is_encoded(home, capsys):
     cut = ["model.mosaic={}", "processor.image={size: 8, tiling: {kind: grid, tile: 8, most: 3}}"]
     line = refused(capsys, "tiny.yaml", *cut, "processor.context=10")

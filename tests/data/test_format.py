@@ -9,7 +9,7 @@ from PIL import Image
 
 from foveal.core.errors import InputError
 from foveal.core.example import Box, Example
-from foveal.data.format import Checker, chat, encode, grouped, image_size, iterate, locate, read, said, splits, write
+from foveal.data.format import Checker, chat, encode, fingerprint, grouped, image_size, iterate, locate, read, said, splits, write
 from foveal.data.shards import write_shard
 
 LINE = {
@@ -179,6 +179,16 @@ def test_where_the_data_are(folder):
     assert splits(folder) == ["train"]
     with pytest.raises(InputError, match=r"unknown split in .* 'tain'; did you mean 'train'"):
         locate(folder, "tain")
+
+
+def test_a_fingerprint_is_of_bytes_in_the_order_of_files(tmp_path):
+    one, two, moved = (tmp_path / name for name in ("a", "b", "c"))
+    one.write_text("1\n")
+    two.write_text("2\n")
+    moved.write_text("1\n")
+    assert fingerprint([one, two]) == fingerprint([moved, two])
+    told = [fingerprint(files) for files in ([one], [two], [one, two], [two, one], [one, one])]
+    assert len(set(told)) == 5
 
 
 def test_what_follows_on_one_image_shares_its_boxes(folder):

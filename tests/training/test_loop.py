@@ -250,6 +250,24 @@ def test_another_recipe_does_not_resume(world, tmp_path):
     assert list(differences({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}], "c": 4})) == [("a.1.b", 2, 3), ("c", None, 4)]
 
 
+def test_other_lines_do_not_resume_and_a_run_that_knows_of_none_does(world, tmp_path):
+    def go(**recipe):
+        model = world.model()
+        told = {"config": config(stage(steps=1)), "collate": world.collate(model), "out": tmp_path, "recipe": recipe}
+        return train(model, world.data, **told)
+
+    go(data="a")
+    assert go(data="a", lines="1").resumed_from == 1, "a run from before fingerprints"
+    store = Checkpoints(folder=tmp_path / "checkpoints")
+    store.clear()
+    go(data="a", lines="1")
+    assert go(data="a", lines="1").resumed_from == 1
+    with pytest.raises(InputError, match="other lines than its data files hold now; put those back, begin anew"):
+        go(data="a", lines="2")
+    with pytest.raises(InputError, match="with data 'a', not 'b'"):
+        go(data="b", lines="2")
+
+
 def test_stages_added_at_the_end_go_on_from_a_finished_run(world, tmp_path):
     whole, _ = run(world, tmp_path / "whole", *STAGES)
     run(world, tmp_path / "parts", *STAGES[:2])

@@ -9,7 +9,7 @@ from zlib import crc32
 
 from foveal.cli import _classes, _detection, _needs
 from foveal.cli._objectives import masking, objective_of
-from foveal.cli._recipe import Recipe, data_folder, examples, model_of
+from foveal.cli._recipe import Recipe, data_folder, examples, model_of, paths
 from foveal.core.config import dump, parse
 from foveal.core.errors import InputError
 from foveal.core.example import Example
@@ -54,7 +54,7 @@ def carry_out(recipe: Recipe, out: Path, *, fresh: bool, say: Callable[[str], No
             kept = type(run)(run.model, batches.processor(stage), external=run.external, origin=run.origin, about=made)
             kept.save(out / "stages" / stage.name)
 
-    told = {"collate": batches, "recipe": recipe.identity(), "fresh": fresh, "ended": ended}
+    told = {"collate": batches, "recipe": {**recipe.identity(), **_lines(recipe)}, "fresh": fresh, "ended": ended}
     result = train(run.model, data, config=recipe.training, out=out, **told)
     run.processor = batches.processor(recipe.training.stages[-1])
     told = {"recipe": recipe.name, "steps": result.steps, "seconds": round(result.seconds, 1), "loss": result.loss}
@@ -77,6 +77,14 @@ def about(recipe: Recipe, count: int) -> dict[str, Any]:
     made = {"system": recipe.system, "seed": recipe.seed, "text_only": recipe.text_only, "init": dict(recipe.init)}
     made |= {"classes": recipe.training.classes} if recipe.training.classes else {}
     return {**made, "data": dump(recipe.data), "examples": count, "stages": stages, "foveal": foveal.__version__}
+
+
+def _lines(recipe: Recipe) -> dict[str, str]:
+    """The fingerprint of data sets that may change under a run; what is made here follows from its settings."""
+    from foveal.data.format import fingerprint, locate
+
+    files = [locate(path, recipe.data.split) for path in paths(recipe.data)]
+    return {"lines": fingerprint(files)} if files else {}
 
 
 def _check_stages(run: "Run", batches: "Batches", stages: Sequence[Stage]) -> None:

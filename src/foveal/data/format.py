@@ -9,6 +9,7 @@ A part {"type": "video"} shows a video as {"type": "image"} does an image: "vide
 directory of frames or a video file, and "images" may then be left out. Boxes count images and videos together.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -66,6 +67,15 @@ def locate(path: str | os.PathLike[str], split: str = "train") -> Path:
     if split not in splits(place):
         raise unknown(f"split in {place}", split, splits(place))
     return place / f"{split}.jsonl"
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """SHA-256 of what data files hold, in their order, wherever they lie."""
+    digest = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
 
 
 def read(path: str | os.PathLike[str], *, split: str = "train") -> list[Example]:

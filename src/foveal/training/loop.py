@@ -65,8 +65,9 @@ def train(
 
     `collate(stage)` makes the function that turns groups of examples into a batch, `ended(stage)` is called in the main
     process when a stage has been trained, before its checkpoint is written. A run that `out` holds is resumed
-    to the same curve, unless `fresh`; `recipe` is what else must be the same for that. Raises InputError for what
-    cannot be trained, a loss that is no number and a full disk (the last checkpoint stands), and Interrupted.
+    to the same curve, unless `fresh`; `recipe` is what else must be the same for that (`lines`: a fingerprint of the
+    data, which older runs lack). Raises InputError for what cannot be trained, a loss that is no number and a full disk
+    (the last checkpoint stands), and Interrupted.
     """
     run = _Run(model, data, config=config, collate=collate, out=out, recipe=recipe or {}, ended=ended)
     try:
@@ -157,6 +158,11 @@ class _Run:
             return None
         snapshot = self.checkpoints.read(newest)
         for path, was, now in differences(_extended(snapshot.recipe, self.recipe), self.recipe):
+            if path == "lines" and was and now:
+                raise InputError(
+                    f"{self.out} was trained on other lines than its data files hold now; "
+                    "put those back, begin anew with --fresh, or give another --out"
+                )
             raise InputError(
                 f"{self.out} holds a run with {path} {was!r}, not {now!r}; "
                 "resume it with the same settings, begin anew with --fresh, or give another --out"
@@ -364,7 +370,8 @@ def _extended(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     training = dump(parse(TrainingConfig, was["training"], where="the checkpoint's training"))
     training = {key: value for key, value in training.items() if key not in _HARMLESS}
     training["stages"] += now["training"]["stages"][len(training["stages"]) :]
-    return {**was, "training": json.loads(json.dumps(training))}
+    since = {key: now[key] for key in ("lines",) if key in now}
+    return {**since, **was, "training": json.loads(json.dumps(training))}
 
 
 def differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
