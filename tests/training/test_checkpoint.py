@@ -51,9 +51,12 @@ def test_a_damaged_checkpoint_says_so(tmp_path):
     (place / "state.safetensors").write_bytes(b"short")
     with pytest.raises(InputError, match=r"is damaged .* remove it"):
         store.read(place)
-    (place / "state.json").write_text(json.dumps({})[:1])
-    with pytest.raises(InputError, match="is damaged"):
-        store.read(place)
+    sound = Checkpoints(folder=tmp_path / "other")
+    place = sound.write(snapshot(1))
+    for told in (b"{", b"[]", b"3", b"\xff\xfe", b'{"progress": 1}', b'{"progress": {"nope": 1}}'):
+        (place / "state.json").write_bytes(told)
+        with pytest.raises(InputError, match=r"is damaged .* remove it"):
+            sound.read(place)
 
 
 def test_an_interrupted_write_leaves_nothing_that_counts(tmp_path, monkeypatch):

@@ -10,7 +10,10 @@ from foveal.models.config import ModelConfig
 
 _ASSEMBLIES = ("autoencoder", "causal", "masked", "seq2seq", "two_tower")
 _SIZES = ("width", "heads", "kv_heads", "head_width", "inner", "context", "patch", "stride", "image_size", "vocabulary")
-_LEAST = {"depth": 0, **dict.fromkeys(_SIZES, 1)}
+_BETWEEN = ("kernel", "queries", "latents", "factor", "frequency", "every", "width_of_sight")
+_LEAST = {**dict.fromkeys(("depth", "places", "positions", "images"), 0), **dict.fromkeys((*_SIZES, *_BETWEEN), 1)}
+_JOINS = _LEAST | {"depth": 1, "inner": 0, "vocabulary": 0}  # a connector may do without words and an inner map
+_ROOMS = {"vision": _LEAST, "language": _LEAST, "fusion": _LEAST, "connector": _JOINS, "levels": _JOINS}
 
 
 def assemble(config: ModelConfig) -> Any:
@@ -27,9 +30,9 @@ def check(config: ModelConfig) -> None:
             f"connector {config.connector.name!r} has nothing to connect: the model names no vision; name one, or "
             "leave the connector out"
         )
-    for room in ("vision", "language"):  # a connector may have sizes of none
+    for room, sizes in _ROOMS.items():
         part: Spec | None = getattr(config, room)
-        for name, least in _LEAST.items():
+        for name, least in sizes.items():
             value = getattr(part.settings, name, None) if part is not None else None
             if isinstance(value, int) and value < least:
                 raise InputError(f"model.{room}.{name} is {value}; give {least} or more")

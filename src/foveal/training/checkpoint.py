@@ -120,9 +120,10 @@ class Checkpoints:
                 recipe=meta["recipe"],
                 window=meta.get("window", {}),
             )
-        except (OSError, SafetensorError, json.JSONDecodeError, KeyError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            told = " ".join(str(error).split())
             raise InputError(
-                f"the checkpoint {path} is damaged ({error}); remove it to resume from the one before"
+                f"the checkpoint {path} is damaged ({told}); remove it to resume from the one before"
             ) from None
 
     def clear(self) -> None:
