@@ -101,6 +101,7 @@ def test_the_table_and_the_report(tiny, tmp_path, capsys):
         (["--data", "{data}", "--split", "tset"], "did you mean 'test'?"),
         (["--data", "{data}", "--run", "nowhere"], "no directory nowhere"),
         (["--data", "{data}", "--limit", "0"], "--limit 0"),
+        (["--data", "{data}", "--seed", "-1"], "--seed is -1; give a number from 0 to 4,294,967,295"),
         (["--data", "{data}", "--batch", "0"], "--batch 1 or more"),
         (["--data", "{data}", "--shots", "-1"], "-1 solved questions before each"),
         (

@@ -223,6 +223,7 @@ def test_mistakes_are_told_in_one_line(home, capsys):
         ("model.fusion={name: gated_cross_attention, heads: 0}", "model.fusion.heads is 0; give 1 or more"),
         ("model.vision.patch=0", "model.vision.patch is 0; give 1 or more"),
         ("model.vision=null", "connector 'linear' has nothing to connect: the model names no vision; name one, or"),
+        ("data.path=[data, ./data]", "data.path names data 2 times; name it once"),
         ("data.count=-2", "data.count is -2; make 1 or more"),
     ):
         assert message in refused(capsys, "tiny.yaml", setting), setting

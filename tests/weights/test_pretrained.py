@@ -9,6 +9,7 @@ from foveal.core.errors import InputError
 from foveal.core.types import Batch, Pixels
 from foveal.weights.pretrained import queries
 from tests.models.test_two_tower import LANGUAGE, VIT, batch, config
+from tests.tiny import tiny_run
 from tests.weights import test_blip2_pairs as pairs
 from tests.weights import test_lavis as lavis
 from tests.weights.test_lavis_pairs import bert_writer, theirs_of
@@ -60,6 +61,20 @@ def test_a_run_of_the_second_stage_hands_on_its_map_too(first, tmp_path):
 def test_another_connector_is_refused(first, connector, said):
     with pytest.raises(InputError, match=said):
         foveal.build({"model": {**TALKS, "connector": connector}, "init": {"connector": str(first)}})
+
+
+def test_a_language_of_other_words_says_so(tmp_path):
+    run = tiny_run(["one two three four"])
+    run.save(tmp_path / "known")
+    model = run.model.config.dump()
+    words = model["language"]["vocabulary"]
+    model["language"]["vocabulary"] = words - 2
+    told = f"known' has {words} words, the recipe's language {words - 2}; take its own with processor.tokenizer=.*known"
+    with pytest.raises(InputError, match=told):
+        foveal.build({"model": model, "init": {"language": str(tmp_path / "known")}})
+    model["language"]["width"] *= 2
+    with pytest.raises(InputError, match="make their settings agree"):
+        foveal.build({"model": model, "init": {"language": str(tmp_path / "known")}})
 
 
 @pytest.mark.parametrize("origin", ["transformers", "lavis"])

@@ -16,6 +16,7 @@ from foveal.evaluation.questions import Question, blind, questions
 from foveal.evaluation.run import answers
 from foveal.evaluation.shots import with_shots
 from foveal.relevance.pricing import Terms
+from foveal.training.config import check_seed
 
 MOST = 20_000  # questions of the training split that the majority is taken from
 Told = Callable[[str, int], Any]  # a context manager that yields what counts finished questions
@@ -55,6 +56,9 @@ class Wanted:
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the strategy
     draws: int = 1
     controls: bool = False
+
+    def __post_init__(self) -> None:
+        check_seed("--seed", self.seed)
 
 
 def evaluate(wanted: Wanted, *, progress: Told) -> Evaluation:

@@ -60,6 +60,10 @@ class DataConfig:
             )
         if self.count < 1:
             raise InputError(f"data.count is {self.count}; make 1 or more")
+        places = Counter(Path(path) for path in paths(self))
+        for place, count in places.items():
+            if count > 1:
+                raise InputError(f"data.path names {place} {count} times; name it once ('kinds' see it oftener)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -189,6 +189,12 @@ def initialise(model: Causal | Masked | Autoencoder | TwoTower, sources: Mapping
         if part == "connector" and not any(name.startswith(_FRESH) for name in found):
             absent = [name for name in absent if not name.startswith(_FRESH)]
         strange = [name for name in found if name not in wanted or wanted[name].shape != found[name].shape]
+        table = f"{part}.embedding.weight"
+        if not absent and strange == [table] and wanted[table].shape[1:] == found[table].shape[1:]:
+            raise InputError(
+                f"init.{part} {source!r} has {len(found[table])} words, the recipe's {part} {len(wanted[table])}; take "
+                f"its own with processor.tokenizer={place(source)}, give data with as many, or leave init.{part} out"
+            )
         if absent or strange:
             raise InputError(
                 f"init.{part} {source!r} does not fit the recipe's {part}: {len(absent)} weights absent, "
