@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from foveal.cli import _looked
+from foveal.core.types import Answer, Relevance
 
 BLACK = Image.new("RGB", (8, 4))
 DARKEST, BRIGHTEST = _looked._HUES[0], _looked._HUES[-1]
@@ -56,3 +57,20 @@ def test_finer_boxes_are_brighter_and_boxes_of_one_size_are_all_fine():
 def test_a_box_of_nothing_is_still_drawn():
     _looked.detailed(BLACK, [[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 2.0, 4.0]], (4, 2))
     assert _looked.areas_of([[1.0, 1.0, 1.0, 1.0]]) == [1e-6]
+
+
+def test_the_tokens_of_a_title_are_those_that_were_read():
+    one = Relevance(names=(), maps=torch.ones(0, 2, 2), shares=torch.ones(2, 2) / 4, boxes=torch.tensor(HALVES))
+    queries = Relevance(names=(), maps=one.maps, shares=one.shares, boxes=torch.zeros(0, 4))
+    assert _looked.counted(one, Answer(text="", visual_tokens=9, relevance=(one,))) == "2 tokens"
+    assert _looked.counted(queries, Answer(text="", visual_tokens=8, relevance=(queries,))) == "8 tokens"
+    both = Answer(text="", visual_tokens=16, relevance=(queries, None))
+    assert _looked.counted(queries, both) == "16 tokens in all"
+
+
+def test_the_title_of_queries_is_drawn(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(_looked, "_row", lambda picture, one, tokens: titles.append(tokens) or picture)
+    queries = Relevance(names=(), maps=torch.ones(0, 2, 2), shares=torch.ones(2, 2) / 4, boxes=torch.zeros(0, 4))
+    _looked.draw([BLACK], Answer(text="", visual_tokens=8, relevance=(queries,)), tmp_path / "out.png")
+    assert titles == ["8 tokens"]

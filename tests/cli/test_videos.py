@@ -114,6 +114,19 @@ def test_a_video_is_asked_about_as_directory_and_as_file(home, capsys, tmp_path)
     assert told(capsys, "ask", path, folder, "What moved?", "--run", home / "run")["visual_tokens"] == 2 * 8
 
 
+def test_a_video_is_asked_about_under_a_budget(home, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    queries = "model.connector={name: perceiver, latents: 4, depth: 1, heads: 2, head_width: 8, frames: 2}"
+    assert run(["train", "tiny.yaml", queries, "training.stages.0.steps=1", "--out", str(tmp_path / "run")]) == 0
+    folder, where = home / "data" / "videos" / "m1-000000", ["--run", tmp_path / "run", "--budget", "3"]
+    assert told(capsys, "ask", folder, "What moved?", *where)["visual_tokens"] == 3
+    picture = next(folder.iterdir())
+    assert told(capsys, "ask", picture, folder, "What moved?", *where)["visual_tokens"] == 2 * 3
+    assert run(["ask", str(folder), "x", *map(str, where), "--map", str(tmp_path / "map.png")]) == 2
+    assert f"maps of videos are not made here, and {folder} is one" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -99,6 +99,10 @@ def test_what_is_a_video(folder):
     assert video.refuse([folder / "f0.png"], "parts") is None
 
 
+def test_the_extent_of_a_picture_and_of_a_video(folder):
+    assert video.extent(folder) == video.size(folder) == video.extent(video.listed(folder)[0])
+
+
 def test_frames_become_images_in_a_row(folder):
     transform, frames = ImageTransform(size=4), Frames(count=3)
     images = [folder / "f7.png", folder]

@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from foveal.core.types import Looked
+    from foveal.core.types import Answer, Looked
 
 _HIGH = 360  # pixels of a panel
 _BAND = 22  # of the words over it
 _HUES = ((13, 8, 60), (126, 30, 140), (222, 80, 90), (253, 190, 60), (252, 253, 190))  # from nothing to most
 
 
-def draw(pictures: list[Any], looked: "tuple[Looked | None, ...]", out: Path) -> None:
-    """Write a row of panels for each picture that was cut.
+def draw(pictures: list[Any], answer: "Answer", out: Path) -> None:
+    """Write a row of panels for each picture that was cut for the answer.
 
     Raises InputError where none was by such maps, and where the file cannot be written.
     """
@@ -27,7 +27,8 @@ def draw(pictures: list[Any], looked: "tuple[Looked | None, ...]", out: Path) ->
 
     from foveal.preprocess.image import open_image
 
-    rows = [_row(open_image(picture), one) for picture, one in zip(pictures, looked, strict=False) if one is not None]
+    pairs = [(picture, one) for picture, one in zip(pictures, answer.relevance, strict=False) if one is not None]
+    rows = [_row(open_image(picture), one, counted(one, answer)) for picture, one in pairs]
     if not rows:
         raise InputError(
             "--map draws where a budget was spent, and no picture was cut by relevance; give a --budget below its "
@@ -44,12 +45,19 @@ def draw(pictures: list[Any], looked: "tuple[Looked | None, ...]", out: Path) ->
         raise InputError(f"cannot write {out} ({error}); name a picture file, such as looked.png") from None
 
 
-def _row(picture: "Image", one: "Looked") -> "Image":
+def counted(one: "Looked", answer: "Answer") -> str:
+    """How many tokens a picture became, in words; of queries, which lie nowhere in it, as many as were read."""
+    if len(one.boxes):
+        return f"{len(one.boxes)} tokens"
+    return f"{answer.visual_tokens} tokens{' in all' if len(answer.relevance) > 1 else ''}"
+
+
+def _row(picture: "Image", one: "Looked", tokens: str) -> "Image":
     from PIL import Image, ImageDraw, ImageFont
 
     size = (max(1, round(picture.width * _HIGH / picture.height)), _HIGH)
     plain = picture.convert("RGB").resize(size)
-    panels = [(f"{len(one.boxes)} tokens", parted(plain, one.boxes.tolist(), picture.size))]
+    panels = [(tokens, parted(plain, one.boxes.tolist(), picture.size))]
     panels += [(name, heat(plain, values)) for name, values in zip(one.names, one.maps, strict=True)]
     panels.append(("relevance", heat(plain, one.shares)))
     sheet = Image.new("RGB", ((size[0] + 6) * len(panels), _HIGH + _BAND), "white")

@@ -39,11 +39,14 @@ def command(
     import time
     from dataclasses import asdict
 
-    from foveal.cli import _detection, _looked, _regions, _show
+    from foveal.cli import _detection, _regions, _show
     from foveal.cli._runs import open_run
+    from foveal.preprocess.video import refuse
 
     names, prompt = split(words)
     images = [picture(name) for name in names]
+    if drawn is not None:
+        refuse(images, "maps")
     model = open_run(run)
     _regions.warn(run)
     drawing = _sampling.sampling(
@@ -55,10 +58,7 @@ def command(
     steps = steps if as_json else noted(steps)
     if drawn is not None:
         steps = iter(kept := [*steps])
-        if settings.get("budget") is None:
-            _detection.draw(model, images, kept[-1].boxes, drawn)
-        else:
-            _looked.draw(images, kept[-1].relevance, drawn)
+        _draw(model, images, kept[-1], drawn, spent=settings.get("budget") is not None)
     if as_json:
         *_, last = steps
         cost = {"visual_tokens": last.visual_tokens, "tokens": len(last.token_ids)}
@@ -73,6 +73,16 @@ def command(
     for piece in pieces(step.text for step in steps):
         print(piece, end="", flush=True)
     print()
+
+
+def _draw(model: Any, images: list[Any], last: "Answer", out: Path, *, spent: bool) -> None:
+    """Write the picture of where a budget was spent, or else of the boxes that were found."""
+    from foveal.cli import _detection, _looked
+
+    if spent:
+        _looked.draw(images, last, out)
+    else:
+        _detection.draw(model, images, last.boxes, out)
 
 
 def noted(steps: "Iterator[Answer]") -> "Iterator[Answer]":

@@ -1,16 +1,22 @@
 """Where a model looked, in the coordinates of the pictures that it was shown."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from foveal.core.types import Grid, Looked, Relevance, VisualTokens
 from foveal.preprocess.transform import ImageTransform
+from foveal.preprocess.video import extent
 
 
-def looked_at(visual: VisualTokens | None, sizes: list[Grid], transform: ImageTransform) -> tuple[Looked | None, ...]:
-    """What steered the cut of each of the pictures of these heights and widths, out of what is left of them."""
-    pairs = zip(visual.looked, sizes, strict=True) if visual is not None and visual.looked else ()
-    return tuple(None if one is None else over_picture(one, size, transform) for one, size in pairs)
+def looked_at(
+    visual: VisualTokens | None, images: Sequence[Any], transform: ImageTransform
+) -> tuple[Looked | None, ...]:
+    """What steered the cut of each of the images, out of what is left of them; None for one that was cut otherwise."""
+    pairs = zip(visual.looked, images, strict=True) if visual is not None and visual.looked else ()
+    return tuple(None if one is None else over_picture(one, extent(image), transform) for one, image in pairs)
 
 
 def over_picture(one: Relevance, size: Grid, transform: ImageTransform) -> Looked:

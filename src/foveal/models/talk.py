@@ -16,7 +16,6 @@ from foveal.models.causal import Causal
 from foveal.models.masked import Masked
 from foveal.models.seeing import looked_at
 from foveal.preprocess.chat import listed, question
-from foveal.preprocess.image import image_size
 from foveal.preprocess.processor import Processor
 from foveal.preprocess.video import films
 from foveal.relevance.pricing import Terms
@@ -54,7 +53,7 @@ def stream_answer(
     model, batch, cost = _prompted(model, processor, example, either(budget, price), strategy, room=max_new_tokens)
     looked: tuple[Looked | None, ...] = ()
     if batch.seen is not None:
-        looked = looked_at(batch.seen, [image_size(image) for image in example.images], processor.transform)
+        looked = looked_at(batch.seen, example.images, processor.transform)
     ids: list[int] = []
     steps = (
         iter(model.choose(batch).unbind(1))

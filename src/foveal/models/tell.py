@@ -19,7 +19,6 @@ from foveal.models.gallery import Gallery
 from foveal.models.masked import Masked
 from foveal.models.seeing import looked_at
 from foveal.preprocess.chat import listed, question
-from foveal.preprocess.image import image_size
 from foveal.preprocess.processor import Processor
 from foveal.preprocess.sequence import OBJECT, legal
 from foveal.preprocess.task_speller import TaskSpeller
@@ -166,7 +165,7 @@ def sparing(
     first: Task = task if task in ("find", "caption") else "detect"  # what else is asked is of what that finds
     batch = processor.prompt([asked], plan=view.plan, task=first).to(next(view.parameters()).device)
     note = unneeded(view.plan([processor.transform.grid]), cost)
-    return replace(made, note=note, relevance=looked_at(view.see(batch), [image_size(image)], processor.transform))
+    return replace(made, note=note, relevance=looked_at(view.see(batch), [image], processor.transform))
 
 
 def _task(processor: Processor, text: str) -> Task:

@@ -214,6 +214,11 @@ def size(source: Any) -> Grid:
     return image_size(open_video(source, Frames(count=1)).frames[0])
 
 
+def extent(image: Any) -> Grid:
+    """Height and width of a picture or of a video's frames in pixels; takes the errors of what opens it."""
+    return size(image) if is_video(image) else image_size(image)
+
+
 def refuse(images: Sequence[Any], what: str) -> None:
     """Raises InputError for a video where one cannot be."""
     for image in images:
