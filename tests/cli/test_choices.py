@@ -77,6 +77,22 @@ def test_words_that_are_only_choices_are_known(offered):
     assert processor.text(processor.tokenizer("violet nothing at all").input_ids) == "violet nothing at all"
 
 
+def test_choices_of_unknown_words_are_printed_and_scored(offered, capsys):
+    write({**STAGE, "steps": 1}, choices=3)
+    assert run(["train", "tiny.yaml"]) == 0
+    capsys.readouterr()
+    assert run([*ASK[:2], "Which? | Xylophone | qwerty", *ASK[2:]]) == 0
+    assert capsys.readouterr().out in ("Xylophone\n", "qwerty\n")
+    rows = [json.loads(line) for line in Path("data/test.jsonl").read_text().splitlines()]
+    strange = ["quux", "xylophone", "qwerty"]
+    for place, row in enumerate(rows):
+        row["meta"]["choices"], row["messages"][-1]["content"] = strange, strange[place % 3]
+    Path("data/test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert run(["eval", "--run", "runs/tiny", "--data", "data", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["exact_match"] == pytest.approx(1 / 3, abs=0.03)
+
+
 def test_what_does_not_fit_is_told(offered, capsys):
     write({**STAGE, "kinds": {}}, choices=3)
     assert "has 0 choices and this model picks among 3" in refused(capsys, "train", "tiny.yaml")

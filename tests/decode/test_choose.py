@@ -3,7 +3,7 @@ import torch
 
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch
-from foveal.decode.choose import Chooser, choose, picked
+from foveal.decode.choose import Chooser, Picker, choose, picked, places
 
 
 def batch(ids, **more):
@@ -34,3 +34,20 @@ def test_of_choices_it_is_the_words_of_the_best_row():
     assert picked(-scores, given).tolist() == [[7, 2], [6, 2]]
     with pytest.raises(InputError, match="does not say which words its choices are"):
         picked(scores, batch(ids, choices=2))
+
+
+class Last:
+    """Likes the last of two choices best."""
+
+    def choose(self, batch):
+        return batch.input_ids[1::2]
+
+    def pick(self, batch):
+        return torch.ones(len(batch.input_ids) // 2, dtype=torch.long)
+
+
+def test_choices_are_told_by_their_places_and_answers_by_their_tokens():
+    assert isinstance(Last(), Picker) and not isinstance(Parrot(), Picker)
+    ids = [[3, 1], [5, 1], [3, 1], [5, 1]]
+    assert places(Last(), batch(ids, choices=2), group=None).tolist() == [[1], [1]]
+    assert places(Parrot(), batch(ids), group=None).tolist() == [[3], [5], [3], [5]]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -156,18 +156,19 @@ def ask(
     `steering` is as in `answers`, and `sampling` writes in the place of the best tokens.
     Where what pictures cost depends on what they hold, `told` hears what is left of those of each batch.
     """
-    from foveal.decode.choose import Chooser, choose
+    from foveal.decode.choose import Chooser, places
     from foveal.decode.sampling import greedy
     from foveal.decode.shared import generate_shared
     from foveal.models import seats
     from foveal.models.budget import allocator_of, bound, budgeted, unspent
+    from foveal.preprocess.choices import named
 
     view = budgeted(loaded.model, wanted.budget, wanted.strategy, **wanted.settings)
     image = loaded.processor.config.image
     if wanted.budget is None and image.tiling is None and view.vision is not None:
         view = bound(view, [image.grid])  # rows then share what they read of a picture
     model = unspent(view) if isinstance(wanted.budget, Terms) else view
-    writes: Any = choose if isinstance(model, Chooser) else partial(generate_shared, sampling=sampling or greedy)
+    writes: Any = places if isinstance(model, Chooser) else partial(generate_shared, sampling=sampling or greedy)
     if isinstance(wanted.budget, Terms):
         writes = _laid_out(writes, view, wanted.budget, told)
     spender = allocator_of(view)
@@ -175,6 +176,8 @@ def ask(
     visual = gallery_of(loaded, seats.needs(spender)) if steered and visual is None else visual
     if loaded.model.vision is None and loaded.model.connector is None:
         asked = blind(asked)
+    if loaded.processor.config.choices:
+        asked = [replace(one, example=named(one.example, f"example {one.example.id!r}")) for one in asked]
     with progress(what, len(asked)) as advance:
         return answers(
             asked,

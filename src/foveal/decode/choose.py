@@ -25,14 +25,32 @@ def choose(model: Chooser, batch: Batch, **_: Any) -> Int[Tensor, "Q M"]:
     return model.choose(batch)
 
 
+@runtime_checkable
+class Picker(Protocol):
+    """A model that scores the choices of a question."""
+
+    def pick(self, batch: Batch) -> Int[Tensor, " Q"]:
+        """The place of the best choice of each question."""
+        ...
+
+
+def places(model: Chooser, batch: Batch, **_: Any) -> Int[Tensor, "Q M"]:
+    """The same, but of choices their places: words that no token stands for tell them apart all the same."""
+    return model.pick(batch)[:, None] if batch.choices and isinstance(model, Picker) else model.choose(batch)
+
+
 def picked(told: Float[Tensor, "B 1"], batch: Batch) -> Int[Tensor, "Q M"]:
     """The labelled words of the row that scores best of each question's, and IGNORE after them.
 
     Raises InputError for a batch that labels no words.
     """
+    return worded(by_question(told, batch).argmax(1), batch)
+
+
+def worded(best: Int[Tensor, " Q"], batch: Batch) -> Int[Tensor, "Q M"]:
+    """The labelled words of each question's choice at its place, and IGNORE after them; as `picked` refuses."""
     if batch.labels is None:
         raise InputError("the batch does not say which words its choices are; make it with a processor of 'choices'")
-    best = by_question(told, batch).argmax(1)
     said = batch.labels[best + batch.choices * torch.arange(len(best), device=best.device)]
     first = (said == IGNORE).byte().argsort(dim=1, stable=True)
     return said.gather(1, first)[:, : int((said != IGNORE).sum(1).max())]

@@ -35,7 +35,7 @@ class Reader(Protocol):
 
 @runtime_checkable
 class Generate(Protocol):
-    """Greedy continuation of rows, of which those of one `group` begin alike."""
+    """Greedy continuation of rows, of which those of one `group` begin alike; of a batch with choices their places."""
 
     def __call__(
         self, model: Any, batch: Batch, *, group: Tensor, max_new_tokens: int, stop_ids: Collection[int]
@@ -86,7 +86,8 @@ def answers(
             stop_ids=processor.stop_ids,
         )
         for row, mine in zip(rows, ids.tolist(), strict=True):
-            said[row] = processor.text(_spoken(mine, processor.stop_ids))
+            choices = asked[row].example.choices if batch.choices else ()
+            said[row] = choices[mine[0]] if choices else processor.text(_spoken(mine, processor.stop_ids))
         progress(len(rows))
     return said
 

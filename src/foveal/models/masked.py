@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
+from foveal.core.labels import by_question
 from foveal.core.lookup import Spec, build, class_name, module
 from foveal.core.types import Batch, Output, Stream
-from foveal.decode.choose import picked
+from foveal.decode.choose import worded
 from foveal.layers.mosaic import Joined
 from foveal.models.config import ModelConfig
 from foveal.models.making import language_for, sight, spender, unfilled
@@ -111,12 +112,19 @@ class Masked(Sight):
 
         Raises InputError where there is no such head.
         """
-        head = "choice" if batch.choices else "answer"
+        if batch.choices:
+            return worded(self.pick(batch), batch)
+        return self._liked(batch, "answer").argmax(-1, keepdim=True)
+
+    def pick(self, batch: Batch) -> Int[Tensor, " Q"]:
+        """The place of the choice of each question that the head `choice` likes best; takes the errors of `choose`."""
+        return by_question(self._liked(batch, "choice"), batch).argmax(1)
+
+    def _liked(self, batch: Batch, head: str) -> Float[Tensor, "B K"]:
         if head not in self.heads:
             heads = ", ".join(self.heads)
             raise InputError(f"this model has the heads {heads} and none for {head}s; train one as {head!r}")
-        told = self(batch, at={head: None}).heads[head]
-        return picked(told, batch) if batch.choices else told.argmax(-1, keepdim=True)
+        return self(batch, at={head: None}).heads[head]
 
 
 def assemble(config: ModelConfig) -> Masked:

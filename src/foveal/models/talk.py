@@ -8,7 +8,8 @@ import torch
 
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
-from foveal.core.types import Answer, Batch, Layout, Looked
+from foveal.core.types import IGNORE, Answer, Batch, Layout, Looked
+from foveal.decode.choose import worded
 from foveal.decode.generate import new_tokens, stream
 from foveal.decode.sampling import greedy
 from foveal.models.budget import allocator_of, budgeted, either, spent, unneeded, unspent
@@ -16,6 +17,7 @@ from foveal.models.causal import Causal
 from foveal.models.masked import Masked
 from foveal.models.seeing import looked_at
 from foveal.preprocess.chat import listed, question
+from foveal.preprocess.choices import offered
 from foveal.preprocess.processor import Processor
 from foveal.preprocess.video import films
 from foveal.relevance.pricing import Terms
@@ -54,6 +56,12 @@ def stream_answer(
     looked: tuple[Looked | None, ...] = ()
     if batch.seen is not None:
         looked = looked_at(batch.seen, example.images, processor.transform)
+    if batch.choices and isinstance(model, Masked):
+        place = model.pick(batch)
+        words = offered(example, "the question").choices[int(place)]
+        said = tuple(i for i in worded(place, batch)[0].tolist() if i != IGNORE)
+        yield replace(cost, text=words, token_ids=said, relevance=looked)
+        return
     ids: list[int] = []
     steps = (
         iter(model.choose(batch).unbind(1))

@@ -13,6 +13,11 @@ MARK = "|"  # what parts a question from its choices, and these from each other,
 HOW = "write them after it, such as 'Which drawing is at the top? | fox | cat'"
 
 
+def named(example: Example, where: str) -> Example:
+    """The example with its choices: its own, or else those that are `offered`."""
+    return example if example.choices else offered(example, where)
+
+
 def offered(example: Example, where: str) -> Example:
     """The example with the choices that its last message names after the question, parted by |.
 
