@@ -83,6 +83,7 @@ def test_choices_of_unknown_words_are_printed_and_scored(offered, capsys):
     capsys.readouterr()
     assert run([*ASK[:2], "Which? | Xylophone | qwerty", *ASK[2:]]) == 0
     assert capsys.readouterr().out in ("Xylophone\n", "qwerty\n")
+    assert "chooses the best of whole answers" in refused(capsys, *ASK[:2], "Which? | a | b", *ASK[2:], "--top-k", "2")
     rows = [json.loads(line) for line in Path("data/test.jsonl").read_text().splitlines()]
     strange = ["quux", "xylophone", "qwerty"]
     for place, row in enumerate(rows):

@@ -36,3 +36,14 @@ def sampling(*, temperature: float | None, top_p: float | None, top_k: int | Non
         most = 1.0 if top_p is None else top_p
         return nucleus(top_p=most, top_k=top_k or 0, temperature=heat)
     return sampler(temperature=heat, top_k=top_k, top_p=top_p)
+
+
+def check(drawing: Any, model: Any) -> None:
+    """Raises InputError where tokens are to be drawn of a model that chooses its answers and writes none."""
+    from foveal.decode.choose import Chooser
+
+    if drawing is not None and isinstance(model, Chooser):
+        raise InputError(
+            "this run chooses the best of whole answers and draws no tokens; leave --temperature, --top-p and --top-k "
+            "out"
+        )

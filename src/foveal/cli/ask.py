@@ -52,6 +52,7 @@ def command(
     drawing = _sampling.sampling(
         temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, spelled=_detection.detects(run)
     )  # fmt: skip
+    _sampling.check(drawing, model.model)
     settings = _budget.spending(budget, strategy, price, total) | ({} if drawing is None else {"sampling": drawing})
     started = time.perf_counter()
     steps = model.stream_answer(images, prompt, max_new_tokens=max_new_tokens, **settings)

@@ -56,7 +56,7 @@ def command(
     A run that finds boxes is scored by COCO's average precision; --data may then be a COCO annotation file, and tokens
     may be drawn instead of the best taken. An image tokenizer is scored by how near it brings pictures back.
     """
-    from foveal.cli import _detection, _drawings, _evaluate, _pretraining, _reconstruction, _regions, _show
+    from foveal.cli import _detection, _drawings, _evaluate, _pretraining, _reconstruction, _regions, _scored, _show
 
     console = _show.console(quiet=as_json)
     common: Any = {"split": split, "batch": batch, "progress": partial(_show.bar, console)}
@@ -66,17 +66,17 @@ def command(
     tell = partial(_tell, None if as_json else console, where)
     _check_asked(shots, metric, run, scored=drawings is not None or pretraining)
     spendings = _budget.many(budget, strategy, (price, total), draws=draws, controls=controls)
-    if spendings and (drawings is not None or pretraining or _reconstruction.reconstructs(run)):
-        raise InputError("a budget is spent on answers and on boxes, and neither is scored here; leave it out")
+    given = {"report": report, "out": out, "pretraining": pretraining, "controls": controls, "draws": draws != 1}
+    way = _scored.way(run, given, drawn=drawings is not None, spent=bool(spendings))
     if drawings is not None:
         told = _drawings.drawings(run, data, count=drawings, sampling=chosen, seed=seed, sheet=out, **common)
         return tell(told, _drawings.show)
-    if _detection.detects(run):
+    if way == "boxes":
         spending = _budget.one(spendings)
         told = _detection.detection(run, data, limit=limit, results=out, sampling=chosen, spending=spending, **common)
         return tell(told, _detection.show)
     _check_greedy(chosen)
-    if _reconstruction.reconstructs(run):
+    if way == "pictures":
         return tell(_reconstruction.reconstruction(run, data, limit=limit, **common), _reconstruction.show)
     seen = _regions.source(run)
     if pretraining:
