@@ -167,3 +167,22 @@ def test_bad_boxes_are_told_and_unknown_classes_refused(painted, capsys):
     Path("tiny.yaml").write_text(yaml.safe_dump(recipe))
     assert run(["train", "tiny.yaml", "--fresh"]) == 2
     assert "unknown class in example" in capsys.readouterr().err
+
+
+def test_a_run_of_boxes_alone_answers_no_question(trained):
+    for words in ("What is in the picture?", "describe it"):
+        told = trained("ask", "data/0.png", words, "--run", "runs/tiny", expected=2)
+        assert "this run learned to find boxes" in told and "foveal ask IMAGE detect" in told and told.count("\n") == 1
+    assert "0 pictures" not in trained("ask", "data/0.png", "Detect all.", "--run", "runs/tiny")
+
+
+def test_a_class_that_the_run_does_not_know_is_told_beside_the_figures(trained):
+    lines = [json.loads(line) for line in Path("data/train.jsonl").read_text().splitlines()]
+    where = ["eval", "--run", "runs/tiny", "--data", "data", "--split", "train"]
+    assert "unknown" not in json.loads(trained(*where, "--json"))
+    for line in lines[:2]:  # both are about one picture
+        line["boxes"].append({"label": "unicorn", "xyxy": [0, 0, 8, 8]})
+    Path("data/train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    told = json.loads(trained(*where, "--json"))
+    assert told["unknown"] == ["unicorn"] and told["classes"]["unicorn"] == 0
+    assert "does not know, and counted as missed: unicorn" in " ".join(trained(*where).split())

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from foveal.preprocess.processor import Processor
 
 Told = Callable[[str, int], Any]  # a context manager that yields what counts finished pictures
+DO = {"detect": "find boxes", "mask": "outline", "keypoints": "find keypoints", "caption": "write captions"}
 
 
 def named(settings: Mapping[str, Any], data: Sequence[Example] | None = None) -> dict[str, Any]:
@@ -99,6 +100,24 @@ def detects(run: Path | None) -> bool:
     return path is not None and path.is_file() and bool((read_config(path).get("processor") or {}).get("detection"))
 
 
+def check_asked(loaded: Any, prompt: str) -> None:
+    """Raises InputError for words that ask for another task of a run that learned one alone."""
+    from foveal.models.tell import wanted
+
+    speller = getattr(loaded.processor, "speller", None)
+    if speller is None or len(speller.tasks) > 1:
+        return
+    (task,) = speller.tasks
+    if task != "find" and wanted(prompt, (task, "find")) != task:
+        raise InputError(f"this run learned to {DO[task]} and answers no other words; ask it: foveal ask IMAGE {task}")
+
+
+def strangers(there: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
+    """The names of what is on pictures (in COCO's layout) and in no class."""
+    shown = {row["category_id"] for row in there["annotations"]}
+    return sorted(row["name"] for row in there["categories"] if row["id"] in shown and row["name"] not in classes)
+
+
 def detection(
     run: Path | None,
     data: Path,
@@ -152,6 +171,7 @@ def detection(
     asked = _tasks.questions(data, split, pictures)
     more = _tasks.tasks(loaded, pictures, found, there, asked, batch=batch, settings=settings, progress=progress)
     told |= {} if spending is None else {"strategy": spending[0], "budget": spending[1]}
+    told |= {"unknown": strange} if (strange := strangers(there, loaded.processor.speller.config.classes)) else {}
     return {**told, **scored.summary, "classes": dict(scored.classes), **({"tasks": more} if more else {})}
 
 
@@ -176,6 +196,8 @@ def show(console: "Console", told: Mapping[str, Any]) -> None:
     console.print(_show.table(["of all classes", "%"], summary))
     each = sorted(told["classes"].items(), key=lambda one: -(one[1] or 0.0))
     console.print(_show.table(["AP of the class", "%"], [[name, share(value)] for name, value in each]))
+    if "unknown" in told:
+        console.print(f"of classes that the run does not know, and counted as missed: {', '.join(told['unknown'])}")
     if "tasks" in told:
         _tasks.show(console, told["tasks"])
     console.print(f"\n{told['boxes']:,} boxes in {told['pictures']:,} pictures, found in {told['seconds']:.1f} s")

@@ -26,7 +26,7 @@ OPTIONS = {
 def way(run: Path | None, given: Mapping[str, Any], *, drawn: bool, spent: bool) -> str:
     """Which of the `WAYS` a run is scored in.
 
-    Raises InputError for a budget or another given option that says nothing about it, and for a run that answers no question.
+    Raises InputError for a given option that says nothing about it, a budget too, and for a run that answers nothing.
     """
     chosen = _way(run, drawn=drawn, pretraining=given["pretraining"], spent=spent)
     if spent and (given["pretraining"] or chosen in ("drawings", "pictures")):

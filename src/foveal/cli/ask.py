@@ -48,6 +48,7 @@ def command(
     if drawn is not None:
         refuse(images, "maps")
     model = open_run(run)
+    _detection.check_asked(model, prompt)
     _regions.warn(run)
     drawing = _sampling.sampling(
         temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, spelled=_detection.detects(run)
@@ -62,12 +63,11 @@ def command(
         _draw(model, images, kept[-1], drawn, spent=settings.get("budget") is not None)
     if as_json:
         *_, last = steps
-        cost = {"visual_tokens": last.visual_tokens, "tokens": len(last.token_ids)}
-        seconds = round(time.perf_counter() - started, 3)
+        spent = round(time.perf_counter() - started, 3)
+        cost = {"visual_tokens": last.visual_tokens, "tokens": len(last.token_ids), "seconds": spent}
         asked = {"run": str(run or "starter"), "images": names, "prompt": prompt}
         boxes = {"boxes": [asdict(box) for box in last.boxes]} if last.boxes else {}
-        note = {"note": last.note} if last.note else {}
-        _show.print_json({**asked, "answer": last.text, **boxes, **cost, "seconds": seconds, **note})
+        _show.print_json({**asked, "answer": last.text, **boxes, **cost, **({"note": last.note} if last.note else {})})
         return
     if not stream:
         steps = iter([*steps][-1:])
