@@ -117,6 +117,8 @@ def test_a_row_alone_equals_itself_beside_others(tmp_path):
         ({"output_attentions": True}, "output_attentions=True is not supported; leave it out"),
         ({"atention_mask": None}, "unknown argument 'atention_mask'; did you mean 'attention_mask'"),
         ({"labels": torch.zeros(2, 5, dtype=torch.long)}, "5 labels but 9"),
+        ({"visual_embeds": torch.full((2, 3, 12), float("nan"))}, "visual_embeds holds 72 values that are no numbers"),
+        ({"input_ids": torch.full((2, 6), 50)}, "input_ids from 50 to 50 but the model has 50 words"),
         ({"input_ids": torch.zeros(2, 40, dtype=torch.long)}, "40 tokens for an encoder of 32"),
     ],
 )

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from foveal.core.errors import InputError
 from foveal.core.types import Batch, Layout, VisualTokens
 from foveal.weights.arguments import same
 from foveal.weights.names import Rule
@@ -59,10 +60,13 @@ def share(heads: nn.ModuleDict, names: Iterable[str], parts: Iterable[str]) -> N
 def readable(given: Float[Tensor, "*rows E"], name: str, *, model: nn.Module, width: int, way: str = "") -> Tensor:
     """Numbers of regions in the precision of the model's weights, which features out of a file need not have.
 
-    Raises InputError for another count of them than `width`; `way` says which ones are wanted.
+    Raises InputError for another count of them than `width` (`way` says which ones are wanted), and for what is none.
     """
     way = way or "give such as the checkpoint was made with"
     same(f"numbers a region in {name}", given.shape[-1], "in the checkpoint's config", width, way=way)
+    if not torch.compiler.is_compiling() and not bool(torch.isfinite(given).all()):
+        bad = int((~torch.isfinite(given)).sum())
+        raise InputError(f"{name} holds {bad} values that are no numbers; mend what made these features")
     return given.to(next(model.parameters()).dtype)
 
 

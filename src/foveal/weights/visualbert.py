@@ -14,7 +14,7 @@ from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch
 from foveal.models.config import ModelConfig
 from foveal.models.masked import empty
-from foveal.weights.arguments import heeded, same
+from foveal.weights.arguments import heeded, in_table, same
 from foveal.weights.bert import EMBEDDINGS, asked_for, beside, block, masked_words, readable
 from foveal.weights.files import check_class, read_checkpoint
 from foveal.weights.names import Renaming, Rule, load_strict, prefixed
@@ -148,6 +148,7 @@ class VisualBert(Wrapper):
         """What the model reads, out of the reference's arguments; a region is of type 1 where none is given."""
         given = {_PLACES[name]: value for name, value in heeded(places, _PLACES).items()}
         width = self.model.config.features or 0
+        in_table(input_ids, self.model.language.vocabulary)
         if visual_embeds is None:
             visual_embeds = torch.zeros(len(input_ids), 0, width, device=input_ids.device)
         features = readable(visual_embeds, "visual_embeds", model=self.model, width=width)
