@@ -9,7 +9,20 @@ from PIL import Image
 
 from foveal.core.errors import InputError
 from foveal.core.example import Box, Example
-from foveal.data.format import Checker, chat, encode, fingerprint, grouped, image_size, iterate, locate, read, said, splits, write
+from foveal.data.format import (
+    Checker,
+    chat,
+    encode,
+    fingerprint,
+    grouped,
+    image_size,
+    iterate,
+    locate,
+    read,
+    said,
+    splits,
+    write,
+)
 from foveal.data.shards import write_shard
 
 LINE = {
