@@ -133,7 +133,7 @@ def test_a_coco_file_is_checked_before_it_is_scored(trained, capsys):
         Path("data/here.json").write_text(json.dumps({**there, "annotations": rows}))
         assert said in trained(*where, expected=2)
     Path("data/here.json").write_text(json.dumps({**there, "annotations": [7]}))
-    assert "lacks the field" in trained(*where, expected=2)
+    assert "annotations[0] is a int; it must be an object" in trained(*where, expected=2)
     del there["categories"]
     Path("data/here.json").write_text(json.dumps(there))
     assert "lacks the field 'categories'" in trained(*where, expected=2)

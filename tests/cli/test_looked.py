@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from foveal.cli import _looked
-from foveal.core.types import Answer, Relevance
+from foveal.core.types import Answer, Looked, Relevance
 
 BLACK = Image.new("RGB", (8, 4))
 DARKEST, BRIGHTEST = _looked._HUES[0], _looked._HUES[-1]
@@ -59,9 +59,13 @@ def test_a_box_of_nothing_is_still_drawn():
     assert _looked.areas_of([[1.0, 1.0, 1.0, 1.0]]) == [1e-6]
 
 
+def looked(boxes):
+    found = Relevance(names=(), maps=torch.ones(0, 2, 2), shares=torch.ones(2, 2) / 4, boxes=boxes)
+    return Looked(found=found, boxes=boxes, rows=torch.tensor([0, 1]), columns=torch.tensor([0, 0, 1, 1]))
+
+
 def test_the_tokens_of_a_title_are_those_that_were_read():
-    one = Relevance(names=(), maps=torch.ones(0, 2, 2), shares=torch.ones(2, 2) / 4, boxes=torch.tensor(HALVES))
-    queries = Relevance(names=(), maps=one.maps, shares=one.shares, boxes=torch.zeros(0, 4))
+    one, queries = looked(torch.tensor(HALVES)), looked(torch.zeros(0, 4))
     assert _looked.counted(one, Answer(text="", visual_tokens=9, relevance=(one,))) == "2 tokens"
     assert _looked.counted(queries, Answer(text="", visual_tokens=8, relevance=(queries,))) == "8 tokens"
     both = Answer(text="", visual_tokens=16, relevance=(queries, None))
@@ -71,6 +75,6 @@ def test_the_tokens_of_a_title_are_those_that_were_read():
 def test_the_title_of_queries_is_drawn(tmp_path, monkeypatch):
     titles = []
     monkeypatch.setattr(_looked, "_row", lambda picture, one, tokens: titles.append(tokens) or picture)
-    queries = Relevance(names=(), maps=torch.ones(0, 2, 2), shares=torch.ones(2, 2) / 4, boxes=torch.zeros(0, 4))
-    _looked.draw([BLACK], Answer(text="", visual_tokens=8, relevance=(queries,)), tmp_path / "out.png")
+    answer = Answer(text="", visual_tokens=8, relevance=(looked(torch.zeros(0, 4)),))
+    _looked.draw([BLACK], answer, tmp_path / "out.png")
     assert titles == ["8 tokens"]

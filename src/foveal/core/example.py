@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from foveal.core.errors import InputError
+
 Keypoint = tuple[float, float, int]  # x, y, and 0 where it is not known, 1 where it is hidden, 2 where it is seen
 FEATURES = (".npz", ".safetensors")  # how files of region features end
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")  # how files of videos end
@@ -66,3 +68,12 @@ class Example:
         if not given or isinstance(given[-1], str):
             return str(given[-1]).strip() if given else ""
         return " ".join(part["text"].strip() for part in given[-1] if part["type"] == "text")
+
+
+def answers_of(example: Example, where: str = "") -> tuple[str, ...]:
+    """The answers in `meta["answers"]`, all of them right; InputError for what is no list of texts."""
+    given = example.meta.get("answers")
+    if given is not None and not (isinstance(given, list) and all(isinstance(answer, str) for answer in given)):
+        at = where and f"{where}: "
+        raise InputError(f"{at}example {example.id!r} has answers {given!r} in its meta; give a list of texts")
+    return tuple(given or ())

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from foveal.core.errors import InputError, unknown
-from foveal.core.example import FEATURES, Box, Example, is_film, marks
+from foveal.core.example import FEATURES, Box, Example, answers_of, is_film, marks
 from foveal.data import media
 from foveal.data.halves import SPELLED, refuse
 from foveal.data.marks import keypoints, polygons
@@ -318,15 +318,6 @@ def sides(given: Any, where: str) -> Sides | None:
     if not numbers or len(given) != 2 or not all(0 < one < math.inf for one in given):
         raise InputError(f"{where}: 'size' in 'meta' is {given!r}; give width and height in pixels, or leave it out")
     return given[0], given[1]
-
-
-def answers_of(example: Example, where: str = "") -> tuple[str, ...]:
-    """The answers in `meta["answers"]`, all of them right; InputError for what is no list of texts."""
-    given = example.meta.get("answers")
-    if given is not None and not (isinstance(given, list) and all(isinstance(answer, str) for answer in given)):
-        at = where and f"{where}: "
-        raise InputError(f"{at}example {example.id!r} has answers {given!r} in its meta; give a list of texts")
-    return tuple(given or ())
 
 
 def encode(example: Example, root: Path) -> str:

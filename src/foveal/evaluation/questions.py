@@ -6,8 +6,7 @@ from pathlib import PurePath
 from typing import Any
 
 from foveal.core.errors import InputError
-from foveal.core.example import Example
-from foveal.data.format import answers_of
+from foveal.core.example import Example, answers_of
 
 OPEN = ("caption",)  # kinds with many right answers: exact match says nothing about them
 
