@@ -221,7 +221,7 @@ def test_what_cannot_be_loaded_is_told(tmp_path):
     name = next(name for name in state if name.endswith("layers.3.cross_attn_mlp_gate"))
     del state[name]
     save_file(state, tmp_path / "model.safetensors")
-    with pytest.raises(InputError, match=r"missing: model\.language_model\.layers\.3\.cross_attn_mlp_gate"):
+    with pytest.raises(InputError, match=f"missing: {name};"):
         load(tmp_path)
     reference(7, text={"cross_attention_layers": [1, 2]}).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"cross_attention_layers \[1, 2\] of 5 layers"):
