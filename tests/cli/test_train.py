@@ -13,7 +13,7 @@ import torch
 import yaml
 
 import foveal
-from foveal.cli import _recipe
+from foveal.cli import _recipe, train
 from foveal.cli._training import Batches, merged
 from foveal.cli.main import run
 from foveal.core.errors import InputError
@@ -232,6 +232,22 @@ def test_mistakes_are_told_in_one_line(home, capsys):
     assert "broken.yaml is not YAML" in refused(capsys, "broken.yaml")
     Path("list.yaml").write_text("- a")
     assert "holds no mapping" in refused(capsys, "list.yaml")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "question"),
+    [
+        ("demo", 'PICTURE "What is in the picture?"'),
+        ("evidence", 'PICTURE "What is in the picture?"'),
+        ("visualbert_vcr", 'PICTURE "What is in the picture? | ANSWER 1 | ANSWER 2 | ANSWER 3 | ANSWER 4"'),
+        ("pix2seq", "PICTURE detect"),
+        ("flamingo_motion", 'VIDEO "What happens?"'),
+        ("blip2_pre", None),
+        ("vq", None),
+    ],
+)
+def test_the_next_question_is_one_that_a_run_answers(recipe, question):
+    assert train._question(_recipe.read(recipe)) == question
 
 
 def test_the_next_command_names_a_split_that_is_there(home, capsys):

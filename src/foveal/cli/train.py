@@ -1,9 +1,12 @@
 """`foveal train`: a recipe, trained, resumed where it was interrupted, and saved as a run."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from foveal.cli._recipe import Recipe
 
 
 def command(
@@ -60,10 +63,24 @@ def command(
     loss = "" if told["loss"] is None else f", loss {told['loss']:.3f}"
     console.print(f"{place}: {told['steps']:,} steps in {minutes}:{seconds:02d}{loss}")
     run = shlex.quote(str(place))
-    if "language" in wanted.model or "from" in wanted.init:  # an image tokenizer is not asked
-        console.print(f'ask it:   foveal ask PICTURE "What is in the picture?" --run {run}')
+    if (question := _question(wanted)) is not None:
+        console.print(f"ask it:   foveal ask {question} --run {run}")
     if (split := _held_out(Path(told["data"]), wanted.data.split)) is not None:
-        console.print(f"score it: foveal eval --run {run} --data {shlex.quote(told['data'])}{split}")
+        how = " --pretraining" if wanted.model.get("assembly") == "two_tower" else ""
+        console.print(f"score it: foveal eval --run {run} --data {shlex.quote(told['data'])}{split}{how}")
+
+
+def _question(wanted: "Recipe") -> str | None:
+    """A question that what was trained can be asked, as it is typed; None: it answers none."""
+    model, settings = wanted.model, wanted.processor
+    if not ("language" in model or "from" in wanted.init) or model.get("assembly") == "two_tower":
+        return None
+    if wanted.data.motion is not None:
+        return 'VIDEO "What happens?"'
+    if settings.get("detection") is not None:
+        return "PICTURE detect"
+    choices = "".join(f" | ANSWER {number + 1}" for number in range(settings.get("choices") or 0))
+    return f'PICTURE "What is in the picture?{choices}"'
 
 
 def _held_out(data: Path, trained: str) -> str | None:
