@@ -51,7 +51,7 @@ def test_a_fresh_model_follows_the_seed():
         ({"model": TINY, "init": {"vison": "imagenet"}}, "did you mean 'vision'"),
         ({"model": TINY, "init": {"vision": "imagenet"}}, "imagenet weights are for vision efficientnet_lite, not vit"),
         ({**TINY, "connector": 5}, "connectors: 5 is no component"),
-        ({**TINY, "connector": {"name": "mlp", "depth": 0}}, "a connector mlp of depth 0"),
+        ({**TINY, "connector": {"name": "mlp", "depth": 0}}, "model.connector.depth is 0; give 1 or more"),
         ({**TINY, "language": {**TINY["language"], "width": 0}}, "model.language.width is 0; give 1 or more"),
         ({**TINY, "language": {**TINY["language"], "depth": -1}}, "model.language.depth is -1; give 0 or more"),
         ("nowhere.yaml", "there is no config nowhere.yaml"),

@@ -210,7 +210,7 @@ def test_mistakes_are_told_in_one_line(home, capsys):
         ("data.scenes={}", "'scenes', 'portraits' or 'motion' (made here) or a 'path'"),
         ("training.stages.0.train=[vison]", "did you mean 'vision'"),
         ("model.language.vocabulary=5", "leave model.language.vocabulary out"),
-        ("model.language.context=10", "tokens, and model.language.context is 10: what learned so could"),
+        ("model.language.context=10", "tokens, and model.language.context is 10: it could not be answered"),
         ("name=other", "unknown key in recipe: 'name'"),
         ("init={from: runs/other}", "leave those keys out"),
         ("seed=-1", "seed is -1; give a number from 0"),
@@ -248,6 +248,25 @@ def test_mistakes_are_told_in_one_line(home, capsys):
 )
 def test_the_next_question_is_one_that_a_run_answers(recipe, question):
     assert train._question(_recipe.read(recipe)) == question
+
+
+def test_an_answer_that_leaves_the_context_is_learned_from_all_the_same(home):
+    line = json.loads((home / "data" / "train.jsonl").read_text().splitlines()[0])
+    line["messages"][-1]["content"][0]["text"] = "fox " * 60
+    (home / "data" / "train.jsonl").write_text(json.dumps(line) + "\n")
+    assert run(["train", "tiny.yaml", "model.language.context=40"]) == 0
+
+
+def test_a_rate_that_an_older_run_names_for_nothing_does_not_stop_it(home, capsys, monkeypatch):
+    useless = "training.stages.0.rates={vision: 1e-3}"
+    with monkeypatch.context() as before:
+        before.setattr("foveal.training.parts.check", lambda model, stage: None)
+        before.setattr("foveal.training.loop.check", lambda model, stage: None)
+        assert run(["train", "tiny.yaml", useless]) == 0
+    assert run(["train", "tiny.yaml", useless, "training.stages.1.rate=1e-3"]) == 2  # another recipe, told as such
+    assert "holds a run with training.stages.1.rate" in capsys.readouterr().err.replace("\n", " ")
+    assert run(["train", "tiny.yaml", useless]) == 0
+    assert "a rate for vision, of which nothing learns" in refused(capsys, "tiny.yaml", useless, "--fresh")
 
 
 def test_the_next_command_names_a_split_that_is_there(home, capsys):

@@ -171,6 +171,12 @@ def test_numbers_of_numpy_and_tensors_are_taken():
             Purse(wrong, "foveal", {})
 
 
+def test_a_strategy_is_built_once_for_each_share():
+    purse = Purse(8, "foveal", {})
+    assert purse.allocator(3) is purse.allocator(3) and purse.allocator(3) is not purse.allocator(8)
+    assert (purse.allocator(3).budget, purse.allocator(8).budget) == (3, 8)
+
+
 def test_a_floor_is_of_the_picture_and_coarser_in_a_tile_that_has_fewer_tokens():
     picture, features = shown(ANYRES)
     (left,) = spend(Purse(8, "foveal", {"floor": 2}), [picture], [features], [()], asked())

@@ -1,10 +1,13 @@
 """Later turns of a conversation: generate() goes on from the cache of a compressed model as if it had none."""
 
 import copy
+import gc
 import pickle
+import weakref
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 import foveal
 from foveal.core.errors import InputError
@@ -154,6 +157,30 @@ def test_rows_of_a_cache_that_are_moved_go_on_as_they_would_have(kind, move, twi
     assert torch.equal(new, words[order])
     torch.testing.assert_close(mine, logits[order], atol=5e-5, rtol=1e-5)
     assert torch.equal(told(model, text, past_key_values=cache)[0], words)  # what it was copied from stands
+
+
+@pytest.mark.parametrize("twin", [lambda cache: cache, copy.deepcopy], ids=["itself", "copy"])
+def test_a_cache_goes_when_its_user_lets_go(twin):
+    model = small("llava", budget=5)
+    cache = twin(told(model, tiny.prompt(model, [[0]]))[2])
+    held, kind = weakref.ref(cache), type(cache).__mro__[2]
+    assert isinstance(cache, DynamicCache) and type(cache).__name__ == kind.__name__
+    gc.disable()
+    try:
+        del cache
+        assert held() is None
+    finally:
+        gc.enable()
+
+
+def test_an_emptied_cache_is_what_it_was():
+    model = small("llava", budget=5)
+    given = tiny.prompt(model, [[0]])
+    cache = told(model, given)[2]
+    cache.reset()
+    foveal.compress(model, budget=10**6)
+    told(model, given, past_key_values=cache)
+    assert type(cache) is DynamicCache
 
 
 def test_beams_go_on_from_a_cache_whose_rows_are_repeated_and_others_are_counted():

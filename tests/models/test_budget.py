@@ -98,6 +98,7 @@ def test_a_strategy_without_a_budget_is_refused_and_an_unknown_one_first(model, 
         spent(model, batch(model), None, strategy)
     with pytest.raises(InputError, match=r"unknown component .* 'nope'"):
         spent(model, batch(model), None, "nope")
+    assert budgeted(model, None, "all") is model  # it spends none
     endow(model, {"name": strategy, "budget": 4})
     assert budgeted(model, None, strategy) is model and budgeted(model, None) is model
     with pytest.raises(InputError, match="strategy 'tome' spends a budget and there is none"):

@@ -5,10 +5,11 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
+from PIL.PngImagePlugin import PngInfo
 
 from foveal.core.errors import InputError
-from foveal.preprocess.image import image_size, kept, open_image
+from foveal.preprocess.image import image_size, kept, open_image, upright
 
 COLOURS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
 
@@ -218,6 +219,36 @@ def test_a_stream_is_read_as_often_as_it_is_asked(tmp_path):
                 same(open_image(source), COLOURS)
     with open(tmp_path / "a.png", encoding="latin-1") as opened, pytest.raises(InputError, match="mode 'rb'"):
         open_image(opened)
+
+
+def test_a_stream_is_read_from_where_it_stands():
+    stream = io.BytesIO(b"HEAD" + saved(Image.fromarray(COLOURS), "PNG"))
+    stream.seek(4)
+    for _ in range(2):
+        assert image_size(stream) == (4, 6) and stream.tell() == 4
+        same(open_image(stream), COLOURS)
+
+
+@pytest.mark.parametrize("words", [0, 70_000])
+def test_a_png_is_asked_for_its_size_without_its_pixels(words):
+    turned, info, noise = Image.Exif(), PngInfo(), np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8)
+    turned[ExifTags.Base.Orientation] = 6
+    info.add_text("Comment", "Raw profile type" * (words // 16))  # says so, and is none
+    data = saved(Image.fromarray(noise), "PNG", pnginfo=info)
+    stream = Counted(data)
+    assert upright(Image.open(stream)) == (300, 200) and stream.count < words + 10_000 < len(data)
+    assert image_size(saved(Image.fromarray(noise), "PNG", pnginfo=info, exif=turned)) == (200, 300)
+
+
+class Counted(io.BytesIO):
+    """A stream that counts the bytes that are read."""
+
+    count = 0
+
+    def read(self, size=-1):
+        data = super().read(size)
+        self.count += len(data)
+        return data
 
 
 class Once(io.RawIOBase):

@@ -46,7 +46,8 @@ def carry_out(recipe: Recipe, out: Path, *, fresh: bool, say: Callable[[str], No
     _needs.check(recipe, data)
     run = model_of(recipe, data)
     batches = Batches(run, recipe, data, say=say, bar=bar)
-    _check_stages(run, batches, recipe.training.stages)
+    begun = not fresh and (out / "checkpoints").is_dir()
+    _check_stages(run, batches, recipe.training.stages, begun=begun)
 
     def ended(stage: Stage) -> None:
         if recipe.training.keep_stages and stage != recipe.training.stages[-1]:
@@ -87,16 +88,19 @@ def _lines(recipe: Recipe) -> dict[str, str]:
     return {"lines": fingerprint(files)} if files else {}
 
 
-def _check_stages(run: "Run", batches: "Batches", stages: Sequence[Stage]) -> None:
-    """Raises InputError for a part, a rate, an adapter or a processor's setting that cannot be, of any stage."""
+def _check_stages(run: "Run", batches: "Batches", stages: Sequence[Stage], *, begun: bool) -> None:
+    """Raises InputError for a part, a rate, an adapter or a processor's setting that cannot be, of any stage.
+
+    Of a training that has `begun` rates may stand that are of no use: it goes on as it was.
+    """
     from foveal.training.lora import check as check_lora
-    from foveal.training.parts import check
+    from foveal.training.parts import check, select
 
     for stage in stages:
         batches.processor(stage)
         check_lora(run.model, stage.lora)
         if stage.lora is None:  # adapters have names of their own
-            check(run.model, stage)
+            select(run.model, (*stage.parts, *stage.rates)) if begun else check(run.model, stage)
 
 
 def _check_place(out: Path) -> None:
@@ -167,15 +171,20 @@ class Batches:
 
     def _fits(self, stage: Stage, processor: "Processor", plan: Any) -> None:
         """Raise InputError where the first example with images is too long, before any of them is encoded."""
+        from foveal.core.types import IGNORE
+
         example = next((one for one in self.data if one.images), None)
         if example is None:
             return
         batch = processor.training([example], plan=plan, length=stage.pack, visual=lambda images: None)  # type: ignore[arg-type,return-value]
-        length, known = int(batch.valid.sum()), getattr(getattr(self.run.model, "language", None), "context", None)
-        if known is not None and self.run.model.config.assembly == "causal" and length > known:
+        known = getattr(getattr(self.run.model, "language", None), "context", None)
+        if known is None or batch.labels is None or self.run.model.config.assembly != "causal":
+            return
+        asked = int((batch.labels[0] != IGNORE).int().argmax())  # up to the first answer
+        if asked >= known:
             raise InputError(
-                f"the first example has {length} tokens, and model.language.context is {known}: what learned so could "
-                f"not be asked; give the model {length} or more"
+                f"the first question has {asked} tokens, and model.language.context is {known}: it could not be "
+                f"answered; give the model more than {asked}"
             )
 
     def _tell(self, stage: Stage, processor: "Processor") -> None:

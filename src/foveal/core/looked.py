@@ -4,6 +4,7 @@ Letters: K maps, R C rows and columns of the grid, B tokens, H W height and widt
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -27,7 +28,7 @@ class Relevance(Movable):
 @dataclass(frozen=True, kw_only=True)
 class Looked:
     """What a strategy `found` in a picture, over the picture: `boxes` are in its pixels (y0, x0, y1, x1), and maps and
-    shares have its height and width, and are made when they are read. Shares sum to 1.
+    shares have its height and width, and are made when they are first read. Shares sum to 1.
 
     `rows` and `columns` tell which cell of the grid lies under each pixel (-1: none does, and maps are 0).
     """
@@ -42,12 +43,12 @@ class Looked:
         """What the maps are of."""
         return self.found.names
 
-    @property
+    @cached_property
     def maps(self) -> Float[Tensor, "K H W"]:
         """The maps by the names."""
         return self._over(self.found.maps)
 
-    @property
+    @cached_property
     def shares(self) -> Float[Tensor, "H W"]:
         """What they come to."""
         shares = self._over(self.found.shares[None])[0]

@@ -312,7 +312,7 @@ class Checker:
 
 def sides(given: Any, where: str) -> Sides | None:
     """`meta["size"]`: width and height in pixels, None where it is not given; InputError for anything else."""
-    if given is None:
+    if given is None or given == []:
         return None
     numbers = isinstance(given, list | tuple) and all(isinstance(one, int | float) for one in given)
     if not numbers or len(given) != 2 or not all(0 < one < math.inf for one in given):

@@ -108,8 +108,10 @@ def scene(example: Example, known: dict[Any, Any]) -> str:
     if "scene" in example.meta or not example.images:
         return str(example.meta.get("scene", example.id))
     shown = pictures(example)
-    alone = known.setdefault(example.id, shown) == shown
-    return known.setdefault(shown, example.id if alone else f"{example.id} {shown}")
+    if shown not in known:
+        number = known[example.id] = known.get(example.id, 0) + 1
+        known[shown] = example.id if number == 1 else f"{example.id}#{number}"
+    return known[shown]
 
 
 def pictures(example: Example) -> tuple[Any, ...]:

@@ -1,6 +1,6 @@
 """Rows of text whose visual tokens have become fewer: which columns are left, and what stands in a cache."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,12 +9,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveal.core.errors import InputError
+from foveal.interop.following import follow, unfollow
 from foveal.interop.pictures import OUT, Picture
 from foveal.interop.spending import Left
-from foveal.interop.told import Told
 
 _SEEN = "foveal_seen"  # goes with a cache, through copies of it
-_MOVES = ("reorder_cache", "batch_select_indices", "batch_repeat_interleave")  # by which its rows become others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +39,10 @@ class Seen:
     valid: Bool[Tensor, "B K"]
     tail: int
 
+    def of_rows(self, chosen: Callable[[Tensor], Tensor]) -> "Seen":
+        """The same of other rows."""
+        return replace(self, valid=chosen(self.valid))
+
     @property
     def saved(self) -> int:
         """How many keys fewer there are than columns."""
@@ -48,20 +51,8 @@ class Seen:
 
 def remember(cache: Any, seen: Seen) -> None:
     """Leave with a cache what it holds, row by row, and follow its rows from now on."""
-    if not hasattr(cache, _SEEN):
-        for name in _MOVES:
-            Told(cache, name, _moved)
     setattr(cache, _SEEN, seen)
-
-
-def _moved(told: Told, given: dict[str, Any], made: Any) -> None:
-    seen: Seen = getattr(told.owner, _SEEN)
-    if told.name == "batch_repeat_interleave":
-        valid = seen.valid.repeat_interleave(given["repeats"], dim=0)
-    else:
-        rows = given["beam_idx" if told.name == "reorder_cache" else "indices"]
-        valid = seen.valid[rows.to(seen.valid.device) if isinstance(rows, Tensor) else rows]
-    setattr(told.owner, _SEEN, replace(seen, valid=valid))
+    follow(cache)
 
 
 def recall(cache: Any) -> Seen | None:
@@ -76,8 +67,7 @@ def recall(cache: Any) -> Seen | None:
     held, keys = int(cache.get_seq_length()), seen.valid.shape[1]
     if held == 0:
         delattr(cache, _SEEN)
-        for name in _MOVES:
-            getattr(cache, name).remove()
+        unfollow(cache)
         return None
     if keys - held > seen.tail:
         raise InputError(

@@ -41,6 +41,7 @@ class Purse:
             raise InputError(f"a budget of {budget!r} visual tokens an image; give a whole number, 1 or more")
         self.budget, self.strategy = number, strategy
         self.settings = {name: plain(value) for name, value in settings.items()}
+        self._made: dict[int, Allocator] = {}
         made, beyond = self.allocator(self.budget), Layout.of_grids([(self.budget + 1, 1)])
         lacks = _lacks(made)
         if lacks:
@@ -52,9 +53,11 @@ class Purse:
 
     def allocator(self, budget: int) -> Allocator:
         """The strategy, spending so many tokens: all of the budget, or a share of it."""
-        said = self.settings if budget >= self.budget else coarser(self.settings, budget)
-        with undrawn():  # it is built in every pass, between the samples of a seed
-            return build(ROOM, spec(ROOM, {**said, "name": self.strategy, "budget": budget}))
+        if budget not in self._made:
+            said = self.settings if budget >= self.budget else coarser(self.settings, budget)
+            with undrawn():  # it may be built within a pass, between the samples of a seed
+                self._made[budget] = build(ROOM, spec(ROOM, {**said, "name": self.strategy, "budget": budget}))
+        return self._made[budget]
 
     def cuts(self, spots: Spots) -> bool:
         """Whether an image of such tokens would lose some."""

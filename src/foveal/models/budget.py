@@ -40,7 +40,7 @@ def _paid(model: Sight, strategy: str) -> None:
     """Raises InputError for a strategy that is unknown, or is asked for with no budget to spend."""
     spec(ROOM, {"name": strategy})
     own = allocator_of(model)
-    if strategy != "foveal" and (own is None or seats.named(own) != strategy):
+    if strategy not in ("foveal", "all") and (own is None or seats.named(own) != strategy):
         raise InputError(f"strategy {strategy!r} spends a budget and there is none; give a budget, such as 64")
 
 

@@ -17,7 +17,8 @@ from foveal.core.types import Grid
 
 LIMIT = 200_000_000  # pixels; more in one picture is taken for a decompression bomb
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
-_PNG_SIGNS = (b"eXIf", b"adobe.xmp", b"Raw profile type")
+_PNG, _PNG_WORD = b"\x89PNG\r\n\x1a\n", 80  # how one begins, and how long the word before a text of it is at most
+_PNG_TEXTS, _PNG_SIGNS = (b"tEXt", b"zTXt", b"iTXt"), (b"adobe.xmp", b"Raw profile type")
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 _GUARD = threading.Lock()
 
@@ -94,12 +95,23 @@ def _orientation(opened: Image.Image) -> int:
     stream = getattr(opened, "fp", None)
     if opened.format == "PNG" and stream is not None:
         place = stream.tell()
-        stream.seek(0)
-        data = stream.read()
+        turned = _may_be_turned(stream)
         stream.seek(place)
-        if not any(sign in data for sign in _PNG_SIGNS):
+        if not turned:
             return 1
     return opened.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def _may_be_turned(stream: Any) -> bool:
+    """Whether a PNG has a chunk that may tell its orientation; the pixels are passed over unread."""
+    stream.seek(len(_PNG))
+    while len(head := stream.read(8)) == 8:
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        word = stream.read(min(length, _PNG_WORD)) if kind in _PNG_TEXTS else b""
+        if kind == b"eXIf" or any(sign in word.partition(b"\0")[0] for sign in _PNG_SIGNS):
+            return True
+        stream.seek(length - len(word) + 4, io.SEEK_CUR)  # over its checksum too
+    return False
 
 
 def _name(source: Any) -> str:
@@ -133,12 +145,20 @@ def _again(stream: Any) -> bool:
 
 
 def _streamed(stream: Any, name: str) -> Any:
-    """All that is in a stream, wherever it stands: a picture is opened for its size, and again for its pixels."""
+    """What is in a stream from where it stands (all, at its end), and there it stands again.
+
+    A picture is opened for its size, and again for its pixels.
+    """
     if isinstance(stream, io.TextIOBase):
         raise InputError(f"{name} is opened as text; open it as bytes, with mode 'rb'")
-    if _again(stream):
-        stream.seek(0)
-    return stream.read()
+    if not _again(stream):
+        return stream.read()
+    place = stream.tell()
+    if not (data := stream.read()):
+        place = stream.seek(0)
+        data = stream.read()
+    stream.seek(place)
+    return data
 
 
 def _read(path: Path, name: str) -> bytes:

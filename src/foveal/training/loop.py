@@ -178,7 +178,8 @@ class _Run:
             merged = stack.enter_context(adapted(self.model, stage.lora))
             stack.enter_context(recomputed(self.model.layers, wanted=stage.checkpointing))  # type: ignore[arg-type]
             thin = stack.enter_context(thinning(self.model, self.config, stage))
-            check(self.model, stage)  # a wrong name is told now, not when its turn has come
+            if snapshot is None:  # what has begun goes on
+                check(self.model, stage)
             shared = partial(_Work, pace=pace, thin=thin)
             for until, phase in stage.phases()[self.progress.phase :]:
                 if snapshot is None and self.progress.phase:

@@ -1,0 +1,61 @@
+"""Caches of transformers whose rows move, and with them what was left with each row.
+
+A cache becomes one of a class of its own kind, and holds nothing that holds it: it goes when its last user lets go.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from torch import Tensor
+
+_SEEN = "foveal_seen"
+
+
+class _Rows:
+    """What stands before a class of caches: its moves of rows, followed by what was left with these."""
+
+    kind: type
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        super().reorder_cache(beam_idx)  # type: ignore[misc]
+        _moved(self, lambda valid: valid[beam_idx.to(valid.device)])
+
+    def batch_select_indices(self, indices: Any) -> None:
+        super().batch_select_indices(indices)  # type: ignore[misc]
+        _moved(self, lambda valid: valid[indices.to(valid.device) if isinstance(indices, Tensor) else indices])
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)  # type: ignore[misc]
+        _moved(self, lambda valid: valid.repeat_interleave(repeats, dim=0))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        _, _, *state = super().__reduce_ex__(max(2, protocol))  # the class is made anew from its kind
+        return (_fresh, (self.kind,), *state)
+
+
+def follow(held: Any) -> None:
+    """Let what was left with a cache follow its rows from now on."""
+    if not isinstance(held, _Rows):
+        held.__class__ = _following(type(held))
+
+
+def unfollow(held: Any) -> None:
+    """Leave a cache as it was made."""
+    if isinstance(held, _Rows):
+        held.__class__ = held.kind
+
+
+@cache
+def _following(kind: type) -> type:
+    return type(kind.__name__, (_Rows, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__, "kind": kind})
+
+
+def _fresh(kind: type) -> Any:
+    made = _following(kind)
+    return made.__new__(made)
+
+
+def _moved(held: Any, chosen: Callable[[Tensor], Tensor]) -> None:
+    if (seen := getattr(held, _SEEN, None)) is not None:
+        setattr(held, _SEEN, seen.of_rows(chosen))
