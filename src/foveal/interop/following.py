@@ -52,8 +52,7 @@ def _following(kind: type) -> type:
 
 
 def _fresh(kind: type) -> Any:
-    made = _following(kind)
-    return made.__new__(made)
+    return object.__new__(_following(kind))
 
 
 def _moved(held: Any, chosen: Callable[[Tensor], Tensor]) -> None:
