@@ -14,7 +14,7 @@ from foveal.decode.generate import generate
 from foveal.decode.shared import generate_shared
 from foveal.layers.relaid import stretched
 from foveal.models import causal
-from foveal.models.budget import allocator_of, bound, budgeted, either, endow, spent, unneeded
+from foveal.models.budget import allocator_of, bound, budgeted, either, endow, idle, spent, unneeded
 from foveal.models.config import ModelConfig
 from foveal.relevance.pricing import Terms
 from foveal.weights.run import Run
@@ -93,16 +93,15 @@ def test_a_floor_of_the_models_own_is_coarser_under_a_lower_budget(model):
 
 
 @pytest.mark.parametrize("strategy", ["grid", "random"])
-def test_a_strategy_without_a_budget_is_refused_and_an_unknown_one_first(model, strategy):
-    with pytest.raises(InputError, match=f"strategy '{strategy}' spends a budget and there is none; give a budget"):
-        spent(model, batch(model), None, strategy)
+def test_a_strategy_without_a_budget_is_told_of_and_an_unknown_one_refused(model, strategy):
+    assert spent(model, batch(model), None, strategy)[0] is model
+    assert f"strategy '{strategy}' spends a budget and there is none; give a budget" in idle(model, strategy)
     with pytest.raises(InputError, match=r"unknown component .* 'nope'"):
         spent(model, batch(model), None, "nope")
-    assert budgeted(model, None, "all") is model  # it spends none
+    assert idle(model, "all") == idle(model, "foveal") == ""
     endow(model, {"name": strategy, "budget": 4})
-    assert budgeted(model, None, strategy) is model and budgeted(model, None) is model
-    with pytest.raises(InputError, match="strategy 'tome' spends a budget and there is none"):
-        budgeted(model, None, "tome")
+    assert budgeted(model, None, strategy) is model and idle(model, strategy) == ""
+    assert "strategy 'tome' spends a budget" in idle(model, "tome")
 
 
 @pytest.mark.parametrize("number", [np.int64(5), torch.tensor(5)])

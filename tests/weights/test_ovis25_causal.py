@@ -180,3 +180,6 @@ def test_it_is_asked_in_words_as_the_reference_formats_them(tmp_path):
     torch.testing.assert_close(ours, wanted, atol=1e-4, rtol=1e-4)
     said = model.answer([picture], "what is there?", max_new_tokens=3, budget=5)
     assert said.visual_tokens == 5
+    whole = model.answer([picture], "what is there?", max_new_tokens=3, strategy="grid")
+    assert whole.visual_tokens > 5 and "strategy 'grid' spends a budget and there is none" in whole.note
+    assert model.answer([picture], "what is there?", max_new_tokens=3).note == ""

@@ -333,7 +333,8 @@ class Answer:
 
     `boxes` are the objects that it names, where the model says where they are; `relevance` are the maps by which a
     budget was spent on each picture, in the picture's own coordinates (None: it was not cut, or not by such). Tokens
-    that stand in its padding alone are read, and have no box there. A `note` says where the budget was not needed.
+    that stand in its padding alone are read, and have no box there. A `note` says where the budget was not needed, or
+    is lacking.
     """
 
     text: str

@@ -26,22 +26,22 @@ def budgeted(model: S, budget: SupportsIndex | Terms | None, strategy: str = "fo
 
     A model's own allocator of that strategy is the same one with another budget: its settings, and what it has learned
     and still learns. By terms, which `Sight.spent` takes, it spends the fewest tokens. Raises InputError for an unknown
-    strategy or setting, a budget below 1, a model without a connector or without what the strategy needs, and a
-    strategy without a budget, other than the model's own. The random stream stays as it was.
+    strategy or setting, a budget below 1, and a model without a connector or without what the strategy needs. The
+    random stream stays as it was.
     """
     if budget is None:
-        _paid(model, strategy)
+        spec(ROOM, {"name": strategy})
         return model
     with undrawn():
         return _spending(model, budget, strategy, **settings)
 
 
-def _paid(model: Sight, strategy: str) -> None:
-    """Raises InputError for a strategy that is unknown, or is asked for with no budget to spend."""
-    spec(ROOM, {"name": strategy})
+def idle(model: Sight, strategy: str) -> str:
+    """What is told of a strategy without a budget; nothing of the model's own, or of one that spends none."""
     own = allocator_of(model)
-    if strategy not in ("foveal", "all") and (own is None or seats.named(own) != strategy):
-        raise InputError(f"strategy {strategy!r} spends a budget and there is none; give a budget, such as 64")
+    if strategy in ("foveal", "all") or (own is not None and seats.named(own) == strategy):
+        return ""
+    return f"strategy {strategy!r} spends a budget and there is none; give a budget, such as 64"
 
 
 def _spending(model: S, budget: SupportsIndex | Terms, strategy: str, **settings: object) -> S:

@@ -12,7 +12,7 @@ from foveal.core.types import IGNORE, Answer, Batch, Layout, Looked
 from foveal.decode.choose import worded
 from foveal.decode.generate import new_tokens, stream
 from foveal.decode.sampling import greedy
-from foveal.models.budget import allocator_of, budgeted, either, spent, unneeded, unspent
+from foveal.models.budget import allocator_of, budgeted, either, idle, spent, unneeded, unspent
 from foveal.models.causal import Causal
 from foveal.models.masked import Masked
 from foveal.models.seeing import looked_at
@@ -103,6 +103,7 @@ def _prompted(
         batch = replace(batch, seen=model.see(batch))
     read = sum(0 if layout.slots is None else layout.total - sum(layout.places) for layout in layouts)
     notes = [note for layout in layouts if (note := unneeded(layout, budget))]
+    notes += [note] if budget is None and (note := idle(model, strategy)) else []
     cost = Answer(text="", visual_tokens=int((batch.image_slot >= 0).sum()) + read, note="; ".join(notes))
     return model, batch, cost
 

@@ -12,7 +12,7 @@ from foveal.core.example import Box, Example
 from foveal.core.types import Answer
 from foveal.decode.constrained import Written, write
 from foveal.decode.sampling import Sampling, greedy
-from foveal.models.budget import budgeted, either, unneeded
+from foveal.models.budget import budgeted, either, idle, unneeded
 from foveal.models.causal import Causal
 from foveal.models.detect import LIKELY, detect, shown
 from foveal.models.gallery import Gallery
@@ -159,7 +159,7 @@ def sparing(
     view = budgeted(model, cost, strategy)
     made = told(view, processor, images, text, sampling=sampling)
     if cost is None:
-        return made
+        return replace(made, note=idle(model, strategy))
     (image,), task = listed(images), _task(processor, text)
     asked = question([image], text, marker=processor.config.marker) if task == "find" else _example(1, image)
     first: Task = task if task in ("find", "caption") else "detect"  # what else is asked is of what that finds
