@@ -1,5 +1,6 @@
 """The front door: where everything is put together."""
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,12 +101,17 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 
 def _device(given: torch.device | str | None) -> torch.device | str | None:
+    """The device itself; raises InputError for a name that is none, and for a device that is not there."""
+    if given is None:
+        return None
+    counts = {"cpu": math.inf, "cuda": torch.cuda.device_count(), "mps": torch.mps.device_count()}
     try:
-        torch.empty(0, device=given)
-    except (AssertionError, RuntimeError, NotImplementedError):  # torch has one of each
-        kinds = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        there = ", ".join(kind for kind, found in kinds.items() if found)
-        raise InputError(f"device {str(given)!r} is none that this torch has; give one of {there}") from None
+        device = torch.device(given)
+    except RuntimeError:
+        device = None
+    if device is None or (device.index or 0) >= counts.get(device.type, math.inf):
+        there = ", ".join(kind for kind, count in counts.items() if count)
+        raise InputError(f"device {str(given)!r} is none that this torch has; give one of {there}")
     return given
 
 

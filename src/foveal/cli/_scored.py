@@ -58,4 +58,4 @@ def _pairs(run: Path | None) -> bool:
     from foveal.weights.directory import read_config
 
     path = None if run is None else run / "config.yaml"
-    return path is not None and path.is_file() and read_config(path)["model"].get("assembly") == "two_tower"
+    return path is not None and path.is_file() and (read_config(path).get("model") or {}).get("assembly") == "two_tower"

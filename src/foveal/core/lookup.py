@@ -2,7 +2,6 @@
 
 import importlib
 import pkgutil
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -12,8 +11,6 @@ from typing import Any
 
 from foveal.core.config import parse
 from foveal.core.errors import InputError, unknown
-
-_STACK = re.compile(r"mlp([0-9]+)x_gelu")  # LLaVA-1.5's own names of its connectors (2310.03744)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +52,9 @@ def spec(room: str, settings: object) -> Spec:
     name = given.pop("name", None)
     if not isinstance(name, str):
         raise InputError(f"{room}: no component named; give one of {', '.join(names(room))} as 'name'")
-    if room == "connectors" and (stack := _STACK.fullmatch(name)):
-        name, given = "mlp", {"depth": int(stack[1]), **given}
+    also = getattr(importlib.import_module(f"foveal.{room}"), "also", None)  # other names that a room's are known by
+    if also is not None and (meant := also(name)) is not None:
+        name, given = meant[0], {**meant[1], **given}
     return Spec(name=name, settings=parse(module(room, name).Config, given, where=f"{room}.{name}"))
 
 

@@ -9,11 +9,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.interop.following import follow, unfollow
+from foveal.interop.following import SEEN, follow, unfollow
 from foveal.interop.pictures import OUT, Picture
 from foveal.interop.spending import Left
-
-_SEEN = "foveal_seen"  # goes with a cache, through copies of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +49,7 @@ class Seen:
 
 def remember(cache: Any, seen: Seen) -> None:
     """Leave with a cache what it holds, row by row, and follow its rows from now on."""
-    setattr(cache, _SEEN, seen)
+    setattr(cache, SEEN, seen)
     follow(cache)
 
 
@@ -61,12 +59,12 @@ def recall(cache: Any) -> Seen | None:
 
     Raises InputError for a cache that was cropped to within what was cut.
     """
-    seen: Seen | None = getattr(cache, _SEEN, None)
+    seen: Seen | None = getattr(cache, SEEN, None)
     if seen is None:
         return None
     held, keys = int(cache.get_seq_length()), seen.valid.shape[1]
     if held == 0:
-        delattr(cache, _SEEN)
+        delattr(cache, SEEN)
         unfollow(cache)
         return None
     if keys - held > seen.tail:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-_SEEN = "foveal_seen"
+SEEN = "foveal_seen"  # what is left with a cache, which copies of it take along
 
 
 class _Rows:
@@ -56,5 +56,5 @@ def _fresh(kind: type) -> Any:
 
 
 def _moved(held: Any, chosen: Callable[[Tensor], Tensor]) -> None:
-    if (seen := getattr(held, _SEEN, None)) is not None:
-        setattr(held, _SEEN, seen.of_rows(chosen))
+    if (seen := getattr(held, SEEN, None)) is not None:
+        setattr(held, SEEN, seen.of_rows(chosen))

@@ -149,9 +149,8 @@ class HuggingFaceCausal(nn.Module):
         own = {name: value for name, value in self.generation.items() if value is not None}
         told = {"max_new_tokens": own["max_new_tokens"]} if "max_new_tokens" in own else {}
         if "eos_token_id" in own:
-            ends = (
-                () if self.processor is None else self.processor.stop_ids
-            )  # that of a turn may be the template's alone
+            # the end of a turn may be the chat template's alone
+            ends = () if self.processor is None else self.processor.stop_ids
             told["stop_ids"] = {*_ids(own["eos_token_id"]), *ends}
         if given.get("sampling") is None:
             if strange := _strange(own):

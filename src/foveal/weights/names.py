@@ -141,9 +141,8 @@ class Renaming:
             found = came_from.get(name)
             if found is not None:
                 return found
-            return max(
-                self._ways(name), key=lambda way: sum(stem in stems for stem in _stems(way))
-            )  # the first of equals
+            ways = self._ways(name)  # of equals the first
+            return max(ways, key=lambda way: sum(stem in stems for stem in _stems(way)))
 
         return spell
 
