@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from foveal.core.errors import InputError
+from foveal.core.labels import by_question
 from foveal.core.types import IGNORE, Batch
-from foveal.decode.choose import Chooser, Picker, choose, picked, places
+from foveal.decode.choose import Chooser, Picker, choose, places, worded
 
 
 def batch(ids, **more):
@@ -30,10 +31,11 @@ def test_of_choices_it_is_the_words_of_the_best_row():
     labels = torch.tensor([[-100, 7, 2, -100], [-100, 8, 9, 2], [-100, 5, 2, -100], [-100, 6, 2, -100]])
     given = batch(ids, choices=2, labels=labels)
     scores = torch.tensor([[0.0], [1.0], [5.0], [-1.0]])
-    assert picked(scores, given).tolist() == [[8, 9, 2], [5, 2, IGNORE]]
-    assert picked(-scores, given).tolist() == [[7, 2], [6, 2]]
+    best, worst = (by_question(told, given).argmax(1) for told in (scores, -scores))
+    assert worded(best, given).tolist() == [[8, 9, 2], [5, 2, IGNORE]]
+    assert worded(worst, given).tolist() == [[7, 2], [6, 2]]
     with pytest.raises(InputError, match="does not say which words its choices are"):
-        picked(scores, batch(ids, choices=2))
+        worded(best, batch(ids, choices=2))
 
 
 class Last:

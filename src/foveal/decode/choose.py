@@ -3,11 +3,10 @@
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.core.labels import by_question
 from foveal.core.types import IGNORE, Batch
 
 
@@ -39,16 +38,11 @@ def places(model: Chooser, batch: Batch, **_: Any) -> Int[Tensor, "Q M"]:
     return model.pick(batch)[:, None] if batch.choices and isinstance(model, Picker) else model.choose(batch)
 
 
-def picked(told: Float[Tensor, "B 1"], batch: Batch) -> Int[Tensor, "Q M"]:
-    """The labelled words of the row that scores best of each question's, and IGNORE after them.
+def worded(best: Int[Tensor, " Q"], batch: Batch) -> Int[Tensor, "Q M"]:
+    """The labelled words of each question's choice at its place, and IGNORE after them.
 
     Raises InputError for a batch that labels no words.
     """
-    return worded(by_question(told, batch).argmax(1), batch)
-
-
-def worded(best: Int[Tensor, " Q"], batch: Batch) -> Int[Tensor, "Q M"]:
-    """The labelled words of each question's choice at its place, and IGNORE after them; as `picked` refuses."""
     if batch.labels is None:
         raise InputError("the batch does not say which words its choices are; make it with a processor of 'choices'")
     said = batch.labels[best + batch.choices * torch.arange(len(best), device=best.device)]
