@@ -7,6 +7,7 @@ import torch
 
 from foveal.core.errors import InputError
 from foveal.decode.sampling import greedy
+from foveal.preprocess.processor import Processor
 from foveal.preprocess.words import word_tokenizer
 from foveal.weights import decoder
 from foveal.weights.files import read_config, write_json
@@ -142,6 +143,13 @@ def test_an_answer_is_written_as_the_checkpoint_says(talking):
     *_, last = stopping.stream_answer(None, "where is the fox", max_new_tokens=8)
     assert last.token_ids == free.token_ids[: free.token_ids.index(free.token_ids[2]) + 1]
     assert stopping.answer(None, "where is the fox", stop_ids=(), max_new_tokens=8).token_ids == free.token_ids
+
+
+def test_whoever_asks_the_processor_ends_where_the_checkpoint_does(talking, tmp_path):
+    ends = talking(eos_token_id=[29, 7]).processor.stop_ids
+    assert set(ends) == {29, 7, *talking(eos_token_id=[]).processor.stop_ids}
+    run = talking(eos_token_id=[29, 7]).save(tmp_path / "run")
+    assert Processor.load(run).stop_ids == ends
 
 
 def test_an_answer_is_drawn_where_the_checkpoint_draws(talking):

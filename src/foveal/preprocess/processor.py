@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ class ProcessorConfig:
     there are and where), in fixed `windows`, or in the boxes that the run of the `proposals` finds. With `region_files`
     images are files of features that a detector has made. With `masking`, training batches hold whole conversations
     with parts of them hidden. With `detection` nothing is said in words: batches hold the objects of one picture a row.
-    With a `spelling` words stand around the tiles of images that are cut.
+    With a `spelling` words stand around the tiles of images that are cut. `ends` end an answer, as the template's do.
     """
 
     image: ImageTransform = field(default_factory=ImageTransform)
@@ -78,6 +79,7 @@ class ProcessorConfig:
     detection: Detection | None = None
     video: Frames | None = later(None)
     spelling: Spelling | None = later(None)
+    ends: tuple[int, ...] = later(())
 
 
 class Processor:
@@ -114,7 +116,8 @@ class Processor:
             return ()
         example = [chat.Turn(role="user", parts=("a",)), chat.Turn(role="assistant", parts=("b",))]
         ids, loss = self._coder(self.render(example, marker=self.config.marker, reply=False))
-        ends = {self._coder.eos_id, *(int(i) for i in ids[loss][-1:] if int(i) in self._coder.special)}
+        spoken = (int(i) for i in ids[loss][-1:] if int(i) in self._coder.special)
+        ends = {self._coder.eos_id, *spoken, *self.config.ends}
         return tuple(sorted(i for i in ends if i is not None))
 
     @property
@@ -249,16 +252,14 @@ class Processor:
         targets = {"matching": torch.tensor(classes)} if masking.foreign else {}
         if masking.regions:
             targets["regions"] = mask_regions(layout.total, masking.regions, chance)
-        return mask_words(replace(batch, targets=targets), masking.words, self._words, chance)
+        words = partial(Words.of, len(self.tokenizer), self._coder.special, self._coder.mask_id)
+        return mask_words(replace(batch, targets=targets), masking.words, words, chance)
 
     def _shown(self, rows: Sequence[Encoded], plan: Plan, visual: See | None) -> Pixels | Patches | VisualTokens | None:
         """The pictures of the rows, one after the other."""
         shown = self._sights([[one] for one in rows], plan)
         refuse(shown.images, "objects")
         return self._seen(shown, visual)
-
-    def _words(self) -> Words:
-        return Words.of(len(self.tokenizer), self._coder.special, self._coder.mask_id)
 
     def _apart(
         self,
@@ -388,11 +389,11 @@ class Processor:
         return store.of_settings(parse(ProcessorConfig, settings, where="processor"), Path(directory))
 
     @classmethod
-    def from_huggingface(cls, directory: str | Path) -> "Processor":
-        """The processor of a Hugging Face checkpoint: its tokenizer, image settings and chat template."""
+    def from_huggingface(cls, directory: str | Path, *, ends: Sequence[int] = ()) -> "Processor":
+        """The processor of a Hugging Face checkpoint's tokenizer, image settings, chat template and `ends`."""
         from foveal.preprocess import store
 
-        return store.from_huggingface(Path(directory))
+        return store.from_huggingface(Path(directory), ends=ends)
 
 
 def _example(one: Asked, marker: str) -> Example:

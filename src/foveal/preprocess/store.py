@@ -1,6 +1,7 @@
 """Processors on disk: Foveal's own, and those of Hugging Face checkpoints."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,8 +78,8 @@ def tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
         raise InputError(f"{directory} holds no tokenizer that loads ({line}); add its tokenizer.json") from failed
 
 
-def from_huggingface(directory: Path) -> Processor:
-    """Tokenizer, image settings, chat template and context of a checkpoint's own files.
+def from_huggingface(directory: Path, *, ends: Sequence[int] = ()) -> Processor:
+    """Tokenizer, image settings, chat template and context of a checkpoint's own files; answers end at `ends` too.
 
     A LLaVA checkpoint without a chat template is asked in Vicuna's format, a Chameleon by its separator.
     """
@@ -115,6 +116,7 @@ def from_huggingface(directory: Path) -> Processor:
         spelling=spelling,
         positions=_PLACES.get(kind, "line"),
         video=frames_of(kind, video),
+        ends=tuple(sorted(ends)),
     )
     made = Processor(tokenizer=words, config=settings)
     made.listener = _listener(directory)

@@ -148,10 +148,6 @@ class HuggingFaceCausal(nn.Module):
         """The settings of an answer; raises InputError where the checkpoint's own ask for what is not there."""
         own = {name: value for name, value in self.generation.items() if value is not None}
         told = {"max_new_tokens": own["max_new_tokens"]} if "max_new_tokens" in own else {}
-        if "eos_token_id" in own:
-            # the end of a turn may be the chat template's alone
-            ends = () if self.processor is None else self.processor.stop_ids
-            told["stop_ids"] = {*_ids(own["eos_token_id"]), *ends}
         if given.get("sampling") is None:
             if strange := _strange(own):
                 raise InputError(
@@ -211,7 +207,7 @@ def load_causal(
         renaming=renaming,
         config=config,
         generation=generation,
-        processor=lambda: Processor.from_huggingface(directory),
+        processor=lambda: Processor.from_huggingface(directory, ends=_ids(generation.get("eos_token_id"))),
     )
     return wrapped.eval()
 
