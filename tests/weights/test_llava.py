@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from foveal.core.errors import InputError
 from foveal.front import load
+from foveal.preprocess.words import word_tokenizer
 from foveal.weights.files import read_checkpoint
 
 IMAGE = 98
@@ -130,6 +132,31 @@ def test_written_back_it_is_the_same_checkpoint(tmp_path):
     again = hf.LlavaForConditionalGeneration.from_pretrained(tmp_path / "back")
     for name, weight in theirs.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight), name
+
+
+def test_its_own_processor_is_written_back_as_it_came_by_way_of_a_run_too(tmp_path):
+    """Byte for byte: transformers then reads the same pictures and words from it."""
+    import transformers as hf
+
+    reference(3).save_pretrained(tmp_path / "there")
+    words = word_tokenizer(["where is the fox ?"], special=["<image>"])
+    look = hf.CLIPImageProcessor(size={"shortest_edge": 12}, crop_size={"height": 12, "width": 12})
+    hf.LlavaProcessor(
+        image_processor=look, tokenizer=words, patch_size=4, num_additional_image_tokens=1, chat_template="{{ 'fox' }}"
+    ).save_pretrained(tmp_path / "there")
+    (tmp_path / "there" / "training_args.bin").write_bytes(b"no part of it")
+    load(tmp_path / "there").save_pretrained(tmp_path / "back")
+    load(tmp_path / "there").save(tmp_path / "run")
+    again = load(tmp_path / "run")
+    again.save(tmp_path / "run")
+    again.save_pretrained(tmp_path / "over")
+    for folder in (tmp_path / "back", tmp_path / "over"):
+        there = hf.AutoProcessor.from_pretrained(folder)
+        picture = Image.effect_noise((20, 10), 50).convert("RGB")
+        assert there(images=picture, text="<image> where is the fox ?")["input_ids"]
+        assert not (folder / "training_args.bin").exists()
+        for name in ("processor_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            assert (folder / name).read_bytes() == (tmp_path / "there" / name).read_bytes(), name
 
 
 def test_every_spelling_loads(tmp_path):

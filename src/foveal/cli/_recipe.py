@@ -316,8 +316,8 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
         if recipe.model.get("vision") is not None and not recipe.text_only:
             look_over(started.model, recipe.model["vision"])
             started.external.pop("vision", None)
-        kept = () if recipe.text_only else ("external", "origin")
-        return Run(started.model, started.processor, **{name: getattr(started, name, {}) for name in kept})
+        kept = () if recipe.text_only else ("external", "origin", "beside")
+        return Run(started.model, started.processor, **{name: getattr(started, name, None) for name in kept})
     recipe = _codes.adopted(recipe)
     settings = _detection.named(recipe.processor, data)
     if isinstance(settings.get("answers"), int):

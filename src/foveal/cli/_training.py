@@ -52,8 +52,8 @@ def carry_out(recipe: Recipe, out: Path, *, fresh: bool, say: Callable[[str], No
     def ended(stage: Stage) -> None:
         if recipe.training.keep_stages and stage != recipe.training.stages[-1]:
             made = {"recipe": recipe.name, **about(recipe, len(data))}
-            kept = type(run)(run.model, batches.processor(stage), external=run.external, origin=run.origin, about=made)
-            kept.save(out / "stages" / stage.name)
+            kept = {"external": run.external, "origin": run.origin, "beside": run.beside, "about": made}
+            type(run)(run.model, batches.processor(stage), **kept).save(out / "stages" / stage.name)
 
     told = {"collate": batches, "recipe": {**recipe.identity(), **_lines(recipe)}, "fresh": fresh, "ended": ended}
     result = train(run.model, data, config=recipe.training, out=out, **told)

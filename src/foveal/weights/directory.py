@@ -15,6 +15,7 @@ from foveal.models.causal import Causal
 from foveal.models.masked import Masked
 from foveal.models.two_tower import TwoTower
 from foveal.preprocess.processor import Processor
+from foveal.weights.companions import ORIGIN, carry
 from foveal.weights.files import write_checkpoint
 
 FORMAT = 1
@@ -29,12 +30,13 @@ def write_run(
     external: Mapping[str, str] | None = None,
     origin: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
+    beside: Path | None = None,
 ) -> Path:
     """Write a run directory; each file appears whole. Raises InputError where the directory cannot be made.
 
     `external` names the source of parts whose weights come with an installed package: a fingerprint is kept in their
-    stead. `origin` is the reference's config and generation settings where the model began as its checkpoint, `about`
-    a free record of how the run was made.
+    stead. `origin` is the reference's config and generation settings where the model began as its checkpoint, `beside`
+    where the files of its own processor lie, `about` a free record of how the run was made.
     """
     folder = Path(path)
     try:
@@ -46,6 +48,7 @@ def write_run(
         mine = {name: state.pop(name) for name in list(state) if name.startswith(f"{part}.")}
         kept[part] = {"source": source, "sha256": fingerprint(mine)}
     write_checkpoint(folder, state)
+    carry(beside, folder / ORIGIN)
     described: dict[str, Any] = {"foveal": FORMAT, "model": model.config.dump()}
     if processor is not None:
         processor.save(folder)

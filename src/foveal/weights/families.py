@@ -1,6 +1,7 @@
 """The families of reference checkpoints: for each a file that knows its config, its names and its arguments."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -39,6 +40,7 @@ from foveal.weights import (
     vision_towers,
     visualbert,
 )
+from foveal.weights.companions import ORIGIN
 from foveal.weights.huggingface import HuggingFaceCausal
 
 _FAMILIES = (
@@ -98,11 +100,11 @@ def family(config: Mapping[str, Any], where: str, *, format: str | None = None) 
 
 
 def wrapped(
-    model: Causal, origin: Mapping[str, Any], processor: Callable[[], Processor], *, where: str
+    model: Causal, origin: Mapping[str, Any], processor: Callable[[], Processor], *, where: Path
 ) -> HuggingFaceCausal:
-    """A model that began as a reference checkpoint, called as that reference is."""
+    """The model of the run `where` that began as a reference checkpoint, called as that reference is."""
     config = origin["config"]
-    found = family(config, where)
+    found = family(config, str(where))
     return getattr(found, "WRAPPER", HuggingFaceCausal)(
         model,
         to_batch=found.batcher(model, config),
@@ -110,4 +112,5 @@ def wrapped(
         config=config,
         generation=origin["generation"],
         processor=processor,
+        beside=where / ORIGIN,
     )

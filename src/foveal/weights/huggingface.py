@@ -26,6 +26,7 @@ from foveal.models.talk import answer, stream_answer
 from foveal.preprocess.processor import Asked, Processor
 from foveal.relevance.pricing import Terms
 from foveal.weights.arguments import HARMLESS, aligned, heeded, in_table
+from foveal.weights.companions import carry
 from foveal.weights.directory import write_run
 from foveal.weights.files import read_checkpoint, read_json, write_checkpoint, write_json
 from foveal.weights.names import Renaming, load_strict
@@ -44,7 +45,8 @@ class HuggingFaceCausal(nn.Module):
     """`model` called as its reference is: `to_batch` takes the reference's arguments by name.
 
     `config` and `generation` are the contents of config.json and generation_config.json; `renaming` leads back to
-    the reference's weight names; `processor` reads the checkpoint's own when it is asked in words.
+    the reference's weight names; `processor` reads the checkpoint's own when it is asked in words, and `beside` is
+    where the files of that lie.
     """
 
     def __init__(
@@ -56,10 +58,12 @@ class HuggingFaceCausal(nn.Module):
         config: Mapping[str, Any],
         generation: Mapping[str, Any],
         processor: Callable[[], Processor],
+        beside: Path | None = None,
     ) -> None:
         super().__init__()
         self.model, self.to_batch, self.renaming = model, to_batch, renaming
         self.config, self.generation, self._processor = dict(config), dict(generation), processor
+        self.beside = beside
 
     @cached_property
     def processor(self) -> Processor:
@@ -164,7 +168,7 @@ class HuggingFaceCausal(nn.Module):
             processor = self.processor
         except InputError:  # weights alone are a checkpoint too
             processor = None
-        return write_run(path, self.model, processor, origin=self.origin)
+        return write_run(path, self.model, processor, origin=self.origin, beside=self.beside)
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -172,12 +176,14 @@ class HuggingFaceCausal(nn.Module):
         return {"config": self.config, "generation": self.generation}
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write a checkpoint that `transformers` loads: config.json, generation_config.json and the weights."""
+        """Write a checkpoint that `transformers` loads: config.json, generation_config.json, the weights, and the files
+        of its processor as they came."""
         folder = Path(directory)
         write_checkpoint(folder, self.renaming.to_theirs(self.model.state_dict()))
         dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
         write_json(folder / "config.json", {**self.config, "dtype": dtype})
         write_json(folder / "generation_config.json", self.generation)
+        carry(self.beside, folder)
 
 
 def load_causal(
@@ -208,6 +214,7 @@ def load_causal(
         config=config,
         generation=generation,
         processor=lambda: Processor.from_huggingface(directory, ends=_ids(generation.get("eos_token_id"))),
+        beside=directory,
     )
     return wrapped.eval()
 

@@ -48,9 +48,10 @@ class Run(nn.Module):
         external: Mapping[str, str] | None = None,
         origin: Mapping[str, Any] | None = None,
         about: Mapping[str, Any] | None = None,
+        beside: Path | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.processor = model, processor
+        self.model, self.processor, self.beside = model, processor, beside
         self.external, self.origin, self.about = dict(external or {}), dict(origin or {}), dict(about or {})
 
     def forward(self, batch: Batch, **wanted: Any) -> Output | Reconstruction:
@@ -120,7 +121,7 @@ class Run(nn.Module):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a run directory that `foveal.load` reads back to bit-equal logits."""
         told = {"external": self._packaged(), "origin": self.origin, "about": self.about}
-        return write_run(path, self.model, self.processor, **told)
+        return write_run(path, self.model, self.processor, beside=self.beside, **told)
 
     def _packaged(self) -> dict[str, str]:
         """The parts whose weights are still those of an installed package; what has learned since is written."""
@@ -155,7 +156,7 @@ def load(
     if processor is not None:
         processor.find = finder(processor.config)
     if origin:
-        return families.wrapped(model, origin, lambda: _present(processor, directory), where=str(directory)).eval()
+        return families.wrapped(model, origin, lambda: _present(processor, directory), where=directory).eval()
     sources = {part: entry["source"] for part, entry in (described.get("external") or {}).items()}
     return Run(model, processor, external=sources, about=described.get("about") or {}).eval()
 
