@@ -79,6 +79,15 @@ def test_override_reaches_into_maps_and_lists_and_copies():
     assert given_mapping == {"a": {"b": [{"c": 1}]}}
 
 
+def test_override_begins_what_is_not_there_and_the_outermost_only_where_it_is_known():
+    assert override({"a": {"b": [{"c": None}]}}, ["a.b.0.c.d=1", "a.e.f=2"]) == {
+        "a": {"b": [{"c": {"d": 1}}], "e": {"f": 2}}
+    }
+    assert override({}, ["init.vision=x"], ["init"]) == {"init": {"vision": "x"}}
+    with pytest.raises(InputError, match="unknown key 'inti'; did you mean 'init'"):
+        override({}, ["inti.vision=x"], ["init"])
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
@@ -86,6 +95,7 @@ def test_override_reaches_into_maps_and_lists_and_copies():
         ("trainin.steps=1", "did you mean 'training'"),
         ("training.stages.4.lr=1", "wants an index from 0 to 0"),
         ("training.steps.x=1", "goes into a plain value"),
+        ("training.steps.x.y=1", "goes into a plain value"),
         ("training.steps=[", "is not YAML"),
     ],
 )

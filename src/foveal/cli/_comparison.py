@@ -161,7 +161,7 @@ def read(config: str, assignments: Sequence[str] = ()) -> Comparison:
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(given, dict):
         raise InputError(f"{path} holds no mapping; a comparison has data, systems and lengths")
-    return parse(Comparison, override(given, assignments), where="comparison")
+    return parse(Comparison, override(given, assignments, Comparison.__dataclass_fields__), where="comparison")
 
 
 def jobs(wanted: Comparison, *, ablate: bool = False) -> list[Job]:

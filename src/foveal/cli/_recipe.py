@@ -136,7 +136,7 @@ def read(recipe: str, assignments: Sequence[str] = (), *, data: Path | None = No
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(given, dict):
         raise InputError(f"{path} holds no mapping; a recipe has model, data and training")
-    chosen = override(given, assignments)
+    chosen = override(given, assignments, Recipe.__dataclass_fields__)
     if data is not None:
         chosen["data"] = {"path": str(data)}
     return of(chosen, name=path.stem)

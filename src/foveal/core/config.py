@@ -122,11 +122,14 @@ def _unsaid(entry: dataclasses.Field[Any], value: Any) -> bool:
     return bool(entry.metadata.get("later")) and value == entry.default
 
 
-def override(given: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """A deep copy of `given` with `a.b.0.c=value` assignments applied (values are YAML)."""
+def override(given: Mapping[str, Any], assignments: Iterable[str], roots: Iterable[str] = ()) -> dict[str, Any]:
+    """A deep copy of `given` with `a.b.0.c=value` assignments applied (values are YAML).
+
+    Mappings on the way that are not there are begun; the outermost only under the names of `roots`.
+    """
     import yaml
 
-    result = dump(given)
+    result, known = dump(given), {*given, *roots}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
@@ -135,6 +138,9 @@ def override(given: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, 
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise InputError(f"the value of {path!r} is not YAML: {text!r}") from None
+        root, *inner = path.split(".")
+        if inner and root not in known:
+            raise unknown("key", root, sorted(known))
         _assign(result, path, value)
     return result
 
@@ -152,12 +158,13 @@ def _assign(tree: Any, path: str, value: Any) -> None:
 
 
 def _child(tree: Any, key: str, path: str) -> Any:
-    if isinstance(tree, list):
-        return tree[_index(tree, key, path)]
-    if not isinstance(tree, dict) or key not in tree:
-        known = tree if isinstance(tree, dict) else ()
-        raise unknown("key", path, (".".join([*path.split(".")[:-1], name]) for name in known))
-    return tree[key]
+    """What lies under a key, an empty mapping put there where nothing does."""
+    place: Any = _index(tree, key, path) if isinstance(tree, list) else key
+    if not isinstance(tree, dict | list):
+        raise InputError(f"{path!r} goes into a plain value; its parent holds {tree!r}")
+    if isinstance(tree, dict) and tree.get(place) is None:
+        tree[place] = {}
+    return tree[place]
 
 
 def _index(tree: list[Any], key: str, path: str) -> int:
