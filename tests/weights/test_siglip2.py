@@ -199,3 +199,15 @@ def test_every_fault_of_a_checkpoint_is_named(tmp_path):
     assert "missing: head.probe" in str(told.value) and "patch_embedding.weight [16 47] where" in str(told.value)
     with pytest.raises(InputError, match="num_patches is 12; learned positions fill a square"):
         tower_settings({"num_patches": 12})
+
+
+@torch.no_grad()
+def test_a_whole_model_is_read_for_its_tower(tmp_path):
+    from transformers import Siglip2Config, Siglip2Model
+
+    text = {**SIZES[0], "vocab_size": 40, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    torch.manual_seed(0)
+    whole = Siglip2Model(Siglip2Config(text_config=text, vision_config={**SIZES[0], "patch_size": 4})).eval()
+    whole.save_pretrained(tmp_path)
+    given, theirs = rows(), Siglip2VisionModel.from_pretrained(tmp_path).eval()
+    compare(load(tmp_path)(**given), theirs(**given), given["pixel_attention_mask"])

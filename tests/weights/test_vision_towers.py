@@ -6,12 +6,14 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel, SiglipVisionConfig, SiglipVisionModel
 
+from foveal import front
 from foveal.core.errors import InputError
 from foveal.core.lookup import build, spec
 from foveal.core.types import Pixels
 from foveal.weights import vision_towers
 from foveal.weights.files import read_checkpoint, write_checkpoint
 from foveal.weights.names import Renaming, load_strict
+from foveal.weights.pretrained import pretrained
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 REFERENCES = {"clip": (CLIPVisionConfig, CLIPVisionModel), "siglip": (SiglipVisionConfig, SiglipVisionModel)}
@@ -194,3 +196,26 @@ def test_another_size_wants_interpolation(tmp_path):
     mine = ours(reference("clip", **SIZES[0]), tmp_path)
     with pytest.raises(InputError, match="interpolate_pos_encoding"):
         mine(images(32, 24))
+
+
+@pytest.mark.parametrize("kind", REFERENCES)
+@torch.no_grad()
+def test_a_whole_model_is_read_for_its_tower(tmp_path, kind):
+    """As the reference's class of the tower alone reads it; its words stay behind."""
+    import transformers as hf
+
+    whole, small = {"clip": (hf.CLIPConfig, hf.CLIPModel), "siglip": (hf.SiglipConfig, hf.SiglipModel)}[kind], SIZES[0]
+    text = {**small, "vocab_size": 40, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    torch.manual_seed(0)
+    whole[1](whole[0](text_config=text, vision_config={**small, "patch_size": 8})).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["model_type"] == kind and any("text_model" in name for name in read_checkpoint(tmp_path))
+    config["vision_config"].pop("model_type")
+    mine, theirs = vision_towers.load(tmp_path, config), REFERENCES[kind][1].from_pretrained(tmp_path).eval()
+    compare(mine(images(24, 24)), theirs(images(24, 24)))
+    mine.save_pretrained(tmp_path / "back")
+    assert torch.equal(
+        front.load(tmp_path / "back")(images(24, 24)).last_hidden_state, mine(images(24, 24)).last_hidden_state
+    )
+    found = spec("vision", vision_towers.vision_settings(mine.config))
+    assert pretrained("vision", str(tmp_path), found).keys() == {f"vision.{name}" for name in mine.vision.state_dict()}

@@ -1,4 +1,4 @@
-"""Gates that learn how far a part is heard."""
+"""Gates and scales that learn how far a part is heard."""
 
 import torch
 from jaxtyping import Float
@@ -20,3 +20,15 @@ class Gate(nn.Module):
     def forward(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """As much of it as the gate lets through."""
         return self.opening * hidden
+
+
+class Scale(nn.Module):
+    """Multiplies each channel of what passes by a learned number (LayerScale, 2103.17239)."""
+
+    def __init__(self, *, width: int, start: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((width,), start))
+
+    def forward(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+        """The same, each channel by its number."""
+        return self.weight * hidden

@@ -1,4 +1,4 @@
-"""Vision transformers with taps at any depth: the towers of CLIP (2103.00020) and SigLIP (2303.15343)."""
+"""Vision transformers with taps at any depth: CLIP (2103.00020), SigLIP (2303.15343) and DINOv2 (2304.07193)."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -13,11 +13,12 @@ from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Pixels, VisualTokens
 from foveal.layers.attention import attend
 from foveal.layers.blocks import Block, attended
+from foveal.layers.gates import Scale
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
 from foveal.layers.mlp import FeedForward
 
-Select = Literal["default", "full"]
+Select = Literal["default", "full", "patches"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,10 @@ class Config:
     `layers` are the depths whose states are concatenated along features in this order: 0 is the input of the first
     block, -1 the output of the last, with the norm that follows it (of `last_eps`; None: `eps`) only where `last_norm`
     says so. `levels` are further depths, kept beside the features. `select` drops the first token by `default`, whether
-    it is a class token or, in a tower without one, the first patch (as LLaVA of transformers does).
+    it is a class token or, in a tower without one, the first patch (as LLaVA of transformers does); `patches` are what
+    is no class token and no register (2309.16588), of which there are `registers`. With a `scale`, what a block adds is
+    scaled channel by channel, from that number on; `gated` feed-forwards are SwiGLU's where `activation` is silu.
+    `smooth` positions are resized with antialiasing.
     """
 
     width: int = 768
@@ -48,6 +52,10 @@ class Config:
     levels: tuple[int, ...] = ()
     last_norm: bool = False
     last_eps: float | None = None
+    registers: int = 0
+    scale: float | None = None
+    gated: bool = False
+    smooth: bool = False
 
 
 class AttentionPool(nn.Module):
@@ -74,17 +82,20 @@ class AttentionPool(nn.Module):
         return pooled + self.feed(self.norm(pooled))
 
 
-def resized_positions(positions: Float[Tensor, "N E"], *, old: Grid, new: Grid, extra: int) -> Float[Tensor, "M E"]:
-    """Positions of an `old` grid for a `new` one, bicubic; the first `extra` belong to no place and stay."""
+def resized_positions(
+    positions: Float[Tensor, "N E"], *, old: Grid, new: Grid, extra: int, smooth: bool = False
+) -> Float[Tensor, "M E"]:
+    """Positions of an `old` grid for a `new` one, bicubic (`smooth`: with antialiasing); the first `extra` belong to no
+    place and stay."""
     if old == new:
         return positions
     table = positions[extra:].view(1, *old, -1).permute(0, 3, 1, 2)
-    table = F.interpolate(table, size=new, mode="bicubic", align_corners=False)
+    table = F.interpolate(table, size=new, mode="bicubic", align_corners=False, antialias=smooth)
     return torch.cat([positions[:extra], table.flatten(2)[0].T])
 
 
 class Vit(nn.Module):
-    """Pixels to the states of chosen depths: one token a patch, and the class token where `select` is `full`.
+    """Pixels to the states of chosen depths: one token a patch, and what stands before them as `select` says.
 
     A tile counts as an image of its own. Raises InputError for depths that the tower lacks, and for pixels whose
     sides are neither multiples of `patch` nor `image_size`.
@@ -111,30 +122,37 @@ class Vit(nn.Module):
         levels: tuple[int, ...] = (),
         last_norm: bool = False,
         last_eps: float | None = None,
+        registers: int = 0,
+        scale: float | None = None,
+        gated: bool = False,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
         if width % heads:
             raise InputError(f"a vit of width {width} cannot split it over {heads} heads; give a divisor of the width")
         self.depth, self.patch, self.image_size, self.select = depth, patch, image_size, select
-        self.last_norm = last_norm
+        self.last_norm, self.smooth = last_norm, smooth
         self.taps, self.levels = _depths("layers", layers, depth), _depths("levels", levels, depth)
         self.width, self.level_widths = width * len(self.taps), (width,) * len(levels)
         self.grid = (image_size // patch, image_size // patch)
         self.patches = nn.Conv2d(channels, width, patch, stride=patch, bias=patch_bias)
         self.class_token = nn.Parameter(_small(width)) if class_token else None
+        self.registers = nn.Parameter(_small(registers, width)) if registers else None
+        self.before = class_token + registers
+        self.dropped = {"default": 1, "full": 0, "patches": self.before}[select]
         self.positions = nn.Parameter(_small(self.grid[0] * self.grid[1] + class_token, width))
         self.pre_norm = nn.LayerNorm(width, eps=eps) if pre_norm else nn.Identity()
         parts = {"width": width, "heads": heads, "inner": inner, "activation": activation, "eps": eps}
-        self.blocks = nn.ModuleList(Block(**parts) for _ in range(depth))
+        self.blocks = nn.ModuleList(_scaled(Block(**parts, gated=gated), width, scale) for _ in range(depth))
         self.post_norm = nn.LayerNorm(width, eps=eps if last_eps is None else last_eps)
         self.pool = AttentionPool(**parts) if pool else None
         self.apply(small_normal)
         self._freeze_unreached()
 
     def plan(self, sizes: Sequence[Grid]) -> Layout:
-        """One token a patch, more or less the first: then the tokens lie on no grid."""
+        """One token a patch; with others before them, or less the first, the tokens lie on no grid."""
         grids = [self._grid(size) for size in sizes]
-        more = (self.class_token is not None) - (self.select == "default")
+        more = self.before - self.dropped
         if more == 0:
             return Layout.of_grids(grids)
         return Layout(counts=tuple(rows * columns + more for rows, columns in grids), grids=(None,) * len(grids))
@@ -152,9 +170,9 @@ class Vit(nn.Module):
         if deepest == 0:
             raise InputError("vit taps what enters its first block, so that nothing attends; tap a later one in layers")
         states = self.states(pixels.values, {*self.taps, *self.levels, deepest - 1})
-        first, seen = int(self.select == "default"), self.class_token is not None
+        seen = self.class_token is not None
         told = attended(self.blocks[deepest - 1], states[deepest - 1], first=seen)  # type: ignore[arg-type]
-        attention, keys = (part[:, first:].flatten(0, 1) for part in told)
+        attention, keys = (part[:, self.dropped :].flatten(0, 1) for part in told)
         return replace(self._tapped(pixels, states), attention=attention, keys=keys)
 
     def _tapped(self, pixels: Pixels, states: dict[int, Tensor]) -> VisualTokens:
@@ -162,8 +180,7 @@ class Vit(nn.Module):
         layout = self.plan([(size[0], size[1])] * tiles)
         if self.last_norm and self.depth in states:
             states[self.depth] = self.post_norm(states[self.depth])
-        first = int(self.select == "default")
-        tapped = {depth: state[:, first:].flatten(0, 1) for depth, state in states.items()}
+        tapped = {depth: state[:, self.dropped :].flatten(0, 1) for depth, state in states.items()}
         features = torch.cat([tapped[depth] for depth in self.taps], dim=-1)
         return VisualTokens.on_layout(features, layout, tuple(tapped[depth] for depth in self.levels))
 
@@ -178,13 +195,18 @@ class Vit(nn.Module):
         return kept
 
     def embed(self, values: Float[Tensor, "T C H W"]) -> Float[Tensor, "T S E"]:
-        """Patches with their positions, resized to the pixels' grid, after the class token where there is one."""
+        """Patches with their positions, resized to the pixels' grid, after what stands before them."""
         new = self._grid((values.shape[-2], values.shape[-1]))
         hidden = self.patches(values.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2)
         if self.class_token is not None:
             hidden = torch.cat([self.class_token.expand(hidden.shape[0], 1, -1), hidden], dim=1)
         extra = int(self.class_token is not None)
-        return self.pre_norm(hidden + resized_positions(self.positions, old=self.grid, new=new, extra=extra))
+        way = {"old": self.grid, "new": new, "extra": extra, "smooth": self.smooth}
+        hidden = self.pre_norm(hidden + resized_positions(self.positions, **way))
+        if self.registers is None:
+            return hidden
+        registers = self.registers.expand(len(hidden), -1, -1)
+        return torch.cat([hidden[:, :extra], registers, hidden[:, extra:]], dim=1)
 
     def _grid(self, size: Grid) -> Grid:
         if any(side < self.patch or (side % self.patch and side != self.image_size) for side in size):
@@ -201,6 +223,13 @@ class Vit(nn.Module):
         for part in (*self.blocks[deepest:], *last, self.pool):
             if part is not None:
                 part.requires_grad_(False)
+
+
+def _scaled(block: Block, width: int, start: float | None) -> Block:
+    """The block, what it adds scaled by channels where a `start` is given."""
+    if start is not None:
+        block.attention_gate, block.feed_gate = (Scale(width=width, start=start) for _ in range(2))
+    return block
 
 
 def _depths(setting: str, given: tuple[int, ...], depth: int) -> tuple[int, ...]:

@@ -15,9 +15,9 @@ from foveal.vision.qwen_vit import QwenVit
 from foveal.vision.vit import AttentionPool
 from foveal.weights.files import LARGEST_SHARD, read_checkpoint, write_checkpoint, write_json
 from foveal.weights.names import Renaming, load_strict, prefixed
-from foveal.weights.vision_towers import POOL_RULES, RULES, TowerOutput
+from foveal.weights.vision_towers import BESIDE, POOL_RULES, RULES, TowerOutput, tower_config
 
-KINDS = ("siglip2_vision_model",)
+KINDS = ("siglip2_vision_model", "siglip2")
 
 _DEFAULTS: dict[str, Any] = {  # config files leave out what equals their format's default
     "hidden_size": 768,
@@ -36,13 +36,13 @@ _PATCHES = "embeddings.patch_embedding.weight"
 
 
 def matches(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json is that of such a tower alone."""
+    """Whether a config.json is that of such a tower, alone or in the model that it was taught in."""
     return config.get("model_type") in KINDS
 
 
 def renaming(config: Mapping[str, Any]) -> Renaming:
     """Between the weight names of a tower's own checkpoint and ours."""
-    patch, channels = (int({**_DEFAULTS, **config}[name]) for name in ("patch_size", "num_channels"))
+    patch, channels = (int({**_DEFAULTS, **tower_config(config)}[name]) for name in ("patch_size", "num_channels"))
 
     def convolution(weight: Tensor) -> Tensor:
         if weight.ndim != 2 or weight.shape[1] != patch**2 * channels:
@@ -52,7 +52,7 @@ def renaming(config: Mapping[str, Any]) -> Renaming:
     def flat(weight: Tensor) -> Tensor:
         return weight.squeeze(2).permute(0, 2, 3, 1).flatten(1).contiguous()
 
-    rules = [*prefixed(RULES, ours="vision.", theirs=_PREFIXES), *prefixed(POOL_RULES, theirs=_PREFIXES)]
+    rules = [*prefixed(RULES, ours="vision.", theirs=_PREFIXES), *prefixed(POOL_RULES, theirs=_PREFIXES), *BESIDE]
     return Renaming(rules, changed={prefix + _PATCHES: (convolution, flat) for prefix in _PREFIXES})
 
 
@@ -92,11 +92,11 @@ class FlexibleTower(nn.Module):
 
     def __init__(self, *, config: Mapping[str, Any]) -> None:
         super().__init__()
-        self.config = dict(config)
-        settings = tower_settings(config)
+        self.config = tower_config(config)
+        settings = tower_settings(self.config)
         self.vision = QwenVit(**settings)
         shared = {name: settings[name] for name in ("width", "heads", "inner", "activation", "eps")}
-        self.pool = AttentionPool(**shared) if {**_DEFAULTS, **config}["vision_use_head"] else None
+        self.pool = AttentionPool(**shared) if {**_DEFAULTS, **self.config}["vision_use_head"] else None
 
     def forward(
         self,

@@ -1,4 +1,6 @@
-"""The vision towers of CLIP and SigLIP checkpoints: settings, names, and a tower alone, called as its reference is."""
+"""The vision towers of CLIP, SigLIP and DINOv2 checkpoints: settings, names, and a tower alone, called as its reference
+is. A whole CLIP or SigLIP is read for its tower; its words stay behind.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +15,20 @@ from foveal.core.config import parse
 from foveal.core.errors import InputError, unknown
 from foveal.core.types import Grid
 from foveal.vision.vit import Config, Select, Vit
+from foveal.weights import dino
 from foveal.weights.files import LARGEST_SHARD, read_checkpoint, write_checkpoint, write_json
 from foveal.weights.names import Renaming, Rule, load_strict, prefixed
 
-CLIP, SIGLIP = KINDS = "clip_vision_model", "siglip_vision_model"
+CLIP, SIGLIP = "clip_vision_model", "siglip_vision_model"
+DINO = "dinov2", "dinov2_with_registers"
+_WHOLE = {"clip": CLIP, "siglip": SIGLIP, "siglip2": "siglip2_vision_model"}
+KINDS = (CLIP, SIGLIP, *DINO, "clip", "siglip")
 
 # Config files leave out what equals their format's default.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     CLIP: {"patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
     SIGLIP: {"patch_size": 16, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "vision_use_head": True},
+    **{kind: {"patch_size": 14, "hidden_act": "gelu", "layer_norm_eps": 1e-6} for kind in DINO},
 }
 _SHARED: dict[str, Any] = {
     "hidden_size": 768,
@@ -68,11 +75,22 @@ POOL_RULES: list[Rule] = [
     ("pool.feed.up.*", "head.mlp.fc1.*"),
     ("pool.feed.down.*", "head.mlp.fc2.*"),
 ]
+# What a whole model, or one with a head of classes, has beside its tower.
+BESIDE: list[Rule] = [
+    *((None, name) for name in ("text_model.**", "visual_projection.*", "text_projection.*", "classifier.*")),
+    *((None, name) for name in ("logit_scale", "logit_bias")),
+]
 
 
 def matches(config: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's config.json is that of such a tower alone."""
-    return config.get("model_type") in _DEFAULTS
+    """Whether a checkpoint's config.json is that of such a tower, alone or in the model that it was taught in."""
+    return config.get("model_type") in KINDS
+
+
+def tower_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a tower: its own, or the vision part of that of the whole model."""
+    kind = _WHOLE.get(str(config.get("model_type")))
+    return dict(config) if kind is None else {**(config.get("vision_config") or {}), "model_type": kind}
 
 
 def vision_settings(
@@ -86,9 +104,12 @@ def vision_settings(
     if kind not in _DEFAULTS:
         raise unknown("vision model_type", kind, _DEFAULTS)
     given = {**_SHARED, **_DEFAULTS[kind], **vision_config}
+    if kind in DINO:
+        given |= dino.fields(given, kind == DINO[1])
     settings = {ours: _number(given[theirs], theirs) for ours, theirs in _FIELDS.items()}
-    settings |= {"class_token": kind == CLIP, "pre_norm": kind == CLIP, "patch_bias": kind == SIGLIP}
-    settings |= {"pool": kind == SIGLIP and given["vision_use_head"], "layers": tuple(layers), "select": select}
+    settings |= {"class_token": kind != SIGLIP, "pre_norm": kind == CLIP, "patch_bias": kind != CLIP}
+    settings |= dino.settings(given) if kind in DINO else {}
+    settings |= {"pool": kind == SIGLIP and bool(given["vision_use_head"]), "layers": tuple(layers), "select": select}
     parse(Config, settings, where="vision_config")
     return {"name": "vit", **settings}
 
@@ -106,8 +127,11 @@ def vision_rules(
     model_type: str,
     ours_prefix: str = "vision.",
     theirs_prefix: str | tuple[str, ...] = ("model.vision_tower.", "vision_tower."),
+    *,
+    gated: bool = False,
 ) -> list[Rule]:
-    """Rename rules of a tower inside a model; of several prefixes of theirs, the first is written.
+    """Rename rules of a tower inside a model; of several prefixes of theirs, the first is written. A DINOv2's
+    feed-forwards may be `gated`.
 
     After each prefix, `vision_model.` is read too: transformers wrote it until 5.0.
     """
@@ -115,12 +139,18 @@ def vision_rules(
         raise unknown("vision model_type", model_type, _DEFAULTS)
     prefixes = (theirs_prefix,) if isinstance(theirs_prefix, str) else theirs_prefix
     accepted = (*prefixes, *(f"{prefix}vision_model." for prefix in prefixes))
-    return prefixed(RULES + (POOL_RULES if model_type == SIGLIP else []), ours=ours_prefix, theirs=accepted)
+    rules = dino.rules(gated=gated) if model_type in DINO else RULES + (POOL_RULES if model_type == SIGLIP else [])
+    return prefixed(rules, ours=ours_prefix, theirs=accepted)
 
 
 def renaming(config: Mapping[str, Any]) -> Renaming:
-    """Between the weight names of a tower's own checkpoint and ours."""
-    return Renaming(vision_rules(str(config.get("model_type")), "vision.", ""))
+    """Between the weight names of a tower's own checkpoint, or of the whole model's, and ours."""
+    kind = str(tower_config(config).get("model_type"))
+    if kind not in DINO:
+        return Renaming([*vision_rules(kind, "vision.", ""), *BESIDE])
+    prefixes = ("", *(f"{one}." for one in DINO))
+    rules = vision_rules(kind, "vision.", prefixes, gated=bool(config.get("use_swiglu_ffn", False)))
+    return Renaming([*rules, *BESIDE], leading=dino.leading(prefixes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,12 +163,12 @@ class TowerOutput:
 
 
 class VisionTower(nn.Module):
-    """A CLIP or SigLIP tower, called with the argument names of its Hugging Face reference."""
+    """A CLIP, SigLIP or DINOv2 tower, called with the argument names of its Hugging Face reference."""
 
     def __init__(self, *, config: Mapping[str, Any]) -> None:
         super().__init__()
-        self.config = dict(config)
-        settings = vision_settings(config, layers=(-1,), select="full")
+        self.config = tower_config(config)
+        settings = vision_settings(self.config, layers=(-1,), select="full")
         self.vision = Vit(**{key: value for key, value in settings.items() if key != "name"}).requires_grad_(True)
 
     def forward(
@@ -147,9 +177,10 @@ class VisionTower(nn.Module):
         interpolate_pos_encoding: bool = False,
         output_hidden_states: bool | None = None,
     ) -> TowerOutput:
-        """The last state (SigLIP: normed), the pooled one, and on demand all states from the embeddings on.
+        """The last state (normed but for CLIP), the pooled one, and on demand all states from the embeddings on.
 
-        Raises InputError for pixels of another size than the tower's unless positions are to be interpolated.
+        Raises InputError for pixels of another size than the tower's unless positions are to be interpolated, as
+        DINOv2's are always.
         """
         self._check((pixel_values.shape[-2], pixel_values.shape[-1]), interpolate_pos_encoding)
         wanted = (
@@ -161,14 +192,16 @@ class VisionTower(nn.Module):
         return TowerOutput(last_hidden_state=last, pooler_output=pooled, hidden_states=every)
 
     def _heads(self, last: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self.vision.class_token is not None:
+        if self.config["model_type"] == CLIP:
             return last, self.vision.post_norm(last[:, 0])
         normed = self.vision.post_norm(last)
+        if self.vision.class_token is not None:
+            return normed, normed[:, 0]
         return normed, None if self.vision.pool is None else self.vision.pool(normed)
 
     def _check(self, size: Grid, interpolate: bool) -> None:
         side = self.vision.image_size
-        if not interpolate and size != (side, side):
+        if not interpolate and size != (side, side) and self.config["model_type"] not in DINO:
             raise InputError(
                 f"an image of {size[0]} x {size[1]} pixels (height x width) for a tower of {side} x {side}; "
                 "resize it, or pass interpolate_pos_encoding=True"
