@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveal.cli import _codes, _detection, _language, _objectives, _regions
+from foveal.cli import _codes, _detection, _language, _objectives, _regions, _sight
 from foveal.core.config import dump, later, override, parse
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
@@ -156,7 +156,7 @@ def of(given: Mapping[str, Any], *, name: str) -> Recipe:
     training = given.get("training") or {}
     if isinstance(training, Mapping):
         given = {**given, "training": {"seed": seed, **training}}
-    given = _language.adopted(given)
+    given = _sight.adopted(_language.adopted(given))
     recipe = parse(Recipe, {"name": name, **given}, where="recipe")
     if "from" in recipe.init:
         if recipe.model.keys() - {"allocator", "vision"} or recipe.processor or len(recipe.init) > 1:

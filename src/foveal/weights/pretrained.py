@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foveal.core.config import parse
 from foveal.core.errors import InputError, unknown
 from foveal.core.lookup import Spec, names
 from foveal.models.autoencoder import Autoencoder
@@ -15,6 +16,7 @@ from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.models.masked import Masked
 from foveal.models.two_tower import TwoTower
+from foveal.preprocess.transform import ImageTransform
 from foveal.weights import (
     blip2,
     blip2_pairs,
@@ -132,6 +134,25 @@ def language_parts(source: str) -> dict[str, Any]:
     config = files.read_config(directory)
     family = _family("language", config, directory)
     return {"language": family.language_settings(config), "head": family.head_settings(config)}
+
+
+def vision_parts(source: str) -> tuple[dict[str, Any], ImageTransform | None]:
+    """The settings of an encoder that is trained already, and how pictures are prepared for it, where it is told.
+
+    Raises InputError for a source that is none: a run, or a reference checkpoint's directory.
+    """
+    directory = place(source)
+    if not directory.is_dir():
+        raise unknown("vision", source, (*names("vision"), *_PACKAGED["vision"]))
+    if (directory / "config.yaml").is_file():
+        described = read_config(directory / "config.yaml")
+        if described["model"].get("vision") is None:
+            raise InputError(f"{directory} has no vision part; name a run that sees")
+        image = (described.get("processor") or {}).get("image")
+        return described["model"]["vision"], parse(ImageTransform, image, where="image") if image else None
+    config, look = files.read_config(directory), directory / "preprocessor_config.json"
+    settings = _family("vision", config, directory).encoder_settings(config)
+    return settings, ImageTransform.from_huggingface(files.read_json(look)) if look.exists() else None
 
 
 def _family(part: str, config: Mapping[str, Any], directory: Path) -> ModuleType:

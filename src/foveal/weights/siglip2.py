@@ -83,6 +83,11 @@ def tower_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def encoder_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the component `qwen_vit` (with its name) for a tower, alone or in the model it was taught in."""
+    return {"name": "qwen_vit", **tower_settings(tower_config(config))}
+
+
 class FlexibleTower(nn.Module):
     """The tower, called with the argument names of its Hugging Face reference.
 

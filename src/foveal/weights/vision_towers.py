@@ -114,6 +114,17 @@ def vision_settings(
     return {"name": "vit", **settings}
 
 
+def encoder_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the component `vit` (with its name) that sees for a language model, as is usual for its kind.
+
+    CLIP and SigLIP speak of their last layer but one (2310.03744), DINOv2 of its last, normed, patches alone.
+    """
+    own = tower_config(config)
+    if own.get("model_type") in DINO:
+        return vision_settings(own, (-1,), "patches") | {"last_norm": True}
+    return vision_settings(own, (-2,), "default" if own.get("model_type") == CLIP else "full")
+
+
 def _number(value: Any, field: str) -> Any:
     """A size written [s, s] is s."""
     if not isinstance(value, list | tuple):
