@@ -1,6 +1,9 @@
 """What users have named is shown as they wrote it."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -18,6 +21,31 @@ def test_text_that_looks_like_markup_stays(capsys):
         at.print(text)
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines == [ODD[1], *ODD, *ODD]
+
+
+@pytest.mark.parametrize("width", [20, 60, 80, 200])
+def test_no_cell_is_cut_and_every_part_says_what_its_rows_are_about(width):
+    heads = ["strategy", "budget", "exact", "mean over kinds", "a kind of questions", "time"]
+    rows = [["average_pool", "64", "33.3%", "25.0%", "1.25%", "0.12"], ["foveal", "all", *["n/a"] * 4]]
+    at = Console(width=width, record=True, markup=False)
+    at.print(_show.table(heads, rows, left=["strategy"], keys=2), soft_wrap=True)
+    parts = [part.splitlines() for part in at.export_text().strip().split("\n\n")]
+    for head, row in zip(heads[2:], rows[0][2:], strict=True):
+        (part,) = [part for part in parts if head in part[0]]
+        assert row in part[1].split()
+    for part in parts:
+        assert [len(part), *part[0].split()[:2], *part[1].split()[:2]] == [3, *heads[:2], *rows[0][:2]]
+    assert len(parts) == {20: 4, 60: 2, 80: 1, 200: 1}[width]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_without_the_letters(encoding):
+    """Nothing is lost: escapes stand for them."""
+    code = "from foveal.cli import _show; _show.print_json({'text': '\U0001f98a \xfc'})"
+    told = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, check=True
+    )
+    assert json.loads(told.stdout.decode(encoding)) == {"text": "\U0001f98a \xfc"}
 
 
 @pytest.mark.parametrize("text", ODD)

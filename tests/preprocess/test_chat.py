@@ -171,3 +171,9 @@ def test_templates_that_cannot_serve(chatml):
         spans(own(chatml, "{{ messages[0]['content'] }}"), "a", "b")
     with pytest.raises(InputError, match="refuses the conversation: roles must alternate"):
         spans(own(chatml, "{{ raise_exception('roles must alternate') }}"), "a", "b")
+
+
+@pytest.mark.parametrize("text", ["\udcff how many?", "what is \ud800"])
+def test_half_a_character_is_no_question(text):
+    with pytest.raises(InputError, match="holds half a character"):
+        chat.question(None, text)

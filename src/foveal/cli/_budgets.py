@@ -202,7 +202,7 @@ def show(console: "Console", told: dict[str, Any]) -> None:
     more = [told["figure"].replace("_", " ")] if "figure" in told else []
     heads = ["strategy", "budget", *more, "exact", "mean over kinds", "flips", "KL", *kinds, "tokens a layer", "time"]
     lines = [_line(row, kinds, len(heads)) for row in rows]
-    console.print(_show.table(heads, lines, left=["strategy"]))
+    console.print(_show.table(heads, lines, left=["strategy"], keys=2))
     console.print(
         f"\n{told['questions']:,} questions; flips: answers that are others than with all tokens; KL: from these, of a "
         f"first word, in nats; pictures were encoded once, in {told['encoding']:.1f} s beside these times",
@@ -224,7 +224,7 @@ def _show_controls(console: "Console", rows: Sequence[dict[str, Any]]) -> None:
     ]
     if lines:
         heads = ["strategy", "budget", "steered by", "questions", "points lost", "95%"]
-        console.print(_show.table(heads, lines, left=["strategy", "steered by"]))
+        console.print(_show.table(heads, lines, left=["strategy", "steered by"], keys=3))
 
 
 def _lost(one: dict[str, Any]) -> list[str]:

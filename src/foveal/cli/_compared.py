@@ -220,7 +220,7 @@ def show(console: "Console", found: Found) -> None:
         lines.append(line + ([str(len(row.seeds))] if seeds else []))
     bare, rest = ["", "", *[""] * len(more)], [""] * (len(heads) - 5 - len(more))
     lines += [[name, *bare, *_shares(scores), *rest] for name, scores in found.baselines.items()]
-    console.print(_show.table(heads, lines, left=["chosen by"]))
+    console.print(_show.table(heads, lines, left=["chosen by"], keys=3))
     for one in found.failures:
         console.print(f"{one['state']}: {one['what']}: {one['error']}", style="dim")
 

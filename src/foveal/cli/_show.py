@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions
     from rich.table import Table
 
 _WIDE = 240  # characters
+_APART = 2  # between two columns
 
 
 def console(*, quiet: bool = False) -> "Console":
@@ -27,22 +29,67 @@ def console(*, quiet: bool = False) -> "Console":
 
 
 def print_json(row: Any) -> None:
-    """One JSON value on standard output."""
+    """One JSON value on standard output, in letters that its encoding has."""
     import json
+    import sys
 
-    print(json.dumps(row, indent=1, ensure_ascii=False))
+    whole = "utf" in (sys.stdout.encoding or "utf-8").lower()
+    print(json.dumps(row, indent=1, ensure_ascii=not whole))
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[str] = ()) -> "Table":
-    """A plain table; the first column and those named in `left` are text, the others numbers."""
-    from rich.table import Table
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """A plain table; where the terminal is too narrow for it, some columns stand below others, after its `keys` again.
 
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for place, head in enumerate(heads):
-        made.add_column(head, justify="left" if place == 0 or head in left else "right", no_wrap=True)
-    for row in rows:
-        made.add_row(*row)
-    return made
+    No cell is ever cut: a number without its end is another number.
+    """
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: Sequence[str]
+    keys: int
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> Iterator[Any]:
+        """What Rich prints."""
+        for place, band in enumerate(self._bands(options.max_width)):
+            if place:
+                yield ""
+            made = self._table(band)
+            yield from console.render(made, options.update(width=max(self._width(band), options.max_width)))
+
+    def _bands(self, width: int) -> list[list[int]]:
+        """The columns of each part that fits into the width, or holds one column beside the keys."""
+        keys = list(range(self.keys))
+        bands = [list(keys)]
+        for column in range(self.keys, len(self.heads)):
+            if len(bands[-1]) > len(keys) and self._width([*bands[-1], column]) > width:
+                bands.append(list(keys))
+            bands[-1].append(column)
+        return bands
+
+    def _width(self, band: Sequence[int]) -> int:
+        from rich.cells import cell_len
+
+        cells = [[self.heads[column], *(row[column] for row in self.rows)] for column in band]
+        return sum(max(map(cell_len, column)) for column in cells) + _APART * (len(band) - 1)
+
+    def _table(self, band: Sequence[int]) -> "Table":
+        from rich.table import Table
+
+        made = Table(box=None, pad_edge=False, header_style="bold")
+        for column in band:
+            head = self.heads[column]
+            justify: Any = "left" if column == 0 or head in self.left else "right"
+            made.add_column(head, justify=justify, no_wrap=True)
+        for row in self.rows:
+            made.add_row(*(row[column] for column in band))
+        return made
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[str] = (), keys: int = 1) -> Columns:
+    """A plain table: text in the first column and those named in `left`, numbers in the others; the first `keys` say
+    what a row is about."""
+    return Columns(heads=heads, rows=rows, left=left, keys=keys)
 
 
 @contextmanager

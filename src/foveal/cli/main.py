@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import io
 import os
 import pkgutil
 import sys
@@ -52,6 +53,8 @@ def _root(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; an error that is our fault is raised."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an answer is not lost to a terminal that lacks its letters
+        sys.stdout.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
         warnings.showwarning = _warned
         return _run(arguments)

@@ -130,6 +130,10 @@ def question(images: Any, text: object, *, marker: str = "<image>") -> Example:
         raise InputError(f"a question of type {type(text).__name__}; give one string, and ask each question by itself")
     if not text.strip():
         raise InputError("the question is empty; write what you want to know")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the question holds half a character ({text[error.start]!a}); write it in UTF-8") from None
     pictures = tuple(kept(picture) for picture in listed(images))
     kinds = ("video" if is_video(picture) else "image" for picture in pictures)
     place = [] if marker in text else [{"type": kind} for kind in kinds]

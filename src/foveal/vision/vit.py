@@ -228,7 +228,8 @@ class Vit(nn.Module):
 def _scaled(block: Block, width: int, start: float | None) -> Block:
     """The block, what it adds scaled by channels where a `start` is given."""
     if start is not None:
-        block.attention_gate, block.feed_gate = (Scale(width=width, start=start) for _ in range(2))
+        for name in ("attention_gate", "feed_gate"):
+            setattr(block, name, Scale(width=width, start=start))
     return block
 
 
