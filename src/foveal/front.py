@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import yaml
 
-from foveal.core.errors import InputError, unknown
+from foveal.core.errors import InputError, unknown, yaml_fault
 from foveal.models.assembly import assemble, check
 from foveal.models.config import ModelConfig
 from foveal.preprocess.processor import Processor
@@ -94,7 +94,7 @@ def _yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"there is no config {path}; give a mapping or the path of a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path} is not YAML: {yaml_fault(error)}") from None
     if not isinstance(given, dict):
         raise InputError(f"{path} holds no mapping; a config has a 'model' with its parts")
     return given

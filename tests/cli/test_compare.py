@@ -72,6 +72,8 @@ def test_a_comparison_from_nothing_to_its_report_and_nothing_twice(compared):
         assert sum(stage["samples"] for stage in one["training"]["stages"]) == 16
         assert one["training"]["flops"]["backward"] > 0 and one["training"]["flops"]["vision"] > 0
         assert one["made"]["hardware"] and one["made"]["versions"]["torch"] and one["config"]["seed"] == 0
+        steps = [stage["steps"] for stage in one["config"]["training"]["stages"]]
+        assert steps == [stage["steps"] for stage in one["training"]["stages"]]
         assert all("answers" not in cell for cell in one["cells"])
     assert {"majority", "same words"} == found["baselines"].keys()
     assert any(gap["theirs"] == "late, no images" for gap in found["significance"])

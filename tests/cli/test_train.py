@@ -228,6 +228,8 @@ def test_mistakes_are_told_in_one_line(home, capsys):
     ):
         assert message in refused(capsys, "tiny.yaml", setting), setting
     assert not Path("runs/tiny/config.yaml").exists()
+    assert _recipe.read("tiny.yaml", data=Path("data")).data.split == "train"
+    assert _recipe.read("tiny.yaml", ["data.split=val"], data=Path("elsewhere")).data.split == "val"
     Path("broken.yaml").write_text("a: [")
     assert "broken.yaml is not YAML" in refused(capsys, "broken.yaml")
     Path("list.yaml").write_text("- a")

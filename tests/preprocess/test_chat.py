@@ -176,4 +176,4 @@ def test_templates_that_cannot_serve(chatml):
 @pytest.mark.parametrize("text", ["\udcff how many?", "what is \ud800"])
 def test_half_a_character_is_no_question(text):
     with pytest.raises(InputError, match="holds half a character"):
-        chat.question(None, text)
+        question(None, text)

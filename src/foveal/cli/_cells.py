@@ -154,6 +154,7 @@ def _trained(job: Job, place: Place, record: Record) -> dict[str, Any]:
     place.say(f"{job.name}: counting what a step costs")
     cost = _cost.stages(job.recipe, say=place.say, bar=place.bar)
     recipe = paced(job.recipe, job.length, {name: sum(parts.values()) for name, parts in cost.samples.items()})
+    record.put(config=dump(recipe))
     place.say(f"{job.name}: training for {sum(stage.steps or 0 for stage in recipe.training.stages):,} steps")
     if fresh and run.is_dir():
         shutil.rmtree(run)

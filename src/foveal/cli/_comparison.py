@@ -24,7 +24,7 @@ from typing import Any
 from foveal.cli import _recipe
 from foveal.cli._recipe import Recipe
 from foveal.core.config import dump, later, override, parse
-from foveal.core.errors import InputError, unknown
+from foveal.core.errors import InputError, unknown, yaml_fault
 from foveal.core.lookup import spec
 from foveal.models.budget import ROOM
 from foveal.training.config import Stage
@@ -158,7 +158,7 @@ def read(config: str, assignments: Sequence[str] = ()) -> Comparison:
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path} is not YAML: {yaml_fault(error)}") from None
     if not isinstance(given, dict):
         raise InputError(f"{path} holds no mapping; a comparison has data, systems and lengths")
     return parse(Comparison, override(given, assignments, Comparison.__dataclass_fields__), where="comparison")

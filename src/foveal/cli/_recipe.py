@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from foveal.cli import _codes, _detection, _language, _objectives, _regions, _sight
 from foveal.core.config import dump, later, override, parse
-from foveal.core.errors import InputError, unknown
+from foveal.core.errors import InputError, unknown, yaml_fault
 from foveal.core.example import Example
 from foveal.data.motion import MotionConfig
 from foveal.data.portraits import PortraitConfig
@@ -133,12 +133,14 @@ def read(recipe: str, assignments: Sequence[str] = (), *, data: Path | None = No
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path} is not YAML: {yaml_fault(error)}") from None
     if not isinstance(given, dict):
         raise InputError(f"{path} holds no mapping; a recipe has model, data and training")
     chosen = override(given, assignments, Recipe.__dataclass_fields__)
     if data is not None:
-        chosen["data"] = {"path": str(data)}
+        own = chosen.get("data")
+        split = {"split": own["split"]} if isinstance(own, Mapping) and "split" in own else {}
+        chosen["data"] = {"path": str(data), **split}
     return of(chosen, name=path.stem)
 
 

@@ -17,5 +17,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The name that was meant, if one is near."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+    """The name that was meant, if one is near; in capitals or not."""
+    folded = {one.casefold(): one for one in known}
+    return next((folded[one] for one in difflib.get_close_matches(name.casefold(), list(folded), n=1)), None)
+
+
+def yaml_fault(error: Exception) -> str:
+    """What is wrong with a text that is not YAML, and where, in one line."""
+    mark, first = getattr(error, "problem_mark", None), str(error).splitlines()[0]
+    if mark is None:
+        return first
+    return f"{getattr(error, 'problem', None) or first} (line {mark.line + 1}, column {mark.column + 1})"

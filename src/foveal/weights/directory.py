@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from foveal.core.errors import InputError, unknown
+from foveal.core.errors import InputError, unknown, yaml_fault
 from foveal.models.autoencoder import Autoencoder
 from foveal.models.causal import Causal
 from foveal.models.masked import Masked
@@ -65,7 +65,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         described = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{path} is not YAML: {yaml_fault(error)}") from None
     if not isinstance(described, dict) or "model" not in described:
         raise InputError(f"{path} describes no model; give the directory of a run that foveal train wrote")
     for key in described:
