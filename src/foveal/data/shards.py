@@ -62,7 +62,7 @@ def example(key: str, members: dict[str, bytes], where: str) -> Example:
     if isinstance(row, dict):
         row.setdefault("id", key)
         row.setdefault("images", [name for name in members if name != heads[0]])
-    check = Checker(root=Path(), exists=members.__contains__, size=lambda name: _size(members[name], where))
+    check = Checker(root=Path(), exists=members.__contains__, size=lambda name: size(members[name], where))
     found = check.example(row, where)
     _check_pictures(found, where)
     return replace(found, images=tuple(opened(members[str(name)], where) for name in found.images))
@@ -76,7 +76,8 @@ def opened(data: bytes, where: str) -> Image.Image:
         raise InputError(f"{where}: cannot read an image ({error}); replace it") from None
 
 
-def _size(data: bytes, where: str) -> tuple[int, int]:
+def size(data: bytes, where: str) -> tuple[int, int]:
+    """Width and height of a picture in pixels, upright."""
     from foveal.preprocess.image import upright
 
     height, width = upright(opened(data, where))

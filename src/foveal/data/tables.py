@@ -1,0 +1,136 @@
+"""Hugging Face data sets on disk, as `save_to_disk` leaves them or in files of Parquet: rows in the columns of a line.
+
+`messages` may also be `conversations` as LLaVA's authors write them, or `texts` of pairs (user, assistant); a single
+picture may stand in `image`. Needs the package datasets.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from foveal.core.errors import InputError, unknown
+from foveal.core.example import Example
+from foveal.data.converters.llava import MARKER, message
+from foveal.data.format import Checker
+from foveal.data.halves import refuse
+from foveal.data.shards import opened, size
+
+_SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
+_NUMBERED = re.compile(r"(.+?)-\d+-of-\d+.*")  # train-00000-of-00003.parquet
+
+
+def splits(place: Path) -> list[str]:
+    """The splits of such a data set, none where a directory holds none; one saved without splits has `train`."""
+    if (place / _SAVED).is_file():
+        return ["train"]
+    if (place / _SAVED_SPLITS).is_file():
+        return sorted(folder.name for folder in place.iterdir() if (folder / _SAVED).is_file())
+    return sorted(_parquet(place))
+
+
+def files(place: Path, split: str) -> list[Path]:
+    """The files of a split: its Parquet, or its Arrow. Raises InputError for a split that is not there."""
+    if place.is_file():
+        return [place]
+    if split not in splits(place):
+        raise unknown(f"split in {place}", split, splits(place))
+    if split in (found := _parquet(place)):
+        return found[split]
+    return sorted((place if (place / _SAVED).is_file() else place / split).glob("*.arrow"))
+
+
+def read(place: Path, split: str) -> Iterator[tuple[str, Example]]:
+    """The examples of a split with where they stand, each checked as in `format.read`; images are opened pictures.
+
+    Raises InputError with row and column.
+    """
+    for number, row in enumerate(_rows(place, split)):
+        where = f"{place}: row {number}"
+        yield where, example(row, number, where)
+
+
+def example(row: Mapping[str, Any], number: int, where: str) -> Example:
+    """The example of a row."""
+    given: dict[str, Any] = _bare(row)
+    pictures = given.pop("images", None) or ([given["image"]] if given.get("image") else [])
+    members = {str(place): _bytes(picture, where) for place, picture in enumerate(pictures)}
+    named = {"id": str(given.get("id", number)), "images": list(members), "messages": _messages(given, members, where)}
+    told = {**{name: given[name] for name in ("boxes", "meta") if name in given}, **named}
+    refuse(told, where)
+    check = Checker(root=Path(), exists=members.__contains__, size=lambda name: size(members[name], where))
+    found = check.example(told, where)
+    return replace(found, images=tuple(opened(members[str(name)], where) for name in found.images))
+
+
+def _messages(row: Mapping[str, Any], members: Mapping[str, bytes], where: str) -> list[Any]:
+    if "messages" in row:
+        return [_parted(one, where) for one in row["messages"]]
+    if "conversations" in row:
+        return [message(turn, where, {MARKER: "image"}) for turn in row["conversations"]]
+    if "texts" not in row:
+        raise InputError(
+            f"{where}: has the columns {', '.join(row)}; what is said is read from messages, conversations or texts: "
+            "rename one"
+        )
+    made: list[Any] = []
+    for pair in row["texts"]:
+        shown = [] if made else [{"type": "image"} for _ in members]
+        made.append({"role": "user", "content": [*shown, {"type": "text", "text": pair.get("user")}]})
+        made.append({"role": "assistant", "content": [{"type": "text", "text": pair.get("assistant")}]})
+    return made
+
+
+def _parted(one: Any, where: str) -> Any:
+    """A message whose text marks images, with parts in the places of the marks."""
+    if not isinstance(one, Mapping) or not isinstance(one.get("content"), str) or MARKER not in one["content"]:
+        return one
+    told = message({"from": "human", "value": one["content"]}, where, {MARKER: "image"})
+    return {**one, "content": told["content"]}
+
+
+def _bare(value: Any) -> Any:
+    """Without what is None: columns of structures hold every key in every row."""
+    if isinstance(value, Mapping):
+        return {key: _bare(inner) for key, inner in value.items() if inner is not None}
+    return [_bare(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _bytes(picture: Any, where: str) -> bytes:
+    """The file of a picture, undecoded."""
+    if isinstance(picture, Mapping):
+        picture = picture.get("bytes") or picture.get("path")
+    if isinstance(picture, bytes):
+        return picture
+    if isinstance(picture, str) and Path(picture).is_file():
+        return Path(picture).read_bytes()
+    told = repr(picture) if isinstance(picture, str) else f"a {type(picture).__name__}"
+    raise InputError(f"{where}: {told} is no picture; cast that column to datasets.Image()")
+
+
+def _rows(place: Path, split: str) -> Iterator[dict[str, Any]]:
+    found = files(place, split)
+    try:
+        import datasets
+    except ImportError:
+        raise InputError(f"{place} is a Hugging Face data set; pip install datasets, which reads it") from None
+    try:
+        if found[0].suffix == ".parquet":
+            told = {split: [str(file) for file in found]}
+            data = datasets.load_dataset("parquet", data_files=told, split=split, streaming=True)
+        else:
+            data = datasets.load_from_disk(str(found[0].parent)).to_iterable_dataset()
+        yield from data.decode(False)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        line = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise InputError(f"cannot read the data set {place} ({line}); save it again") from None
+
+
+def _parquet(place: Path) -> dict[str, list[Path]]:
+    """The Parquet files of each split, in their order."""
+    made: dict[str, list[Path]] = {}
+    for file in sorted((*place.glob("*.parquet"), *place.glob("data/*.parquet"))):
+        numbered = _NUMBERED.fullmatch(file.stem)
+        made.setdefault(numbered[1] if numbered else file.stem, []).append(file)
+    return made

@@ -1,0 +1,115 @@
+"""Hugging Face data sets on disk give the examples of JSON lines."""
+
+import pytest
+from datasets import Dataset, DatasetDict, Features, Image, List, Value
+from PIL import Image as Pictures
+
+from foveal.core.errors import InputError
+from foveal.data import tables
+from foveal.data.format import chat
+
+RED, BLUE = (Pictures.new("RGB", (8, 6), colour) for colour in ("red", "blue"))
+ROWS = {
+    "id": ["a", "b"],
+    "images": [[RED], [BLUE, RED]],
+    "messages": [chat("What?", "a fox"), chat("Which?", "an owl", 2)],
+    "boxes": [[{"image": 0, "label": "fox", "xyxy": [1.0, 1.0, 5.0, 5.0]}], []],
+    "meta": [{"kind": "name"}, {"kind": "count"}],
+}
+
+
+def saved(folder, rows=ROWS):
+    Dataset.from_dict(rows).save_to_disk(folder)
+    return folder
+
+
+def with_splits(folder):
+    one = Dataset.from_dict(ROWS)
+    DatasetDict({"train": one, "val": one.select([1])}).save_to_disk(folder)
+    return folder
+
+
+def parquet(folder):
+    folder.mkdir()
+    one = Dataset.from_dict(ROWS)
+    for place in range(2):
+        one.select([place]).to_parquet(folder / f"train-0000{place}-of-00002.parquet")
+    one.select([1]).to_parquet(folder / "val.parquet")
+    return folder
+
+
+def hub(folder):
+    folder.mkdir()
+    parquet(folder / "data")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "names"), [(saved, ["train"]), *((make, ["train", "val"]) for make in (with_splits, parquet, hub))]
+)
+def test_every_layout_is_read(tmp_path, make, names):
+    place = make(tmp_path / "set")
+    assert tables.splits(place) == names
+    (_, first), (where, second) = tables.read(place, "train")
+    assert (first.id, second.id) == ("a", "b") and where.endswith("row 1")
+    assert [image.getpixel((0, 0)) for image in second.images] == [(0, 0, 255), (255, 0, 0)]
+    assert first.messages == tuple(ROWS["messages"][0]) and second.messages == tuple(ROWS["messages"][1])
+    assert first.boxes[0].label == "fox" and first.meta == {"kind": "name"} and not second.boxes
+    assert len({file.stat().st_size for file in tables.files(place, "train")}) >= 1
+    if "val" in names:
+        assert [one.id for _, one in tables.read(place, "val")] == ["b"]
+    with pytest.raises(InputError, match=r"unknown split in .* 'trian'; did you mean 'train'"):
+        list(tables.read(place, "trian"))
+
+
+def test_a_single_file_of_parquet(tmp_path):
+    Dataset.from_dict(ROWS).to_parquet(tmp_path / "some.parquet")
+    assert [one.id for _, one in tables.read(tmp_path / "some.parquet", "train")] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ("conversations", [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "a fox"}]),
+        ("texts", [{"user": "What?", "assistant": "a fox"}]),
+        ("messages", [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "a fox"}]),
+    ],
+)
+def test_other_columns(tmp_path, column, said):
+    place = saved(tmp_path / "set", {"image": [RED], column: [said]})
+    ((_, one),) = tables.read(place, "train")
+    assert one.answer == "a fox" and len(one.images) == 1 and one.id == "0"
+    words = "".join(part.get("text", "<image>") for part in one.messages[0]["content"])
+    assert words == "<image>What?"
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ({"image": [RED], "question": ["What?"]}, "row 0: has the columns image, question; what is said"),
+        ({"images": [["a.png"]], "messages": [chat("What?", "a fox")]}, "'a.png' is no picture; cast that column"),
+        ({"images": [[RED]], "messages": [chat("What?", "a fox", 2)]}, "2 image markers but 1"),
+        ({"images": [[RED]], "messages": [[{"role": "friend", "content": "x"}]]}, "unknown role 'friend'"),
+    ],
+)
+def test_what_is_wrong_is_told(tmp_path, rows, told):
+    with pytest.raises(InputError, match=told):
+        list(tables.read(saved(tmp_path / "set", rows), "train"))
+
+
+def test_broken_files_and_pictures(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(InputError, match=r"cannot read the data set .*save it again"):
+        list(tables.read(tmp_path / "a.parquet", "train"))
+    rows = {"images": [[{"bytes": b"no picture", "path": None}]], "messages": [chat("What?", "a fox")]}
+    told = Features(
+        {
+            "images": List(Image()),
+            "messages": List(
+                {"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})}
+            ),
+        }
+    )
+    Dataset.from_dict(rows, features=told).save_to_disk(tmp_path / "set")
+    with pytest.raises(InputError, match="row 0: cannot read an image"):
+        list(tables.read(tmp_path / "set", "train"))
