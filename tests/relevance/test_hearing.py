@@ -103,3 +103,9 @@ def test_words_count_by_their_gain():
 def test_a_width_below_nothing_is_refused():
     with pytest.raises(InputError, match="hears -1; give the width of the words, or 0 for what needs no learning"):
         Foveal(hears=-1)
+
+
+def test_autocast_keeps_places_in_full():
+    hearing, words = Hearing(width=8), torch.randn(1, 3, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert hearing.place(words, torch.ones(1, 3, dtype=torch.bool), (4, 4)).dtype == torch.float32

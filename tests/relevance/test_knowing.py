@@ -88,3 +88,16 @@ def test_surprise_is_how_far_a_patch_is_from_the_mean_of_those_around_it(grid, r
             ]
             wanted = (own[at] - own[near].mean(0)).norm() / scale if near else torch.tensor(0.0)
             torch.testing.assert_close(found[image, at], wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_autocast_knows_the_same():
+    given, words, valid = features(), torch.randn(1, 3, 5), torch.ones(1, 3, dtype=torch.bool)
+
+    def known():
+        return [information(given, (6, 6)), surprise(given, (6, 6)), coupling(given, words, valid, empty=words[0, 0])]
+
+    plain = known()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all(torch.equal(*pair) for pair in zip(known(), plain, strict=True))
+    assert coupling(given.to("meta"), words.to("meta"), valid.to("meta")).shape == (1, 36)
+    assert information(given.to("meta"), (6, 6)).shape == (1, 36)

@@ -61,3 +61,11 @@ def test_who_cuts_tokens_on_no_grid_tells_where_it_looked():
     (looked,) = made.looked
     torch.testing.assert_close(looked.boxes, made.boxes[:, [1, 0, 3, 2]] * SIDE)
     torch.testing.assert_close(looked.shares.sum(), torch.tensor(1.0))
+
+
+def test_autocast_paints_the_same():
+    given = [[0.1, 0.0, 0.45, 0.8], [0.3, 0.2, 1.0, 1.0]], [0.3001, 0.6999]
+    plain = of(*given)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = of(*given)
+    assert torch.equal(made.maps, plain.maps) and torch.equal(made.shares, plain.shares)

@@ -54,3 +54,10 @@ def test_pixels_out_of_range_and_grids_too_fine_are_refused():
         texture(torch.tensor([-1.0, 0.0]).repeat(1, 3, 4, 2), (1, 1))
     with pytest.raises(InputError, match="a grid of 5 x 1 on a picture of 4 x 4 pixels"):
         texture(torch.rand(1, 3, 4, 4), (5, 1))
+
+
+def test_autocast_looks_the_same():
+    pixels = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    plain = texture(pixels, (3, 3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(texture(pixels, (3, 3)), plain)

@@ -41,6 +41,14 @@ def test_the_nearest_entry_is_chosen_and_of_equals_the_first():
     assert torch.equal(nearest(states, table), torch.cdist(states, table).argmin(1))
 
 
+def test_autocast_chooses_the_same_codes():
+    chance = torch.Generator().manual_seed(0)
+    states, table = torch.randn(500, 8, generator=chance), torch.randn(64, 8, generator=chance)
+    plain = nearest(states, table)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(nearest(states, table), plain)
+
+
 def test_gradients_pass_the_choice_and_the_losses_pull_one_side_each():
     states = torch.randn(5, 3, requires_grad=True)
     chosen = torch.randn(5, 3, requires_grad=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from foveal.core.types import Cache, Fan
 from foveal.layers.fan import attend_fan
 from foveal.layers.linear import Linear
+from foveal.layers.precision import own_dtype
 from foveal.layers.rotary import rotate
 from foveal.layers.staircase import attend_by_stretches, learns_by_stretches
 
@@ -35,7 +36,7 @@ def attend(
         precise = torch.promote_types(value.dtype, torch.float32)
         query, key, whole = query.to(precise), key.to(precise), value.to(precise)
         settings["attn_mask"] = mask.to(precise) if mask is not None and mask.is_floating_point() else mask
-        with torch.autocast("cpu", enabled=False):
+        with own_dtype(query):
             if causal and mask is None and learns_by_stretches(query, key, whole):
                 return attend_by_stretches(query, key, whole).to(value.dtype)
             return F.scaled_dot_product_attention(query, key, whole, **settings).to(value.dtype)

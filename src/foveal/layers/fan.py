@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foveal.core.types import Fan
+from foveal.layers.precision import own_dtype
 
 
 def attend_fan(
@@ -19,7 +20,7 @@ def attend_fan(
     Plain products in the dtype of `value`: for such short rows they are several times faster on a CPU in bfloat16
     than the fused kernel.
     """
-    with torch.autocast(query.device.type, enabled=False):
+    with own_dtype(query):
         query, key, value = query.to(value.dtype), _spread(key.to(value.dtype), query), _spread(value, query)
         stem, blocks = (query[:, :, : fan.trunk], key[:, :, : fan.trunk], value[:, :, : fan.trunk]), []
         for part in (query, key, value):

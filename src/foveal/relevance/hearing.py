@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from foveal.core.types import Grid
+from foveal.layers.precision import own_dtype
 
 _WAVES = 4  # along each side: the flat one, and up to one and a half of a wave
 _HEARD = 32  # what is listened for in each word
@@ -46,7 +47,8 @@ class Hearing(nn.Module):
         """What the words say of each cell of a grid, in logits; nothing where there are none."""
         heard = F.gelu(self.hear(self._read(words))).masked_fill(~valid[..., None], 0.0).sum(1)
         said = self.say(F.gelu(self.understand(heard))).float() * valid.any(1)[:, None]
-        return said @ waves(grid).to(said.device)
+        with own_dtype(said):
+            return said @ waves(grid).to(said.device)
 
     def _read(self, words: Float[Tensor, "I L D"]) -> Float[Tensor, "I L D"]:
         return F.layer_norm(words, words.shape[-1:]).to(self.hear.weight.dtype)

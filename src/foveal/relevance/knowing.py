@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveal.core.types import Grid
+from foveal.layers.precision import own_dtype
 
 
 def information(
@@ -18,7 +19,7 @@ def information(
 
     The neighbourhood is the patch and those up to `reach` away; `noise` is in mean variances of the image's features.
     """
-    with torch.autocast(features.device.type, enabled=False):  # determinants want more than half precision
+    with own_dtype(features):  # determinants want more than half precision
         features = features.float()
         features = features - features.mean(1, keepdim=True)
         scale = features.square().mean((1, 2)).clamp(min=1e-12) * noise
@@ -84,9 +85,10 @@ def coupling(
     """
     patches, words = features.float(), F.normalize(query.float(), dim=-1)
     length = patches.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-    alike = patches @ words.transpose(1, 2) / length
-    if empty is not None:
-        alike = alike - patches @ F.normalize(empty.float(), dim=-1)[:, None] / length
+    with own_dtype(features):
+        alike = patches @ words.transpose(1, 2) / length
+        if empty is not None:
+            alike = alike - patches @ F.normalize(empty.float(), dim=-1)[:, None] / length
     apart = sign * (alike - alike.mean(1, keepdim=True))
     apart = apart if gain is None else apart * gain[:, None]
     best = apart.masked_fill(~valid[:, None], -torch.inf).amax(-1)

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from foveal.core.types import Relevance
+from foveal.layers.precision import own_dtype
 
 SIDE = 16  # cells along each side of a picture
 
@@ -22,8 +23,9 @@ def painted(
     """
     inside = _inside(boxes.flatten(0, 1)).unflatten(0, boxes.shape[:2]).to(maps.dtype)
     spread = inside / inside.sum((2, 3), keepdim=True)
-    over = torch.einsum("ikn,inrc->ikrc", maps, inside) / inside.sum(1).clamp(min=1)[:, None]
-    share = torch.einsum("in,inrc->irc", shares.to(maps.dtype), spread)
+    with own_dtype(maps):
+        over = torch.einsum("ikn,inrc->ikrc", maps, inside) / inside.sum(1).clamp(min=1)[:, None]
+        share = torch.einsum("in,inrc->irc", shares.to(maps.dtype), spread)
     cells = boxes[..., [1, 0, 3, 2]].float() * SIDE
     parts = zip(over, share, cells, kept, strict=True)
     return [Relevance(names=names, maps=each, shares=own, boxes=at[held]) for each, own, at, held in parts]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, VisualTokens
+from foveal.layers.precision import own_dtype
 from foveal.relevance.pooling import means, sums
 
 
@@ -168,7 +169,8 @@ def _pooled(key: str, values: Float[Tensor, "I N D"], made: Shares | Sums, budge
     if not isinstance(made, Sums):
         return means(values, *made, budget)
     parts = made.parts / made.parts.sum(-1, keepdim=True) if key == "classes" else made.parts
-    return parts.to(values.dtype) @ values
+    with own_dtype(values):
+        return parts.to(values.dtype) @ values
 
 
 def _middles(boxes: Float[Tensor, "I N 4"], token: Int[Tensor, "I N"], budget: int) -> Float[Tensor, "I B 4"]:

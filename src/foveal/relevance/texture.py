@@ -10,6 +10,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import Grid
+from foveal.layers.precision import own_dtype
 
 CHANNELS = (
     *("red", "green", "blue", "lightness", "green_red", "blue_yellow"),
@@ -49,7 +50,8 @@ def colours(pixels: Float[Tensor, "I 3 H W"]) -> Float[Tensor, "I 3 H W"]:
     """CIE L*a*b* over 100 of sRGB from 0 to 1, under daylight (D65)."""
     linear = torch.where(pixels <= 0.04045, pixels / 12.92, ((pixels.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
     to = torch.tensor(_XYZ, device=pixels.device, dtype=pixels.dtype) / pixels.new_tensor(_WHITE)[:, None]
-    xyz = torch.einsum("kc,ichw->ikhw", to, linear)
+    with own_dtype(pixels):
+        xyz = torch.einsum("kc,ichw->ikhw", to, linear)
     least = 6 / 29
     root = torch.where(xyz > least**3, xyz.clamp(min=least**3) ** (1 / 3), xyz / (3 * least**2) + 4 / 29)
     x, y, z = root.unbind(1)
@@ -60,7 +62,8 @@ def edges(light: Float[Tensor, "I 1 H W"]) -> tuple[Float[Tensor, "I 1 H W"], Fl
     """Sobel's slopes to the right and downwards, a pixel; outside the picture is as at its edge."""
     kernel = light.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
     padded = F.pad(light, (1, 1, 1, 1), mode="replicate")
-    return F.conv2d(padded, kernel[None, None]), F.conv2d(padded, kernel.T[None, None])
+    with own_dtype(light):
+        return F.conv2d(padded, kernel[None, None]), F.conv2d(padded, kernel.T[None, None])
 
 
 def _places(grid: Grid) -> Float[Tensor, "N 3"]:

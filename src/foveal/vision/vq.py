@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Pixels, Reconstruction, VisualTokens
 from foveal.layers.attention import attend
+from foveal.layers.precision import own_dtype
 from foveal.layers.straight import straight_through
 
 _GROUPS = 32  # of channels that are normed together
@@ -44,7 +45,8 @@ class Config:
 def nearest(states: Float[Tensor, "N E"], codebook: Float[Tensor, "K E"]) -> Int[Tensor, " N"]:
     """The code of the least distance to each state, the first of equals; in float32, for half precision ties many."""
     table = codebook.detach().float()
-    return torch.addmm(table.square().sum(1), states.detach().float(), table.T, alpha=-2).argmin(1)
+    with own_dtype(table):
+        return torch.addmm(table.square().sum(1), states.detach().float(), table.T, alpha=-2).argmin(1)
 
 
 def codebook_losses(

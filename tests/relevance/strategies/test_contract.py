@@ -140,3 +140,15 @@ def test_what_cannot_be_cut_is_refused(name):
     hidden = replace(seen, masked=torch.zeros(len(seen.features), dtype=torch.bool))
     with pytest.raises(InputError, match=r"hidden visual tokens, which stand in tiles.*; ask or train without"):
         strategy(name, 5).between(hidden, question(4))
+
+
+@pytest.mark.parametrize("name", CUTTING)
+def test_autocast_changes_no_choice_and_no_value(name):
+    seen, asked = visual([(20, 20)], width=32), question(1, width=32)
+    seen = replace(seen, classes=seen.features.softmax(-1))
+    allocator = strategy(name, 64)
+    plain = allocator.between(seen, asked)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = allocator.between(seen, asked)
+    for field in ("features", "classes", "boxes", "mass"):
+        torch.testing.assert_close(getattr(made, field), getattr(plain, field), atol=0, rtol=0)

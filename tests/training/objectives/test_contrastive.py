@@ -96,6 +96,15 @@ def test_a_step_in_parts_is_the_whole_batch(model, pairs, precision):
     assert (whole - split).norm() <= (1e-5 if precision == "fp32" else 0.03) * whole.norm()
 
 
+def test_autocast_compares_as_a_step_in_parts_does_without():
+    chance = torch.Generator().manual_seed(0)
+    vectors = F.normalize(torch.randn(8, 2, 16, generator=chance), dim=-1) * 4
+    keys = torch.arange(8)[:, None].expand(-1, 2)
+    plain, _, _ = compare(vectors, keys)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(compare(vectors, keys)[0], plain)
+
+
 def test_a_row_without_an_image_is_refused(model, pairs):
     with pytest.raises(InputError, match="compares pairs"):
         contrastive(model, replace(pairs, image_slot=torch.full_like(pairs.image_slot, -1)))

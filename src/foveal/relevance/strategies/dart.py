@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Query, VisualTokens
+from foveal.layers.precision import own_dtype
 from foveal.relevance.spending import Shares, checked, planned, spend
 from foveal.relevance.tokens import picked
 
@@ -56,7 +57,8 @@ def unlike(features: Float[Tensor, "I N D"], budget: int, pivots: int) -> Int[Te
     pivots = min(pivots, budget)
     first = features.norm(p=1, dim=-1).sort(dim=1, descending=True, stable=True).indices[:, :pivots]
     units = F.normalize(features, dim=-1)
-    alike = units.gather(1, first[..., None].expand(-1, -1, units.shape[2])) @ units.transpose(1, 2)
+    with own_dtype(units):
+        alike = units.gather(1, first[..., None].expand(-1, -1, units.shape[2])) @ units.transpose(1, 2)
     places, left = [first], budget - pivots
     for number in range(pivots):
         share = -(-left // (pivots - number))

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveal.core.types import Grid, Layout, Query, VisualTokens
+from foveal.layers.precision import own_dtype
 from foveal.relevance.spending import Shares, checked, planned, spend
 from foveal.relevance.tokens import chosen
 
@@ -47,7 +48,8 @@ def farthest(features: Float[Tensor, "I N D"], count: int) -> Tensor:
     """The places `[I count]` of patches in the order of their choice: first the one whose nearest other is farthest,
     then each time the one whose nearest chosen one is."""
     units = F.normalize(features.float(), dim=-1)
-    far = 1 - units @ units.transpose(1, 2)
+    with own_dtype(units):
+        far = 1 - units @ units.transpose(1, 2)
     own = torch.eye(far.shape[1], dtype=torch.bool, device=far.device)
     nearest = far.masked_fill(own, torch.inf).amin(-1)
     places = [nearest.argmax(1)]

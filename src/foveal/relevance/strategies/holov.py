@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Query, VisualTokens
+from foveal.layers.precision import own_dtype
 from foveal.relevance.spending import Shares, checked, planned, spend
 from foveal.relevance.tokens import attention_of, picked
 
@@ -84,7 +85,9 @@ def crop_worth(features: Float[Tensor, "I n D"], attention: Float[Tensor, "I n"]
     if count == 1:
         return scaled[:, 0]
     units = F.normalize(features, dim=-1, eps=1e-6)
-    alike = (units @ units.transpose(1, 2)).masked_fill(torch.eye(count, device=units.device).bool(), 0.0)
+    with own_dtype(units):
+        alike = units @ units.transpose(1, 2)
+    alike = alike.masked_fill(torch.eye(count, device=units.device).bool(), 0.0)
     mean = alike.sum(-1, keepdim=True) / (count - 1)
     varies = (alike - mean).square().sum(-1) / (count - 1)
     varies = varies * scaled.abs().mean(1, keepdim=True) / (varies.abs().mean(1, keepdim=True) + 1e-6)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Query, VisualTokens
+from foveal.layers.precision import own_dtype
 from foveal.relevance.spending import Sums, checked, planned, spend
 from foveal.relevance.tokens import attention_of, keys_of
 
@@ -60,7 +61,8 @@ def merged(attention: Float[Tensor, "I N"], keys: Float[Tensor, "I N K"], budget
     first = attention.sort(dim=1, descending=True, stable=True).indices[:, :centres].sort(dim=1).values
     own = F.one_hot(first, count)
     units = F.normalize(keys, dim=-1)
-    alike = units.gather(1, first[..., None].expand(-1, -1, units.shape[2])) @ units.transpose(1, 2)
+    with own_dtype(units):
+        alike = units.gather(1, first[..., None].expand(-1, -1, units.shape[2])) @ units.transpose(1, 2)
     alike = alike.masked_fill(own.bool(), -torch.inf)
     friends = alike.sort(dim=-1, descending=True, stable=True).indices[..., : min(near, count - 1)]
     joined = torch.zeros_like(alike).scatter(2, friends, 1.0)

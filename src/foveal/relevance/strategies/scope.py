@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Query, VisualTokens
+from foveal.layers.precision import own_dtype
 from foveal.relevance.spending import Shares, checked, planned, spend
 from foveal.relevance.tokens import attention_of, picked
 
@@ -60,7 +61,8 @@ class Scope(nn.Module):
 def covering(features: Float[Tensor, "I N D"], worth: Float[Tensor, "I N"], budget: int) -> Int[Tensor, "I B"]:
     """The places in the order of their choice."""
     units = F.normalize(features.float(), dim=-1)
-    alike = units @ units.transpose(1, 2)
+    with own_dtype(units):
+        alike = units @ units.transpose(1, 2)
     covered, left, places = torch.zeros_like(worth), torch.ones_like(worth, dtype=torch.bool), []
     for _ in range(budget):
         gain = (alike - covered[..., None]).clamp(min=0).sum(1) * worth

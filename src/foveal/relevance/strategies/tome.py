@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveal.core.types import Grid, Layout, Query, VisualTokens
+from foveal.layers.precision import own_dtype
 from foveal.relevance.pooling import sums
 from foveal.relevance.spending import Shares, checked, of_images, planned, spend
 
@@ -60,7 +61,8 @@ def merged(features: Float[Tensor, "I N D"], mass: Float[Tensor, "I N"], budget:
 def matched(features: Float[Tensor, "I N D"], count: int) -> Int[Tensor, "I N"]:
     """Where each token stands when so many of every other one, from the first on, join the most alike of the rest."""
     units = F.normalize(features, dim=-1)
-    best, friend = (units[:, ::2] @ units[:, 1::2].transpose(1, 2)).max(-1)
+    with own_dtype(units):
+        best, friend = (units[:, ::2] @ units[:, 1::2].transpose(1, 2)).max(-1)
     order = best.argsort(dim=1, descending=True, stable=True)
     stay = order.shape[1] - count
     place = torch.arange(-count, stay, device=features.device).expand_as(order)

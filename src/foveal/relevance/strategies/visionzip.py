@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Query, VisualTokens
+from foveal.layers.precision import own_dtype
 from foveal.relevance.spending import Sums, checked, planned, spend
 from foveal.relevance.tokens import attention_of, keys_of
 
@@ -70,7 +71,8 @@ def zipped(attention: Float[Tensor, "I N"], keys: Float[Tensor, "I N d"], budget
     middles, gathered = others[:, chosen], others[:, ~chosen]
     units = F.normalize(keys, dim=-1)
     near, far = (units.gather(1, some[..., None].expand(-1, -1, units.shape[2])) for some in (middles, gathered))
-    home = (far @ near.transpose(1, 2)).argmax(-1) if gathered.shape[1] else gathered
+    with own_dtype(units):
+        home = (far @ near.transpose(1, 2)).argmax(-1) if gathered.shape[1] else gathered
     own = F.one_hot(middles, count).to(keys.dtype)
     joined = own.new_zeros(images, contextual, count)
     joined[torch.arange(images, device=keys.device)[:, None], home, gathered] = 1.0

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Query, VisualTokens
+from foveal.layers.precision import own_dtype
 from foveal.relevance.spending import Shares, checked, planned, spend
 from foveal.relevance.tokens import attention_of, picked
 
@@ -61,7 +62,8 @@ def distinct(
     first, left = order[:, :important], order[:, important:]
     while (many := left.shape[1] - (budget - important)) > 0:
         mine = units.gather(1, left[..., None].expand(-1, -1, units.shape[2]))
-        twin = (mine[:, ::2] @ mine[:, 1::2].transpose(1, 2)).amax(-1) if left.shape[1] > 1 else mine[:, :, 0]
+        with own_dtype(units):
+            twin = (mine[:, ::2] @ mine[:, 1::2].transpose(1, 2)).amax(-1) if left.shape[1] > 1 else mine[:, :, 0]
         apart = twin.sort(dim=1, descending=True, stable=True).indices[:, min(8, many) :]
         left = torch.cat([left[:, ::2].gather(1, apart), left[:, 1::2]], dim=1)
     return torch.cat([first, left], dim=1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch
+from foveal.layers.precision import own_dtype
 from foveal.training.across import Across, Compared
 from foveal.training.objectives.next_token import exact
 
@@ -50,7 +51,8 @@ def likeness(vectors: Float[Tensor, "B N K"], keys: Int[Tensor, "B 2"]) -> Float
     Rows with the same image or the same text are no wrong choices for each other.
     """
     images, text = exact(vectors[:, :-1]), exact(vectors[:, -1])
-    logits = (images @ text.T).amax(1)
+    with own_dtype(images):
+        logits = (images @ text.T).amax(1)
     alike = (keys[:, None] == keys[None]).any(-1) & ~torch.eye(len(keys), dtype=torch.bool, device=keys.device)
     return logits.masked_fill(alike, -torch.inf)
 
