@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from foveal.core.errors import InputError
-from foveal.core.types import Batch, Layout, Patches, Pixels, Stream, VisualTokens
+from foveal.core.types import Batch, Gaze, Layout, Patches, Pixels, Relevance, Stream, VisualTokens
 
 GRIDS = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4)
 
@@ -33,6 +35,17 @@ def test_moving_a_batch_keeps_integers_and_layout():
     moved = batch.to(torch.float64)
     assert moved.input_ids.dtype == torch.long and moved.valid.dtype == torch.bool
     assert moved.visual.features.dtype == torch.float64 and moved.visual.layout == layout
+
+
+def test_what_was_found_in_images_moves_with_their_tokens():
+    found = Relevance(names=("a",), maps=torch.zeros(1, 1, 2), shares=torch.ones(1, 2) / 2, boxes=torch.zeros(1, 4))
+    seen = VisualTokens.on_layout(torch.zeros(4, 8), Layout.of_grids([(1, 2), (1, 2)]))
+    gaze = Gaze(led=(True,), bias=torch.zeros(4), looked=(found, None))
+    for moved in (replace(seen, looked=(None, found)).to("meta"), gaze.to("meta"), found.to("meta")):
+        there = moved if isinstance(moved, Relevance) else next(one for one in moved.looked if one is not None)
+        assert there.maps.device.type == there.shares.device.type == there.boxes.device.type == "meta"
+        assert there.names == ("a",)
+    assert gaze.to("meta").bias.device.type == "meta" and gaze.to("meta").looked[1] is None
 
 
 def test_whole_pictures_are_one_tile_each():

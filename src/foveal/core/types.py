@@ -253,7 +253,7 @@ class Apart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stream(Movable):
+class Stream:
     """What flows through the language layers.
 
     `mask` is True where a query may look at a key; None means plain causal attention. `rotary` holds the cosines
@@ -359,5 +359,5 @@ class Reconstruction:
     codebook: Float[Tensor, ""]
 
 
-for _type in (Pixels, Patches, VisualTokens, Regions, Query, Batch, Output):
+for _type in (Pixels, Patches, VisualTokens, Relevance, Regions, Gaze, Query, Batch, Output):
     torch.export.register_dataclass(_type)
