@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from foveal.layers import linear as linear_file
+from foveal.layers.cross_attention import CrossAttention
 from foveal.layers.linear import Linear
 from foveal.layers.packed import Packed, pack
 from foveal.models.causal import assemble
@@ -117,6 +118,16 @@ def test_who_reads_the_weight_finds_it():
     assert type(packed.show) is Packed
     features = torch.randn(1, 4, 512)
     torch.testing.assert_close(packed.shown(features), hearing.shown(features), atol=1e-4, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_few_queries_look_as_before():
+    torch.manual_seed(0)
+    looks = CrossAttention(width=512, heads=4)
+    packed, hidden, memory = pack(copy.deepcopy(looks)), torch.randn(1, 3, 512), torch.randn(1, 40, 512)
+    assert type(packed.query) is Packed
+    torch.testing.assert_close(packed.glance(hidden, memory), looks.glance(hidden, memory), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(packed.alone(memory), looks.alone(memory), atol=1e-4, rtol=1e-5)
 
 
 def test_other_precisions_stay_as_they_are():

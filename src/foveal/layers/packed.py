@@ -27,7 +27,7 @@ class Packed(nn.Module):
 
     def __init__(self, plain: nn.Linear) -> None:
         super().__init__()
-        self.bias = plain.bias
+        self.in_features, self.out_features, self.bias = plain.in_features, plain.out_features, plain.bias
         self._hold(plain.weight.detach())
 
     @property
