@@ -1,4 +1,4 @@
-"""One optimizer step over several micro-batches and processes, exactly as if they were one batch."""
+"""One optimizer step over several micro-batches and processes, as if they were one batch, but for rounding."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -111,8 +111,7 @@ def _backward_across(
     Every process finds the loss of all, and tells its share of it, with what its own batches add by themselves.
     """
     whole = accelerator.unwrap_model(scored)
-    with torch.no_grad():
-        told = [whole.embed(batch)[:2] for batch in batches]
+    told = [_vectors(whole, batch) for batch in batches]
     found, (loss, count, parts) = pulls(whole.across, told, accelerator)
     world = float(accelerator.num_processes)
     sums = _Sums(loss.device)
@@ -124,6 +123,12 @@ def _backward_across(
         if alone is not None:
             sums.add(alone)
     return sums.loss, sums.count, sums.parts
+
+
+def _vectors(whole: Scored, batch: Batch) -> tuple[Tensor, Tensor]:
+    # not under no_grad, where attention rounds otherwise in half precision: the vectors must be those that learn
+    vectors, keys, *_ = whole.embed(batch)
+    return vectors.detach(), keys
 
 
 def rescale(parameters: Sequence[nn.Parameter], *, divisor: Tensor, clip: float) -> Tensor:
