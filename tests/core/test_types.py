@@ -103,3 +103,28 @@ def test_patches_know_their_layout():
     assert patches.layout.frames == (1, 2) and patches.to(torch.float64).values.dtype == torch.float64
     with pytest.raises(InputError, match="20 patches for grids of 8"):
         _ = Patches(values=torch.zeros(20, 6), grids=((1, 2, 4),)).layout
+
+
+def test_places_are_those_of_the_layout_whoever_asked_first():
+    film = Layout.of_grids([(5, 2)] * 3).filmed((3,))
+    layouts = [Layout.of_grids([(3, 24)]), Layout(counts=(7,), grids=(None,)), film]
+    before = torch.get_default_dtype()
+    for layout in layouts:
+        features = torch.zeros(layout.total, 2)
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            with torch.inference_mode(), torch.device("meta"):
+                VisualTokens.on_layout(features, layout)
+        finally:
+            torch.set_default_dtype(before)
+        first = VisualTokens.on_layout(features, layout)
+        assert first.boxes.dtype == first.mass.dtype == torch.float32
+        kept = [first.image.clone(), first.boxes.clone()]
+        first.image.add_(1)
+        first.boxes.mul_(2)
+        if first.frame is not None:
+            first.frame.add_(1)
+        later = VisualTokens.on_layout(features, layout)
+        assert torch.equal(later.image, kept[0]) and torch.equal(later.boxes, kept[1])
+        assert later.frame is None or later.frame.tolist() == [0] * 10 + [1] * 10 + [2] * 10
+        torch.nn.Linear(4, 1)(later.boxes).sum().backward()

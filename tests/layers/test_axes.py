@@ -54,3 +54,11 @@ def test_without_a_grid_tokens_are_as_words():
     assert places.tolist() == [[[place] * 3 for place in range(4, 10)]]
     words = laid(3)
     assert torch.equal(axial_positions(words, words > -2, Layout.of_grids([]))[0, :, 0], torch.arange(3))
+
+
+def test_places_of_one_who_only_looked_serve_who_learns():
+    slots, layout = laid(1, range(35)), Layout.of_grids([(5, 7)])
+    with torch.inference_mode(), torch.device("meta"):
+        extent(slots[0], layout)
+    places = axial_positions(slots, slots > -2, layout)
+    assert not places.is_inference() and places[0, -1].tolist() == [1, 5, 7]

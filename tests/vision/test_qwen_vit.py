@@ -141,3 +141,11 @@ def test_antialiased_places_keep_what_is_even(grid):
     assert (made.diff(dim=2) >= 0).all() and made.min() >= 0 and made.max() <= 2
     half = _stretched(slope.to(torch.bfloat16), grid, "antialiased")
     assert half.dtype == torch.bfloat16 and torch.allclose(half.float(), made, atol=2e-2)
+
+
+def test_it_learns_of_a_layout_that_was_only_looked_at_before():
+    model, given_ = tower(window=2, whole=(2,)), patches((1, 4, 6), block=1)
+    with torch.inference_mode():
+        model(given_)
+    model(given_).features.sum().backward()
+    assert all(part.grad is not None for part in model.parameters())

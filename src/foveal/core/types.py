@@ -6,7 +6,6 @@ S visual tokens of all images packed end to end, E vision width; C H W pixels; K
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from foveal.core.example import Box
+from foveal.core.kept import kept
 from foveal.core.layout import Cut as Cut
 from foveal.core.layout import Grid as Grid
 from foveal.core.layout import Layout as Layout
@@ -85,11 +85,11 @@ class VisualTokens(Movable):
         cls, features: Float[Tensor, "S E"], layout: Layout, levels: tuple[Tensor, ...] = ()
     ) -> "VisualTokens":
         """Tokens in raster order of each image's grid; tokens on no grid get the whole image as their box."""
-        find = _places.__wrapped__ if torch.compiler.is_compiling() else _places  # a tracer's tensors are not kept
-        image, boxes, frame = find(layout)
-        image, boxes = image.to(features.device), boxes.to(features.device)
-        frame = None if frame is None else frame.to(features.device)
-        mass = torch.ones(layout.total, device=features.device)
+        device = features.device
+        image, boxes, frame = _places(layout)  # copied, so that whoever changes them changes no later ones
+        image, boxes = image.to(device, copy=True), boxes.to(device, copy=True)
+        frame = None if frame is None else frame.to(device, copy=True)
+        mass = torch.ones(layout.total, device=device, dtype=torch.float32)
         return cls(features=features, layout=layout, image=image, boxes=boxes, mass=mass, levels=levels, frame=frame)
 
     def filmed(self, frames: tuple[int, ...] | None) -> "VisualTokens":
@@ -105,13 +105,13 @@ class VisualTokens(Movable):
         return replace(self, features=features)
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def _places(layout: Layout) -> tuple[Tensor, Tensor, Tensor | None]:
     tiles, owner = layout.by_frame(), _numbered(layout.counts, tuple(range(len(layout.counts))))
     boxes = [_cells(count, grid) for count, grid in zip(tiles.counts, tiles.grids, strict=True)]
     numbers = None if layout.frames is None else [i for count in layout.frames for i in range(count)]
     frame = None if numbers is None else _numbered(tiles.counts, tuple(numbers))
-    return owner, torch.cat(boxes) if boxes else torch.zeros(0, 4), frame
+    return owner, torch.cat(boxes) if boxes else torch.zeros(0, 4, dtype=torch.float32), frame
 
 
 def _numbered(counts: tuple[int, ...], numbers: tuple[int, ...]) -> Tensor:
@@ -122,9 +122,10 @@ def _numbered(counts: tuple[int, ...], numbers: tuple[int, ...]) -> Tensor:
 
 def _cells(count: int, grid: Grid | None) -> Tensor:
     if grid is None:
-        return torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(count, 1)
+        return torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float32).repeat(count, 1)
     rows, columns = grid
-    y, x = torch.meshgrid(torch.arange(rows) / rows, torch.arange(columns) / columns, indexing="ij")
+    down, across = (torch.arange(side, dtype=torch.float32) / side for side in grid)
+    y, x = torch.meshgrid(down, across, indexing="ij")
     corners = torch.stack([x, y, x + 1 / columns, y + 1 / rows], dim=-1)
     return corners.reshape(-1, 4)
 

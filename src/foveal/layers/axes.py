@@ -1,11 +1,10 @@
 """Positions on three axes, time, row and column, of words and images in one row (M-RoPE, 2409.12191)."""
 
-from functools import lru_cache
-
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from foveal.core.kept import kept
 from foveal.core.types import Layout
 
 AXES = 3
@@ -39,7 +38,7 @@ def extent(slots: Int[Tensor, " L"], layout: Layout) -> int:
     return len(slots) - len(seen) + int(size[seen][begins[seen]].sum())
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def _tables(layout: Layout) -> tuple[Int[Tensor, "S 3"], Int[Tensor, " S"], Bool[Tensor, " S"]]:
     """Of each visual token: how far it lies from where its image begins, the image's size, and whether it is first.
 

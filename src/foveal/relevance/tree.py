@@ -5,12 +5,12 @@ level by level, level d in 2^d places, of which some hold nothing; a single patc
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from foveal.core.kept import kept
 from foveal.core.types import Grid
 
 
@@ -35,18 +35,11 @@ class Tree:
 
 def tree_of(grid: Grid, floor: Grid = (1, 1), *, device: torch.device | str = "cpu") -> Tree:
     """The tree over a grid of patches, whose top parts a floor of so many rows and columns of cells."""
-    if torch.compiler.is_compiling():
-        return _grown(grid, floor, device)  # a tracer's tensors are not kept
-    with torch.inference_mode(False):  # what is kept is also read where something learns
-        return _kept(grid, floor, torch.device(device))
+    return _grown(grid, floor, torch.device(device))
 
 
-@lru_cache(maxsize=16)
-def _kept(grid: Grid, floor: Grid, device: torch.device) -> Tree:
-    return _grown(grid, floor, device)
-
-
-def _grown(grid: Grid, floor: Grid, device: torch.device | str) -> Tree:
+@kept(16)
+def _grown(grid: Grid, floor: Grid, device: torch.device) -> Tree:
     size, parts = (torch.tensor(pair, device=device) for pair in (grid, floor))
     y, x = (torch.arange(side, device=device) for side in grid)
     patch = torch.cartesian_prod(y, x).view(-1, 2)

@@ -4,10 +4,9 @@ Qwen2-VL's (2409.12191), Qwen3-VL's, that of Ovis 2.5 (2508.11737), whose blocks
 aspect ratio (2502.14786).
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
+from foveal.core.kept import kept
 from foveal.core.types import Grid, Layout, Patches, Pixels, VisualTokens
 from foveal.layers.blocks import Block
 from foveal.layers.folding import runs
@@ -127,7 +127,7 @@ class QwenVit(nn.Module):
         """The states at these depths, row by row and without the last norm; 0 is what the first block reads."""
         by_frame = given.layout.by_frame()
         hidden = self._embedded(given, by_frame)
-        order, stretches = _kept(_windows)(by_frame, self.window) if self.window else (None, by_frame.counts)
+        order, stretches = _windows(by_frame, self.window) if self.window else (None, by_frame.counts)
         rotary = None if self.base is None else self._rotary(self.base, hidden, by_frame, order)
         hidden = (hidden if order is None else hidden[order.to(hidden.device)])[None]
         kept = {0: hidden[0]} if 0 in depths else {}
@@ -147,7 +147,7 @@ class QwenVit(nn.Module):
             )
         hidden = linear(given.values.to(weight.dtype), weight, self.patches.bias)
         if given.block > 1:
-            hidden = hidden[_kept(_unblocked)(by_frame, given.block).to(hidden.device)]
+            hidden = hidden[_unblocked(by_frame, given.block).to(hidden.device)]
         return hidden if self.positions is None else hidden + self._places(by_frame)
 
     def cut(self, pixels: Pixels) -> Patches:
@@ -169,7 +169,7 @@ class QwenVit(nn.Module):
         """Cosines and sines of the row and the column of each patch, in this order."""
         half = inverse_frequencies(self.head_width // 2, Rope(base=base), device=hidden.device)
         turns = torch.arange(2, device=hidden.device).repeat_interleave(len(half))
-        spots = _kept(_spots)(layout)
+        spots = _spots(layout)
         spots = (spots if order is None else spots[order]).to(hidden.device)[None]
         return tables(spots, half.repeat(2), dtype=torch.promote_types(hidden.dtype, torch.float32), turns=turns)
 
@@ -198,7 +198,7 @@ def _stretched(table: Float[Tensor, "1 E R C"], grid: Grid, stretch: Stretch = "
     return F.interpolate(table, size=grid, mode=stretch, align_corners=stretch == "bilinear")
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def _spots(layout: Layout) -> Int[Tensor, "N 2"]:
     """Row and column of each patch."""
     parts = []
@@ -208,7 +208,7 @@ def _spots(layout: Layout) -> Int[Tensor, "N 2"]:
     return torch.cat(parts) if parts else torch.zeros(0, 2, dtype=torch.long)
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def _windows(layout: Layout, side: int) -> tuple[Int[Tensor, " N"], tuple[int, ...]]:
     """The patches of each frame window by window, row by row in each, and how many each window holds."""
     parts, begin = [], 0
@@ -221,7 +221,7 @@ def _windows(layout: Layout, side: int) -> tuple[Int[Tensor, " N"], tuple[int, .
     return order, tuple(len(part) for part in parts)
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def _unblocked(layout: Layout, block: int) -> Int[Tensor, " N"]:
     """Where the patches of each frame stand, row by row, among those that come block by block."""
     parts, begin = [], 0
@@ -235,11 +235,6 @@ def _unblocked(layout: Layout, block: int) -> Int[Tensor, " N"]:
         parts.append(begin + order.transpose(2, 3).flatten())
         begin += rows * columns * images
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
-
-
-def _kept(make: Any) -> Callable[..., Any]:
-    """What makes tables of a layout: a tracer's are not kept."""
-    return make.__wrapped__ if torch.compiler.is_compiling() else make
 
 
 def _check(*, width: int, heads: int, turned: bool, depth: int, levels: Sequence[int], whole: Sequence[int]) -> None:
