@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -50,3 +52,26 @@ def test_places_tell_tokens_apart_by_their_boxes():
 def test_nothing_seen_leaves_the_stream():
     before = stream(1, [])
     assert Memory(width=4, depth=1).at_input(before, None) is before
+
+
+class Laid(torch.nn.Module):
+    """The memory of two rows and two images, from plain tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.fusion, self.stream, self.seen = Memory(width=4, depth=1), stream(2, [0, 1]), tokens(2, 2)
+
+    def forward(self, owner, features):
+        seen = replace(self.seen, features=features)
+        return self.fusion.at_input(replace(self.stream, owner=owner), seen).memory
+
+
+@pytest.mark.parametrize("owner", [[0, 1], [1, 0]])
+def test_exported_rows_hold_their_own_images_whatever_their_order(owner):
+    features, laid = torch.randn(4, 4), Laid()
+    exported = torch.export.export(laid, (torch.tensor([0, 1]), features)).module()
+    found = exported(torch.tensor(owner), features)
+    assert torch.equal(found, laid(torch.tensor(owner), features))
+    assert torch.equal(found[0], features.view(2, 2, 4)[owner.index(0)])
+    with pytest.raises(RuntimeError, match="rows with several images and with none; compiled, give each row one"):
+        exported(torch.tensor([0, 0]), features)

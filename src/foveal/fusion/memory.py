@@ -64,10 +64,15 @@ def rows_of(
     """Which visual token stands at each place of each row's memory, and where one does (None: everywhere).
 
     No index is needed where every row owns one image of the same size, in order. A row without images sees nothing.
+    Compiled, with as many images of one size as rows, each row must own one, in any order.
     """
     counts = layout.counts
     even = len(counts) == rows and len(set(counts)) == 1
-    if even and (owner is None or torch.compiler.is_compiling() or owner.tolist() == list(range(rows))):
+    if even and (owner is None or rows == 1):
+        return None, None
+    if even and owner is not None and torch.compiler.is_compiling():
+        return _in_order(owner, counts[0]), None
+    if even and owner is not None and owner.tolist() == list(range(rows)):
         return None, None
     owned = [[] for _ in range(rows)]
     for image, row in enumerate([] if owner is None else owner.tolist()):
@@ -78,3 +83,11 @@ def rows_of(
     lengths = torch.tensor([len(tokens) for tokens in owned], device=device)
     mask = torch.arange(longest, device=device) < lengths[:, None]
     return index, None if bool(mask.all()) else mask[:, None, None]
+
+
+def _in_order(owner: Int[Tensor, " B"], count: int) -> Int[Tensor, "B M"]:
+    """The tokens of each row's one image, with the owners left unread."""
+    owners, image = owner.sort()
+    each = owners == torch.arange(len(owner), device=owner.device)
+    torch._assert_async(each.all(), "rows with several images and with none; compiled, give each row one")
+    return image[:, None] * count + torch.arange(count, device=owner.device)
