@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from foveal.layers.cross_attention import CrossAttention
@@ -70,3 +71,34 @@ def test_no_glance_where_a_library_maps_twice_as_fast(monkeypatch):
     cross = CrossAttention(width=24, heads=2, memory_width=6)
     with torch.no_grad():
         assert not cross._glances(torch.randn(1, 3, 24), torch.randn(1, 8, 6))
+
+
+@pytest.mark.parametrize("floating", [False, True])
+def test_a_row_that_may_see_nothing_finds_nothing_by_a_glance_too(monkeypatch, floating):
+    monkeypatch.setattr("foveal.layers.cross_attention.onednn_is_twice_as_fast", lambda: False)
+    torch.manual_seed(0)
+    cross = CrossAttention(width=24, heads=2)
+    hidden, memory = torch.randn(2, 3, 24), torch.randn(2, 8, 24)
+    mask = torch.ones(2, 1, 3, 8, dtype=torch.bool)
+    mask[1, :, :2] = False
+    if floating:
+        mask = torch.zeros(2, 1, 3, 8).masked_fill(~mask, -torch.inf)
+    with torch.no_grad():
+        assert cross._glances(hidden, memory)
+        found = cross.glance(hidden, memory, mask=mask)
+        torch.testing.assert_close(found, cross(hidden, cross.read(memory), mask=mask), atol=1e-6, rtol=1e-5)
+    assert torch.equal(found[1, 0], cross.out.bias)
+
+
+def test_no_glance_past_hooks_or_off_the_cpu(monkeypatch):
+    monkeypatch.setattr("foveal.layers.cross_attention.onednn_is_twice_as_fast", lambda: False)
+    cross, heard = CrossAttention(width=24, heads=2), []
+    hidden, memory = torch.randn(1, 3, 24), torch.randn(1, 8, 24)
+    with torch.no_grad():
+        assert cross._glances(hidden, memory) and not cross._glances(hidden.to("meta"), memory.to("meta"))
+        cross.key.register_forward_pre_hook(lambda *_: heard.append("key"))
+        cross.glance(hidden, memory)
+        cross.key._forward_pre_hooks.clear()
+        cross.value.register_forward_hook(lambda *_: heard.append("value"))
+        cross.glance(hidden, memory)
+    assert heard == ["key", "value"]

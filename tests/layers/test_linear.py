@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from foveal.layers import linear as linear_file
-from foveal.layers.linear import Linear, activated, linear
+from foveal.layers.linear import Linear, activated, linear, plain
 from foveal.layers.mlp import FeedForward, activation
 
 AMD = linear_file.amd
@@ -172,4 +172,15 @@ def test_apart_where_one_pass_would_miss_something():
         feed = FeedForward(width=200, inner=1000, activation="gelu")
         feed.up.register_forward_hook(lambda *_: heard.append(1))
         feed(hidden)
-    assert heard == [1]
+        assert heard == [1]
+        before = FeedForward(width=200, inner=1000, activation="gelu")
+        before.up.register_forward_pre_hook(lambda *_: heard.append(2))
+        before(hidden)
+        assert heard == [1, 2]
+        patched = Linear(200, 1000)
+        assert plain(patched)
+        patched.forward = lambda hidden: hidden  # as libraries do that move weights about
+        assert not plain(patched)
+        everywhere = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+        assert not plain(Linear(2, 2))
+        everywhere.remove()

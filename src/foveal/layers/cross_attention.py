@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from foveal.layers.attention import attend, masked, weights
-from foveal.layers.linear import Linear, onednn_is_twice_as_fast
+from foveal.layers.linear import Linear, onednn_is_twice_as_fast, plain
 
 KeyValue = tuple[Float[Tensor, "B G M d"], Float[Tensor, "B G M d"]]
 Seen = Bool[Tensor, "B 1 #L M"] | Float[Tensor, "B 1 #L M"]  # what is looked at, or what is added to the scores
@@ -74,20 +74,24 @@ class CrossAttention(nn.Module):
         keys, values = (part.weight.unflatten(0, (-1, self.head_width)) for part in (self.key, self.value))
         scores = _by_head(asked, keys).flatten(1, 2) @ memory.mT
         seen = masked(scores.unflatten(1, asked.shape[1:3]), mask).softmax(-1)
+        blind = None if mask is None else _blind(mask)
+        seen = seen if blind is None else seen.masked_fill(blind, 0)
         mixed = (seen.flatten(1, 2) @ memory).unflatten(1, asked.shape[1:3])
         mixed = _by_head(mixed, values.mT).transpose(1, 2).flatten(2)
-        return self.out(mixed if self.value.bias is None else mixed + self.value.bias)
+        if self.value.bias is not None:
+            mixed = mixed + (self.value.bias if blind is None else self.value.bias * ~blind[:, 0])
+        return self.out(mixed)
 
     def _glances(self, hidden: Tensor, memory: Tensor) -> bool:
-        """Whether that is faster: with plain maps as many as queries have, and no library that maps twice as fast."""
-        plain = type(self.key) is type(self.value) is Linear and isinstance(self.key_norm, nn.Identity)
+        """Whether that is faster: on a CPU, with plain maps as many as queries have, and no library that maps twice as
+        fast.
+        """
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or hidden.device.type != "cpu":
+            return False
+        mapped = plain(self.key) and plain(self.value) and type(self.key_norm) is nn.Identity
         asking = self.query.out_features == self.key.out_features and hidden.shape[1] * 2 <= self.head_width
         few = asking and memory.shape[1] >= 2 * hidden.shape[1] and not memory.requires_grad
-        return (
-            plain
-            and few
-            and not (torch.is_grad_enabled() or torch.compiler.is_compiling() or onednn_is_twice_as_fast())
-        )
+        return mapped and few and not onednn_is_twice_as_fast()
 
     def alone(self, memory: Float[Tensor, "*B M E"]) -> Float[Tensor, "*B M D"]:
         """What each of the memory would tell whoever looked at it alone."""
@@ -115,3 +119,8 @@ class CrossAttention(nn.Module):
 def _by_head(rows: Float[Tensor, "B H L d"], maps: Float[Tensor, "H d E"]) -> Float[Tensor, "B H L E"]:
     """Each head of all rows through its own map, which is not copied for every row."""
     return (rows.transpose(0, 1).flatten(1, 2) @ maps).unflatten(1, (len(rows), -1)).transpose(0, 1)
+
+
+def _blind(mask: Seen) -> Bool[Tensor, "B 1 #L 1"]:
+    """Who may look at nothing, and finds nothing."""
+    return (mask == -torch.inf if mask.is_floating_point() else ~mask).all(-1, keepdim=True)

@@ -13,13 +13,14 @@ import platform
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.module import _has_any_global_hook
 
 _ZEN_5 = 26  # the family of these processors
 _LARGE_WEIGHT = 1 << 17  # entries from which even one token gains
@@ -88,9 +89,15 @@ def linear(
     return _Multiplication.apply(hidden, weight, bias) if learns else _multiply(hidden, weight, bias)  # type: ignore[return-value]
 
 
+def plain(part: nn.Module) -> TypeGuard[Linear]:
+    """Whether a call is the product with its weight and nothing else: no subclass, no hooks, no other `forward`."""
+    hooked = part._forward_hooks or part._forward_pre_hooks or _has_any_global_hook()
+    return type(part) is Linear and not hooked and "forward" not in vars(part)
+
+
 def activated(part: nn.Module, hidden: Float[Tensor, "*batch I"], name: str) -> Float[Tensor, "*batch O"] | None:
     """What a linear map says, with an activation of this name in the same pass; None: that is no faster here."""
-    if type(part) is not Linear or part._forward_hooks or name not in _FUSED or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or name not in _FUSED or not plain(part):
         return None
     if not (_eligible(hidden, part.weight) and _much(hidden, part.weight)) or _few(hidden, part.weight):
         return None
