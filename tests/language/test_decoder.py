@@ -10,7 +10,7 @@ from foveal.core.config import dump
 from foveal.core.errors import InputError
 from foveal.core.interfaces import LanguageModel
 from foveal.core.lookup import build, spec
-from foveal.core.types import Batch
+from foveal.core.types import Batch, Fan
 from foveal.models.causal import assemble, empty
 from foveal.models.config import ModelConfig
 
@@ -227,3 +227,16 @@ def test_settings_survive_writing_and_reading():
 def test_settings_that_do_not_fit_are_told(settings, told):
     with pytest.raises(InputError, match=told):
         build("language", spec("language", {"name": "decoder", "vocabulary": 9, "width": 32} | settings))
+
+
+def test_off_the_cpu_branches_are_told_by_a_mask():
+    branch = torch.tensor([[0, 0, 1, 1, 2, 2]])
+    words = torch.ones_like(branch)
+    given = Batch(
+        input_ids=words, valid=words > 0, prompt=words > 0, image_slot=-words, positions=torch.arange(6)[None],
+        segment=0 * words, branch=branch, fan=Fan(trunk=2, branches=2, length=2),
+    )  # fmt: skip
+    language = fresh().language
+    here, there = language.open(given), language.to("meta").open(given.to("meta"))
+    assert here.fan is given.fan and here.mask is None
+    assert there.fan is None and there.mask.shape == (1, 1, 6, 6)

@@ -205,7 +205,8 @@ def opened(
             f"rows of {valid.shape[1]} tokens with branches for a window of {window}; give one conversation a row"
         )
     plain = batch.full and batch.order is None and length in (1, valid.shape[1]) and not beyond
-    if batch.fan is None and not plain:
+    fan = batch.fan if hidden.device.type == "cpu" else None  # elsewhere fused kernels are faster, under a mask
+    if fan is None and not plain:
         mask = attention_mask(
             valid,
             queries=length,
@@ -226,7 +227,7 @@ def opened(
         segment=batch.segment,
         branch=batch.branch,
         cache=cache,
-        fan=batch.fan,
+        fan=fan,
     )
 
 
