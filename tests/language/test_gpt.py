@@ -8,6 +8,7 @@ import torch
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch
 from foveal.language.gpt import Gpt
+from foveal.layers.alibi import sloped
 from foveal.layers.rotary import Rope, inverse_frequencies, rotate, tables
 from foveal.models.causal import assemble
 from foveal.models.config import ModelConfig
@@ -88,6 +89,20 @@ def test_places_far_away_count_less():
     with torch.no_grad():
         shares = model.layers[0].shares(model.open(batch([5] * 12)), torch.tensor([[11]]))[0, 0]
     assert float(shares.sum()) == pytest.approx(1, abs=1e-5) and (shares.diff() > 0).all()
+
+
+def test_the_fall_is_made_once_for_the_layers_that_see_the_same(monkeypatch):
+    made = []
+    monkeypatch.setattr("foveal.language.opt.sloped", lambda *given: made.append(0) or sloped(*given))
+    model = Gpt(**SIZES, steepest=8.0).eval()
+    with torch.no_grad():
+        stream = model.open(batch([5] * 6))
+        for layer in model.layers:
+            stream = layer(stream)
+        assert len(model.layers) > 1 and len(made) == 1
+        model.layers[0](replace(stream, mask=stream.mask.clone()))
+        model.layers[0](replace(stream, positions=stream.positions + 1))
+    assert len(made) == 3
 
 
 def test_a_share_of_each_head_turns_and_the_rest_stays():

@@ -45,3 +45,11 @@ def test_a_long_prompt_is_fed_in_pieces_and_means_the_same(block):
     watched.remove()
     assert seen == [1200, 512, 512, 176]
     torch.testing.assert_close(pieces, whole)
+
+
+def test_off_the_cpu_a_long_prompt_is_fed_at_once():
+    block, seen = FeedForward(width=4, inner=6, activation="gelu").to("meta"), []
+    block.down.register_forward_pre_hook(lambda module, given: seen.append(given[0].shape[1]))
+    with torch.inference_mode():
+        block(torch.empty(2, 1200, 4, device="meta"))
+    assert seen == [1200]

@@ -289,6 +289,7 @@ class Stream:
     branch: Int[Tensor, "B L"] | None = None
     cache: Cache | None = None
     fan: Fan | None = None  # set where `mask` is what the fan says
+    falling: tuple[Tensor, Tensor, Tensor] | None = None  # a mask, positions, and what layers add to scores by the two
 
     def with_hidden(self, hidden: Float[Tensor, "B L D"]) -> "Stream":
         """The same stream with other hidden states."""
@@ -304,7 +305,7 @@ class Stream:
         parts = {name: part for name in names if (part := getattr(self, name)) is not None}
         kept = {name: part.take_along_dim(at[(..., *[None] * (part.ndim - 2))], 1) for name, part in parts.items()}
         seen = None if self.memory_seen is None else self.memory_seen.take_along_dim(at[:, None, :, None], 2)
-        return replace(self, **kept, memory_seen=seen, mask=None, rotary=None, fan=None)
+        return replace(self, **kept, memory_seen=seen, mask=None, rotary=None, fan=None, falling=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """OPT (2205.01068): a decoder of learned positions, LayerNorms and plain feed-forwards with biases."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -75,6 +75,7 @@ class Layer(nn.Module):
 
     def forward(self, stream: Stream) -> Stream:
         """One layer."""
+        stream = self._fallen(stream)
         attend = partial(
             self.attention, mask=self._mask(stream), rotary=stream.rotary, cache=stream.cache, layer=self.index,
             fan=stream.fan,
@@ -83,6 +84,7 @@ class Layer(nn.Module):
 
     def only(self, stream: Stream, at: Int[Tensor, "B Q"]) -> Stream:
         """What the layer says at these places of each row alone, `[B Q D]`; its cache keeps all."""
+        stream = self._fallen(stream)
         attend = partial(
             self.attention, mask=self._mask(stream), rotary=stream.rotary, cache=stream.cache, layer=self.index, at=at
         )
@@ -91,14 +93,20 @@ class Layer(nn.Module):
 
     def shares(self, stream: Stream, at: Int[Tensor, "B Q"]) -> Float[Tensor, "B Q L"]:
         """How much the tokens at these places would take of each of the stream's here, the mean over the heads."""
+        stream = self._fallen(stream)
         read = self.attention_norm(stream.hidden) if self.norm_first else stream.hidden
         return self.attention.weights(read, mask=self._mask(stream), rotary=stream.rotary, at=at).mean(1)
 
-    def _mask(self, stream: Stream) -> Mask | None:
-        if not self.steepest or stream.mask is None:
-            return stream.mask
+    def _fallen(self, stream: Stream) -> Stream:
+        """The stream with what takes distances off the scores, made once for all layers that see the same."""
+        mask, places, made = stream.mask, stream.positions, stream.falling
+        if not self.steepest or mask is None or (made is not None and made[0] is mask and made[1] is places):
+            return stream
         falls = slopes(self.attention.heads, self.steepest, device=stream.hidden.device)
-        return sloped(stream.mask, stream.positions, falls)
+        return replace(stream, falling=(mask, places, sloped(mask, places, falls)))
+
+    def _mask(self, stream: Stream) -> Mask | None:
+        return stream.mask if stream.mask is None or stream.falling is None else stream.falling[2]
 
     def _fed(self, read: Tensor, attend: Callable[[Tensor], Tensor], beside: Tensor) -> Tensor:
         if self.parallel:

@@ -38,15 +38,17 @@ def activation(name: str) -> Activation:
     return _ACTIVATIONS[name]
 
 
-_AT_ONCE = 512  # tokens: what is wide between the maps lives for so many, where nothing learns
+_AT_ONCE = 512  # tokens: what is wide between the maps lives for so many on a CPU, where nothing learns
 
 
 def fed(feed: Activation, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch O"]:
     """What `feed` makes of each vector, at most 512 tokens at once, so that a long prompt needs no more memory for it.
 
-    All at once where gradients are kept, which hold all of it anyway, and under `torch.compile` and `torch.export`.
+    All at once where gradients are kept, which hold all of it anyway, under `torch.compile` and `torch.export`, and on
+    accelerators, which such pieces leave half idle.
     """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or hidden.dim() < 2 or hidden.shape[-2] <= _AT_ONCE:
+    whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or hidden.device.type != "cpu"
+    if whole or hidden.dim() < 2 or hidden.shape[-2] <= _AT_ONCE:
         return feed(hidden)
     return torch.cat([feed(part) for part in hidden.split(_AT_ONCE, dim=-2)], dim=-2)
 
