@@ -79,6 +79,9 @@ def test_folded_weights_are_held_until_one_changes():
             lambda: made.blocks[3].project.norm.running_mean.add_(1.0),
             lambda: made.blocks[2].expand.conv.weight.mul_(2.0),
             lambda: made.load_state_dict(encoder().state_dict()),
+            lambda: made.blocks[3].project.norm.bias.data.add_(1.0),
+            lambda: made.blocks[2].expand.conv.weight.data[5].zero_(),
+            lambda: [weight.data.mul_(1.5) for weight in made.parameters()],  # as averages of weights are put in
             lambda: made.double(),
         ):
             before = made(given).features

@@ -151,7 +151,7 @@ class EfficientnetLite(nn.Module):
         finer: Finer = "average",
     ) -> None:
         super().__init__()
-        self._held: tuple[list[Any], list[Any]] | None = None
+        self._held: tuple[list[Any], Tensor, list[Any]] | None = None
         _check(variant, taps, levels, stride)
         self.taps, self.levels, self.stride, self.resample, self.finer = taps, levels, stride, resample, finer
         self.classes = _CLASSES if classify else 0
@@ -203,11 +203,13 @@ class EfficientnetLite(nn.Module):
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or not all(map(_plain, weights)):
             self._held = None
             return [block.folded() for block in blocks]
-        now = [torch.is_inference_mode_enabled(), *((weight.data_ptr(), weight._version) for weight in weights)]
+        told = _told(weights)
+        now = [torch.is_inference_mode_enabled(), told.dtype, told.device]
+        now += [(weight.data_ptr(), weight._version) for weight in weights]
         held = self._held  # once, for other threads may let go of it
-        if held is None or held[0] != now:
-            held = self._held = now, [block.folded() for block in blocks]
-        return held[1]
+        if held is None or held[0] != now or not torch.equal(held[1], told):
+            held = self._held = now, told, [block.folded() for block in blocks]
+        return held[2]
 
     def _tapped(
         self, values: Tensor, blocks: Sequence[tuple[Any, Any]], wanted: Mapping[int, int]
@@ -292,6 +294,12 @@ def _cells(size: int, stride: int) -> int:
 def _plain(weight: Tensor) -> bool:
     """Whether it has a place and a version by which a change would be seen."""
     return type(weight) in (Tensor, nn.Parameter) and not (weight.is_meta or weight.is_inference())
+
+
+def _told(weights: Sequence[Tensor]) -> Float[Tensor, " N"]:
+    """The norms' vectors and the sum of each convolution's weights: through `data`, these change without a version."""
+    sums = torch.stack([weight.sum() for weight in weights if weight.dim() > 1])
+    return torch.cat([*(weight for weight in weights if weight.dim() == 1), sums])
 
 
 def _near(values: Float[Tensor, "T C H W"]) -> Sequence[Tensor]:
