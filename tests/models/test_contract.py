@@ -177,6 +177,30 @@ def sees_what_is_planned_and_learns(model):
     assert still == []
 
 
+WITHOUT_IMAGES = [
+    one for one in COMBINATIONS if one[2] in ("prefix", "vocabulary") and (one[0] == "vit" or one[1] in ("mlp", None))
+]
+
+
+@pytest.mark.parametrize(("vision", "connector", "fusion"), [*WITHOUT_IMAGES, ("vit", "mlp", "memory")])
+def test_a_batch_may_hold_pixels_of_no_image(vision, connector, fusion):
+    model = model_of(vision, connector, fusion)
+    batch, _ = batch_of(model)
+    if not isinstance(batch.visual, Pixels):
+        return
+    ids = torch.randint(1, 20, (2, 5))
+    there = torch.ones_like(ids, dtype=torch.bool)
+    texts = Batch(input_ids=ids, valid=there, prompt=there, image_slot=torch.full_like(ids, -1))
+    none = Pixels.whole(batch.visual.values[:0])
+    assert model.look(replace(texts, visual=none)) is None
+    if fusion == "memory":
+        with pytest.raises(InputError, match="got no images to look at"):
+            model(replace(texts, visual=none))
+        return
+    with torch.no_grad():
+        assert torch.equal(model(replace(texts, visual=none)).logits, model(texts).logits)
+
+
 def writes(name):
     of = getattr(module("language", name), class_name(name))
     return hasattr(of, "cache") and not getattr(of, "reads_memory", False)

@@ -261,6 +261,14 @@ def test_a_budget_of_all_changes_nothing():
         assert torch.equal(view(batch_of(view)).logits, model(batch_of(model)).logits)
 
 
+def test_a_budget_takes_a_batch_with_the_tiles_of_no_image():
+    _, view = under_a_budget(3, cover=0.4)
+    batch = batch_of(view, CUTS[:1])
+    none = Pixels.cut(batch.visual.values[:0], ())
+    texts = replace(batch, visual=none, owner=batch.owner[:0], image_slot=batch.image_slot.clamp(max=-1))
+    assert view.see(texts) is None and view.spent(texts) is texts
+
+
 def test_tiles_that_are_not_needed_are_never_encoded():
     model, view = under_a_budget(3, cover=0.4)
     seen = []

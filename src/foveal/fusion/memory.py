@@ -79,7 +79,7 @@ def rows_of(
         owned[row] += range(layout.offsets[image], layout.offsets[image + 1])
     longest = max(len(tokens) for tokens in owned)
     device = owner.device if owner is not None else None
-    index = torch.tensor([tokens + [0] * (longest - len(tokens)) for tokens in owned], device=device)
+    index = torch.tensor([tokens + [0] * (longest - len(tokens)) for tokens in owned], device=device, dtype=torch.long)
     lengths = torch.tensor([len(tokens) for tokens in owned], device=device)
     mask = torch.arange(longest, device=device) < lengths[:, None]
     return index, None if bool(mask.all()) else mask[:, None, None]

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Int
@@ -20,6 +20,8 @@ from foveal.layers.thinning import placed
 from foveal.models import seats
 from foveal.models.tiles import choosable, planned, stood
 from foveal.relevance.pricing import Terms
+
+Seen = TypeVar("Seen", bound=Pixels | Patches | VisualTokens)
 
 
 class Sight(nn.Module):
@@ -120,7 +122,7 @@ class Sight(nn.Module):
         out for so many tokens of each image (None: for as many as come).
         """
         if batch.seen is not None:
-            return batch.seen
+            return visible(batch.seen)
         seen = self.look(batch)
         if seen is None or self.connector is None:
             return seen
@@ -179,11 +181,12 @@ class Sight(nn.Module):
 
         Tiles of an image are images of their own here.
         """
-        if batch.visual is None:
+        visual = visible(batch.visual)
+        if visual is None:
             return None
         if self.connector is None and self.vision is None:
             raise InputError("the batch holds images but the model has no vision encoder; load one that has")
-        seen = seats.before(self._spender, batch.visual, self._bare)
+        seen = seats.before(self._spender, visual, self._bare)
         if not isinstance(seen, VisualTokens):
             if self.vision is None:
                 raise InputError("the batch holds pixels but the model reads features made elsewhere; give these")
@@ -280,6 +283,14 @@ def _connected(
     if query is None:
         return connector(seen, **led)
     return connector(seen, query(batch) if gaze is None else query(batch, per_image=laid or len(gaze.led)), **led)
+
+
+def visible(visual: Seen | None) -> Seen | None:
+    """What there is to see; None for the pixels, patches or tokens of no image, which a batch of texts may hold."""
+    if isinstance(visual, Pixels):
+        return visual if len(visual.values) else None
+    images = None if visual is None else visual.grids if isinstance(visual, Patches) else visual.layout.counts
+    return visual if images else None
 
 
 def encoded(vision: VisionEncoder, pixels: Pixels | Patches, needs: tuple[str, ...] = ()) -> VisualTokens:

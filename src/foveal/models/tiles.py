@@ -27,7 +27,7 @@ def choosable(
     What is `tiled` already is not encoded again; else the tiles that the strategy does without are not encoded at all.
     Queries that the strategy leads look anew, whatever all of them have found; the batch is `laid_for` so many.
     """
-    cuts = None if seats.acts_before(spender) else getattr(tiled or batch.visual, "cuts", None)
+    cuts = None if seats.acts_before(spender) else getattr(tiled or batch.visual, "cuts", None) or None
     if cuts is None and seats.looking(spender, model.connector) is not None and batch.seen is None:
         led = model.tiled(batch, spender, laid=laid_for)
         before = Layout(counts=(), grids=()) if led is None else led.layout

@@ -1,7 +1,9 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
+from foveal.core.types import Layout, VisualTokens
 from foveal.training.objectives.masked_regions import masked_regions
 from foveal.training.objectives.masked_words import masked_words
 from foveal.training.objectives.matching import matching
@@ -33,3 +35,6 @@ def test_a_part_of_weight_nothing_is_left_out(encoder, hidden):
 def test_without_images_the_words_are_left(encoder, hidden):
     words = replace(hidden, visual=None, image_slot=hidden.image_slot.clamp(max=-1))
     assert set(pretrain(encoder(), words, matching=0.0)[2]) == {"words"}
+    none = VisualTokens.on_layout(torch.zeros(0, 1), Layout(counts=(), grids=()))
+    told = pretrain(encoder(), replace(words, visual=none, owner=words.owner[:0]), matching=0.0)
+    assert set(told[2]) == {"words"}

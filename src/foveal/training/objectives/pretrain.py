@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from foveal.core.types import Batch
+from foveal.models.parts import visible
 from foveal.training.objectives import masked_regions as by_region
 from foveal.training.objectives import masked_words as by_word
 from foveal.training.objectives import matching as by_pair
@@ -39,7 +40,7 @@ def pretrain(
     """
     at: dict[str, Tensor | None] = {"words": by_word.places(batch)} if words else {}
     seen = None
-    if regions and batch.visual is not None:
+    if regions and visible(batch.visual) is not None:
         batch, seen = by_region.hidden(model, batch)
         at["regions"] = by_region.places(batch)
     told = model(batch, at={**at, **({"matching": None} if matching else {})}).heads
