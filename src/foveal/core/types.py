@@ -6,7 +6,7 @@ S visual tokens of all images packed end to end, E vision width; C H W pixels; K
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -359,6 +359,17 @@ class Reconstruction:
     states: Float[Tensor, "I h w E"]
     commitment: Float[Tensor, ""]
     codebook: Float[Tensor, ""]
+
+
+Seen = TypeVar("Seen", bound=Pixels | Patches | VisualTokens)
+
+
+def visible(visual: Seen | None) -> Seen | None:
+    """What there is to see; None for the pixels, patches or tokens of no image, which a batch of texts may hold."""
+    if isinstance(visual, Pixels):
+        return visual if len(visual.values) else None
+    images = None if visual is None else visual.grids if isinstance(visual, Patches) else visual.layout.counts
+    return visual if images else None
 
 
 for _type in (Pixels, Patches, VisualTokens, Relevance, Regions, Gaze, Query, Batch, Output):

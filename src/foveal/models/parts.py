@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -12,7 +12,20 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Allocator, Connector, Fusion, LanguageModel, VisionEncoder
-from foveal.core.types import Batch, Cache, Cut, Gaze, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
+from foveal.core.types import (
+    Batch,
+    Cache,
+    Cut,
+    Gaze,
+    Grid,
+    Layout,
+    Patches,
+    Pixels,
+    Query,
+    Stream,
+    VisualTokens,
+    visible,
+)
 from foveal.layers.mosaic import Joined
 from foveal.layers.regions import pooled
 from foveal.layers.relaid import first, relaid, stretched
@@ -20,8 +33,6 @@ from foveal.layers.thinning import placed
 from foveal.models import seats
 from foveal.models.tiles import choosable, planned, stood
 from foveal.relevance.pricing import Terms
-
-Seen = TypeVar("Seen", bound=Pixels | Patches | VisualTokens)
 
 
 class Sight(nn.Module):
@@ -283,14 +294,6 @@ def _connected(
     if query is None:
         return connector(seen, **led)
     return connector(seen, query(batch) if gaze is None else query(batch, per_image=laid or len(gaze.led)), **led)
-
-
-def visible(visual: Seen | None) -> Seen | None:
-    """What there is to see; None for the pixels, patches or tokens of no image, which a batch of texts may hold."""
-    if isinstance(visual, Pixels):
-        return visual if len(visual.values) else None
-    images = None if visual is None else visual.grids if isinstance(visual, Patches) else visual.layout.counts
-    return visual if images else None
 
 
 def encoded(vision: VisionEncoder, pixels: Pixels | Patches, needs: tuple[str, ...] = ()) -> VisualTokens:

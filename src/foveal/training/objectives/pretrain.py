@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from foveal.core.types import Batch
-from foveal.models.parts import visible
+from foveal.core.types import Batch, visible
 from foveal.training.objectives import masked_regions as by_region
 from foveal.training.objectives import masked_words as by_word
 from foveal.training.objectives import matching as by_pair
