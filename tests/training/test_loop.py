@@ -13,7 +13,8 @@ from foveal.core.errors import InputError
 from foveal.training import checkpoint, loop, memory
 from foveal.training.checkpoint import Checkpoints
 from foveal.training.config import Lora, Stage, TrainingConfig
-from foveal.training.loop import differences, objective, train
+from foveal.training.loop import differences, train
+from foveal.training.objective import objective
 from foveal.training.stop import Interrupted
 
 TRAINED = ("connector", "language")

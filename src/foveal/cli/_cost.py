@@ -75,8 +75,8 @@ def _sample(run: Any, batches: Any, stage: Stage, rows: Any, data: Any) -> dict[
     from foveal.cli._objectives import objective_of
     from foveal.evaluation.flops import counting
     from foveal.models.parts import encoded
-    from foveal.training.loop import objective
     from foveal.training.lora import adapted
+    from foveal.training.objective import objective
     from foveal.training.parts import learning
 
     model, processor = run.model, batches.processor(stage)

@@ -35,7 +35,8 @@ def carry_out(recipe: Recipe, out: Path, *, fresh: bool, say: Callable[[str], No
     """
     import errno
 
-    from foveal.training.loop import objective, train
+    from foveal.training.loop import train
+    from foveal.training.objective import objective
     from foveal.training.processes import processes
 
     _check_place(out)

@@ -8,7 +8,7 @@ from foveal.core.errors import InputError, unknown
 from foveal.core.lookup import Spec
 from foveal.models.config import ModelConfig
 
-_ASSEMBLIES = ("autoencoder", "causal", "masked", "seq2seq", "two_tower")
+ASSEMBLIES = ("autoencoder", "causal", "masked", "seq2seq", "two_tower")
 _SIZES = ("width", "heads", "kv_heads", "head_width", "inner", "context", "patch", "stride", "image_size", "vocabulary")
 _BETWEEN = ("kernel", "queries", "latents", "factor", "frequency", "every", "width_of_sight")
 _LEAST = {**dict.fromkeys(("depth", "places", "positions", "images"), 0), **dict.fromkeys((*_SIZES, *_BETWEEN), 1)}
@@ -44,6 +44,6 @@ def empty(config: ModelConfig) -> Any:
 
 
 def _file(config: ModelConfig) -> ModuleType:
-    if config.assembly not in _ASSEMBLIES:
-        raise unknown("assembly", config.assembly, _ASSEMBLIES)
+    if config.assembly not in ASSEMBLIES:
+        raise unknown("assembly", config.assembly, ASSEMBLIES)
     return importlib.import_module(f"foveal.models.{config.assembly}")

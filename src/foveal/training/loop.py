@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,6 @@ from torch.optim import Optimizer
 from foveal.core.config import dump, parse
 from foveal.core.errors import InputError
 from foveal.core.example import Example
-from foveal.core.lookup import module, spec
 from foveal.training import checkpoint
 from foveal.training.changing import advance, behind, heard, thinning
 from foveal.training.checkpoint import Checkpoints, Progress, Snapshot
@@ -28,11 +27,13 @@ from foveal.training.feed import Collate, Feed, Micro, ahead
 from foveal.training.log import Entry, Log
 from foveal.training.lora import adapted
 from foveal.training.memory import memory_kept
+from foveal.training.objective import check as check_objective
+from foveal.training.objective import objective
 from foveal.training.order import Order, copies, groups
 from foveal.training.pace import Pace
 from foveal.training.parts import carried, check, learning, optimizer, recomputed
 from foveal.training.processes import accelerator
-from foveal.training.step import Objective, Scored, take
+from foveal.training.step import Scored, take
 from foveal.training.stop import SIGNALS, Interrupted, Stop
 from foveal.training.window import Window
 
@@ -69,6 +70,8 @@ def train(
     data, which older runs lack). Raises InputError for what cannot be trained, a loss that is no number and a full disk
     (the last checkpoint stands), and Interrupted.
     """
+    for stage in config.stages:
+        check_objective(model, stage.objective)
     run = _Run(model, data, config=config, collate=collate, out=out, recipe=recipe or {}, ended=ended)
     try:
         with Stop() as stop:
@@ -81,13 +84,6 @@ def train(
         raise InputError(
             f"no space left on the disk of {out} at step {run.progress.step}; {stands}; free some and train again"
         ) from None
-
-
-def objective(settings: str | Mapping[str, Any]) -> Objective:
-    """An objective by name, or with its settings `{name: joint, cells: 0.1}`; InputError with the nearest name."""
-    wanted = spec("training.objectives", settings)
-    found = getattr(module("training.objectives", wanted.name), wanted.name)
-    return partial(found, **{entry.name: getattr(wanted.settings, entry.name) for entry in fields(wanted.settings)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,8 @@ from foveal.core.types import Batch
 from foveal.training.objectives import choose, next_token
 
 Of = Literal["next_token", "choose"]
+FOR = ("causal", "seq2seq", "masked")
+SPENDS = True
 
 
 @dataclass(frozen=True, kw_only=True)

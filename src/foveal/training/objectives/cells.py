@@ -13,6 +13,8 @@ from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, VisualTokens
 from foveal.training.objectives.next_token import exact
 
+FOR = ("causal", "seq2seq", "two_tower")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:

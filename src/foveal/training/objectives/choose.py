@@ -9,6 +9,8 @@ from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, Output
 from foveal.training.objectives.next_token import exact
 
+FOR = ("masked",)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:

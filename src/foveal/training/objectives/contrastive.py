@@ -13,6 +13,8 @@ from foveal.layers.precision import own_dtype
 from foveal.training.across import Across, Compared
 from foveal.training.objectives.next_token import exact
 
+FOR = ("masked", "two_tower")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:

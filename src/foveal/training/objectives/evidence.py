@@ -23,6 +23,8 @@ from foveal.training.objectives import choose, next_token
 from foveal.training.objectives.budgets import Of
 
 Worth = Float[Tensor, " N"]
+FOR = ("causal", "seq2seq", "masked")
+SPENDS = True
 
 
 @dataclass(frozen=True, kw_only=True)

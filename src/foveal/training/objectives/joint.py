@@ -10,6 +10,8 @@ from foveal.training.objectives import cells as by_cell
 from foveal.training.objectives import match as by_match
 from foveal.training.objectives import next_token
 
+FOR = ("causal", "seq2seq")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:

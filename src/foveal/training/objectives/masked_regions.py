@@ -19,6 +19,7 @@ from foveal.training.objectives.next_token import exact
 
 Target = Literal["feature", "classes"]
 Parts = Mapping[str, tuple[Tensor, int]]
+FOR = ("masked",)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,8 @@ from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch
 from foveal.training.objectives.next_token import exact
 
+FOR = ("masked",)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:

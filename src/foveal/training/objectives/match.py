@@ -15,6 +15,8 @@ from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, Output
 from foveal.training.objectives.next_token import exact
 
+FOR = ("causal", "seq2seq")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:

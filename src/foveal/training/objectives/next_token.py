@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from foveal.core.labels import next_labels
 from foveal.core.types import IGNORE, Batch, Output
 
+FOR = ("causal", "seq2seq", "two_tower")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:

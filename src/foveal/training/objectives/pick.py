@@ -12,6 +12,7 @@ from foveal.core.types import Batch
 from foveal.training.objectives.next_token import exact
 
 Parts = Mapping[str, tuple[Tensor, int]]
+FOR = ("masked",)
 
 
 @dataclass(frozen=True, kw_only=True)

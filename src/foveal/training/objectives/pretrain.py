@@ -10,6 +10,8 @@ from foveal.training.objectives import masked_words as by_word
 from foveal.training.objectives import matching as by_pair
 from foveal.training.objectives.masked_regions import Parts, Target
 
+FOR = ("masked",)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -22,6 +24,11 @@ class Config:
     regions: float = 1.0
     matching: float = 1.0
     target: Target = "feature"
+
+
+def heads(settings: Config) -> tuple[str, ...]:
+    """The heads of the parts that are not left out."""
+    return tuple(name for name in ("words", "regions", "matching") if getattr(settings, name))
 
 
 def pretrain(

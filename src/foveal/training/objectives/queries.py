@@ -18,6 +18,8 @@ from foveal.training.across import Across, Compared
 from foveal.training.objectives import contrastive, next_token
 from foveal.training.objectives.matching import Parts, compared
 
+FOR = ("two_tower",)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -33,6 +35,12 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise InputError(f"queries.share is {self.share}; give a share above 0 and up to 1, or matching 0")
+
+
+def heads(settings: Config) -> tuple[str, ...]:
+    """The head of the contrast, and those of the parts that are not left out."""
+    beside = {"write": settings.words, "matching": settings.matching}
+    return "pair", *(name for name, weight in beside.items() if weight)
 
 
 def embed(

@@ -18,6 +18,8 @@ from foveal.core.errors import InputError
 from foveal.core.types import Batch, Reconstruction
 from foveal.core.usage import MEMORY, USED, perplexity
 
+FOR = ("autoencoder",)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:

@@ -11,6 +11,8 @@ from foveal.core.types import Batch
 from foveal.preprocess.tasks import TASKS
 from foveal.training.objectives.next_token import exact
 
+FOR = ("seq2seq",)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:

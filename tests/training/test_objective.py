@@ -1,0 +1,91 @@
+"""Which objectives teach which models, told before anything is trained or cleared."""
+
+import pytest
+import torch
+
+from foveal.core.errors import InputError
+from foveal.core.lookup import module, names
+from foveal.models.assembly import ASSEMBLIES, assemble
+from foveal.models.config import ModelConfig
+from foveal.training.config import Stage, TrainingConfig
+from foveal.training.loop import train
+from foveal.training.objective import check
+
+VIT = {"name": "vit", "width": 8, "depth": 1, "heads": 2, "inner": 16, "patch": 8, "image_size": 16, "layers": [-1]}
+SMALL = {"vocabulary": 9, "width": 8, "depth": 1, "heads": 2, "inner": 16}
+QFORMER = {"name": "qformer", "queries": 2, "context": 9, **SMALL}
+MODELS = {
+    "causal": {"vision": VIT, "language": {"name": "decoder", **SMALL}},
+    "masked": {
+        "vision": VIT,
+        "fusion": "single_stream",
+        "language": {"name": "encoder", **SMALL},
+        "heads": {"words": "masked_language", "answer": {"name": "classification", "labels": 3}},
+    },
+    "two_tower": {"vision": VIT, "connector": None, "language": QFORMER, "heads": {"pair": "contrastive"}},
+}
+
+
+def model(assembly):
+    torch.manual_seed(0)
+    return assemble(ModelConfig.parse({**MODELS[assembly], "assembly": assembly}))
+
+
+def test_every_objective_names_assemblies_that_are_there():
+    for name in names("training.objectives"):
+        named = module("training.objectives", name).FOR
+        assert named and set(named) <= set(ASSEMBLIES), name
+
+
+@pytest.mark.parametrize(
+    ("assembly", "objective", "told"),
+    [
+        (
+            "causal",
+            "choose",
+            "'choose' teaches no causal model; give it budgets, cells, evidence, joint, match or next",
+        ),
+        ("causal", "queries", r"'queries' teaches no causal model; .*, or the model another assembly: two_tower$"),
+        ("masked", "next_token", "give it choose, contrastive, .* another assembly: causal, seq2seq or two_tower$"),
+        ("masked", {"name": "evidence", "budget": 8}, "'evidence' of 'next_token' teaches no masked model"),
+        ("masked", "pick", "teaches the head 'choice', and the model has words, answer; name one so under model.heads"),
+        ("masked", "pretrain", "teaches the head 'regions', and the model has words, answer"),
+        ("masked", {"name": "choose", "head": "other"}, "teaches the head 'other'"),
+        ("two_tower", "joint", "'joint' teaches no two_tower model; give it cells, contrastive, "),
+        ("two_tower", "queries", "teaches the head 'write', and the model has pair"),
+        ("causal", "budgets", "'budgets' spends a budget of visual tokens, .*; give it a model.allocator"),
+        ("causal", "next_tokn", "did you mean 'next_token'"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_what_would(assembly, objective, told):
+    with pytest.raises(InputError, match=told):
+        check(model(assembly), objective)
+
+
+@pytest.mark.parametrize(
+    ("assembly", "objective"),
+    [
+        ("causal", "joint"),
+        ("masked", "choose"),
+        ("masked", {"name": "pretrain", "regions": 0.0, "matching": 0.0}),
+        ("two_tower", {"name": "queries", "words": 0.0, "matching": 0.0}),
+        ("two_tower", "next_token"),
+    ],
+)
+def test_what_fits_is_let_through(assembly, objective):
+    check(model(assembly), objective)
+
+
+def test_a_model_of_another_kind_is_asked_nothing():
+    check(torch.nn.Linear(2, 2), "choose")
+
+
+def test_a_run_that_is_there_is_not_cleared_for_an_objective_that_does_not_fit(world, tmp_path):
+    made = world.model()
+    told = {"collate": world.collate(made), "out": tmp_path}
+    train(made, world.data, config=TrainingConfig(stages=(Stage(steps=1, train=("connector",)),)), **told)
+    before = sorted((tmp_path / "checkpoints").iterdir())
+    with pytest.raises(InputError, match="teaches no causal model"):
+        later = (Stage(steps=1), Stage(name="later", steps=1, objective="choose"))
+        train(made, world.data, config=TrainingConfig(stages=later), **told, fresh=True)
+    assert sorted((tmp_path / "checkpoints").iterdir()) == before
