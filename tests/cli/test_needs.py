@@ -7,7 +7,7 @@ import pytest
 from foveal.cli import _needs, _recipe
 from foveal.cli.main import run
 from foveal.core.errors import InputError
-from foveal.core.example import Example
+from foveal.core.example import Box, Example
 from tests.cli.test_train import TINY, write
 
 
@@ -51,3 +51,42 @@ def test_nothing_is_trained_before_it_is_told(painted, capsys):
     assert "stage 'tune': unknown kind in the data: 'caption'; known: none" in capsys.readouterr().err
     assert not (painted / "runs").exists()
     assert run(["train", "tiny.yaml", "training.stages.1.kinds={caption: 0}"]) == 0
+
+
+def said(*words, **more):
+    messages = tuple({"role": "assistant", "content": [{"type": "text", "text": word}]} for word in words)
+    return Example(id=f"row {len(words)}", messages=messages, **more)
+
+
+def test_a_row_without_an_answer_is_told_where_a_stage_would_learn_from_it():
+    for objective in ("next_token", "joint", "choose", {"name": "budgets", "of": "choose"}, "evidence"):
+        with pytest.raises(InputError, match=r"'s1': example 'row 0' has no answer to learn from; give it an assist"):
+            _needs.facts(of({"objective": "masked_words"}, {"objective": objective}), [said("a"), said()])
+    with pytest.raises(
+        InputError, match=r"'row 1' has no answer to learn from \(and 1 more\); .*training.stages.0.kinds"
+    ):
+        _needs.facts(of({}), [said("a"), said(" "), said()])
+    drawn = Example(id="drawn", messages=({"role": "assistant", "content": [{"type": "image"}]},))
+    _needs.facts(of({}), [said("a"), drawn])
+    _needs.facts(of({"kinds": {"mute": 0}}), [said("a"), said(meta={"kind": "mute"})])
+
+
+def test_boxes_are_wanted_of_some_row_where_they_are_learned_from():
+    boxed = said("a", boxes=(Box(label="a", xyxy=(0.0, 0.0, 1.0, 1.0)),))
+    _needs.facts(of({"objective": "cells"}), [said("a"), boxed])
+    with pytest.raises(InputError, match="'s0': the objective 'cells' learns from boxes and its examples have none"):
+        _needs.facts(of({"objective": "cells"}), [said("a")])
+
+
+def test_a_row_without_an_answer_is_told_before_a_run_is_cleared(painted, capsys):
+    write({**TINY, "data": {"path": str(painted / "data")}})
+    assert run(["train", "tiny.yaml"]) == 0
+    kept = sorted((painted / "runs" / "tiny" / "checkpoints").iterdir())
+    file = painted / "data" / "train.jsonl"
+    line = json.loads(file.read_text().splitlines()[0])
+    file.write_text(
+        file.read_text() + "\n" + json.dumps({**line, "id": "mute", "messages": line["messages"][:1]}) + "\n"
+    )
+    assert run(["train", "tiny.yaml", "--fresh"]) == 2
+    assert "example 'mute' has no answer to learn from" in capsys.readouterr().err
+    assert sorted((painted / "runs" / "tiny" / "checkpoints").iterdir()) == kept

@@ -62,3 +62,17 @@ def test_a_late_reader_reads_all_at_the_end():
     assert window.steps == 0
     window.read()
     assert window.steps == 1
+
+
+def test_steps_that_count_nothing_are_in_no_mean_and_too_many_in_a_row_are_refused():
+    window = Window(lag=0, most=3)
+    some, none = taken(2.0, 1.0), taken(0.0, 0.0, float("nan"))
+    for one in (none, none, some, none):
+        window.add(one, lambda: "", tokens=1, examples=1)
+    assert (window.means(), window.steps, window.tokens) == ((2.0, 1.0, {}), 1, 4)
+    window.clear()
+    later = Window(lag=0, most=3)
+    later.put(json.loads(json.dumps(window.state())))
+    later.add(none, lambda: "", tokens=1, examples=1)
+    with pytest.raises(InputError, match="step 9: no token carries a loss, nor does anything else, in 3 steps"):
+        later.add(none, lambda: "step 9", tokens=1, examples=1)

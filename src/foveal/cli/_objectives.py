@@ -11,6 +11,7 @@ _HIDDEN = {
     "regions": ("masked_regions", "regions"),
     "foreign": ("matching", "matching"),
 }
+SPENT = ("budgets", "evidence")  # those that lay batches out anew by themselves
 _WHOLE = ("contrastive",)  # these want whole conversations with nothing hidden
 _SIGHTED = ("cells", "masked_regions", "matching", "queries", *_WHOLE)  # nothing is left of these without images
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from foveal.cli import _classes, _detection, _needs
-from foveal.cli._objectives import masking, objective_of
+from foveal.cli._objectives import SPENT, masking, objective_of
 from foveal.cli._recipe import Recipe, data_folder, examples, model_of, paths
 from foveal.core.config import dump, parse
 from foveal.core.errors import InputError
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from foveal.weights.run import Run
 
 _CELLS = ("cells", "joint")  # objectives that read what stands in each cell
-_SPENT = ("budgets", "evidence")  # those that lay batches out anew by themselves
 
 
 def carry_out(recipe: Recipe, out: Path, *, fresh: bool, say: Callable[[str], None], bar: Any) -> dict[str, Any]:
@@ -45,6 +44,7 @@ def carry_out(recipe: Recipe, out: Path, *, fresh: bool, say: Callable[[str], No
     folder = data_folder(recipe, say=say, bar=bar)
     data = examples(recipe, folder)
     _needs.check(recipe, data)
+    _needs.facts(recipe, data)
     run = model_of(recipe, data)
     batches = Batches(run, recipe, data, say=say, bar=bar)
     begun = not fresh and (out / "checkpoints").is_dir()
@@ -136,7 +136,7 @@ class Batches:
 
         processor, (name, _) = self.processor(stage), objective_of(stage)
         model: Any = self.run.model
-        model = unspent(model) if name in _SPENT else model
+        model = unspent(model) if name in SPENT else model
         plan = model.plan
         _detection.check(processor, self.data, self.say)
         blind, known, seen = self.recipe.text_only or stage.images != "shown", {}, self._seen(stage)

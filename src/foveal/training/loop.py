@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -39,6 +40,7 @@ from foveal.training.window import Window
 
 # what may differ when a run is resumed
 _HARMLESS = ("checkpoint_minutes", "keep", "keep_stages", "log_every", "tensorboard", "workers", "device")
+_PASSED = 32  # steps in a row that may count nothing, however small the data are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +212,8 @@ class _Run:
             ready = time.monotonic()
             feed = self._ready(stage, order, stop)
             self.began += time.monotonic() - ready  # a stage's minutes are for learning, not for computing features
-            window = Window(lag=0 if self.accelerator.device.type == "cpu" else 1)
+            epochs = max(_PASSED, math.ceil(2 * len(order) / self._visits(stage)))  # two: one of them is whole
+            window = Window(lag=0 if self.accelerator.device.type == "cpu" else 1, most=epochs)
             window.put(snapshot.window if snapshot is not None else {})
             self._steps(work(stage=stage, scored=scored, adam=adam, chosen=chosen, feed=feed, window=window), stop, log)
             return adam.state
@@ -262,6 +265,8 @@ class _Run:
                     if signum:
                         raise Interrupted(signum, self.progress.step, place)
             window.read()
+            if 0 < self.progress.stage_step <= window.passed:
+                window.refuse(partial(_where, work.stage, self.progress, []))
             self._tell(work, log)
 
     def _step(self, work: _Work, micros: Sequence[Micro], stop: Stop) -> int:
@@ -276,7 +281,8 @@ class _Run:
         taken = take(self.accelerator, work.scored, work.chosen, batches, clip=work.stage.clip, told=told)
         for group in work.adam.param_groups:
             group["lr"] = group["peak"] * work.pace.rate(progress)
-        work.adam.step()
+        if not taken.empty:
+            work.adam.step()
         work.adam.zero_grad()
         self.progress = replace(
             progress,
@@ -359,7 +365,7 @@ class _Run:
 def _where(stage: Stage, progress: Progress, micros: Sequence[Micro]) -> str:
     ids = [identity for micro in micros for identity in micro.ids]
     shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
-    return f"step {progress.step} (stage {stage.name!r}, examples {shown})"
+    return f"step {progress.step} (stage {stage.name!r}" + (f", examples {shown})" if shown else ")")
 
 
 def _extended(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

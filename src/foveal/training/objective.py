@@ -41,9 +41,9 @@ def check(model: nn.Module, settings: str | Mapping[str, Any]) -> None:
         ways += [f"the model another assembly: {_one_of(fit)}"] if fit else []
         also = "" if of is None else f" of {of!r}"
         raise InputError(f"the objective {wanted.name!r}{also} teaches no {assembly} model; {', or '.join(ways)}")
-    heads: Any = getattr(model, "heads", None)
-    for head in () if heads is None else _heads(wanted):
-        if head not in heads:
+    heads = getattr(model, "heads", None)
+    for head in _heads(wanted):
+        if heads is not None and head not in heads:
             raise InputError(
                 f"the objective {wanted.name!r} teaches the head {head!r}, and the model has {', '.join(heads)}; "
                 "name one so under model.heads, or give the objective another"

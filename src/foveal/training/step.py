@@ -61,19 +61,19 @@ class Scored(nn.Module):
 class Taken:
     """What one step found: summed loss and count over all processes, the gradient's norm, and this process's parts.
 
-    `told` is what every process tells all others, summed.
+    `told` is what every process tells all others, summed; `empty` says that nothing was counted in any of them, where
+    that is known without waiting for an accelerator.
     """
 
     loss: Tensor
     count: Tensor
     norm: Tensor
     told: Sequence[float] = ()
+    empty: bool = False
     parts: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
-def backward(
-    accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batch]
-) -> tuple[Tensor, Tensor, dict[str, tuple[Tensor, Tensor]]]:
+def backward(accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batch]) -> "_Sums":
     """Gradients of the summed loss of all micro-batches, added up in place; sum, count and named parts of them."""
     whole = accelerator.unwrap_model(scored)
     if whole.across is not None and (len(batches) > 1 or accelerator.num_processes > 1):
@@ -84,7 +84,7 @@ def backward(
             told = scored(batch)
             accelerator.backward(told[0])
         sums.add(told)
-    return sums.loss, sums.count, sums.parts
+    return sums
 
 
 class _Sums:
@@ -93,19 +93,20 @@ class _Sums:
     def __init__(self, device: torch.device) -> None:
         self.loss = self.count = torch.zeros((), device=device)
         self.parts: dict[str, tuple[Tensor, Tensor]] = {}
+        self.empty = True
 
     def add(self, told: tuple[Any, ...]) -> None:
         """One more batch, without what its gradient is made of."""
         loss, count, *named = told
         self.loss, self.count = self.loss + loss.detach(), self.count + count
+        here = not isinstance(count, Tensor) or count.device.type == "cpu"
+        self.empty = self.empty and here and not count  # to read an accelerator's number would be to wait for it
         for name, (part, of) in (named[0] if named else {}).items():
             before = self.parts.get(name, (0.0, 0.0))
             self.parts[name] = (before[0] + torch.as_tensor(part).detach(), torch.as_tensor(before[1] + of))
 
 
-def _backward_across(
-    accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batch]
-) -> tuple[Tensor, Tensor, dict[str, tuple[Tensor, Tensor]]]:
+def _backward_across(accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batch]) -> _Sums:
     """The same where rows of different micro-batches and processes are compared: each batch goes through twice.
 
     Every process finds the loss of all, and tells its share of it, with what its own batches add by themselves.
@@ -122,7 +123,7 @@ def _backward_across(
             accelerator.backward(total if alone is None else total + alone[0])
         if alone is not None:
             sums.add(alone)
-    return sums.loss, sums.count, sums.parts
+    return sums
 
 
 def _vectors(whole: Scored, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -132,10 +133,15 @@ def _vectors(whole: Scored, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def rescale(parameters: Sequence[nn.Parameter], *, divisor: Tensor, clip: float) -> Tensor:
-    """Divide gradients by the step's count, then clip their norm; returns the norm before clipping."""
+    """Divide gradients by the step's count, then clip their norm; returns the norm before clipping.
+
+    Of a step that counts nothing gradients and norm are 0.
+    """
+    nothing = divisor == 0
+    divisor = divisor.masked_fill(nothing, 1.0)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = get_total_norm(gradients) / divisor
-    torch._foreach_mul_(gradients, (clip / (norm + 1e-6)).clamp(max=1.0) / divisor)
+    torch._foreach_mul_(gradients, ((clip / (norm + 1e-6)).clamp(max=1.0) / divisor).masked_fill(nothing, 0.0))
     return norm
 
 
@@ -152,11 +158,12 @@ def take(
 
     The loss is summed over micro-batches and processes and divided once by the step's count.
     """
-    loss, count, parts = backward(accelerator, scored, batches)
+    sums = backward(accelerator, scored, batches)
+    loss, count, empty = sums.loss, sums.count, sums.empty
     if accelerator.num_processes > 1:
         mine = torch.cat([torch.stack([loss, count]).double(), torch.tensor(told, device=loss.device).double()])
         loss, count, *rest = accelerator.reduce(mine, reduction="sum")
-        told = [float(number) for number in rest]
+        told, empty = [float(number) for number in rest], not bool(count)
     # Processes average their gradients, so the mean over the step is their number times that, divided by the count.
     norm = rescale(parameters, divisor=count / accelerator.num_processes, clip=clip)
-    return Taken(loss=loss, count=count, norm=norm, told=told, parts=parts)
+    return Taken(loss=loss, count=count, norm=norm, told=told, empty=empty, parts=sums.parts)

@@ -4,7 +4,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -12,13 +12,17 @@ from foveal.core.errors import InputError
 from foveal.training.step import Taken
 
 _SUMS = ("loss", "count", "norm", "steps", "tokens", "examples")
+_KEPT = (*_SUMS, "passed")
 
 
 class Window:
-    """Sums over the steps since the last entry; the newest `lag` steps are read later (an accelerator runs ahead)."""
+    """Sums over the steps since the last entry; the newest `lag` steps are read later (an accelerator runs ahead).
 
-    def __init__(self, *, lag: int) -> None:
-        self.lag = lag
+    A step that counts nothing is in no mean; `passed` are such steps in a row, of which `most` are too many.
+    """
+
+    def __init__(self, *, lag: int, most: int = 1) -> None:
+        self.lag, self.most, self.passed = lag, most, 0
         self.waiting: deque[tuple[Taken, Callable[[], str]]] = deque()
         self.clear()
 
@@ -31,11 +35,11 @@ class Window:
 
     def state(self) -> dict[str, Any]:
         """What has been read since it was cleared, as JSON holds it."""
-        return {**{name: getattr(self, name) for name in _SUMS}, "parts": self.parts, "seconds": self.spent()}
+        return {**{name: getattr(self, name) for name in _KEPT}, "parts": self.parts, "seconds": self.spent()}
 
     def put(self, state: Mapping[str, Any]) -> None:
         """Go on from such a state; an empty one (of a checkpoint that has none) leaves it as it is."""
-        for name in _SUMS:
+        for name in _KEPT:
             setattr(self, name, state.get(name, getattr(self, name)))
         self.parts = {name: (part, of) for name, (part, of) in state.get("parts", self.parts).items()}
         self.since -= state.get("seconds", 0.0)
@@ -51,14 +55,21 @@ class Window:
         self.read(leave=self.lag)
 
     def read(self, *, leave: int = 0) -> None:
-        """Read all but the newest `leave` steps. Raises InputError for a loss that is not finite or counts nothing."""
+        """Read all but the newest `leave` steps.
+
+        Raises InputError for a loss that is not finite, and for too many steps that count nothing.
+        """
         while len(self.waiting) > leave:
             taken, where = self.waiting.popleft()
             named = [number for pair in taken.parts.values() for number in pair]
             numbers = [taken.loss, taken.count, taken.norm, *named]
             loss, count, norm, *rest = torch.stack([number.to(taken.loss) for number in numbers]).tolist()
             if not count:
-                raise InputError(f"{where()}: no token carries a loss; each example needs an answer to learn from")
+                self.passed += 1
+                if self.passed >= self.most:
+                    self.refuse(where)
+                continue
+            self.passed = 0
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 value = loss / count if not math.isfinite(loss) else norm
                 what = "loss" if not math.isfinite(loss) else "gradient"
@@ -70,6 +81,13 @@ class Window:
             for name, part, of in zip(taken.parts, rest[::2], rest[1::2], strict=True):
                 before = self.parts.get(name, (0.0, 0.0))
                 self.parts[name] = (before[0] + part, before[1] + of)
+
+    def refuse(self, where: Callable[[], str]) -> NoReturn:
+        """Raise InputError: nothing was counted for so many steps."""
+        raise InputError(
+            f"{where()}: no token carries a loss, nor does anything else, in {self.passed} steps up to this one; look "
+            "whether the data hold what the objective learns from (answers, boxes), or take another objective"
+        )
 
     def means(self) -> tuple[float, float, dict[str, float]]:
         """Mean loss, mean gradient norm, and the mean of each named part."""
