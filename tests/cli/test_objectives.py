@@ -41,6 +41,22 @@ TINY = {
     },
 }
 
+LOOK = {"name": "look", "steps": 1, "train": ["language", "heads"], "objective": "contrastive"}
+QFORMER = {"name": "qformer", "queries": 2, "width": 16, "depth": 1, "heads": 2, "inner": 32, "places": 2}
+TOWERS = {
+    "system": "blip2",
+    "model": {
+        "assembly": "two_tower",
+        "vision": VIT,
+        "connector": None,
+        "language": QFORMER,
+        "heads": {"write": "masked_language", "pair": {"name": "contrastive", "size": 8}},
+    },
+    "processor": {"image": {"size": 16, "mode": "square"}, "order": "prefix"},
+    "data": {"path": "data"},
+    "training": {"device": "cpu", "stages": [{**LOOK, "objective": "next_token"}]},
+}
+
 
 def stage(objective):
     return Stage(steps=1, objective=objective)
@@ -172,3 +188,17 @@ def test_an_empty_answer_vocabulary_is_told(painted, capsys, answers, kind, said
     Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
     assert run(["train", "tiny.yaml", f"processor.answers={answers}"]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        (TOWERS, "a two_tower model learns nothing without images; leave --text-only"),
+        ({**TOWERS, "training": {**TOWERS["training"], "stages": [LOOK]}}, "without images nothing is left to train"),
+    ],
+)
+def test_a_twin_without_images_that_cannot_be_is_told_before_the_first_step(painted, capsys, recipe, told):
+    Path("towers.yaml").write_text(yaml.safe_dump(recipe))
+    assert run(["train", "towers.yaml", "--text-only"]) == 2
+    assert told in capsys.readouterr().err
+    assert not Path("runs").exists()

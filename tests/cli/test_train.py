@@ -224,6 +224,7 @@ def test_mistakes_are_told_in_one_line(home, capsys):
         ("model.vision.patch=0", "model.vision.patch is 0; give 1 or more"),
         ("model.vision=null", "connector 'linear' has nothing to connect: the model names no vision; name one, or"),
         ("data.path=[data, ./data]", "data.path names data 2 times; name it once"),
+        ("data={path: []}", "data.path names no data set; give a directory or a file"),
         ("data.count=-2", "data.count is -2; make 1 or more"),
     ):
         assert message in refused(capsys, "tiny.yaml", setting), setting

@@ -213,3 +213,11 @@ def test_pictures_are_opened_by_many_and_kept_in_order(world, tmp_path, images, 
     whole = model.vision(world.processor.transform.pixels(images))
     torch.testing.assert_close(store(images).features, whole.features, atol=1e-6, rtol=0)
     assert 1 < max(most) <= 4
+
+
+def test_a_folder_that_cannot_be_is_told(world, tmp_path, images):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        InputError, match=r"cannot write features to .*file.deep \(Not a directory\); give training.feat"
+    ):
+        filled(world, world.model().eval(), tmp_path / "file" / "deep", images)

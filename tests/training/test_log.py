@@ -3,8 +3,10 @@
 import json
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
+from foveal.core.errors import InputError
 from foveal.training import log as module
 from foveal.training.log import Entry, Log
 
@@ -55,6 +57,21 @@ def test_a_resumed_run_writes_the_lost_entries_again(tmp_path):
     with Log(tmp_path, from_step=2) as log:
         log.write(replace(ENTRY, step=3, loss=0.5))
     assert [(row["step"], row["loss"]) for row in rows(tmp_path)] == [(1, 1.25), (2, 1.25), (3, 0.5)]
+
+
+def test_a_damaged_last_line_is_written_again_and_another_is_told(tmp_path):
+    whole = "".join(json.dumps({"step": step}) + "\n" for step in (1, 2))
+    for last in (b"{\xff\n", b"5\n", b'{"stage": 1}\n', b"{"):
+        (tmp_path / "log.jsonl").write_bytes(whole.encode() + last)
+        with Log(tmp_path, from_step=2) as log:
+            log.write(ENTRY)
+        assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3]
+    (tmp_path / "log.jsonl").write_text(f"{{}}\n{whole}")
+    with pytest.raises(InputError, match=r"log.jsonl:1 is damaged: '{}'; remove this line, or begin anew with --fresh"):
+        Log(tmp_path, from_step=2)
+    with Log(tmp_path) as log:
+        log.write(ENTRY)
+    assert [row["step"] for row in rows(tmp_path)] == [3]
 
 
 def test_where_nobody_watches_it_tells_now_and_then(tmp_path, capsys, monkeypatch):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from foveal.core.errors import InputError
 from foveal.training.config import Stage
 
 # What is hidden, by the objective alone that wants it and by its weight in `pretrain`.
@@ -13,6 +14,7 @@ _HIDDEN = {
 }
 SPENT = ("budgets", "evidence")  # those that lay batches out anew by themselves
 _WHOLE = ("contrastive",)  # these want whole conversations with nothing hidden
+_BLIND = ("causal", "masked")  # assemblies that learn without images too
 _SIGHTED = ("cells", "masked_regions", "matching", "queries", *_WHOLE)  # nothing is left of these without images
 
 
@@ -39,3 +41,12 @@ def blind(stage: Stage) -> str | Mapping[str, Any] | None:
     if name == "pretrain":
         return {"name": name, **settings, "regions": 0.0, "matching": 0.0} if settings.get("words", 1.0) else None
     return None if name in _SIGHTED else stage.objective
+
+
+def check_blind(assembly: str) -> None:
+    """Raises InputError for an assembly that learns nothing without images."""
+    if assembly not in _BLIND:
+        raise InputError(
+            f"a {assembly} model learns nothing without images; leave --text-only (or text_only) out, or take a recipe "
+            f"whose model.assembly is {' or '.join(_BLIND)}"
+        )

@@ -61,6 +61,8 @@ class DataConfig:
         if self.count < 1:
             raise InputError(f"data.count is {self.count}; make 1 or more")
         places = Counter(Path(path) for path in paths(self))
+        if self.path is not None and not places:
+            raise InputError("data.path names no data set; give a directory or a file, or several of them")
         for place, count in places.items():
             if count > 1:
                 raise InputError(f"data.path names {place} {count} times; name it once ('kinds' see it oftener)")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from foveal.cli import _classes, _detection, _needs
-from foveal.cli._objectives import SPENT, masking, objective_of
+from foveal.cli._objectives import SPENT, check_blind, masking, objective_of
 from foveal.cli._recipe import Recipe, data_folder, examples, model_of, paths
 from foveal.core.config import dump, parse
 from foveal.core.errors import InputError
@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 _CELLS = ("cells", "joint")  # objectives that read what stands in each cell
 
 
-def carry_out(recipe: Recipe, out: Path, *, fresh: bool, say: Callable[[str], None], bar: Any) -> dict[str, Any]:
+def carry_out(
+    recipe: Recipe, out: Path, *, fresh: bool, say: Callable[[str], None], bar: Any, twin: bool = False
+) -> dict[str, Any]:
     """Train a recipe into the run directory `out`; what came of it, as plain data.
 
+    Its `twin` without images will be trained next: whether the model can do without is checked before the first step.
     Raises InputError for bad input and a full disk, and Interrupted with the checkpoint that resumes.
     """
     import errno
@@ -46,6 +49,8 @@ def carry_out(recipe: Recipe, out: Path, *, fresh: bool, say: Callable[[str], No
     _needs.check(recipe, data)
     _needs.facts(recipe, data)
     run = model_of(recipe, data)
+    if twin:
+        check_blind(run.model.config.assembly)
     batches = Batches(run, recipe, data, say=say, bar=bar)
     begun = not fresh and (out / "checkpoints").is_dir()
     _check_stages(run, batches, recipe.training.stages, begun=begun)

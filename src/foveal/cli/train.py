@@ -25,6 +25,7 @@ def command(
     """Train a recipe. Ctrl-C writes a checkpoint; the same command goes on from there."""
     import shlex
     import sys
+    from functools import partial
 
     from foveal.cli import _recipe, _show
     from foveal.cli._runs import missing
@@ -40,13 +41,13 @@ def command(
     def bar(what: str, total: int | None) -> Any:
         return _show.bar(console, what, total)
 
-    def train(one: _recipe.Recipe, into: Path) -> dict[str, Any]:
-        return carry_out(one, into, fresh=fresh, say=console.print if main else lambda line: None, bar=bar)
-
+    say = console.print if main else lambda line: None
+    train = partial(carry_out, fresh=fresh, say=say, bar=bar)
+    blind = _recipe.blind(wanted) if text_only and not wanted.text_only else None
     try:
-        told = train(wanted, place)
-        if text_only and not wanted.text_only:
-            told["text_only"] = train(_recipe.blind(wanted), place / "text_only")
+        told = train(wanted, place, twin=blind is not None)
+        if blind is not None:
+            told["text_only"] = train(blind, place / "text_only")
     except ModuleNotFoundError as error:
         raise missing(error) from None
     except Interrupted as stopped:

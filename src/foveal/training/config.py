@@ -115,6 +115,11 @@ class Stage:
     sparser: Sparser | None = None
 
     def __post_init__(self) -> None:
+        if self.name in ("", ".", "..") or any(sign in self.name for sign in "/\\\0"):
+            raise InputError(
+                f"a stage is called {self.name!r}, and with keep_stages its run is a directory of that name; give it a "
+                "name without slashes, such as align"
+            )
         given = [key for key in ("steps", "epochs", "minutes") if getattr(self, key) is not None]
         if len(given) != 1:
             raise InputError(
@@ -124,10 +129,13 @@ class Stage:
             value = getattr(self, key)
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"stage {self.name!r} has {key} {value}; give more than 0")
-        shares = {"floor": self.floor, "betas.0": self.betas[0], "betas.1": self.betas[1]}
-        for key, value in shares.items():
-            if not 0 <= value <= 1:
-                raise InputError(f"stage {self.name!r} has {key} {value}; give a share from 0 to 1")
+        if not 0 <= self.floor <= 1:
+            raise InputError(f"stage {self.name!r} has floor {self.floor}; give a share from 0 to 1")
+        for place, value in enumerate(self.betas):
+            if not 0 <= value < 1:
+                raise InputError(
+                    f"stage {self.name!r} has betas.{place} {value}; give a share from 0 to 1, without 1 itself"
+                )
         rates = {f"rates.{part}": rate for part, rate in self.rates.items()}
         for key, value in {"warmup": self.warmup, "weight_decay": self.weight_decay, **rates}.items():
             if not 0 <= value < math.inf:

@@ -123,7 +123,7 @@ class Store:
 
     def add(self, encoded: Sequence[tuple[str, VisualTokens]]) -> None:
         """Write a shard of images with their features."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        _make(self.folder)
         rows = [torch.cat([seen.features, *seen.levels], dim=1).to(_TYPES[self.dtype]) for _, seen in encoded]
         widths = [encoded[0][1].features.shape[1], *(level.shape[1] for level in encoded[0][1].levels)]
         images = [(key, seen.layout.total, seen.layout.grids[0], *_more(seen)) for key, seen in encoded]
@@ -257,7 +257,7 @@ def _each(seen: VisualTokens) -> list[VisualTokens]:
 def _check_room(store: Store, seen: VisualTokens, *, share: float, total: int, say: Callable[[str], None]) -> None:
     width = seen.features.shape[1] + sum(level.shape[1] for level in seen.levels)
     needed = share * seen.layout.total * width * _TYPES[store.dtype].itemsize
-    store.folder.mkdir(parents=True, exist_ok=True)
+    _make(store.folder)
     free = shutil.disk_usage(store.folder).free
     say(f"features of {total:,} images take {_size(needed)} in {store.folder} ({_size(free)} free)")
     if needed > free:
@@ -265,6 +265,18 @@ def _check_room(store: Store, seen: VisualTokens, *, share: float, total: int, s
             f"features of {total:,} images take {_size(needed)}, but {_size(free)} are free in {store.folder}; "
             "free some, store them as fp16, or turn cached features off"
         )
+
+
+def _make(folder: Path) -> None:
+    """Make the directory; raises InputError where there can be none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise InputError(
+            f"cannot write features to {folder} ({error.strerror}); give training.features.folder another place"
+        ) from None
 
 
 def _size(count: int | float) -> str:

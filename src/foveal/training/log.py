@@ -126,11 +126,31 @@ def _forget(path: Path, *, after: int) -> None:
     """Drop entries after a step: a resumed run writes them again."""
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= after]
+    if not after:  # whatever it holds
+        path.unlink()
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    steps = [_step(path, number, line, last=len(lines)) for number, line in enumerate(lines, 1)]
+    kept = [line for line, step in zip(lines, steps, strict=True) if step is not None and step <= after]
     fresh = path.with_suffix(".tmp")
     fresh.write_text("".join(kept), encoding="utf-8")
     fresh.replace(path)
+
+
+def _step(path: Path, number: int, line: str, *, last: int) -> int | None:
+    """The step of a line; None for a last one that was not written to its end.
+
+    Raises InputError for a damaged line before the last.
+    """
+    try:
+        step = json.loads(line)["step"]
+        if isinstance(step, int) and line.endswith("\n"):
+            return step
+    except (ValueError, KeyError, TypeError):
+        pass
+    if number == last:
+        return None
+    raise InputError(f"{path}:{number} is damaged: {line.strip()[:40]!r}; remove this line, or begin anew with --fresh")
 
 
 def _board(folder: Path, from_step: int) -> Any:
