@@ -64,7 +64,7 @@ def test_the_log_tells_of_the_table(world, tmp_path):
 
 def test_an_interrupted_run_ends_as_one_that_was_not(world, tmp_path):
     whole = model_of(world)
-    run(world, tmp_path / "whole", whole, stage(steps=6))
+    told = run(world, tmp_path / "whole", whole, stage(steps=6))
     broken, made = model_of(world), []
 
     def stopping(stage):
@@ -85,7 +85,8 @@ def test_an_interrupted_run_ends_as_one_that_was_not(world, tmp_path):
         run(world, tmp_path / "broken", broken, stage(steps=6), collate=stopping)
     again = model_of(world)
     seen = temperatures(again)
-    run(world, tmp_path / "broken", again, stage(steps=6))
+    rows = run(world, tmp_path / "broken", again, stage(steps=6))
+    assert [row["codes_perplexity"] for row in rows] == [row["codes_perplexity"] for row in told]
     assert 0 < len(seen) < 6 and seen[-1] == pytest.approx(5.0 + (0.05 - 5.0) * 5 / 6)
     for name, weight in whole.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight), name

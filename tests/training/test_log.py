@@ -1,6 +1,7 @@
 """A line of JSON an entry; a bar or a line now and then."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,9 @@ from rich.console import Console
 
 from foveal.core.errors import InputError
 from foveal.training import log as module
+from foveal.training.config import Stage, TrainingConfig
 from foveal.training.log import Entry, Log
+from foveal.training.loop import train
 
 ENTRY = Entry(
     step=3,
@@ -112,3 +115,26 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(3, 1.25)]
+
+
+def test_a_run_that_goes_on_in_the_last_step_of_a_stage_writes_its_entry_once(world, tmp_path):
+    made = world.model()
+    stages = (Stage(name="one", steps=3, train=("connector",)), Stage(name="two", steps=1, train=("connector",)))
+    config = TrainingConfig(stages=stages, log_every=2, checkpoint_minutes=0.0, keep=99)
+    told = {"config": config, "collate": world.collate(made), "out": tmp_path}
+    train(made, world.data, **told)
+    before = [(row["step"], row["stage"], row["loss"]) for row in rows(tmp_path)]
+    assert [step for step, *_ in before] == [2, 3, 4]
+    for place in sorted((tmp_path / "checkpoints").iterdir())[3:]:  # step 3 of the first stage is the last one now
+        shutil.rmtree(place)
+    train(made, world.data, **told)
+    assert [(row["step"], row["stage"], row["loss"]) for row in rows(tmp_path)] == before
+
+
+def test_what_is_written_again_is_purged_from_the_board_and_nothing_before_it(tmp_path, monkeypatch):
+    from torch.utils import tensorboard as board
+
+    purged = []
+    monkeypatch.setattr(board, "SummaryWriter", lambda folder, purge_step: purged.append(purge_step))
+    Log(tmp_path, from_step=2, tensorboard=True).__exit__(None, None, None)
+    assert purged == [3]

@@ -72,10 +72,12 @@ class VisualEmbeddingTable(nn.Module):
     """`features[S E]` to rows of the table, `[S D]`, by a linear map and a norm; `classes` are their distributions.
 
     Raises InputError for a table without entries, temperatures that are not above 0, and, where cells are folded, for
-    tokens on no grid. In training it counts how much each entry is used, for the log; a resumed run counts anew.
+    tokens on no grid. In training it counts how much each entry is used, for the log: a run's checkpoints
+    hold it, its file does not.
     """
 
     usage: Tensor
+    counts = ("usage",)
 
     def __init__(
         self,

@@ -181,9 +181,16 @@ def names_of(model: nn.Module, chosen: Iterable[nn.Parameter]) -> set[str]:
 
 
 def buffers_of(model: nn.Module) -> dict[str, Tensor]:
-    """The buffers that a state dict holds: running means and the like."""
-    kept = model.state_dict().keys()
+    """The buffers that a state dict holds (running means and the like), and those that a part names as `counts`."""
+    kept = {
+        *model.state_dict(),
+        *(f"{place}.{name}" for place, part in model.named_modules() for name in _counts(part)),
+    }
     return {name.replace(_ADAPTED, ""): buffer for name, buffer in model.named_buffers() if name in kept}
+
+
+def _counts(part: nn.Module) -> tuple[str, ...]:
+    return getattr(part, "counts", ())
 
 
 @torch.no_grad()

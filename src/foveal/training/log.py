@@ -158,4 +158,4 @@ def _board(folder: Path, from_step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise InputError("tensorboard is not installed; pip install 'foveal[logs]', or leave it off") from None
-    return SummaryWriter(str(folder), purge_step=from_step or None)
+    return SummaryWriter(str(folder), purge_step=from_step + 1)  # those after it are written again
