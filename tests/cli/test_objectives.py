@@ -202,3 +202,35 @@ def test_a_twin_without_images_that_cannot_be_is_told_before_the_first_step(pain
     assert run(["train", "towers.yaml", "--text-only"]) == 2
     assert told in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+PRETRAINED = {**TINY["model"], "heads": {name: head for name, head in HEADS.items() if name != "answer"}}
+PAIRED = {**TOWERS["model"], "heads": {**TOWERS["model"]["heads"], "matching": "averaged"}}
+
+
+@pytest.mark.parametrize(
+    ("model", "objective", "scored"),
+    [
+        (PAIRED, "matching", True),
+        (PAIRED, "contrastive", True),
+        (PRETRAINED, "masked_words", True),
+        ({**PRETRAINED, "heads": {"other": "classification"}}, {"name": "matching", "head": "other"}, False),
+    ],
+)
+def test_what_is_told_next_runs(painted, capsys, model, objective, scored):
+    lines = [json.loads(line) for line in Path("data/train.jsonl").read_text().splitlines()]
+    captions = [json.dumps({**line, "meta": {"kind": "caption"}}) for line in lines]
+    for split in ("train", "test"):
+        Path(f"data/{split}.jsonl").write_text("\n".join(captions))
+    parts = LOOK["train"] if model is PAIRED else PARTS
+    stages = [{**LOOK, "train": parts, "objective": objective}]
+    order = "prefix" if model is PAIRED else "suffix"
+    processor = {"image": {"size": 16, "mode": "square"}, "order": order}
+    recipe = {**TINY, "model": model, "processor": processor, "training": {"device": "cpu", "stages": stages}}
+    Path("tiny.yaml").write_text(yaml.safe_dump(recipe))
+    assert run(["train", "tiny.yaml"]) == 0
+    told = capsys.readouterr().err
+    assert "ask it:" not in told and ("score it:" in told) == scored
+    if scored:
+        command = told.replace("\n", " ").split("score it: foveal ")[1].split()
+        assert run(command) == 0

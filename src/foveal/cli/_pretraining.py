@@ -96,13 +96,15 @@ def _write(found: "_Found", loaded: Any, pairs: Sequence[Example], batch: int, p
     """Count what the model writes of one caption after the other: the next word, of those before it and the image."""
     import torch
 
+    from foveal.preprocess.processor import Processor
     from foveal.training.objectives import next_token
 
-    model, device = loaded.model, next(loaded.model.parameters()).device
+    own, model, device = loaded.processor, loaded.model, next(loaded.model.parameters()).device
+    processor = Processor(tokenizer=own.tokenizer, config=replace(own.config, masking=None), find=own.find)
     with torch.inference_mode(), progress(WRITE, len(pairs)) as advance:
         for start in range(0, len(pairs), batch):
             some = pairs[start : start + batch]
-            made = loaded.processor.training(some, plan=model.plan).to(device)
+            made = processor.training(some, plan=model.plan).to(device)
             output = model(made, keep="labelled")
             found.add(WRITE, next_token.score(output, made)[0], output.logits, output.labels)
             advance(len(some))

@@ -54,8 +54,24 @@ def _way(run: Path | None, *, drawn: bool, pretraining: bool, spent: bool) -> st
     return "pretraining" if pretraining else "budgets" if spent else "answers"
 
 
+def option(run: Path) -> str | None:
+    """What `eval` is to be told beside a run, as it is typed; None: it scores nothing that the run has a head for."""
+    from foveal.cli._pretraining import PAIR, TASKS
+
+    model = _model(run)
+    heads = model.get("heads") or {}
+    if model.get("assembly") not in ("masked", "two_tower") or not heads.keys().isdisjoint(("answer", "choice")):
+        return ""
+    return None if heads.keys().isdisjoint((*TASKS, PAIR)) else " --pretraining"
+
+
 def _pairs(run: Path | None) -> bool:
+    return run is not None and _model(run).get("assembly") == "two_tower"
+
+
+def _model(run: Path) -> Mapping[str, Any]:
+    """What a run's model is made of, as its file says; nothing for what is no run."""
     from foveal.weights.directory import read_config
 
-    path = None if run is None else run / "config.yaml"
-    return path is not None and path.is_file() and (read_config(path).get("model") or {}).get("assembly") == "two_tower"
+    path = run / "config.yaml"
+    return read_config(path).get("model") or {} if path.is_file() else {}

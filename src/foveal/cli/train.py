@@ -27,7 +27,7 @@ def command(
     import sys
     from functools import partial
 
-    from foveal.cli import _recipe, _show
+    from foveal.cli import _recipe, _scored, _show
     from foveal.cli._runs import missing
     from foveal.cli._training import carry_out
     from foveal.training.processes import processes
@@ -66,8 +66,8 @@ def command(
     run = shlex.quote(str(place))
     if (question := _question(wanted)) is not None:
         console.print(f"ask it:   foveal ask {question} --run {run}")
-    if (split := _held_out(Path(told["data"]), wanted.data.split)) is not None:
-        how = " --pretraining" if wanted.model.get("assembly") == "two_tower" else ""
+    split, how = _held_out(Path(told["data"]), wanted.data.split), _scored.option(place)
+    if split is not None and how is not None:
         console.print(f"score it: foveal eval --run {run} --data {shlex.quote(told['data'])}{split}{how}")
 
 
@@ -75,6 +75,8 @@ def _question(wanted: "Recipe") -> str | None:
     """A question that what was trained can be asked, as it is typed; None: it answers none."""
     model, settings = wanted.model, wanted.processor
     if not ("language" in model or "from" in wanted.init) or model.get("assembly") == "two_tower":
+        return None
+    if model.get("assembly") == "masked" and {"answer", "choice"}.isdisjoint(model.get("heads") or {}):
         return None
     if wanted.data.motion is not None:
         return 'VIDEO "What happens?"'
