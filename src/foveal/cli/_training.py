@@ -242,7 +242,7 @@ class Batches:
         if not isinstance(find, Finder):
             return
         state = processes(self.recipe.training.device)
-        mine = find.missing(self._images())[state.process_index :: state.num_processes]
+        mine = find.missing(_share(self._images(), state))
         with self.bar("proposals", len(mine)) as advance:
             find.look(mine, advance)
         find.close()
@@ -281,7 +281,7 @@ class Batches:
         name = identity(encoder, dtype=wanted.dtype, precision=wanted.precision, **described)
         store = Store(Path(wanted.folder or user_cache() / "features") / name, wanted.dtype)
         state = processes(self.recipe.training.device)
-        mine = store.missing(self._images(tiling))[state.process_index :: state.num_processes]
+        mine = store.missing(_share(self._images(tiling), state))
         with self.bar("features", len(mine)) as advance:
             fill(
                 store,
@@ -297,6 +297,11 @@ class Batches:
         state.wait_for_everyone()
         store.refresh()
         return store
+
+
+def _share(images: list[Any], state: Any) -> list[Any]:
+    """A process's own of all images: of what is missing another may have made some already, and lists differ."""
+    return images[state.process_index :: state.num_processes]
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
