@@ -115,6 +115,22 @@ def test_force_replaces_a_data_set(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["set"]
 
 
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_set_that_another_process_has_made_meanwhile_is_kept(tmp_path, empty):
+    if empty:
+        (tmp_path / "set").mkdir()
+
+    def another(number):
+        if not (tmp_path / "set" / MARK).exists():
+            write_scenes(tmp_path / "other", CONFIG, count=1)
+            (tmp_path / "other").replace(tmp_path / "set")
+
+    with pytest.raises(InputError, match="was made by another process meanwhile, and is kept"):
+        write_scenes(tmp_path / "set", CONFIG, count=2, progress=another)
+    assert json.loads((tmp_path / "set" / MARK).read_text())["count"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["set"]
+
+
 def test_an_interruption_leaves_nothing(tmp_path):
     def interrupt(number):
         raise KeyboardInterrupt

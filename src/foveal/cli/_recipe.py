@@ -243,20 +243,21 @@ def data_folder(recipe: Recipe, *, say: Any, bar: Any) -> Path:
     with processes(recipe.training.device).main_process_first():
         if not (folder / MARK).is_file():
             say(f"making {recipe.data.count:,} {kind} in {folder}")
-            make(recipe.data, folder, bar=bar)
+            try:
+                make(recipe.data, folder, bar=bar)
+            except InputError:
+                if not (folder / MARK).is_file():  # else another training has made the same meanwhile, and may read it
+                    raise
     return folder
 
 
 def make_scenes(data: DataConfig, folder: Path, *, bar: Any) -> None:
     """Write a recipe's starter scenes to a directory, by a process for each core."""
-    import os
-
-    from foveal.data.generate import tasks, write_scenes
+    from foveal.data.generate import cores, tasks, write_scenes
 
     assert data.scenes is not None
     with bar("scenes", sum(last - first for _, first, last in tasks(data.count, data.scenes))) as advance:
-        workers = len(os.sched_getaffinity(0))
-        write_scenes(folder, data.scenes, count=data.count, workers=workers, force=True, progress=advance)
+        write_scenes(folder, data.scenes, count=data.count, workers=cores(), progress=advance)
 
 
 def make_portraits(data: DataConfig, folder: Path, *, bar: Any) -> None:
@@ -265,7 +266,7 @@ def make_portraits(data: DataConfig, folder: Path, *, bar: Any) -> None:
 
     assert data.portraits is not None
     with bar("portraits", data.count) as advance:
-        write_portraits(folder, data.portraits, count=data.count, force=True, progress=advance)
+        write_portraits(folder, data.portraits, count=data.count, progress=advance)
 
 
 def make_motion(data: DataConfig, folder: Path, *, bar: Any) -> None:
@@ -275,7 +276,7 @@ def make_motion(data: DataConfig, folder: Path, *, bar: Any) -> None:
 
     assert data.motion is not None
     with bar("videos", data.count) as advance:
-        write_motion(folder, data.motion, count=data.count, workers=cores(), force=True, progress=advance)
+        write_motion(folder, data.motion, count=data.count, workers=cores(), progress=advance)
 
 
 def examples(recipe: Recipe, folder: Path) -> list[Example]:

@@ -1,5 +1,6 @@
 """Writes a starter data set: images and JSON lines for train, val, test and pairs, by several processes."""
 
+import errno
 import functools
 import io
 import json
@@ -100,7 +101,8 @@ def make_chunk(config: SceneConfig, folder: str, codec: str, task: tuple[bool, i
 def whole_directory(out: Path, *, force: bool) -> Iterator[Path]:
     """A temporary directory that becomes `out` at the end, or vanishes if anything goes wrong before.
 
-    Raises InputError where `out` holds something: with `force` an older data set is replaced, nothing else ever is.
+    Raises InputError where `out` holds something, or does at the end: with `force` an older data set is replaced,
+    nothing else ever is.
     """
     occupied = out.exists() and (not out.is_dir() or any(out.iterdir()))
     if occupied and not force:
@@ -114,17 +116,28 @@ def whole_directory(out: Path, *, force: bool) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True)
         yield partial
-        if out.exists():
-            old = out.parent / f".{out.name}.{os.getpid()}.old.tmp"
-            out.rename(old)
-            partial.rename(out)
-            shutil.rmtree(old)
-        else:
-            partial.rename(out)
+        _settle(partial, out, force=force)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}; make room, or choose another place") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _settle(partial: Path, out: Path, *, force: bool) -> None:
+    if force and out.exists():
+        old = out.parent / f".{out.name}.{os.getpid()}.old.tmp"
+        out.rename(old)
+        partial.rename(out)
+        shutil.rmtree(old)
+        return
+    try:
+        if out.exists():
+            out.rmdir()  # it was empty when this began
+        partial.rename(out)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise InputError(f"{out} was made by another process meanwhile, and is kept; choose another place") from None
 
 
 def cores() -> int:

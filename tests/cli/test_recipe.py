@@ -1,0 +1,45 @@
+"""The data of a recipe, made when they are first needed."""
+
+from contextlib import contextmanager
+
+import pytest
+
+from foveal.cli import _recipe
+from foveal.core.errors import InputError
+
+ASSIGNED = {
+    "scenes": ["data.scenes={size: 64, drawings: 20, words: 20, max_drawings: 1}"],
+    "portraits": ["data.scenes=null", "data.portraits={}"],
+    "motion": ["data.scenes=null", "data.motion={}"],
+}
+
+
+@contextmanager
+def bar(what, total):
+    yield lambda images: None
+
+
+def made(recipe):
+    return _recipe.data_folder(recipe, say=lambda line: None, bar=bar)
+
+
+@pytest.mark.parametrize("kind", ASSIGNED)
+def test_of_two_trainings_that_make_their_data_at_once_the_first_ones_stay(painted, monkeypatch, kind):
+    monkeypatch.setattr("foveal.data.generate.cores", lambda: 1)
+    recipe, firsts = _recipe.read("llava", [*ASSIGNED[kind], "data.count=2", "training.device=cpu"]), []
+
+    @contextmanager
+    def slower(what, total):
+        folder = made(recipe)  # the other one is done before this has begun to write
+        firsts.append((folder / "train.jsonl").stat().st_ino)
+        yield lambda images: None
+
+    folder = _recipe.data_folder(recipe, say=lambda line: None, bar=slower)
+    assert [(folder / "train.jsonl").stat().st_ino] == firsts
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_data_that_cannot_be_made_are_refused_all_the_same(painted):
+    (painted / "cache").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        made(_recipe.read("llava", [*ASSIGNED["portraits"], "data.count=2", "training.device=cpu"]))
