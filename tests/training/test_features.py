@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from foveal.core.errors import InputError
-from foveal.core.types import Batch, Pixels, VisualTokens
+from foveal.core.types import Batch, Layout, Pixels, VisualTokens
 from foveal.models.parts import encoded
 from foveal.preprocess.image import Whole
 from foveal.preprocess.tiling import Tiling
@@ -131,14 +131,30 @@ def test_other_levels_come_along(tmp_path, images):
         return VisualTokens.on_layout(features, layout(), (features + 10, features[:, :1] + 20))
 
     def layout():
-        from foveal.core.types import Layout
-
         return Layout.of_grids([(1, 2)])
 
     store = Store(tmp_path, "fp32")
     fill(store, images[:1], encoder=encoder, look=lambda names: Pixels.whole(torch.zeros(1, 3, 1, 1)), batch_size=1)
     read = store(images[:1])
     assert [level.tolist() for level in read.levels] == [[[10, 11, 12], [13, 14, 15]], [[20], [23]]]
+
+
+def test_a_feature_that_the_stores_type_does_not_hold_is_refused(tmp_path, images):
+    def encoder(given):
+        features = torch.tensor([[1.0, float("inf")], [-1e5, 2.0]])
+        return VisualTokens.on_layout(features, Layout.of_grids([(1, 1)] * 2))
+
+    def keep(dtype):
+        store = Store(tmp_path / dtype, dtype)
+        fill(store, images[:2], encoder=encoder, look=lambda names: Pixels.whole(torch.zeros(2, 3, 1, 1)))
+        return store(images[:2]).features
+
+    told = r"a feature is -100000, and fp16 holds up to 65504; set training.features.dtype to bf16 or fp32"
+    with pytest.raises(InputError, match=told):
+        keep("fp16")
+    assert Store(tmp_path / "fp16").places == {}
+    assert keep("fp32").tolist() == [[1, float("inf")], [-1e5, 2]]  # what the encoder itself says is kept
+    assert keep("bf16")[1].tolist() == pytest.approx([-1e5, 2], rel=1e-2)
 
 
 def test_a_disk_without_room_is_told_before_the_work(world, tmp_path, images, monkeypatch):

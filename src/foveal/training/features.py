@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from foveal.core.config import dump, parse
 from foveal.core.errors import InputError
@@ -122,9 +122,10 @@ class Store:
         return self.shards[shard]
 
     def add(self, encoded: Sequence[tuple[str, VisualTokens]]) -> None:
-        """Write a shard of images with their features."""
-        _make(self.folder)
+        """Write a shard of images with their features; raises InputError for what the store's type does not hold."""
         rows = [torch.cat([seen.features, *seen.levels], dim=1).to(_TYPES[self.dtype]) for _, seen in encoded]
+        self._check_held(encoded, rows)
+        _make(self.folder)
         widths = [encoded[0][1].features.shape[1], *(level.shape[1] for level in encoded[0][1].levels)]
         images = [(key, seen.layout.total, seen.layout.grids[0], *_more(seen)) for key, seen in encoded]
         name = hashlib.sha256("".join(key for key, _ in encoded).encode()).hexdigest()[:16]
@@ -132,6 +133,18 @@ class Store:
         index = {"widths": widths, "images": images}
         _put(self.folder / f"{name}.json", json.dumps(index).encode())
         self._know(name, index)
+
+    def _check_held(self, encoded: Sequence[tuple[str, VisualTokens]], rows: Sequence[Tensor]) -> None:
+        if all(torch.stack([stored.isfinite().all() for stored in rows]).tolist()):
+            return
+        for (_, seen), stored in zip(encoded, rows, strict=True):
+            given = torch.cat([seen.features, *seen.levels], dim=1)
+            lost = given.isfinite() & ~stored.isfinite()
+            if lost.any():
+                raise InputError(
+                    f"a feature is {given[lost][0].item():g}, and {self.dtype} holds up to "
+                    f"{torch.finfo(stored.dtype).max:g}; set training.features.dtype to bf16 or fp32"
+                )
 
 
 def _more(seen: VisualTokens) -> list[Any]:
