@@ -15,7 +15,7 @@ from foveal.core.errors import InputError
 from foveal.core.interfaces import Plan
 from foveal.core.types import Cut, Gaze, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
 from foveal.relevance.pricing import Terms
-from foveal.relevance.spending import covering
+from foveal.relevance.spending import covering, undrawn
 from foveal.relevance.strategies.foveal import Foveal
 
 T = TypeVar("T")
@@ -76,7 +76,8 @@ def valued(fusion: Any, spender: Any, visual: VisualTokens | None, query: Callab
 
 @lru_cache(maxsize=4)
 def _untaught(device: torch.device) -> Foveal:
-    return Foveal().to(device)
+    with torch.inference_mode(False), undrawn():  # it is asked outside of that too, and draws nothing of a run's stream
+        return Foveal().to(device)
 
 
 def cover_of(spender: Any, cover: float) -> float:
