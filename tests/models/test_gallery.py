@@ -56,6 +56,23 @@ def test_another_picture_in_the_same_place_is_seen_anew(run, tmp_path):
     torch.testing.assert_close(made.features, gallery([PICTURES[1]]).features)
 
 
+def test_new_pictures_in_memory_are_no_older_ones(run):
+    gallery, fresh = Gallery(run.model, run.processor), Gallery(run.model, run.processor, room=0)
+    for shade in range(0, 250, 25):
+        picture = Image.new("RGB", (16, 16), (shade, 0, 0))  # where the last one lay, if nobody holds that
+        assert torch.equal(gallery([picture]).features, fresh([picture]).features)
+        del picture
+
+
+def test_an_array_that_changes_is_seen_anew(run):
+    seen, gallery, picture = counted(run), Gallery(run.model, run.processor), np.array(PICTURES[0])
+    made = [gallery([picture]), gallery([picture])]
+    picture[:] = np.array(PICTURES[1])
+    made.append(gallery([picture]))
+    assert seen == [1, 1] and torch.equal(made[0].features, made[1].features)
+    torch.testing.assert_close(made[2].features, gallery([PICTURES[1]]).features)
+
+
 def test_what_has_no_room_is_seen_again(run):
     seen, gallery = counted(run), Gallery(run.model, run.processor, room=1)
     gallery.fill(PICTURES, size=1)

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any
+from zlib import crc32
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +24,7 @@ ROOM = 2**30  # bytes
 class Gallery:
     """What a model's encoder says of pictures, and what else it `needs` to, kept as far as there is `room` (bytes).
 
+    A file or an array that changes is seen anew; any other picture in memory is held, and counts as what it first was.
     Videos, patches, and tiles that an encoder joins are given as they are, to be encoded by whoever asks. Raises
     InputError for a model without an encoder.
     """
@@ -34,6 +37,7 @@ class Gallery:
         self.vision, self.processor, self.needs, self.room = model.vision, processor, needs, room
         self.device = next(model.parameters()).device
         self.kept: dict[Any, VisualTokens] = {}
+        self.held: dict[Any, Any] = {}  # or a new picture might take the place in memory that one is known by
 
     def __call__(self, images: Sequence[Any]) -> VisualTokens | Pixels | Patches:
         """The tokens of these pictures, in order."""
@@ -45,7 +49,7 @@ class Gallery:
             joins = getattr(self.vision, "reads_tiles", False)
             if isinstance(pixels, Patches) or pixels.frames is not None or (joins and pixels.cuts is not None):
                 return self.processor.pixels(images)
-            found |= self._seen(list(new), pixels)
+            found |= self._seen(new, pixels)
         return together([found[name] for name in names])
 
     def fill(self, images: Iterable[Any], *, size: int) -> None:
@@ -57,23 +61,24 @@ class Gallery:
             self(every[start : start + size])
 
     @torch.no_grad()
-    def _seen(self, names: list[Any], pixels: Pixels) -> dict[Any, VisualTokens]:
+    def _seen(self, images: dict[Any, Any], pixels: Pixels) -> dict[Any, VisualTokens]:
         seen = encoded(self.vision, pixels.to(self.device), self.needs)
-        cuts: Sequence[Cut | None] = pixels.cuts or [None] * len(names)
+        cuts: Sequence[Cut | None] = pixels.cuts or [None] * len(images)
         ends = accumulate((1 if cut is None else cut.tiles for cut in cuts), initial=0)
         parts = [taken(seen, range(begin, end)) for begin, end in pairwise(ends)]
         parts = [part if cut is None else replace(part, cuts=(cut,)) for part, cut in zip(parts, cuts, strict=True)]
-        found = dict(zip(names, parts, strict=True))
+        found = dict(zip(images, parts, strict=True))
         for name, one in found.items():
             if self.room > 0:
-                self.kept[name] = one
+                self.kept[name], self.held[name] = one, images[name]
                 self.room -= _bytes(one)
         return found
 
 
 def _name(image: Any) -> Any:
-    """What a picture is known by: as it is now, where it is a file."""
-    return identity(image), stamp(image.image if isinstance(image, Whole) else image)
+    """What a picture is known by: as it is now, where it is a file or an array."""
+    source = image.image if isinstance(image, Whole) else image
+    return identity(image), crc32(source.tobytes()) if isinstance(source, np.ndarray) else stamp(source)
 
 
 def _bytes(visual: VisualTokens) -> int:
