@@ -16,6 +16,7 @@ def test_overlap_is_what_both_share_of_what_they_cover():
     assert overlap(box(0, 0, 10, 10), box(0, 0, 10, 5)) == pytest.approx(0.5)
     assert overlap(box(0, 0, 4, 4), box(2, 2, 6, 6)) == pytest.approx(4 / 28)
     assert overlap(box(0, 0, 4, 4), box(4, 0, 8, 4)) == overlap(box(0, 0, 4, 4), box(6, 6, 8, 8)) == 0
+    assert overlap(box(5, 5, 5, 5), box(5, 5, 5, 5)) == overlap(box(1, 5, 9, 5), box(2, 5, 3, 5)) == 0
 
 
 @given(SIDES, SIDES)

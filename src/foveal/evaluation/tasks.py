@@ -6,10 +6,11 @@ from foveal.core.example import Box
 
 
 def overlap(first: Box, second: Box) -> float:
-    """The area that two boxes share, over the area that they cover together: from 0 to 1."""
+    """The area that two boxes share, over the area that they cover together: from 0 to 1, and 0 where there is none."""
     (left, top, right, bottom), (begin, high, end, low) = first.xyxy, second.xyxy
     shared = max(0.0, min(right, end) - max(left, begin)) * max(0.0, min(bottom, low) - max(top, high))
-    return shared / (_area(first) + _area(second) - shared)
+    covered = _area(first) + _area(second) - shared
+    return shared / covered if covered else 0.0
 
 
 def agreement(said: str, right: str) -> float:

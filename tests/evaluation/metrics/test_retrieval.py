@@ -29,6 +29,8 @@ def test_a_model_that_tells_nothing_apart_finds_nothing():
 
 
 def test_mistakes():
+    with pytest.raises(InputError, match="query 1 has a similarity of NaN, which ranks nothing; give numbers"):
+        recall(np.array([[1.0, 0.0], [0.0, np.nan]]), np.eye(2, dtype=bool))
     with pytest.raises(InputError, match="query 1 has nothing relevant"):
         recall(np.eye(2), np.array([[True, False], [False, False]]))
     with pytest.raises(InputError, match=r"similarity of shape \(2, 2\) but relevance of \(2, 3\)"):
