@@ -60,3 +60,15 @@ def test_a_kernel_steps_as_the_matrix_that_it_is():
         matrix.grad = kernel.grad.flatten(1).clone()
         optimizer.step()
     torch.testing.assert_close(kernel.flatten(1), matrix)
+
+
+@pytest.mark.parametrize("matrix", [True, False])
+def test_what_a_parameter_remembers_is_made_once(monkeypatch, matrix):
+    made, zeros = [], torch.zeros_like
+    parameter = torch.nn.Parameter(torch.ones(4, 3))
+    optimizer = Muon([{"params": [parameter], "matrix": matrix}], lr=0.01, betas=(0.9, 0.99))
+    parameter.grad = torch.ones(4, 3)
+    optimizer.step()
+    monkeypatch.setattr(torch, "zeros_like", lambda *given, **settings: (made.append(given), zeros(*given))[1])
+    optimizer.step()
+    assert made == []

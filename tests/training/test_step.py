@@ -69,3 +69,7 @@ def test_what_learns_stays_where_a_step_counts_nothing(world, tmp_path):
         train(made, mute, config=config, collate=world.collate(made), out=tmp_path, ended=ended.append)
     assert not ended
     assert all(torch.equal(before[name], tensor) for name, tensor in made.state_dict().items())
+
+
+def test_where_nothing_has_a_gradient_the_norm_is_zero():
+    assert rescale([nn.Parameter(torch.zeros(1))], divisor=torch.tensor(4.0), clip=1.0).item() == 0

@@ -55,7 +55,10 @@ class Muon(torch.optim.Optimizer):
         for shape, parameters in shapes.items():
             updates = []
             for parameter in parameters:
-                average = self.state[parameter].setdefault("average", torch.zeros_like(parameter))
+                state = self.state[parameter]
+                if not state:
+                    state["average"] = torch.zeros_like(parameter)
+                average = state["average"]
                 average.lerp_(_gradient(parameter), 1 - group["momentum"])
                 updates.append(_gradient(parameter).lerp(average, group["momentum"]).flatten(1))
             size = 0.2 * max(shape) ** 0.5  # the root mean square of a step of AdamW

@@ -140,6 +140,8 @@ def rescale(parameters: Sequence[nn.Parameter], *, divisor: Tensor, clip: float)
     nothing = divisor == 0
     divisor = divisor.masked_fill(nothing, 1.0)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return torch.zeros((), device=divisor.device)
     norm = get_total_norm(gradients) / divisor
     torch._foreach_mul_(gradients, ((clip / (norm + 1e-6)).clamp(max=1.0) / divisor).masked_fill(nothing, 0.0))
     return norm
