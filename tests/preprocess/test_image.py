@@ -1,6 +1,7 @@
 import io
 import os
 import struct
+import threading
 import zlib
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import ExifTags, Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
 
 from foveal.core.errors import InputError
-from foveal.preprocess.image import image_size, kept, open_image, upright
+from foveal.preprocess.image import _load, image_size, kept, open_image, upright
 
 COLOURS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
 
@@ -143,6 +144,27 @@ def test_half_a_file_is_refused_whatever_others_told_pillow(monkeypatch, tmp_pat
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="damaged or truncated"):
         open_image(tmp_path / "cut.png")
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_half_a_file_is_refused_by_threads_that_read_together(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    seen, begun, ends = {}, threading.Event(), threading.Event()
+
+    class Picture(Image.Image):
+        def __init__(self, load):
+            super().__init__()
+            self.load = load
+
+    def first():
+        _load(Picture(lambda: (begun.set(), ends.wait(5))))
+        seen["first is done"] = ImageFile.LOAD_TRUNCATED_IMAGES
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    begun.wait(5)
+    _load(Picture(lambda: (ends.set(), thread.join(), seen.update({"second reads": ImageFile.LOAD_TRUNCATED_IMAGES}))))
+    assert seen == {"first is done": False, "second reads": False}
     assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 

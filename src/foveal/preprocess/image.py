@@ -50,11 +50,30 @@ def open_image(source: Any, *, name: str | None = None, limit: int = LIMIT) -> I
 
 def _load(opened: Image.Image) -> None:
     """Read all pixels; half a file is refused also where another library has told Pillow to fill up what is missing."""
-    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
-    try:
+    with _STRICT:
         opened.load()
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+
+
+class _Strict:
+    """Within it Pillow fills up nothing; threads may be in here together, and the last to leave lets it as it was."""
+
+    def __init__(self) -> None:
+        self.inside, self.lenient = 0, False
+
+    def __enter__(self) -> None:
+        with _GUARD:
+            self.inside += 1
+            self.lenient |= ImageFile.LOAD_TRUNCATED_IMAGES
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+    def __exit__(self, *raised: object) -> None:
+        with _GUARD:
+            self.inside -= 1
+            if self.lenient and not self.inside:
+                ImageFile.LOAD_TRUNCATED_IMAGES, self.lenient = True, False
+
+
+_STRICT = _Strict()
 
 
 def image_size(source: Any) -> Grid:
