@@ -51,6 +51,16 @@ def test_what_a_run_finds_is_looked_at_and_found_once(call, monkeypatch):
     assert asked["visual_tokens"] == count
 
 
+@pytest.mark.parametrize(("given", "device"), [(None, "mps"), ("cpu", "cpu")])
+def test_a_run_finds_on_the_device_it_is_given_or_on_the_accelerator(call, monkeypatch, given, device):
+    call("train", "looks.yaml", *NAMED)
+    find, asked = foveal.load("runs/looks", device=given).processor.find, []
+    monkeypatch.setattr("foveal.core.machine.device", lambda: "mps")
+    monkeypatch.setattr("foveal.weights.run.load", lambda folder, device: asked.append(device))
+    find._opened()
+    assert asked == [device]
+
+
 def test_a_run_that_is_gone_or_another_one_is_refused(call):
     call("train", "looks.yaml", *NAMED)
     asked = ["ask", "data/0.png", "what colour is it", "--run", "runs/looks"]

@@ -25,7 +25,7 @@ def made(recipe):
 
 @pytest.mark.parametrize("kind", ASSIGNED)
 def test_of_two_trainings_that_make_their_data_at_once_the_first_ones_stay(painted, monkeypatch, kind):
-    monkeypatch.setattr("foveal.data.generate.cores", lambda: 1)
+    monkeypatch.setattr("foveal.core.machine.cores", lambda: 1)
     recipe, firsts = _recipe.read("llava", [*ASSIGNED[kind], "data.count=2", "training.device=cpu"]), []
 
     @contextmanager

@@ -63,4 +63,5 @@ def test_a_process_that_looks_later_finds_its_whole_share_of_the_proposals(paint
         as_one_of_two(rank)
         made._find(made.processor(made.recipe.training.stages[0]))
     find = made.processor(made.recipe.training.stages[0]).find
+    assert find.device == "cpu"  # that of the training
     assert find.missing(HALVES[0] + HALVES[1]) == []

@@ -212,6 +212,14 @@ def test_pictures_without_a_file_are_refused(tmp_path):
         Store(tmp_path).missing([tmp_path / "absent.png"])
 
 
+def test_processes_of_a_launcher_open_pictures_by_their_share_of_the_cores(monkeypatch):
+    monkeypatch.setattr(features, "cores", lambda: 9)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert features._threads() == 4
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    assert features._threads() == torch.get_num_threads()
+
+
 def test_pictures_are_opened_by_many_and_kept_in_order(world, tmp_path, images, monkeypatch):
     model, busy, most = world.model().eval(), [], []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)

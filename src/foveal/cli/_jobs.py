@@ -92,8 +92,9 @@ def _seat(turn: int, count: int) -> dict[str, str]:
     """The environment of a process: a device of its own where there are several, else a share of the cores."""
     import torch
 
+    from foveal.core.machine import cores
+
     devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if devices > 1:
         return {**os.environ, "CUDA_VISIBLE_DEVICES": str(turn % devices)}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"OMP_NUM_THREADS": str(max(1, cores // count)), **os.environ}
+    return {"OMP_NUM_THREADS": str(max(1, cores() // count)), **os.environ}

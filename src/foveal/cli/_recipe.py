@@ -253,7 +253,8 @@ def data_folder(recipe: Recipe, *, say: Any, bar: Any) -> Path:
 
 def make_scenes(data: DataConfig, folder: Path, *, bar: Any) -> None:
     """Write a recipe's starter scenes to a directory, by a process for each core."""
-    from foveal.data.generate import cores, tasks, write_scenes
+    from foveal.core.machine import cores
+    from foveal.data.generate import tasks, write_scenes
 
     assert data.scenes is not None
     with bar("scenes", sum(last - first for _, first, last in tasks(data.count, data.scenes))) as advance:
@@ -271,7 +272,7 @@ def make_portraits(data: DataConfig, folder: Path, *, bar: Any) -> None:
 
 def make_motion(data: DataConfig, folder: Path, *, bar: Any) -> None:
     """Write a recipe's starter videos to a directory, by a process for each core."""
-    from foveal.data.generate import cores
+    from foveal.core.machine import cores
     from foveal.data.motion import write_motion
 
     assert data.motion is not None

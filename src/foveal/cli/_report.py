@@ -135,18 +135,18 @@ def attribution(data: Path) -> str:
 
 def hardware() -> str:
     """Processor, cores in use, accelerator and torch, in words."""
-    import os
     import platform
 
     import torch
+
+    from foveal.core.machine import cores
 
     name = platform.processor() or platform.machine()
     known = Path("/proc/cpuinfo")
     if known.is_file():
         lines = known.read_text(encoding="utf-8", errors="replace").splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parts = [f"{name}, {cores} cores"]
+    parts = [f"{name}, {cores()} cores"]
     parts += [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
     return "; ".join([*parts, f"torch {torch.__version__}"])
 

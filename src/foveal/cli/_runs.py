@@ -24,12 +24,11 @@ def open_run(run: Path | None) -> Any:
     Raises InputError where there is no such run, where weights do not fit, where an extra is not installed, and for a
     checkpoint that is not asked in words.
     """
-    import torch
-
     import foveal
+    from foveal.core.machine import device
 
     try:
-        model = foveal.load(run or "starter", device="cuda" if torch.cuda.is_available() else "cpu")
+        model = foveal.load(run or "starter", device=device())
     except ModuleNotFoundError as error:
         raise missing(error) from None
     if not hasattr(model, "stream_answer"):

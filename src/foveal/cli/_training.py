@@ -127,13 +127,15 @@ class Batches:
     def processor(self, stage: Stage) -> "Processor":
         """The run's processor with the settings of a stage over its own."""
         from foveal.preprocess.processor import Processor, ProcessorConfig
+        from foveal.training.processes import processes
         from foveal.weights.proposals import finder
 
         own = self.run.processor
         assert own is not None
         settings = merged({**own.settings(), "masking": masking(stage)}, stage.processor)
         config = parse(ProcessorConfig, settings, where=f"stage {stage.name}.processor")
-        return Processor(tokenizer=own.tokenizer, config=config, find=finder(config))
+        find = finder(config, device=processes(self.recipe.training.device).device)
+        return Processor(tokenizer=own.tokenizer, config=config, find=find)
 
     def __call__(self, stage: Stage) -> "Collate":
         """The collate of a stage; features of a frozen encoder are computed now, those that are not there yet."""

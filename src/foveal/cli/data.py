@@ -30,8 +30,9 @@ def scenes(
 ) -> None:
     """Make a starter data set: pictures composed from drawings and words, with captions, boxes and questions."""
     from foveal.cli._show import bar, console, print_json, table
+    from foveal.core.machine import cores
     from foveal.data.drawings import ATTRIBUTION
-    from foveal.data.generate import cores, tasks, write_scenes
+    from foveal.data.generate import tasks, write_scenes
     from foveal.data.scenes import SceneConfig
 
     config = SceneConfig(
@@ -93,7 +94,7 @@ def motion(
 ) -> None:
     """Make videos of drawings, one of which moves, with questions on what moved and where to."""
     from foveal.cli._show import bar, console, print_json, table
-    from foveal.data.generate import cores
+    from foveal.core.machine import cores
     from foveal.data.motion import MotionConfig, write_motion
 
     config = MotionConfig(seed=seed, size=size, frames=frames, drawings=drawings)

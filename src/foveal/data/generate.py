@@ -140,11 +140,6 @@ def _settle(partial: Path, out: Path, *, force: bool) -> None:
         raise InputError(f"{out} was made by another process meanwhile, and is kept; choose another place") from None
 
 
-def cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def tasks(count: int, config: SceneConfig) -> list[tuple[bool, int, int]]:
     """Whether pairs, first and last scene of each chunk: `count` scenes, then as many pair scenes as test scenes."""
     held = sum(split_of(i) == "test" for i in range(count)) if config.max_drawings > 1 else 0

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from foveal.core.config import dump, parse
 from foveal.core.errors import InputError
+from foveal.core.machine import cores
 from foveal.core.types import Cut, Grid, Layout, Pixels, VisualTokens
 from foveal.preprocess.image import Whole
 from foveal.training.checkpoint import fingerprint
@@ -235,10 +236,10 @@ def _looked(
 ) -> Iterator[tuple[int, tuple[Sequence[Any], Pixels]]]:
     """Batches of images with their pixels, and how many images are in them and those before.
 
-    They are opened ahead by all cores but one, for an accelerator encodes faster than a core opens.
+    They are opened ahead by all cores of this process but one, for an accelerator encodes faster than a core opens.
     """
     batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
-    openers = max(1, min(_OPENERS, torch.get_num_threads() - 1))
+    openers = max(1, min(_OPENERS, _threads() - 1))
     done = 0
     with ThreadPoolExecutor(max_workers=openers) as pool:
         coming = deque(pool.submit(look, batch) for batch in batches[:openers])
@@ -247,6 +248,11 @@ def _looked(
             coming.extend(pool.submit(look, later) for later in batches[i + openers : i + openers + 1])
             done += len(batch)
             yield done, (batch, pixels)
+
+
+def _threads() -> int:
+    world = os.environ.get("LOCAL_WORLD_SIZE")  # a launcher leaves torch one thread in each of its processes
+    return torch.get_num_threads() if world is None else cores() // int(world)
 
 
 def _each(seen: VisualTokens) -> list[VisualTokens]:

@@ -8,6 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from foveal.core import machine
 from foveal.core.errors import InputError
 from foveal.core.example import Box
 from foveal.preprocess.processor import ProcessorConfig
@@ -21,12 +24,12 @@ Boxes = tuple[Box, ...]
 class Finder:
     """The boxes that a run finds in each picture; those of image files are kept, for whoever looks at these again.
 
-    The run is opened when a picture is new. Raises InputError where it is gone or another one, and for one that finds
-    no boxes.
+    The run is opened when a picture is new, on `device` (None: the accelerator where there is one). Raises InputError
+    where it is gone or another one, and for one that finds no boxes.
     """
 
-    def __init__(self, wanted: Proposals) -> None:
-        self.wanted = wanted
+    def __init__(self, wanted: Proposals, device: torch.device | str | None = None) -> None:
+        self.wanted, self.device = wanted, device
         self.known: dict[str, Boxes] = {}
         self._run: Any = None
 
@@ -72,8 +75,6 @@ class Finder:
 
     def _opened(self) -> Any:
         if self._run is None:
-            import torch
-
             from foveal.weights import run
 
             folder = Path(self.wanted.run)
@@ -81,7 +82,7 @@ class Finder:
                 raise InputError(
                     f"the run {folder} is another one than that whose boxes the model has learned from; bring that back"
                 )
-            self._run = run.load(folder, device="cuda" if torch.cuda.is_available() else "cpu")
+            self._run = run.load(folder, device=self.device or machine.device())
         return self._run
 
     def _read(self) -> dict[str, Boxes]:
@@ -109,10 +110,10 @@ class Finder:
             raise InputError(f"cannot write {self.file} ({error.strerror}); free some space there") from None
 
 
-def finder(config: ProcessorConfig) -> Finder | None:
+def finder(config: ProcessorConfig, *, device: torch.device | str | None = None) -> Finder | None:
     """What finds the regions of a processor, where these are proposals of a run that is named."""
     wanted = config.proposals
-    return Finder(Proposals.of(wanted)) if config.regions == "proposals" and wanted is not None else None
+    return Finder(Proposals.of(wanted), device) if config.regions == "proposals" and wanted is not None else None
 
 
 def pinned(given: str | Proposals) -> Proposals:

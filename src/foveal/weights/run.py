@@ -154,7 +154,7 @@ def load(
     settings, origin = described.get("processor"), described.get("origin")
     processor = Processor.from_settings(settings, directory) if settings is not None else None
     if processor is not None:
-        processor.find = finder(processor.config)
+        processor.find = finder(processor.config, device=device)
     if origin:
         return families.wrapped(model, origin, lambda: _present(processor, directory), where=directory).eval()
     sources = {part: entry["source"] for part, entry in (described.get("external") or {}).items()}
