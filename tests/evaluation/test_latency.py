@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 from itertools import count
 
@@ -7,7 +8,7 @@ import torch
 from PIL import Image
 
 from foveal.core.errors import InputError
-from foveal.evaluation.latency import FirstToken, alternating, first_token
+from foveal.evaluation.latency import FirstToken, alternating, clock_of, first_token
 from foveal.models.budget import budgeted
 from tests.models import test_tiles
 from tests.tiny import tiny_run
@@ -21,6 +22,15 @@ def run():
 @pytest.fixture
 def picture():
     return Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3), np.uint8))
+
+
+def test_an_accelerator_is_waited_for_and_timed_by_the_clock(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    clock, begun = clock_of(torch.device("cuda:1")), time.perf_counter()
+    assert begun <= clock() <= time.perf_counter()
+    assert waited == [torch.device("cuda:1")]
+    assert clock_of(torch.device("cpu")) is time.process_time
 
 
 def test_parts_are_timed_one_after_the_other_and_less_is_held(run, picture):

@@ -49,14 +49,17 @@ class Latency:
 
 
 @torch.no_grad()
-def first_token(model: Any, batch: Batch, *, clock: Callable[[], float] = time.process_time) -> FirstToken:
+def first_token(model: Any, batch: Batch, *, clock: Callable[[], float] | None = None) -> FirstToken:
     """Ask a model for one token. `clock` tells seconds; by default those of this process alone.
+
+    On an accelerator those are seconds by the clock, each time when all that it was given is done.
 
     Where a picture is cut into tiles, the scorer's glance at its view says which of them are encoded, and is counted as
     the scorer's. Raises InputError for a batch without pictures.
     """
     if batch.visual is None:
         raise InputError("a first token is timed of a batch with pictures, and this one holds none; show it some")
+    clock = clock or clock_of(batch.input_ids.device)
     spender = model._modules.get("allocator")
     cache = model.language.cache(*batch.input_ids.shape)
     spender, glances = _watched(spender, clock)
@@ -70,6 +73,18 @@ def first_token(model: Any, batch: Batch, *, clock: Callable[[], float] = time.p
     encoder, scorer, prefill = (end - start for start, end in pairwise(times))
     glanced = sum(glances)
     return FirstToken(encoder=encoder - glanced, scorer=scorer + glanced, prefill=prefill, held=cache.size)
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """What tells the seconds that work on a device takes."""
+    if device.type == "cpu":
+        return time.process_time
+
+    def clock() -> float:
+        torch.accelerator.synchronize(device)
+        return time.perf_counter()
+
+    return clock
 
 
 def _watched(spender: Any, clock: Callable[[], float]) -> tuple[Any, list[float]]:
