@@ -5,7 +5,7 @@ import torch
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Layout, VisualTokens
-from foveal.decode.generate import generate, left_padded, new_tokens, stream
+from foveal.decode.generate import generate, left_padded, new_tokens, spoken, stream
 from foveal.decode.sampling import constrained, greedy
 from foveal.models.causal import assemble
 from foveal.models.config import ModelConfig
@@ -170,3 +170,7 @@ def test_tokens_are_counted_in_whole_numbers(given):
     with pytest.raises(InputError, match="max_new_tokens is "):
         new_tokens(given)
     assert new_tokens(torch.tensor(3)) == 3
+
+
+def test_what_is_said_ends_at_the_first_stop():
+    assert spoken([5, 7, 3, 6, 7], {3, 7}) == [5] and spoken([5, 6], {3}) == [5, 6] and spoken([], ()) == []

@@ -1,7 +1,7 @@
 """Token after token: one pass over the prompt, then one a token over what the cache holds."""
 
 import operator
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -95,6 +95,12 @@ def stream(
     sampling = sampling if unsaid is None else _in_text(sampling, unsaid)
     stops = torch.tensor(sorted(stop_ids), device=batch.valid.device)
     return _steps(model, ready, cache, max_new_tokens, stops, pad_id, sampling)
+
+
+def spoken(ids: Sequence[int], stops: Collection[int]) -> list[int]:
+    """A row's tokens up to its first stop."""
+    end = next((place for place, token in enumerate(ids) if token in stops), len(ids))
+    return list(ids[:end])
 
 
 def new_tokens(given: Any) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.core.types import Batch
+from foveal.decode.generate import spoken
 from foveal.evaluation.questions import Question, pictures
 
 
@@ -87,7 +88,7 @@ def answers(
         )
         for row, mine in zip(rows, ids.tolist(), strict=True):
             choices = asked[row].example.choices if batch.choices else ()
-            said[row] = choices[mine[0]] if choices else processor.text(_spoken(mine, processor.stop_ids))
+            said[row] = choices[mine[0]] if choices else processor.text(spoken(mine, processor.stop_ids))
         progress(len(rows))
     return said
 
@@ -107,8 +108,3 @@ def batches(asked: Sequence[Question], size: int) -> list[tuple[list[int], list[
             group += [group[-1] + 1 if group else 0] * len(some)
             mine += some
     return [part for part in parts if part[0]]
-
-
-def _spoken(ids: Sequence[int], stops: Collection[int]) -> list[int]:
-    end = next((place for place, token in enumerate(ids) if token in stops), len(ids))
-    return list(ids[:end])

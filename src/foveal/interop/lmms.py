@@ -13,7 +13,7 @@ from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.core.labels import next_labels
 from foveal.core.types import IGNORE
-from foveal.decode.generate import generate
+from foveal.decode.generate import generate, spoken
 from foveal.decode.sampling import Sampling, greedy, sampler
 from foveal.models.causal import Causal
 from foveal.preprocess.chat import question
@@ -46,7 +46,7 @@ def replies(
     ids = generate(
         model, batch, max_new_tokens=min(max_new_tokens, room), stop_ids=processor.stop_ids, sampling=sampling
     )
-    return [_until(processor.text(_spoken(row, processor.stop_ids)), until) for row in ids.tolist()]
+    return [_until(processor.text(spoken(row, processor.stop_ids)), until) for row in ids.tolist()]
 
 
 @torch.inference_mode()
@@ -91,11 +91,6 @@ def stops(settings: dict[str, Any]) -> list[str]:
     """The texts before which an answer ends; none unless they are given."""
     given = settings.get("until") or []
     return [given] if isinstance(given, str) else [text for text in given if text]
-
-
-def _spoken(ids: Sequence[int], stop_ids: Sequence[int]) -> list[int]:
-    end = next((place for place, token in enumerate(ids) if token in stop_ids), len(ids))
-    return list(ids[:end])
 
 
 def _until(text: str, until: Sequence[str]) -> str:

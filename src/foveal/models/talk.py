@@ -1,6 +1,6 @@
 """Asking a model in words and pictures, and hearing it answer piece by piece."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, SupportsIndex, TypeVar
 
@@ -10,7 +10,7 @@ from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
 from foveal.core.types import IGNORE, Answer, Batch, Layout, Looked
 from foveal.decode.choose import worded
-from foveal.decode.generate import new_tokens, stream
+from foveal.decode.generate import new_tokens, spoken, stream
 from foveal.decode.sampling import greedy
 from foveal.models.budget import allocator_of, budgeted, either, idle, spent, unneeded, unspent
 from foveal.models.causal import Causal
@@ -72,7 +72,7 @@ def stream_answer(
     )
     for step in steps:
         ids.append(int(step[0]))
-        words = processor.text(_spoken(ids, {*stops, *processor.stop_ids}))
+        words = processor.text(spoken(ids, stops))
         yield replace(cost, text=words, token_ids=tuple(ids), relevance=looked)
     if not ids:
         yield replace(cost, relevance=looked)
@@ -115,7 +115,3 @@ def _stops(processor: Processor, writing: Mapping[str, Any]) -> Collection[int]:
             told = unknown("setting of answer", name, (*_SETTINGS, *_WRITING))
             raise InputError(f"{told}; draw words by sampling=foveal.decode.sampling.sampler(temperature=1.0)")
     return writing.get("stop_ids", processor.stop_ids)
-
-
-def _spoken(ids: Sequence[int], stop_ids: Collection[int]) -> list[int]:
-    return [i for i in ids if i not in stop_ids]
