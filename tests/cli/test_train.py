@@ -90,6 +90,9 @@ def test_a_recipe_becomes_a_run_that_answers(home, capsys):
     assert answer.visual_tokens == 4
     assert len(list((home / "cache" / "foveal" / "features").iterdir())) == 1
     assert [row["stage"] for row in log("runs/tiny")] == ["align"] * 3 + ["tune"] * 2
+    assert all(row["learning_rate"] > 0 for row in log("runs/tiny"))  # that of the step, not of the one to come
+    assert run(["train", "tiny.yaml", "--json"]) == 0  # nothing is left to do, and what was told stays
+    assert json.loads(capsys.readouterr().out)["loss"] == told["loss"] == foveal.load("runs/tiny").about["loss"]
 
 
 def test_the_same_command_goes_on_after_ctrl_c_to_the_same_weights(home, capsys, monkeypatch):

@@ -8,7 +8,7 @@ from foveal.core import machine
 
 
 def test_the_accelerator_is_taken_where_there_is_one(monkeypatch):
-    for found, told in ((None, "cpu"), (torch.device("mps"), "mps")):
+    for found, told in ((None, "cpu"), (torch.device("mps"), "cpu"), (torch.device("cuda", 1), "cuda")):
         monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available, found=found: found)
         assert machine.device() == told
 

@@ -64,7 +64,8 @@ def carry_out(
     told = {"collate": batches, "recipe": {**recipe.identity(), **_lines(recipe)}, "fresh": fresh, "ended": ended}
     result = train(run.model, data, config=recipe.training, out=out, **told)
     run.processor = batches.processor(recipe.training.stages[-1])
-    told = {"recipe": recipe.name, "steps": result.steps, "seconds": round(result.seconds, 1), "loss": result.loss}
+    loss = _last_loss(out) if result.loss is None else result.loss
+    told = {"recipe": recipe.name, "steps": result.steps, "seconds": round(result.seconds, 1), "loss": loss}
     run.about = {**told, **about(recipe, len(data))}
     try:
         if processes(recipe.training.device).is_main_process:
@@ -74,6 +75,14 @@ def carry_out(
             raise
         raise InputError(f"no space left on the disk of {out}; free some and train again: all steps are kept") from None
     return {"run": str(out), "data": str(folder), "resumed_from": result.resumed_from, **told}
+
+
+def _last_loss(out: Path) -> float | None:
+    """The loss of a run that was trained before, where nothing was left to do."""
+    from foveal.weights.directory import read_config
+
+    config = out / "config.yaml"
+    return (read_config(config).get("about") or {}).get("loss") if config.is_file() else None
 
 
 def about(recipe: Recipe, count: int) -> dict[str, Any]:

@@ -9,8 +9,11 @@ def cores() -> int:
 
 
 def device() -> str:
-    """The accelerator's name where there is one (its current device), else the processor's."""
+    """The accelerator's name where there is one (its current device), else the processor's.
+
+    Apple's lacks float64, in which some strategies choose, and was never tried: the processor answers there.
+    """
     import torch  # not for whoever asks for cores alone
 
     found = torch.accelerator.current_accelerator(check_available=True)
-    return "cpu" if found is None else found.type
+    return "cpu" if found is None or found.type == "mps" else found.type

@@ -127,6 +127,7 @@ class _Run:
         self.learned: set[str] = set()  # names of the parameters that some stage has trained
         self.untouched = (frozenset[str](), "")  # names and fingerprint of what the last checkpoint left out
         self.loss: float | None = None
+        self.rate = 0.0
 
     def __call__(self, stop: Stop, *, fresh: bool) -> Result:
         snapshot = self._found(fresh)
@@ -280,8 +281,10 @@ class _Run:
         work.thin(run, done)
         told = (time.monotonic() - self.began, *(float(stop.signum == signum) for signum in SIGNALS))
         taken = take(self.accelerator, work.scored, work.chosen, batches, clip=work.stage.clip, told=told)
+        share = work.pace.rate(progress)
+        self.rate = work.stage.rate * share
         for group in work.adam.param_groups:
-            group["lr"] = group["peak"] * work.pace.rate(progress)
+            group["lr"] = group["peak"] * share
         if not taken.empty:
             work.adam.step()
         work.adam.zero_grad()
@@ -310,7 +313,7 @@ class _Run:
                 step=self.progress.step,
                 stage=work.stage.name,
                 loss=self.loss,
-                rate=work.stage.rate * work.pace.rate(self.progress),
+                rate=self.rate,
                 gradient=norm,
                 seconds=seconds,
                 tokens=window.tokens * world / spent,
