@@ -48,6 +48,16 @@ def test_training_reads_the_labels_of_what_is_left_and_no_answer_steers(kind):
     assert any(not torch.equal(new, old) for new, old in zip(shares(model), looked, strict=True))
 
 
+@pytest.mark.parametrize("kind", ["llava", "llava_next", "idefics3"])
+def test_training_goes_on_after_inference_mode_built_what_spends(kind):
+    model = tiny.model(kind)
+    given = tiny.prompt(model, [[0, 2]], seed=1)
+    with torch.inference_mode():
+        foveal.compress(model, budget=20)(**given)
+    model(**given, labels=labels_of(given)).loss.backward()
+    assert model.get_input_embeddings().weight.grad is not None
+
+
 @torch.no_grad()
 def test_an_empty_question_gives_the_query_free_cut():
     model = foveal.compress(tiny.model("llava"), budget=BUDGET, quiet=range(3, 99))

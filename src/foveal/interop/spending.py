@@ -145,8 +145,10 @@ def _cut(
     visual = VisualTokens.on_layout(shown, Layout.of_grids([piece.grid for piece in pieces]), (*deep, which))
     rows = torch.tensor([pictures[image].row for image in owners], device=device)
     allocator: Any = purse.allocator(share)
+    with torch.inference_mode(False):  # a later pass may train with it
+        allocator.to(device)
     whole = getattr(allocator, "realize", None) == "medoid"  # a token is one patch, somewhere in its cell
-    made = allocator.to(device).between(visual, replace(query, owner=rows))
+    made = allocator.between(visual, replace(query, owner=rows))
     found, ends = [], made.layout.offsets
     for number, (piece, mine) in enumerate(zip(pieces, cells, strict=True)):
         here = slice(ends[number], ends[number + 1])

@@ -57,8 +57,10 @@ def coarser(settings: Mapping[str, Any], budget: int) -> dict[str, Any]:
 
 @contextmanager
 def undrawn() -> Iterator[None]:
-    """What is built in here leaves torch's random stream as it was, whatever device is the default."""
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    """What is built in here leaves torch's random stream as it was, whatever device is the default, and may be trained
+    though a pass that only reads builds it.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.inference_mode(False):
         yield
 
 
