@@ -34,7 +34,7 @@ def told(model, given, new=4, **settings):
 def hooks(model):
     """Everything that a compression could have left behind."""
     names = ("get_image_features", "pack_image_features", "prepare_inputs_for_generation", "_loss_function", "foveal")
-    names += ("restore", "_prefill", "_prepare_position_ids_for_generation", "_get_candidate_generator")
+    names += ("restore", "generate", "_prefill", "_prepare_position_ids_for_generation", "_get_candidate_generator")
     left = [name for module in model.modules() for name in names if name in module.__dict__]
     kinds = ("_forward_pre_hooks", "_forward_hooks", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs")
     return left + [kind for module in model.modules() for kind in kinds if getattr(module, kind)]
@@ -195,6 +195,42 @@ def test_what_was_compiled_is_traced_anew_for_it_does_not_look_for_hooks():
         change()
         assert run(torch.zeros(2)).tolist() == run(torch.zeros(2)).tolist() == [1, 1]
         assert len(graphs) == before + 1
+
+
+def test_what_was_set_since_stays_and_is_used():
+    model, heard = tiny.model("llava"), []
+    given = tiny.prompt(model, [[0]])
+    own, loss = model.loss_function, foveal.compress(model, budget=BUDGET)(**given, labels=given["input_ids"]).loss
+
+    def mine(*arguments, **named):
+        heard.append("loss")
+        return own(*arguments, **named)
+
+    model.loss_function, found = mine, model.model.get_image_features
+    model.model.get_image_features = wrapper = lambda *given, **named: heard.append("image") or found(*given, **named)
+    assert torch.equal(model(**given, labels=given["input_ids"]).loss, loss)
+    model.restore()
+    assert model.loss_function is mine and model.model.get_image_features is wrapper
+    model(**given, labels=given["input_ids"])
+    assert heard == ["image", "loss"] * 2
+    model.restore = foveal.compress(model, budget=BUDGET).restore
+    model.loss_function = other = lambda *arguments, **named: own(*arguments, **named)
+    model.restore()
+    assert model.loss_function is other
+
+
+def test_several_models_in_one_are_named():
+    both = torch.nn.ModuleDict({"a": tiny.model("llava"), "b": tiny.model("qwen2_vl")})
+    with pytest.raises(
+        InputError, match=r"2 models that could be compressed, 'a\.model' and 'b\.model'; compress each"
+    ):
+        foveal.compress(both, budget=BUDGET)
+
+
+def test_an_export_is_refused():
+    model = foveal.compress(tiny.model("llava"), budget=BUDGET)
+    with pytest.raises(InputError, match=r"torch\.export of a compressed model, whose cut depends on what it reads"):
+        torch.export.export(model, (), tiny.prompt(model, [[0]]), strict=False)
 
 
 TEXTS = {

@@ -157,7 +157,20 @@ def test_what_cannot_be_is_told_in_one_line():
         foveal.compress(film, budget=4)(**tiny.prompt(film, [[0]]), pixel_values_videos=torch.zeros(4, 96))
 
 
-@pytest.mark.parametrize("quiet", [["<image>"], "<image>", None, 5, [1.5]], ids=repr)
+@torch.no_grad()
+def test_quiet_words_are_quiet_as_vectors_too():
+    model = foveal.compress(tiny.model("llava"), budget=BUDGET, quiet=[*range(3, 99), 1000], explore=0.0)
+    given = tiny.prompt(model, [[0], [1]], seed=2)
+    expected, looked = model(**given).logits, shares(model)
+    vectors = model.get_input_embeddings()(given.pop("input_ids"))
+    assert torch.equal(model(**given, inputs_embeds=vectors).logits, expected)
+    assert all(torch.equal(new, old) for new, old in zip(shares(model), looked, strict=True))
+    vectors[:, -1] += 1e-3  # a word of nobody's
+    model(**given, inputs_embeds=vectors)
+    assert not all(torch.equal(new, old) for new, old in zip(shares(model), looked, strict=True))
+
+
+@pytest.mark.parametrize("quiet", [["<image>"], "<image>", None, 5, [1.5], [2**70]], ids=repr)
 def test_tokens_by_other_than_their_numbers_are_told(quiet):
     with pytest.raises(InputError, match=r"^quiet=.* names no tokens; give their numbers"):
         numbers(quiet)

@@ -137,6 +137,14 @@ def test_unknown_strategies_and_settings_are_refused_with_the_nearest():
         Purse(4, "foveal", {"temperatur": 2.0})
 
 
+def test_a_strategy_by_another_setting_or_by_none_is_told_those_that_can_be():
+    able = "give one of all, average_pool, cdpruner, dart, divprune, foveal, grid, random, tome as 'strategy'"
+    with pytest.raises(InputError, match=f"name='divprune' is no setting; {able}"):
+        Purse(6, "foveal", {"name": "divprune"})
+    with pytest.raises(InputError, match=f"None is no strategy; {able}"):
+        Purse(6, None, {})
+
+
 def test_features_that_are_no_numbers_are_named():
     picture, features = shown(ANYRES)
     features[3, :2] = torch.nan

@@ -173,6 +173,59 @@ def test_a_cache_goes_when_its_user_lets_go(twin):
         gc.enable()
 
 
+@pytest.mark.parametrize("kind", ["llava", "qwen3_vl", "idefics3"])
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda cache: pickle.loads(pickle.dumps(cache))], ids=["copy", "dump"])
+def test_a_model_that_is_not_compressed_takes_no_cut_cache(kind, twin):
+    model = small(kind)
+    given = tiny.prompt(model, [[0]], seed=1)
+    answer, _, cache = told(model, given)
+    whole = later(given, answer, torch.tensor([[5, 6, 7]]))
+    text = {name: whole[name] for name in ALONG if name in whole}
+    expected = told(model, text, past_key_values=twin(cache))[0]
+    model.restore()
+    for reader in (model, tiny.model(kind, seed=1)):
+        with pytest.raises(InputError, match=r"that foveal\.compress cut, .* without past_key_values"):
+            told(reader, text, past_key_values=twin(cache))
+    again = twin(cache)
+    again.reset()
+    plain = told(model, given)[0]
+    assert torch.equal(told(model, given, past_key_values=again)[0], plain) and type(again) is DynamicCache
+    foveal.compress(model, budget=BUDGET, strategy="random")
+    assert torch.equal(told(model, text, past_key_values=cache)[0], expected)
+
+
+def test_a_pass_that_fails_leaves_a_cut_cache_shut():
+    model = small("llava")
+    given = tiny.prompt(model, [[0]], seed=1)
+    answer, _, cache = told(model, given)
+    hook = model.model.language_model.norm.register_forward_pre_hook(lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(input_ids=answer[:, :1], past_key_values=copy.deepcopy(cache), use_cache=True)
+    with pytest.raises(ZeroDivisionError):
+        model(input_ids=answer[:, :1], past_key_values=cache, use_cache=True)
+    hook.remove()
+    model.restore()
+    with pytest.raises(InputError, match="a model that is not compressed"):
+        model(input_ids=answer[:, :1], past_key_values=cache)
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen3_vl"])
+def test_generate_within_generate_and_passes_prepared_but_not_made(kind):
+    model = small(kind, seed=3, strategy="foveal")
+    given, other = tiny.prompt(model, [[0], [1, 2], []], seed=4), tiny.prompt(model, [[1]], seed=9)
+
+    def nested(ids, scores):
+        model.generate(**other, max_new_tokens=2, do_sample=False)
+        return scores
+
+    expected = told(model, given, use_cache=False)
+    within = told(model, given, use_cache=False, logits_processor=[nested])
+    assert torch.equal(within[0], expected[0]) and torch.equal(within[1], expected[1])
+    logits = model(**given).logits
+    model.prepare_inputs_for_generation(given["input_ids"][:, :3], is_first_iteration=True)
+    assert torch.equal(model(**given).logits, logits)
+
+
 def test_an_emptied_cache_is_what_it_was():
     model = small("llava", budget=5)
     given = tiny.prompt(model, [[0]])

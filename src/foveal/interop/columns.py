@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.interop.following import SEEN, follow, unfollow
-from foveal.interop.pictures import OUT, Picture
+from foveal.interop.following import SEEN, follow, forget
+from foveal.interop.pictures import ANEW, OUT, Picture
 from foveal.interop.spending import Left
 
 
@@ -64,13 +64,12 @@ def recall(cache: Any) -> Seen | None:
         return None
     held, keys = int(cache.get_seq_length()), seen.valid.shape[1]
     if held == 0:
-        delattr(cache, SEEN)
-        unfollow(cache)
+        forget(cache)
         return None
     if keys - held > seen.tail:
         raise InputError(
             f"a cache cropped to {held} keys of {keys}, of which the last {seen.tail} lie behind what was cut; crop no "
-            f"more than these, or {OUT}"
+            f"more than these, or {ANEW}"
         )
     if held < keys:
         lost = keys - held
@@ -143,7 +142,7 @@ def mask_of(given: Tensor | None, *, rows: int, past: int, new: int, device: tor
     if given.shape[1] != past + new:
         raise InputError(
             f"a mask of {given.shape[1]} tokens for {past} read before and {new} new ones; feed a compressed model's "
-            f"cache the new tokens alone, without chunks, or {OUT}"
+            f"cache the new tokens alone, without chunks, or {ANEW if past else OUT}"
         )
     return given.bool()
 

@@ -26,8 +26,8 @@ def compress(
     `strategy` and its `settings` are those of foveal.relevance. Tokens `quiet` in the prompt ask nothing, besides those
     that the model's config names (give a tokenizer's `all_special_ids`). `model.foveal.last` tells what was read, and
     `restore()` of the model, or of `model.foveal`, undoes it; so does a later call, of a model around it or in it too.
-    Raises InputError for a model of another family, a budget below 1, an unknown strategy or setting, a seed of more
-    than 64 bits, and tokens by other than their numbers.
+    Raises InputError for a model of another family, several models in one, a budget below 1, an unknown strategy or
+    setting, a seed of more than 64 bits, and tokens by other than their numbers.
     """
     hushed, seed = numbers(quiet), settings.get("seed", 0)
     if isinstance(seed, int) and not -(2**63) <= seed < 2**64:
@@ -42,28 +42,37 @@ def compress(
 
 
 def numbers(quiet: Any) -> frozenset[int]:
-    """Tokens by their numbers. Raises InputError for anything else."""
+    """Tokens by their numbers. Raises InputError for anything else, and for numbers of more than 64 bits."""
     try:
-        return frozenset(map(index, quiet))
+        found = frozenset(map(index, quiet))
     except TypeError:
-        raise InputError(
-            f"quiet={quiet!r:.60} names no tokens; give their numbers, as tokenizer.all_special_ids does"
-        ) from None
+        found = None
+    if found is None or not all(-(2**63) <= number < 2**63 for number in found):
+        raise InputError(f"quiet={quiet!r:.60} names no tokens; give their numbers, as tokenizer.all_special_ids does")
+    return found
 
 
 def _parts(model: Any) -> tuple[Any, Any, Any]:
     """The head (None: there is none), what puts text and images together, and the language model under it."""
-    every, wanted = list(model.modules()) if isinstance(model, nn.Module) else [], model
-    for base in every:
-        language = base._modules.get("language_model") or base._modules.get("text_model")
-        if language is not None and getattr(getattr(base, "config", None), "model_type", None) in FAMILIES:
-            heads = [module for module in every if base in module.children() and hasattr(module, "loss_function")]
-            if not heads or hasattr(heads[0], "prepare_inputs_for_generation"):
-                return (heads[0] if heads else None), base, language
-            wanted = heads[0]  # which reads more than words out of it, and would find fewer tokens there
-            break
+    every, wanted = dict(model.named_modules()) if isinstance(model, nn.Module) else {}, model
+    found = {name: base for name, base in every.items() if _language(base) is not None}
+    if len(found) > 1:
+        raise InputError(
+            f"{len(found)} models that could be compressed, {' and '.join(map(repr, found))}; compress each by itself"
+        )
+    for base in found.values():
+        heads = [module for module in every.values() if base in module.children() and hasattr(module, "loss_function")]
+        if not heads or hasattr(heads[0], "prepare_inputs_for_generation"):
+            return (heads[0] if heads else None), base, _language(base)
+        wanted = heads[0]  # which reads more than words out of it, and would find fewer tokens there
     kind = getattr(getattr(wanted, "config", None), "model_type", type(wanted).__name__)
     raise InputError(f"a model of kind {kind!r} is not known here; foveal.compress takes {', '.join(FAMILIES)}")
+
+
+def _language(base: nn.Module) -> nn.Module | None:
+    """The language model of what puts text and images together, of a family that is known; None: it is no such."""
+    known = getattr(getattr(base, "config", None), "model_type", None) in FAMILIES
+    return (base._modules.get("language_model") or base._modules.get("text_model")) if known else None
 
 
 def _special(*configs: Any) -> frozenset[int]:

@@ -22,6 +22,7 @@ from foveal.interop.columns import (
     unbroken,
     within,
 )
+from foveal.interop.following import opened, shut
 from foveal.interop.pictures import OUT, Picture, listen, pictures
 from foveal.interop.spending import Purse, spend
 from foveal.interop.told import Told, by_name
@@ -52,6 +53,7 @@ class Call:
     images: Any = None
     rows: Rows | None = None
     seen: Seen | None = None
+    cache: Any = None  # that is cut, and open until the pass ends
 
 
 class Compression:
@@ -69,9 +71,8 @@ class Compression:
             self._hooks.append(module.register_forward_hook(self._close, always_call=True))
         self._hooks.append(language.register_forward_pre_hook(self._read, with_kwargs=True))
         self._hooks.append(language.register_forward_hook(self._keep))
-        self._head, self._loss = head, None if head is None else head.__dict__.get("_loss_function")
-        if head is not None:
-            self._plain_loss, head.loss_function = head.loss_function, self._measure
+        self._head = head
+        self._measuring()
         owner.foveal = self
         if not hasattr(owner, "restore"):  # else it means something of its own
             owner.restore = self.restore
@@ -87,9 +88,11 @@ class Compression:
             told.remove()
         if self._turns is not None:
             self._turns.remove()
-        if self._head is not None and self._loss is None:
+        if self._head is None or self._head.__dict__.get("_loss_function") != self._measure:
+            pass  # another was set since
+        elif self._loss is None:
             del self._head._loss_function
-        elif self._head is not None:
+        else:
             self._head.loss_function = self._loss
         self._hooks, self._told, self._head, self._turns = [], [], None, None
         if self.owner.__dict__.get("foveal") is self:
@@ -97,16 +100,24 @@ class Compression:
         if self.owner.__dict__.get("restore") == self.restore:
             del self.owner.restore
 
+    def _measuring(self) -> None:
+        """Take the place of the loss that stands on the model, which may be one that was set since."""
+        if self._head is not None and (own := self._head.__dict__.get("_loss_function")) != self._measure:
+            self._loss, self._plain_loss, self._head.loss_function = own, self._head.loss_function, self._measure
+
     def _found(self, told: Told, given: dict[str, Any], made: Any) -> None:
         call = self._calls.get(threading.get_ident())
         if call is not None:
             call.images = made
 
     def _open(self, module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if torch.compiler.is_exporting():
+            raise InputError(f"torch.export of a compressed model, whose cut depends on what it reads; {OUT}")
         thread, given = threading.get_ident(), by_name(module.forward, arguments, named)
         call = self._calls.get(thread)
+        self._measuring()
         if call is None or call.opened is module or module is not self.base:
-            call = Call(opened=module, given=given, prompt=None if self._turns is None else self._turns.prompt())
+            call = Call(opened=module, given=given, prompt=None if self._turns is None else self._turns.prompt(given))
             self._calls[thread] = call
         else:
             call.given = {**call.given, **given}
@@ -120,6 +131,7 @@ class Compression:
         call = self._calls.get(thread)
         if call is not None and call.opened is module:
             del self._calls[thread]
+            shut(call.cache)
 
     def _read(
         self, module: Any, arguments: tuple[Any, ...], named: dict[str, Any]
@@ -138,6 +150,8 @@ class Compression:
                 f"a cache of {len(seen.valid)} rows for {len(embeds)} to read; repeat its rows by "
                 "cache.batch_repeat_interleave, or choose among them by cache.batch_select_indices"
             )
+        if seen is not None:
+            call.cache = opened(cache)
         past, length = held + (seen.saved if seen else 0), embeds.shape[1]
         visual = embeds.new_zeros(embeds.shape[:2], dtype=torch.bool)
         images: list[Picture] = []
@@ -163,7 +177,7 @@ class Compression:
         return arguments, {**named, **changed, **lengths, "attention_mask": valid.long(), "position_ids": positions}
 
     def _pictures(self, call: Call, visual: Bool[Tensor, "B L"], embeds: Float[Tensor, "B L D"]) -> list[Picture]:
-        images = pictures(self.base, getattr(call.images, "pooler_output", call.images), visual, embeds)
+        images = pictures(self.base, getattr(call.images, "pooler_output", call.images), visual, embeds, call.given)
         counts, note = tuple(image.spots.count for image in images), ""
         if self.purse.spares and max(counts, default=0) < self.purse.budget:
             note = f"a budget of {self.purse.budget} for images of at most {max(counts, default=0)} visual tokens"
@@ -203,17 +217,27 @@ class Compression:
 
     def _visual(self, given: dict[str, Any], embeds: Tensor) -> Bool[Tensor, "B L"]:
         """Where image tokens stand, by id or, where the prompt came as vectors, by the vector of that id."""
-        word, ids = self.base.config.image_token_id, given.get("input_ids")
+        return self._standing(given, [self.base.config.image_token_id]).to(embeds.device)
+
+    def _standing(self, given: dict[str, Any], words: list[int]) -> Bool[Tensor, "B L"]:
+        """Where any of these words stands."""
+        ids = given.get("input_ids")
         if ids is not None:
-            return (ids == word).to(embeds.device)
-        vector = self.base.get_input_embeddings()(torch.tensor(word, device=embeds.device))
-        return (given["inputs_embeds"].to(embeds.device) == vector).all(-1)
+            return torch.isin(ids, torch.tensor(words, device=ids.device))
+        embeds, table = given["inputs_embeds"], self.base.get_input_embeddings()
+        known = [word for word in words if 0 <= word < table.weight.shape[0]]
+        vectors = table(torch.tensor(known, dtype=torch.long, device=embeds.device)).to(embeds.device)
+        there = torch.zeros(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+        row, column, word = (embeds[..., :1] == vectors[:, 0]).nonzero(as_tuple=True)  # few are alike in their first
+        same = (embeds[row, column] == vectors[word]).all(-1)
+        there[row[same], column[same]] = True
+        return there
 
     def _asked(self, call: Call, words: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
         """The words of the prompt that may steer: those before the first answer, where labels tell it."""
-        ids, labels = call.given.get("input_ids"), call.given.get("labels")
-        if ids is not None and self.quiet:
-            words = words & ~torch.isin(ids, torch.tensor(sorted(self.quiet), device=ids.device)).to(words.device)
+        labels = call.given.get("labels")
+        if self.quiet:
+            words = words & ~self._standing(call.given, sorted(self.quiet)).to(words.device)
         if labels is not None:
             words = words & ((labels != IGNORE).cumsum(1) == 0).to(words.device)
         if call.prompt is not None:

@@ -9,13 +9,28 @@ from typing import Any
 
 from torch import Tensor
 
+from foveal.core.errors import InputError
+from foveal.interop.pictures import ANEW
+
 SEEN = "foveal_seen"  # what is left with a cache, which copies of it take along
+_OPEN = "foveal_open"  # while a compressed model reads a cache, which another would misread
 
 
 class _Rows:
     """What stands before a class of caches: its moves of rows, followed by what was left with these."""
 
     kind: type
+
+    def update(self, *arguments: Any, **named: Any) -> Any:
+        if hasattr(self, SEEN) and not hasattr(self, _OPEN):
+            if self.get_seq_length() > 0:  # type: ignore[attr-defined]
+                raise InputError(
+                    f"a cache that foveal.compress cut, and a model that is not compressed to read it; {ANEW}, or "
+                    "compress the model again"
+                )
+            forget(self)
+            return self.update(*arguments, **named)  # as of its own kind
+        return super().update(*arguments, **named)  # type: ignore[misc]
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)  # type: ignore[misc]
@@ -40,10 +55,23 @@ def follow(held: Any) -> None:
         held.__class__ = _following(type(held))
 
 
-def unfollow(held: Any) -> None:
-    """Leave a cache as it was made."""
+def forget(held: Any) -> None:
+    """Leave a cache as it was made, with nothing left with it."""
+    delattr(held, SEEN)
     if isinstance(held, _Rows):
         held.__class__ = held.kind
+
+
+def opened(held: Any) -> Any:
+    """The cache, which may be read from now on."""
+    setattr(held, _OPEN, True)
+    return held
+
+
+def shut(held: Any) -> None:
+    """Refuse a cache that was opened (None: none was) to whatever is not compressed."""
+    if hasattr(held, _OPEN):
+        delattr(held, _OPEN)
 
 
 @cache

@@ -17,7 +17,8 @@ ANYRES = ("llava_next", "llava_onevision")  # a view, then tiles joined to one g
 NATIVE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # any number of rows and columns
 TILED = ("internvl", "idefics3", "smolvlm")  # tiles one after the other, the view last
 FAMILIES = ("llava", *ANYRES, *NATIVE, *TILED)
-OUT = "call model.foveal.restore() to read all tokens"
+OUT = "call model.foveal.restore() and begin anew to read all tokens"
+ANEW = "start the conversation anew, without past_key_values"
 _MARK = "foveal_spots"  # goes with the features of an image, which generate() repeats and reorders
 
 
@@ -95,7 +96,7 @@ def listen(base: Any) -> list[Told]:
         return []
     if family in ANYRES:
         return [Told(base, "pack_image_features", _packed)]
-    return [Told(base, "get_image_features", _native if family in NATIVE else _plain)]
+    return [Told(base, "get_image_features", _marked)]
 
 
 def _packed(told: Told, given: dict[str, Any], made: Any) -> None:
@@ -110,59 +111,88 @@ def _packed(told: Told, given: dict[str, Any], made: Any) -> None:
         setattr(features, _MARK, spots)
 
 
-def _native(told: Told, given: dict[str, Any], made: Any) -> None:
-    merge = told.owner.config.vision_config.spatial_merge_size
-    for features, (times, rows, columns) in zip(made.pooler_output, given["image_grid_thw"].tolist(), strict=True):
-        setattr(features, _MARK, Spots.of_grid((times * rows // merge, columns // merge)))
-
-
-def _plain(told: Told, given: dict[str, Any], made: Any) -> None:
-    sizes = given.get("image_sizes")
-    for number, features in enumerate(made.pooler_output):
-        if sizes is None:
-            spots = Spots.square(len(features))
-        else:
-            patch = told.owner.vision_tower.patch_size
-            spots = Spots.of_grid(tuple(int(side) // patch for side in sizes[number]))
+def _marked(told: Told, given: dict[str, Any], made: Any) -> None:
+    for features, spots in zip(made.pooler_output, _lying(told.owner, made.pooler_output, given), strict=True):
         setattr(features, _MARK, spots)
 
 
-def pictures(
-    base: Any, features: Sequence[Tensor] | Tensor, visual: Bool[Tensor, "B L"], embeds: Float[Tensor, "B L D"]
-) -> list[Picture]:
-    """The images of a batch, whose tokens stand where `visual` says; `features` are what the encoder found.
+def _lying(base: Any, features: Sequence[Tensor] | Tensor, given: dict[str, Any]) -> Sequence[Spots | None]:
+    """Where the tokens of each image lie, by the arguments that came with them; None where these do not tell."""
+    family, vision = base.config.model_type, base.config.vision_config
+    sizes = given.get("image_grid_thw" if family in NATIVE else "image_sizes")
+    if sizes is None and family == "llava" and vision.model_type != "pixtral":
+        return [Spots.square(len(shown)) for shown in features]
+    if sizes is None or family in ANYRES or len(sizes) != len(features):
+        return [None] * len(features)
+    if family in NATIVE:
+        merge = vision.spatial_merge_size
+        return [Spots.of_grid((int(t * rows) // merge, int(columns) // merge)) for t, rows, columns in sizes]
+    patch = base.vision_tower.patch_size
+    return [Spots.of_grid((int(rows) // patch, int(columns) // patch)) for rows, columns in sizes]
 
-    Raises InputError where places and features do not belong together.
+
+def pictures(
+    base: Any,
+    features: Sequence[Tensor] | Tensor,
+    visual: Bool[Tensor, "B L"],
+    embeds: Float[Tensor, "B L D"],
+    given: dict[str, Any],
+) -> list[Picture]:
+    """The images of a batch, whose tokens stand where `visual` says; `features` are what the encoder found, in a pass
+    with these arguments `given`.
+
+    Raises InputError where places and features do not belong together, or features came without their places.
     """
-    if base.config.model_type in TILED:
+    family, ids = base.config.model_type, given.get("input_ids")
+    if family in TILED:
         each = features.shape[1] if isinstance(features, Tensor) else base.image_seq_len
-        return [found for row in range(len(visual)) for found in _tiled(row, each, visual[row], embeds[row])]
+        words = embeds if ids is None else ids.to(embeds.device)  # in training, embeddings may have noise on them
+        runs = [_tiles(visual[row], each) for row in range(len(visual))]
+        parted = runs if family == "internvl" else [_ended(mine, words[row]) for row, mine in enumerate(runs)]
+        return [
+            Picture(row=row, columns=columns, spots=Spots.square(len(columns), len(columns) // each))
+            for row, mine in enumerate(parted)
+            for columns in mine
+        ]
     places, begin, found = visual.nonzero().tolist(), 0, []
-    for shown in features:
+    lying = _lying(base, features, given)
+    for number, shown in enumerate(features):
         mine = places[begin : begin + len(shown)]
-        spots, rows = getattr(shown, _MARK, None), {row for row, _ in mine}
-        if len(mine) < len(shown) or len(rows) != 1 or spots is None:
+        spots, rows = getattr(shown, _MARK, None) or lying[number], {row for row, _ in mine}
+        if len(mine) < len(shown) or len(rows) != 1:
             raise InputError(
-                f"image {len(found)} has {len(shown)} visual tokens, and its text {len(mine)} places for them in "
+                f"image {number} has {len(shown)} visual tokens, and its text {len(mine)} places for them in "
                 f"{len(rows)} rows; give whole images to the compressed model itself, and no part of one"
+            )
+        if spots is None or spots.count != len(shown):
+            raise InputError(
+                f"the {len(shown)} features of image {number} came without their grid, which get_image_features of a "
+                "compressed model notes on them and copies lose; find them by it and give them as they are, or give "
+                f"{'image_grid_thw with them' if family in NATIVE else 'pixel_values'}"
             )
         found.append(Picture(row=rows.pop(), columns=tuple(column for _, column in mine), spots=spots))
         begin += len(shown)
     return found
 
 
-def _tiled(row: int, each: int, visual: Bool[Tensor, " L"], embeds: Float[Tensor, "L D"]) -> list[Picture]:
-    """Runs of tiles. An image ends with its view, so a run led by another word than the row's last is a part of one."""
+def _tiles(visual: Bool[Tensor, " L"], each: int) -> list[tuple[int, ...]]:
+    """Neighbouring image tokens together. Raises InputError where they are no whole tiles of so many."""
     runs = _runs(visual.nonzero()[:, 0].tolist())
     for run in runs:
         if len(run) % each:
             raise InputError(f"a run of {len(run)} image tokens for tiles of {each}; give whole tiles")
+    return runs
+
+
+def _ended(runs: list[tuple[int, ...]], words: Tensor) -> list[tuple[int, ...]]:
+    """Runs of one image together. It ends with its view, so a run led by another word than the row's last is a part of
+    one; words are ids or vectors, and before the first there is none.
+    """
     found, columns = [], ()
     for run in runs:
         columns += run
-        if torch.equal(embeds[run[0] - 1], embeds[runs[-1][0] - 1]):
-            spots = Spots.square(len(columns), len(columns) // each)
-            found.append(Picture(row=row, columns=columns, spots=spots))
+        if run[0] == 0 or torch.equal(words[run[0] - 1], words[runs[-1][0] - 1]):
+            found.append(columns)
             columns = ()
     return found
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Allocator
-from foveal.core.lookup import build, spec
+from foveal.core.lookup import build, names, spec
 from foveal.core.types import Grid, Layout, Query, Relevance, VisualTokens
 from foveal.interop.pictures import Picture, Spots
 from foveal.relevance.spending import coarser, plain, undrawn, whole_number
@@ -36,9 +36,12 @@ class Purse:
     Raises InputError for a budget that is none, an unknown strategy or setting, and a strategy that acts elsewhere.
     """
 
-    def __init__(self, budget: object, strategy: str, settings: dict[str, Any]) -> None:
+    def __init__(self, budget: object, strategy: object, settings: dict[str, Any]) -> None:
         if (number := whole_number(budget) or 0) < 1:
             raise InputError(f"a budget of {budget!r} visual tokens an image; give a whole number, 1 or more")
+        if not isinstance(strategy, str) or "name" in settings:
+            wrong = f"name={settings['name']!r} is no setting" if "name" in settings else f"{strategy!r} is no strategy"
+            raise InputError(f"{wrong}; give one of {', '.join(_able())} as 'strategy'")
         self.budget, self.strategy = number, strategy
         self.settings = {name: plain(value) for name, value in settings.items()}
         self._made: dict[int, Allocator] = {}
@@ -62,6 +65,12 @@ class Purse:
     def cuts(self, spots: Spots) -> bool:
         """Whether an image of such tokens would lose some."""
         return self.spares and spots.count > self.budget
+
+
+def _able() -> list[str]:
+    """The strategies that lack nothing here."""
+    with undrawn():
+        return [name for name in names(ROOM) if not _lacks(build(ROOM, spec(ROOM, {"name": name, "budget": 1})))]
 
 
 def _lacks(made: Allocator) -> str:

@@ -1,7 +1,11 @@
 """What generate() counts by the keys of its cache, counted by the columns of its prompt where a cut left fewer keys."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 from foveal.core.errors import InputError
 from foveal.interop.columns import recall
@@ -18,9 +22,10 @@ class Turns:
     def __init__(self, head: Any, config: Any) -> None:
         self._word, self._native = config.image_token_id, config.model_type in NATIVE
         self._prompts: dict[int, int] = {}  # how long they are
-        self._next: dict[int, int] = {}  # the same, of the forward pass that is about to be made
+        self._next: dict[int, tuple[int, Any]] = {}  # the same of the pass that is about to be made, and its shape
         self._drafted: set[int] = set()  # where the first pass brings tokens that an assistant proposes
         self._told = [Told(head, "prepare_inputs_for_generation", self._prepared, self._unread)]
+        self._told.append(Told(head, "generate", within=self._apart))
         calls = {"_prefill": self._began, "_prepare_position_ids_for_generation": self._placed}
         self._told += [Told(head, name, change=change) for name, change in calls.items() if hasattr(head, name)]
         if hasattr(head, "_get_candidate_generator"):
@@ -31,9 +36,27 @@ class Turns:
         for told in reversed(self._told):
             told.remove()
 
-    def prompt(self) -> int | None:
+    def prompt(self, given: dict[str, Any]) -> int | None:
         """How long the prompt of the pass is that is about to be made; None: generate() does not make it."""
-        return self._next.pop(threading.get_ident(), None)
+        length, shape = self._next.pop(threading.get_ident(), (None, None))
+        return length if shape == _shape(given) else None
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """A generate() within another, as a logits processor may call it, leaves the other's prompt as it was."""
+        thread = threading.get_ident()
+        prompt, drafted = self._prompts.pop(thread, None), thread in self._drafted
+        self._drafted.discard(thread)
+        try:
+            yield
+        finally:
+            self._prompts.pop(thread, None)
+            self._next.pop(thread, None)
+            self._drafted.discard(thread)
+            if prompt is not None:
+                self._prompts[thread] = prompt
+            if drafted:
+                self._drafted.add(thread)
 
     def _began(self, given: dict[str, Any]) -> dict[str, Any]:
         if given.get("is_first_iteration", True):
@@ -99,7 +122,13 @@ class Turns:
             self._prompts[thread] = _length(given)
         if given.get("is_first_iteration"):
             self._drafted.discard(thread)
-        self._next[thread] = self._prompts[thread]
+        self._next[thread] = self._prompts[thread], _shape(made)
+
+
+def _shape(given: dict[str, Any]) -> torch.Size | None:
+    """Of the words or vectors that a pass reads."""
+    read = given.get("inputs_embeds") if given.get("input_ids") is None else given["input_ids"]
+    return None if read is None else read.shape
 
 
 def _length(given: dict[str, Any]) -> int:
