@@ -80,3 +80,8 @@ def test_of_images_that_go_together_only_the_wrong_one_is_named():
 def test_what_does_not_fit_is_refused(wrong, says):
     with pytest.raises(InputError, match=says):
         allocate_each(**{"features": SOME, "grids": [(4, 6)], "budgets": 3, **wrong})
+
+
+def test_an_image_that_is_several_is_named():
+    with pytest.raises(InputError, match=r"features of shape \(2, 24, 3\) for image 1; give \[N D\], an image each"):
+        allocate_each([SOME[0], torch.stack(SOME * 2)], grids=[(4, 6)] * 2, budgets=3)

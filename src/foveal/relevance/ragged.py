@@ -35,6 +35,9 @@ def allocate_each(
     for image, some in enumerate(seen):
         kinds = [(part.shape, part.dtype) for part in ([some] if heard is None else [some, heard[image]])]
         found.setdefault((*kinds, repr(grids[image]), repr(own[image])), []).append(image)
+    for image, some in enumerate(seen):
+        if some.ndim != 2:
+            raise InputError(f"features of shape {tuple(some.shape)} for image {image}; give [N D], an image each")
     made: dict[int, Allocation] = {}
     for images in found.values():
         some = torch.stack([seen[image] for image in images])

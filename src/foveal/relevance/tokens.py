@@ -26,8 +26,9 @@ def attention_of(visual: VisualTokens, images: Int[Tensor, " I"], *, name: str) 
     """How much the encoder attends to each patch of some images; raises InputError where nobody brought it."""
     if visual.attention is None:
         raise InputError(
-            f"strategy {name!r} needs the encoder's attention, and the visual tokens come without it; take an encoder "
-            "that has it (vit) with a connector that keeps its tokens, or a strategy that needs none"
+            f"strategy {name!r} needs the encoder's attention, and the visual tokens come without it, as from joined "
+            "tiles; take an encoder that has it (vit) with a connector that keeps its tokens, or a strategy that needs "
+            "none"
         )
     return of_images(visual.attention, visual.layout, images).float()
 
@@ -36,7 +37,8 @@ def keys_of(visual: VisualTokens, images: Int[Tensor, " I"], *, name: str) -> Fl
     """What the encoder attends to them by, each head's own; raises InputError where nobody brought it."""
     if visual.keys is None:
         raise InputError(
-            f"strategy {name!r} compares the encoder's keys, and the visual tokens come without them; take an encoder "
-            "that has attention (vit) with a connector that keeps its tokens, or a strategy that needs none"
+            f"strategy {name!r} compares the encoder's keys, and the visual tokens come without them, as from joined "
+            "tiles; take an encoder that has attention (vit) with a connector that keeps its tokens, or a strategy "
+            "that needs none"
         )
     return of_images(visual.keys, visual.layout, images).float()
