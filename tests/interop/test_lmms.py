@@ -7,7 +7,7 @@ from PIL import Image
 
 from foveal.core.errors import InputError
 from foveal.decode.sampling import greedy
-from foveal.interop.lmms import asked, checked, drawn, losses, replies, stops
+from foveal.interop.lmms import asked, checked, count, drawn, losses, replies, stops
 from tests.tiny import tiny_run, tiny_tokenizer
 
 WORDS = ["what colour is it", "how many", "red green blue one two three"]
@@ -68,6 +68,13 @@ def test_settings():
     assert stops({"until": "\n"}) == stops({"until": ["\n", ""]}) == ["\n"] and stops({"until": None}) == []
     with pytest.raises(InputError, match="num_beams=3: answers are not searched for in beams; give 1"):
         drawn({"num_beams": 3})
+
+
+@pytest.mark.parametrize("given", [0, -1, 1.5, True, "abc", "auto", "0", "1.5"])
+def test_counts_of_none_are_told(given):
+    with pytest.raises(InputError, match=rf"^budget={given}: no whole number of 1 or more; give one"):
+        count(given, "budget")
+    assert count("64", "budget") == count(64, "budget") == 64
 
 
 def test_a_run_that_writes_nothing_is_refused():

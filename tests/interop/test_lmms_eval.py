@@ -94,6 +94,16 @@ def test_the_least_loss_is_that_of_what_it_would_say(made):
     assert all(together[i][0] < together[i + 1][0] for i in range(0, len(together), 2))  # fewer words, less to miss
 
 
+def test_budgets_and_batches_that_are_none_are_refused_and_idle_strategies_told(made, caplog):
+    start = lambda **given: get_model("foveal")(pretrained=str(made / "run"), device="cpu", **given)  # noqa: E731
+    for wrong in ({"budget": 0}, {"budget": 1.5}, {"budget": "abc"}, {"batch_size": "auto"}, {"batch_size": 0}):
+        with pytest.raises(InputError, match="no whole number of 1 or more"):
+            start(**wrong)
+    assert start(budget="3", strategy="random").loaded.model.allocator.budget == 3 and not caplog.records
+    start(strategy="random")
+    assert "strategy 'random' spends a budget and there is none" in caplog.text
+
+
 def test_what_is_not_there_is_refused(made):
     model = get_model("foveal")(pretrained=str(made / "run"), device="cpu")
     with pytest.raises(InputError, match="tasks of several rounds are not supported"):

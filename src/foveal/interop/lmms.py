@@ -17,6 +17,7 @@ from foveal.decode.generate import generate, spoken
 from foveal.decode.sampling import Sampling, greedy, sampler
 from foveal.models.causal import Causal
 from foveal.preprocess.chat import question
+from foveal.relevance.spending import whole_number
 
 
 def manifest() -> Any:
@@ -72,6 +73,14 @@ def checked(loaded: Any, path: str) -> Any:
     if not isinstance(getattr(loaded, "model", None), Causal):
         raise InputError(f"{path} writes no answers, and lmms-eval asks for such; give a run or checkpoint that does")
     return loaded
+
+
+def count(given: Any, what: str) -> int:
+    """A number of model_args, which come as numbers or as text. Raises InputError for no whole one, or none."""
+    number = int(given) if isinstance(given, str) and given.strip().isdecimal() else whole_number(given)
+    if number is None or number < 1:
+        raise InputError(f"{what}={given}: no whole number of 1 or more; give one, such as {what}=64")
+    return number
 
 
 def drawn(settings: dict[str, Any]) -> Sampling:

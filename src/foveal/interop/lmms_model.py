@@ -1,5 +1,6 @@
 """The model `foveal` of lmms-eval (2407.12772): `lmms-eval --model foveal --model_args pretrained=RUN`."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,30 +10,36 @@ from lmms_eval.api.model import lmms
 import foveal
 from foveal.core.errors import InputError
 from foveal.core.example import Example
-from foveal.interop.lmms import asked, checked, drawn, losses, replies, stops
+from foveal.interop.lmms import asked, checked, count, drawn, losses, replies, stops
 
 LONGEST = 256  # new tokens, where a task does not say
 
 
 class Foveal(lmms):
-    """A run or a checkpoint, as lmms-eval asks it: pictures and a text in, text or losses out."""
+    """A run or a checkpoint, as lmms-eval asks it: pictures and a text in, text or losses out.
+
+    Raises InputError for a budget or batch size that is no whole number of 1 or more; takes the errors of `budgeted`.
+    """
 
     def __init__(
         self,
         pretrained: str = "starter",
         device: str | None = None,
         dtype: str | None = None,
-        batch_size: int | str = 1,
-        budget: int | None = None,
+        batch_size: object = 1,
+        budget: object = None,
         strategy: str = "foveal",
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        from foveal.models.budget import budgeted
+        from foveal.models.budget import budgeted, idle
 
+        self.batch_size = count(batch_size, "batch_size")
+        tokens = None if budget is None else count(budget, "budget")
         self.loaded = checked(foveal.load(pretrained, device=device, dtype=dtype), pretrained)
-        self.loaded.model = budgeted(self.loaded.model, int(budget) if budget else None, strategy).eval()
-        self.batch_size = int(batch_size)
+        if tokens is None and (note := idle(self.loaded.model, strategy)):
+            logging.getLogger(__name__).warning(note)
+        self.loaded.model = budgeted(self.loaded.model, tokens, strategy).eval()
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """The answer to each request, in batches of those that ask for the same settings."""
