@@ -47,6 +47,25 @@ def refused(capsys, *arguments):
     return capsys.readouterr().err
 
 
+def test_a_stage_leaves_out_what_it_cannot_pick_from_wherever_that_stands(offered, capsys):
+    rows = sorted(
+        map(json.loads, Path("data/train.jsonl").read_text().splitlines()), key=lambda row: row["meta"]["kind"]
+    )
+    assert rows[-1]["meta"]["kind"] == "size"
+    Path("data/train.jsonl").write_text("\n".join(map(json.dumps, reversed(rows))))
+    write({**STAGE, "steps": 2}, choices=3)
+    assert run(["train", "tiny.yaml"]) == 0, capsys.readouterr().err
+
+
+def test_the_shipped_recipe_of_choices_trains(painted, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(painted))
+    small = ["model.language.depth=1", "data.scenes.size=64", "processor.image.size=64", "init={}"]
+    small += ["model.vision={name: patches, image_size: 64, patch: 32, width: 8}", "training.features=null"]
+    assert run(["train", "visualbert_vcr", "data.count=4", *small, "training.stages.0.steps=2"]) == 0, (
+        capsys.readouterr().err
+    )
+
+
 def test_a_run_learns_to_pick_is_scored_and_asked(offered, capsys):
     assert run(["train", "tiny.yaml", "--text-only"]) == 0
     log = [json.loads(line) for line in Path("runs/tiny/log.jsonl").read_text().splitlines()]

@@ -187,10 +187,10 @@ class Batches:
         return collate
 
     def _fits(self, stage: Stage, processor: "Processor", plan: Any) -> None:
-        """Raise InputError where the first example with images is too long, before any of them is encoded."""
+        """Raise InputError where the stage's first example with images is too long, before any of them is encoded."""
         from foveal.core.types import IGNORE
 
-        example = next((one for one in self.data if one.images), None)
+        example = self._first(stage)
         if example is None:
             return
         batch = processor.training([example], plan=plan, length=stage.pack, visual=lambda images: None)  # type: ignore[arg-type,return-value]
@@ -205,8 +205,8 @@ class Batches:
             )
 
     def _tell(self, stage: Stage, processor: "Processor") -> None:
-        """Say what each layer will see of the first example's images, where it is not all of them."""
-        model, example = self.run.model, next((one for one in self.data if one.images), None)
+        """Say what each layer will see of the images of the stage's first example, where it is not all of them."""
+        model, example = self.run.model, self._first(stage)
         by_layer = getattr(getattr(model, "fusion", None), "by_layer", None)
         if by_layer is None or example is None:
             return
@@ -219,6 +219,13 @@ class Batches:
         processor.training([example], plan=plan, visual=lambda images: None)  # type: ignore[arg-type,return-value]
         counts = ", ".join(str(sum(seen)) for seen in by_layer(layouts[-1]))
         self.say(f"{stage.name}: visual tokens by layer: {counts}")
+
+    def _first(self, stage: Stage) -> Example | None:
+        """The first example with images among those that a stage sees; None where there is none."""
+        from foveal.training.order import copies
+
+        times = copies(self.data, stage.kinds, stage.sources)
+        return next((one for one, often in zip(self.data, times, strict=True) if often and one.images), None)
 
     def _seen(self, stage: Stage) -> Callable[[Example], Example]:
         """What a stage's model is shown of an example: all of it, or text alone."""
