@@ -33,6 +33,12 @@ def some(count, *, scenes=50, kinds=3, seed=0):
         ("\uff11\uff12", "12"),
         ("A", "a"),
         ("an apple, a pear", "apple pear"),
+        ("1,000", "1000"),
+        ("(\u22123)", "-3"),
+        ("x < 5", "x 5"),
+        ("\u00bd", "1/2"),
+        ("caf\u00e9", "cafe\u0301"),
+        ("\u0905\u0917\u094d\u0928\u093f-5", "\u0905\u0917\u094d\u0928\u093f 5"),
     ],
 )
 def test_answers_that_are_the_same(answer, truth):
@@ -49,6 +55,16 @@ def test_answers_that_are_the_same(answer, truth):
         ("yes no", "yes"),
         ("13", "thirty"),
         (".", "."),
+        ("-3", "3"),
+        ("+1", "-1"),
+        ("-$3", "$3"),
+        (".5", "5"),
+        ("<5", ">5"),
+        ("C#", "C++"),
+        ("C#", "C"),
+        ("\u0915\u093f", "\u0915\u0941"),  # Hindi: that, and bad
+        ("\u092a\u093e\u0928\u0940", "\u092a\u093e\u0928"),  # water, and betel leaf
+        ("\u0e44\u0e21\u0e48", "\u0e44\u0e21\u0e49"),  # Thai: no, and wood
     ],
 )
 def test_answers_that_are_not(answer, truth):

@@ -31,3 +31,8 @@ def test_agreement_counts_words_in_common():
     assert agreement("A fox, and an owl.", "a fox and an owl") == 1
     assert agreement("a a fox", "a fox") == pytest.approx(2 * 2 / 5)
     assert agreement("", "a fox") == agreement("dog", "a fox") == agreement("", "") == 0
+
+
+def test_agreement_tells_words_apart_by_their_marks_and_numbers_by_their_signs():
+    assert agreement("\u092a\u093e\u0928\u0940", "\u092a\u093e\u0928") == agreement("-3", "3") == 0
+    assert agreement("\u092a\u093e\u0928\u0940.", "\u092a\u093e\u0928\u0940") == 1

@@ -5,8 +5,6 @@ seed, so that the same answers always get the same interval. Where a system was 
 are drawn too.
 """
 
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +12,7 @@ import numpy as np
 
 from foveal.core.errors import InputError
 from foveal.evaluation.questions import Question
+from foveal.evaluation.words import plain
 
 RESAMPLES = 2000
 AT_ONCE = 100  # resamples held in memory together
@@ -23,7 +22,6 @@ _NUMBERS = (
 )
 _DIGITS = {word: str(value) for value, word in enumerate(_NUMBERS.split())}
 _ARTICLES = {"a", "an", "the"}
-_PUNCTUATION = re.compile(r"(?<!\d)\.|\.(?!\d)|[^\w\s.]|_")  # a point between digits is a decimal point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +55,10 @@ class Lead:
 def normalise(text: str) -> str:
     """The form in which answers are compared.
 
-    Lower case; "twelve" as 12 (zero to twenty); no articles (a, an, the) unless nothing else is there; punctuation
-    is a space, but for the point of a decimal number and apostrophes, which vanish; single spaces.
+    Lower case and no punctuation, as `words.plain` has it; "twelve" as 12 (zero to twenty); no articles (a, an, the)
+    unless nothing else is there.
     """
-    text = unicodedata.normalize("NFKC", text).casefold()
-    text = _PUNCTUATION.sub(" ", re.sub("['\u2019`]", "", text))
-    words = [_DIGITS.get(word, word) for word in text.split()]
+    words = [_DIGITS.get(word, word) for word in plain(text).split()]
     return " ".join([word for word in words if word not in _ARTICLES] or words)
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from foveal.core.example import Box
+from foveal.evaluation.words import plain
 
 
 def overlap(first: Box, second: Box) -> float:
@@ -15,7 +16,7 @@ def overlap(first: Box, second: Box) -> float:
 
 def agreement(said: str, right: str) -> float:
     """The harmonic mean of the share of said words that are right, and of right words that are said (SQuAD's F1)."""
-    mine, theirs = Counter(_words(said)), Counter(_words(right))
+    mine, theirs = Counter(plain(said).split()), Counter(plain(right).split())
     shared = (mine & theirs).total()
     return 2 * shared / max(1, mine.total() + theirs.total())
 
@@ -23,7 +24,3 @@ def agreement(said: str, right: str) -> float:
 def _area(box: Box) -> float:
     left, top, right, bottom = box.xyxy
     return (right - left) * (bottom - top)
-
-
-def _words(text: str) -> list[str]:
-    return "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()

@@ -28,6 +28,7 @@ SAID = ["A man is riding a wave on a surfboard.", "Two dogs play with a ball on 
         ("cannot don't won't shouldn't've", "can not do n't wo n't should n't 've"),
         ("person_1 and A&W root-beer <b>bold</b> [x]", "person_1 and a&w root-beer <b> bold </b> -lsb- x -rsb-"),
         ("Is it... ok?! yes!!", "is it ok ?! yes !!"),
+        ("\u092a\u093e\u0928\u0940 \u092a\u0940.", "\u092a\u093e\u0928\u0940 \u092a\u0940"),  # vowel signs stay
         ("Rock 'n' roll band of '57, No. 7", "rock 'n' roll band of '57 no. 7"),
         ("A woman in a hat.It is red.", "a woman in a hat.it is red"),
         ("Y'all wanna come back", "y' all wan na come back"),

@@ -6,6 +6,8 @@ Those tools run Stanford's tokenizer; this is its behaviour on captions, rule by
 
 import re
 
+from foveal.evaluation.words import is_mark
+
 _APART = (
     (re.compile(r"(?<=\w)(n't|'(?:s|re|ve|ll|d|m))\b"), r" \1"),
     (re.compile(r"\by'all\b"), "y' all"),
@@ -39,7 +41,10 @@ def words(caption: str) -> list[str]:
     text = caption.lower().replace("\u2019", "'")
     for pattern, apart in _APART:
         text = pattern.sub(apart, text)
-    found: list[str] = _TOKEN.findall(text)
+    marked = "".join(
+        "\u01c3" if is_mark(letter) else letter for letter in text
+    )  # a letter to `re`, which marks are not
+    found = [text[token.start() : token.end()] for token in _TOKEN.finditer(marked)]
     return [_NAMED.get(token, token) for token in found]
 
 
