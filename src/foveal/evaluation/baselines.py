@@ -18,19 +18,28 @@ class Majority:
 
     @classmethod
     def of(cls, asked: Iterable[Question]) -> "Majority":
-        """Count the true answers of a training split; ties go to the answer seen first."""
+        """Count the true answers of a training split, alike ones together; ties go to the answer seen first.
+
+        What is said is the most frequent spelling: a metric may want more of it than exact match does.
+        """
         kinds: dict[str, Counter[str]] = {}
         texts: dict[tuple[str, str], Counter[str]] = {}
         overall: Counter[str] = Counter()
+        spelled: dict[str, Counter[str]] = {}
         for question in asked:
             truth = normalise(question.truth)
             kinds.setdefault(question.kind, Counter())[truth] += 1
             texts.setdefault(_words(question), Counter())[truth] += 1
             overall[truth] += 1
+            spelled.setdefault(truth, Counter())[question.truth] += 1
+
+        def said(answers: Counter[str]) -> str:
+            return _most(spelled[_most(answers)]) if answers else ""
+
         return cls(
-            by_kind={kind: _most(answers) for kind, answers in kinds.items()},
-            by_question={words: _most(answers) for words, answers in texts.items()},
-            overall=_most(overall),
+            by_kind={kind: said(answers) for kind, answers in kinds.items()},
+            by_question={words: said(answers) for words, answers in texts.items()},
+            overall=said(overall),
         )
 
     def answers(self, asked: Iterable[Question]) -> list[str]:
@@ -49,4 +58,4 @@ def _words(question: Question) -> tuple[str, str]:
 
 
 def _most(answers: Counter[str]) -> str:
-    return answers.most_common(1)[0][0] if answers else ""
+    return answers.most_common(1)[0][0]
