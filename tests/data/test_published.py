@@ -82,6 +82,13 @@ def test_textvqa(root):
     assert len(example.meta["answers"]) == 10 and example.meta["metric"] == "textvqa"
 
 
+@pytest.mark.parametrize(("answers", "answer"), [([""] * 6 + ["a", "b", "b", "b"], "b"), ([""] * 10, "")])
+def test_an_answer_that_people_left_empty_gives_way_to_another(root, answers, answer):
+    textvqa(root, answers=answers)
+    (example,) = converted(root, "textvqa")
+    assert example.answer == answer and example.meta["answers"] == answers
+
+
 def test_docvqa(root):
     picture(root / "spdocvqa_images/ffbf0227_193.png")
     row = {"questionId": 337, "question": "what is the date?", "question_types": ["form", "table"],
@@ -91,6 +98,13 @@ def test_docvqa(root):
     assert asked(example) == ("what is the date?", "1/8/93") and example.meta["answers"] == ["1/8/93", "1-8-93"]
     assert example.meta["metric"] == "anls" and example.meta["kind"] == "form"
     assert example.images[0].name == "ffbf0227_193.png"
+
+
+def test_docvqa_answers_with_the_first_that_is_not_empty(root):
+    picture(root / "documents/a.png")
+    row = {"questionId": 1, "question": "Which?", "image": "documents/a.png", "answers": ["", "x"]}
+    put(root / "val_v1.0.json", {"data": [row]})
+    assert converted(root, "docvqa")[0].answer == "x"
 
 
 def test_docvqa_as_it_lay_before(root):

@@ -89,3 +89,13 @@ def test_a_caption_stands_where_its_images_were():
         told(ONE, captions={})
     with pytest.raises(InputError, match="no captions to stand in the place"):
         captions([ONE])
+
+
+def test_an_empty_answer_gives_way_to_the_true_ones_of_its_meta():
+    turns = (message("user", "What does it say?", image=True), message("assistant", ""))
+    example = Example(id="9", images=ONE.images, messages=turns, meta={"answers": ["", "fox", "a fox"]})
+    (asked,) = questions([example])
+    assert (asked.text, asked.truth, asked.golds) == ("What does it say?", "fox", ("", "fox", "a fox"))
+    assert [said(turn) for turn in asked.example.messages] == ["What does it say?"]
+    (silent,) = questions([Example(id="9", images=ONE.images, messages=turns, meta={"answers": ["", ""]})])
+    assert silent.truth == ""

@@ -30,9 +30,10 @@ class Question:
 
 
 def questions(examples: Iterable[Example], *, limit: int | None = None) -> tuple[Question, ...]:
-    """Every turn answered in words as a question, in order, the first `limit`; captions are left out (`OPEN`).
+    """Every turn that has an answer as a question, in order, the first `limit`; captions are left out (`OPEN`).
 
-    Raises InputError when there is none.
+    An answer is what stands in the turn, or in `meta["answers"]` where that is empty. Raises InputError when there is
+    none.
     """
     found: list[Question] = []
     known: dict[Any, Any] = {}
@@ -82,7 +83,11 @@ def said(message: Mapping[str, Any]) -> str:
 
 def _turns(example: Example, known: dict[Any, Any]) -> list[Question]:
     kinds = example.meta.get("kinds") or ()
-    answered = [i for i, one in enumerate(example.messages) if one["role"] == "assistant" and i > 0 and said(one)]
+    replies = [i for i, one in enumerate(example.messages) if one["role"] == "assistant" and i > 0]
+    answered, right = [i for i in replies if said(example.messages[i])], answers_of(example)
+    if not answered and right:  # the one that stands there is empty, and yet there are true ones
+        answered = replies[-1:]
+    spoken = next((answer.strip() for answer in right if answer.strip()), "")
     turns = []
     for number, place in enumerate(answered):
         asked = replace(example, messages=tuple(example.messages[:place]))
@@ -92,9 +97,9 @@ def _turns(example: Example, known: dict[Any, Any]) -> list[Question]:
                 scene=scene(example, known),
                 kind=str(kinds[number] if number < len(kinds) else example.meta.get("kind", "all")),
                 text=said(example.messages[place - 1]),
-                truth=said(example.messages[place]),
+                truth=said(example.messages[place]) or spoken,
                 example=asked,
-                answers=answers_of(example) if len(answered) == 1 else (),
+                answers=right if len(answered) == 1 else (),
             )
         )
     return turns

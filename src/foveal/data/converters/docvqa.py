@@ -13,14 +13,15 @@ FILES = tuple(
 
 
 def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Example]:
-    """One example a question; the answer is the first one, `meta["answers"]` holds all that are right."""
+    """One example a question; the answer is the first that is not empty, `meta["answers"]` holds all that are right."""
     folder = images or folder_of(source, "documents", "spdocvqa_images")
     for at, row in rows_of(load(source), "data", str(source)):
         answers, picture = texts(row, "answers", at), Path(get(row, "image", at, str))
         kinds = texts(row, "question_types", at) if row.get("question_types") else ["all"]
+        first = next((answer for answer in answers if answer.strip()), "")
         yield Example(
             id=text(row, "questionId", at),
             images=(folder / picture.name,),  # the file names its folder as it was called when it was published
-            messages=tuple(chat(text(row, "question", at), answers[0])),
+            messages=tuple(chat(text(row, "question", at), first)),
             meta={"kind": kinds[0], "scene": picture.stem, "answers": answers, "metric": "anls"},
         )

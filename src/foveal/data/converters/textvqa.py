@@ -21,6 +21,11 @@ def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Exa
         yield Example(
             id=text(row, "question_id", at),
             images=(folder / f"{text(row, 'image_id', at)}.jpg",),
-            messages=tuple(chat(text(row, "question", at), Counter(answers).most_common(1)[0][0])),
+            messages=tuple(chat(text(row, "question", at), _most(answers))),
             meta={"kind": "text", "scene": str(row["image_id"]), "answers": answers, "metric": "textvqa"},
         )
+
+
+def _most(answers: list[str]) -> str:
+    """The most frequent answer, an empty one where there is no other."""
+    return Counter([answer for answer in answers if answer.strip()] or answers).most_common(1)[0][0]
