@@ -3,8 +3,10 @@ import json
 import pytest
 from PIL import Image
 
+from foveal.cli._detection import annotations
 from foveal.core.errors import InputError
-from foveal.data.convert import convert, layouts
+from foveal.data.convert import convert, layouts, load
+from foveal.data.converters import coco_detection
 from foveal.data.format import read, said
 
 COCO = {
@@ -96,10 +98,30 @@ def test_coco_detection(root):
              {"image_id": 42, "category_id": 18, "bbox": [30.5, 10, 40, 30], "iscrowd": 0},
              {"image_id": 42, "category_id": 18, "bbox": [0, 0, 64, 48], "iscrowd": 1}]  # fmt: skip
     source = put(root / "annotations" / "instances_val2017.json", {**COCO, "annotations": boxes})
-    assert convert(source, root / "out", "coco-detection") == 1
-    (example,) = read(root / "out")
+    assert convert(source, root / "out", "coco-detection") == 2
+    example, empty = read(root / "out")
+    assert said(empty, "assistant") == ["none"] and empty.boxes == () and example.meta["crowd"][0]["label"] == "dog"
     assert [(b.label, b.xyxy) for b in example.boxes] == [("dog", (30.5, 10, 64, 40)), ("person", (1, 2, 11, 22))]
     assert said(example, "assistant") == ["dog, person"]
+
+
+def test_coco_detection_is_scored_as_the_published_file(root):
+    counts = {"counts": [0, 480, 2592], "size": [48, 64]}
+    crowd = {"bbox": [0, 0, 10, 48], "iscrowd": 1, "area": 480, "segmentation": counts, "category_id": 18}
+    source = coco(root, (1, {"area": 150.5, "iscrowd": 0}), (2, crowd))
+    convert(source, root / "out", "coco-detection")
+    ours, there = annotations(read(root / "out"), ["person", "dog"]), coco_detection.annotations(load(source), source)
+    assert len(ours["images"]) == len(there["images"]) == 2
+
+    def told(data):
+        names = {row["id"]: row["name"] for row in data["categories"]}
+        rows = [{**row, "category_id": names[row["category_id"]], "image_id": 0} for row in data["annotations"]]
+        return sorted(rows, key=lambda row: row["id"])
+
+    assert told(ours) == told(there)
+    (root / "out/train.jsonl").write_text((root / "out/train.jsonl").read_text().replace('"bbox":[0,0,10,48],', ""))
+    with pytest.raises(InputError, match="'42': 'crowd' in its meta: lacks the field 'bbox'"):
+        annotations(read(root / "out"))
 
 
 def coco(root, *rows, **changes):
@@ -113,8 +135,8 @@ def test_coco_boxes_that_are_none_are_left_out_and_counted(root):
     source = coco(root, (0, {"bbox": [-4, 40, 20, 20]}), *enumerate(faults, 1))
     told = "1 inverted boxes, 2 boxes outside their image, 1 boxes without area, 1 boxes of images .*, 1 masks that are"
     with pytest.warns(UserWarning, match=f"left out of .*instances_val2017.json: {told}"):
-        assert convert(source, root / "out", "coco-detection") == 1
-    (example,) = read(root / "out")
+        assert convert(source, root / "out", "coco-detection") == 2
+    example, _ = read(root / "out")
     assert [box.xyxy for box in example.boxes] == [(0, 40, 16, 48), (0, 0, 9, 9)]
 
 
@@ -126,6 +148,7 @@ def test_coco_boxes_that_are_none_are_left_out_and_counted(root):
         ({"segmentation": [5]}, "annotation 7 has a segmentation that is no list of polygons"),
         ({"segmentation": [["a"] * 6]}, "annotation 7 has a polygon of 6 numbers; give x and y"),
         ({"keypoints": [1, 2, 2, 4]}, "annotation 7 has keypoints that are no list of x, y, v"),
+        ({"area": "big"}, "annotation 7 has the area 'big'; give pixels"),
         ({"category_id": [1]}, r"annotation 7: 'category_id' is \[1\]; it must be a whole number or a text"),
         ({"image_id": [1]}, r"annotation 7: 'image_id' is \[1\]; it must be a whole number or a text"),
         ({"category_id": 5}, "annotation 7 is of category 5, which the file does not name"),
@@ -167,7 +190,7 @@ def test_coco_outlines_and_keypoints_come_along(root):
     source = coco(root, (1, {"segmentation": [polygon, [1, 1]], "keypoints": points}), (2, {"keypoints": [0] * 9}),
                   categories=named)  # fmt: skip
     convert(source, root / "out", "coco-detection")
-    (example,) = read(root / "out")
+    example, _ = read(root / "out")
     first, second = example.boxes
     assert first.segmentation == ((1, 2, 11, 2, 64, 22),)
     assert first.keypoints == ((5, 6, 2), (0, 0, 0), (64, 9, 1)) and second.keypoints == ()

@@ -239,10 +239,25 @@ def annotations(shown: Sequence[Example], classes: Sequence[str] = (), *, root: 
     boxes = [things(example) for example in shown]
     heights = [image_size(example.images[0]) for example in shown]
     sizes = [(number, (wide, tall)) for number, (tall, wide) in enumerate(heights, 1)]
-    strange = sorted({box.label for some in boxes for box in some} - set(classes))
+    crowds = [_crowd(example) for example in shown]
+    labels = {box.label for some in boxes for box in some} | {region["label"] for some in crowds for region in some}
+    strange = sorted(labels - set(classes))
     files = [] if root is None else [os.path.relpath(example.images[0], root) for example in shown]
     points = next((example.meta["keypoints"] for example in shown if example.meta.get("keypoints")), ())
-    return truth(sizes, boxes, [*classes, *strange], files=files, points=points)
+    return truth(sizes, boxes, [*classes, *strange], files=files, points=points, crowds=crowds)
+
+
+def _crowd(example: Example) -> Sequence[Mapping[str, Any]]:
+    """The regions of a crowd that `meta` names; InputError for what is none."""
+    from foveal.data.convert import bbox, get
+
+    where, given = f"example {example.id!r}: 'crowd' in its meta", example.meta.get("crowd") or []
+    if not isinstance(given, list):
+        raise InputError(f"{where} is {given!r}; give a list of regions with label and bbox, or leave it out")
+    for region in given:
+        get(region, "label", where, str)
+        bbox(region, where)
+    return given
 
 
 def _annotated(data: Path, limit: int | None) -> tuple[list[tuple[int, Any]], dict[str, Any]]:

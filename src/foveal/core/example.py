@@ -21,7 +21,8 @@ def is_film(path: str | os.PathLike[str]) -> bool:
 class Box:
     """A named rectangle, `xyxy` in pixels of image number `image`; where a model has found it, how sure it is.
 
-    It may hold the thing's outline, polygons of x y x y ..., and its named points.
+    It may hold the thing's outline, polygons of x y x y ..., its named points, and its `area` in pixels, which need not
+    be that of either.
     """
 
     label: str
@@ -30,11 +31,13 @@ class Box:
     score: float | None = None
     segmentation: tuple[tuple[float, ...], ...] = ()
     keypoints: tuple[Keypoint, ...] = ()
+    area: float | None = None
 
 
 def marks(box: Box) -> dict[str, Any]:
-    """A box's outline and points as COCO writes them, under its names; what is not there is left out."""
+    """A box's outline, points and area as COCO writes them, under its names; what is not there is left out."""
     row: dict[str, Any] = {"segmentation": [list(one) for one in box.segmentation]} if box.segmentation else {}
+    row |= {} if box.area is None else {"area": box.area}
     return row | ({"keypoints": [value for point in box.keypoints for value in point]} if box.keypoints else {})
 
 

@@ -24,7 +24,7 @@ from foveal.core.errors import InputError, unknown
 from foveal.core.example import FEATURES, Box, Example, answers_of, is_film, marks
 from foveal.data import media
 from foveal.data.halves import SPELLED, refuse
-from foveal.data.marks import keypoints, polygons
+from foveal.data.marks import area, keypoints, polygons
 
 ROLES = ("system", "user", "assistant")
 PARTS = (*media.KINDS, "text")
@@ -307,6 +307,7 @@ class Checker:
             image=image,
             segmentation=polygons(row.get("segmentation") or [], bounds, slack=SLACK, where=named),
             keypoints=keypoints(row.get("keypoints") or [], bounds, slack=SLACK, where=named),
+            area=area(row.get("area"), where=named),
         )
 
 

@@ -1,4 +1,4 @@
-"""What a box may hold besides its corners, as COCO has it: the outline of a thing as polygons, and named points."""
+"""What a box may hold besides its corners, as COCO has it: a thing's outline as polygons, named points, its area."""
 
 import math
 from collections.abc import Sequence
@@ -34,6 +34,15 @@ def keypoints(given: Any, size: Size | None, *, slack: float, where: str) -> tup
     known = [(x, y) for x, y, v in found if v]
     _within([x for x, _ in known], [y for _, y in known], size, slack, f"{where} has a keypoint that")
     return found
+
+
+def area(given: Any, *, where: str) -> float | None:
+    """`area` in pixels, None where it is not given. Raises InputError for what is none."""
+    if given is None:
+        return None
+    if isinstance(given, bool) or not _number(given) or given < 0:
+        raise InputError(f"{where} has the area {given!r}; give pixels, or leave it out")
+    return float(given)
 
 
 def _number(value: Any) -> bool:

@@ -40,11 +40,13 @@ def truth(
     *,
     files: Sequence[str] = (),
     points: Sequence[str] = (),
+    crowds: Sequence[Sequence[Mapping[str, Any]]] = (),
 ) -> dict[str, Any]:
     """Pictures and their true boxes in the layout of COCO's annotation files; classes are counted from 1.
 
-    `files` names the pictures and `points` the keypoints, where they have any. The area of an object is that of its
-    outline, or of its box where it has none.
+    `files` names the pictures and `points` the keypoints, where they have any. The area of an object is its own, that
+    of its outline, or of its box where it has neither. `crowds` are regions of each picture (`label`, `bbox` and what
+    else COCO has of them) in which a box that is found counts neither way.
     """
     numbers = {name: place for place, name in enumerate(classes, 1)}
     rows = []
@@ -64,6 +66,12 @@ def truth(
                     **more,
                 }
             )
+    for (image, _), regions in zip(pictures, crowds, strict=bool(crowds)):
+        for region in regions:
+            bare = {key: region[key] for key in ("segmentation", "area") if key in region}
+            place = {"id": len(rows) + 1, "image_id": image, "category_id": numbers[region["label"]]}
+            area = region["bbox"][2] * region["bbox"][3]
+            rows.append({"area": area, **place, "bbox": list(region["bbox"]), "iscrowd": 1, **bare})
     named = [{"file_name": name} for name in files] or [{}] * len(pictures)
     return {
         "images": [

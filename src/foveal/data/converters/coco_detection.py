@@ -16,35 +16,40 @@ from foveal.data.convert import ID, bbox, coco_folder, coco_images, get, load, m
 from foveal.data.format import chat
 
 FILES = tuple((f"{folder}instances_{{split}}{year}.json",) for folder in ("annotations/", "") for year in (2017, 2014))
-ASK = "Which objects are in the picture?"
+ASK, NOTHING = "Which objects are in the picture?", "none"
 Wide = tuple[int | float, int | float]
 
 
 def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Example]:
-    """One example an image with its boxes; the answer names its categories, the largest box first.
+    """One example an image with its boxes; the answer names its categories, the largest box first, or is `NOTHING`.
 
-    Boxes are clipped to the image. Regions of a crowd are left out, as in the usual training sets, and images without a
-    box; so are, with a warning that counts them, boxes outside the image, without area or inverted, and those of images
-    that the file does not hold. Raises InputError for what is no number and an unknown category.
+    Boxes are clipped to the image. Regions of a crowd are no boxes, and nothing learns from them: they are kept in
+    `meta["crowd"]`, as the file has them, for the scorer. Left out are, with a warning that counts them, boxes outside
+    the image, without area or inverted, and those of images that the file does not hold. Raises InputError for what is
+    no number and an unknown category.
     """
     data, where = load(source), str(source)
     folder = images or coco_folder(source, data)
     names, points, pictures = _names(data, where), _point_names(data, where), coco_images(data, source)
     boxes: dict[int | str, list[Box]] = {}
+    crowds: dict[int | str, list[dict[str, Any]]] = {}
     for row, box in _rows(data, names, pictures, source):
         if box is not None:
             boxes.setdefault(row["image_id"], []).append(box)
+        elif row.get("iscrowd"):
+            told = {key: row[key] for key in ("bbox", "area", "segmentation") if row.get(key) is not None}
+            crowds.setdefault(row["image_id"], []).append({"label": names[row["category_id"]], **told})
     named = {"keypoints": points} if points else {}
     for image, (name, size) in pictures.items():
         found = sorted(boxes.get(image, []), key=_area, reverse=True)
-        if found:
-            yield Example(
-                id=str(image),
-                images=(folder / name,),
-                messages=tuple(chat(ASK, ", ".join(dict.fromkeys(box.label for box in found)))),
-                boxes=tuple(found),
-                meta={"kind": "detection", "scene": str(image), "size": size, **named},
-            )
+        crowd = {"crowd": crowds[image]} if image in crowds else {}
+        yield Example(
+            id=str(image),
+            images=(folder / name,),
+            messages=tuple(chat(ASK, ", ".join(dict.fromkeys(box.label for box in found)) or NOTHING)),
+            boxes=tuple(found),
+            meta={"kind": "detection", "scene": str(image), "size": size, **named, **crowd},
+        )
 
 
 def annotations(data: Any, source: Path) -> dict[str, Any]:
@@ -85,6 +90,7 @@ def _box(row: Any, names: Mapping[int | str, str], picture: Any, lost: Counter[s
     category = get(row, "category_id", where, *ID)
     if category not in names:
         raise InputError(f"{where} is of category {category!r}, which the file does not name; add or remove it")
+    area = marks.area(row.get("area", width * height if min(width, height) > 0 else None), where=where)
     if row.get("iscrowd"):
         return None
     reason = _reason(picture, left, top, width, height)
@@ -97,6 +103,7 @@ def _box(row: Any, names: Mapping[int | str, str], picture: Any, lost: Counter[s
         xyxy=(max(left, 0.0), max(top, 0.0), min(left + width, float(wide)), min(top + height, float(high))),
         segmentation=_polygons(row.get("segmentation"), (wide, high), lost, where),
         keypoints=_keypoints(row.get("keypoints"), (wide, high), where),
+        area=area,
     )
 
 
