@@ -1,3 +1,5 @@
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,20 @@ def test_equal_to_the_processors_of_transformers(kind, settings):
         assert tuple(wanted.shape[1:]) == ours.grid
 
 
+@pytest.mark.parametrize("name", ["beit", "bit", "blip", "chameleon", "chinese_clip", "flava", "gemma3", "mobilenet_v2",
+                                  "pvt", "vit"])  # fmt: skip
+@pytest.mark.parametrize("ending", ["FeatureExtractor", "ImageProcessorFast", "ImageProcessorPil"])
+def test_other_processors_that_make_one_picture_are_followed_by_their_defaults(name, ending):
+    pil = importlib.import_module(f"transformers.models.{name}.image_processing_pil_{name}")
+    (theirs,) = (made for made in vars(pil).values() if getattr(made, "__module__", "") == pil.__name__
+                 and str(getattr(made, "__name__", "")).endswith("ImageProcessorPil"))  # fmt: skip
+    kind = theirs.__name__.removesuffix("ImageProcessorPil")
+    image, wanted = noise((90, 70)), torch.as_tensor(np.stack(theirs()(noise((90, 70)))["pixel_values"]))[0]
+    named = {"image_processor_type": kind + ending}
+    for config in (named, {**theirs().to_dict(), **named}):
+        assert torch.allclose(ImageTransform.from_huggingface(config)(image), wanted, atol=1e-6)
+
+
 def test_old_configs_are_read_as_their_classes_do():
     clip = ImageTransform.from_huggingface(
         {"feature_extractor_type": "CLIPFeatureExtractor", "size": 64, "crop_size": 64}
@@ -68,6 +84,25 @@ def test_old_configs_are_read_as_their_classes_do():
         ({"size": {"height": 560, "width": 560}, "max_image_tiles": 4}, "makes tiles of an image"),
         ({"resample": 9}, "unknown resample filter '9'"),
         ({"image_mean": [0.5]}, "hold 1 numbers; give three"),
+        ({"crop_size": {"shortest_edge": 288}}, "crop_size {'shortest_edge': 288}; give it a height and a width"),
+        (
+            {"image_processor_type": "ViltImageProcessor"},
+            "'ViltImageProcessor', which .*; it follows CLIPImageProcessor,",
+        ),
+        (
+            {"image_processor_type": "ConvNextFeatureExtractor"},
+            "'ConvNextFeatureExtractor', which Foveal does not follow",
+        ),
+        ({"image_processor_type": "Gemma3ImageProcessorFast", "do_pan_and_scan": True}, "set do_pan_and_scan to false"),
+        (
+            {
+                "image_processor_type": "LlavaImageProcessor",
+                "do_pad": True,
+                "size": {"shortest_edge": 40},
+                "crop_size": 32,
+            },
+            "size {'shortest_edge': 40} with a centre crop of what it pads",
+        ),
     ],
 )
 def test_what_cannot_be_done_exactly_is_refused(config, message):

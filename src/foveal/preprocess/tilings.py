@@ -1,5 +1,6 @@
 """The tilings of Hugging Face's image processors, out of their preprocessor_config.json."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,8 +18,38 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # config files leave out what eq
     "IdeficsImage": {"do_center_crop": False, "size": {"height": 224, "width": 224}},
     "Siglip2Image": {"resample": 2, **_STANDARD},
     "Qwen2VLImage": {"do_center_crop": False, "resample": 3},
-}
+    "BeitImage": {"do_center_crop": False, "size": {"height": 224, "width": 224}, **_STANDARD},
+    "ChameleonImage": {"size": 512, "crop_size": 512, "resample": 1, "rescale_factor": 0.0078,
+                       "image_mean": 1.0, "image_std": 1.0},
+    "DeiTImage": {"size": {"height": 256, "width": 256}, **_STANDARD},
+    "FlavaImage": {"size": {"height": 224, "width": 224}},
+    "Gemma3Image": {"do_center_crop": False, "size": {"height": 224, "width": 224}, "resample": 2, **_STANDARD},
+    "MobileNetV1Image": {"size": 256, "resample": 2, **_STANDARD},
+    "MobileNetV2Image": {"size": 256, "resample": 2, **_STANDARD},
+    "OwlViTImage": {"do_center_crop": False, "size": {"height": 768, "width": 768}},
+    "PvtImage": {"do_center_crop": False, "size": {"height": 224, "width": 224}, "image_mean": (0.485, 0.456, 0.406),
+                 "image_std": (0.229, 0.224, 0.225)},
+    "ViTImage": {"do_center_crop": False, "size": {"height": 224, "width": 224}, "resample": 2, **_STANDARD},
+    "VideoMAEImage": {"resample": 2, **_STANDARD},
+}  # fmt: skip
+_ALIKE = ("CLIP", "Siglip", "Llava", "Bit", "ChineseCLIP")  # whose defaults are those of a config that names no kind
 _EVERY_384 = tuple((384 * rows, 384 * columns) for rows in range(1, 7) for columns in range(1, 7))
+
+
+def kind_of(config: Mapping[str, Any]) -> str:
+    """The processor that a config names, without what tells its making (Fast, Pil); CLIP's where it names none.
+
+    Raises InputError for one that is not followed.
+    """
+    given = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "CLIPImageProcessor")
+    kind = re.sub(r"(ImageProcessor|FeatureExtractor)(Fast|Pil)?$", "Image", given)
+    known = [*dict.fromkeys((*(f"{name}Image" for name in _ALIKE), *_DEFAULTS, *_KINDS))]
+    if kind not in known:
+        raise InputError(
+            f"the preprocessor config names {given!r}, which Foveal does not follow; it follows "
+            f"{', '.join(f'{name}Processor' for name in known)}: name the one that prepares images alike, or none"
+        )
+    return f"{kind}Processor"
 
 
 def filled(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from foveal.core.types import Cut, Grid, Patches, Pixels
 from foveal.layers.patching import patched
 from foveal.preprocess.image import LIMIT, Whole, image_size, open_image
 from foveal.preprocess.tiling import Sliced, Tiling
-from foveal.preprocess.tilings import filled, tiling_of
+from foveal.preprocess.tilings import filled, kind_of, tiling_of
 
 Triple = tuple[float, float, float]
 Mode = Literal["square", "shortest_crop", "letterbox", "pad_square"]
@@ -258,7 +258,7 @@ def _tables(rescale: float, mean: Triple, std: Triple) -> np.ndarray:
 
 
 def _from_huggingface(config: Mapping[str, Any]) -> ImageTransform:
-    kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "CLIPImageProcessor")
+    kind = kind_of(config)
     config, clip = filled(kind, config), "Siglip" not in kind
     if not config.get("do_resize", True):
         raise InputError("the preprocessor config does not resize; Foveal needs images of one size: set do_resize")
@@ -277,19 +277,30 @@ def _from_huggingface(config: Mapping[str, Any]) -> ImageTransform:
         return ImageTransform(size=tiling.tile, tiling=tiling, **common)
     padded = bool(config.get("do_pad")) and "Llava" in kind
     crops = bool(config.get("do_center_crop", clip))
-    crop = config.get("crop_size", 224)
-    crop = (crop, crop) if isinstance(crop, int) else (crop["height"], crop["width"])
-    if "shortest_edge" in size and padded:
+    crop = _crop(config.get("crop_size", 224), kind) if crops else None
+    if config.get("do_pan_and_scan"):
+        raise InputError(f"the preprocessor config ({kind}) cuts pictures besides; set do_pan_and_scan to false")
+    if "shortest_edge" in size and padded and crop in (None, (int(size["shortest_edge"]),) * 2):
         return ImageTransform(size=int(size["shortest_edge"]), mode="pad_square", **common)
-    if "shortest_edge" in size and crops:
+    if "shortest_edge" in size and crop and not padded:
         return ImageTransform(size=crop, mode="shortest_crop", shortest=int(size["shortest_edge"]), **common)
     if "height" in size and "width" in size and (not crops or crop == (size["height"], size["width"])):
         mode: Mode = "pad_square" if padded else "square"
         return ImageTransform(size=(int(size["height"]), int(size["width"])), mode=mode, **common)
     raise InputError(
-        f"the preprocessor config ({kind}) asks for size {dict(size)}{' with' if crops else ' without'} a centre crop; "
+        f"the preprocessor config ({kind}) asks for size {dict(size)}{' with' if crops else ' without'} a centre crop"
+        f"{' of what it pads' if padded else ''}; "
         "Foveal makes images of one size: give height and width, or shortest_edge and crop_size"
     )
+
+
+def _crop(given: Any, kind: str) -> Grid:
+    """Height and width of a centre crop. Raises InputError for what is neither these nor one number."""
+    if isinstance(given, int):
+        return given, given
+    if not isinstance(given, Mapping) or {"height", "width"} - given.keys():
+        raise InputError(f"the preprocessor config ({kind}) has crop_size {given!r}; give it a height and a width")
+    return int(given["height"]), int(given["width"])
 
 
 def _filter(code: Any) -> str:
