@@ -191,3 +191,12 @@ def test_a_reader_that_leaves_is_no_error():
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+def test_a_reader_that_closes_early_is_no_fault(tmp_path):
+    start = [sys.executable, "-m", "foveal", "systems", "--json"]
+    shown = subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert shown.stdout is not None and shown.stderr is not None
+    shown.stdout.close()
+    assert shown.stderr.read() == b"" and shown.wait() == 0
+    shown.stderr.close()

@@ -67,3 +67,8 @@ def test_kinds_of_questions_stand_in_tables(tiny, tmp_path, capsys, kind):
     assert kind in capsys.readouterr().out
     assert run(["eval", "--run", str(tiny.run), "--data", str(tmp_path), "--max-new-tokens", "2"]) == 0
     assert kind in capsys.readouterr().out
+
+
+def test_a_number_that_is_none_is_null_in_json(capsys):
+    _show.print_json({"a": [float("nan"), 1.5], "b": (float("inf"), True)})
+    assert json.loads(capsys.readouterr().out) == {"a": [None, 1.5], "b": [None, True]}

@@ -29,12 +29,22 @@ def console(*, quiet: bool = False) -> "Console":
 
 
 def print_json(row: Any) -> None:
-    """One JSON value on standard output, in letters that its encoding has."""
+    """One JSON value on standard output, in letters that its encoding has; a number that is none (NaN) is null."""
     import json
     import sys
 
     whole = "utf" in (sys.stdout.encoding or "utf-8").lower()
-    print(json.dumps(row, indent=1, ensure_ascii=not whole))
+    print(json.dumps(_finite(row), indent=1, ensure_ascii=not whole, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    import math
+
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,17 +77,17 @@ def _run(arguments: Sequence[str]) -> int:
         return wish.exit_code
     except InputError as error:
         return _refuse(str(error))
+    except (BrokenPipeError, SystemExit) as ending:
+        if not isinstance(ending, BrokenPipeError) and not isinstance(ending.__context__, BrokenPipeError):
+            raise  # only Rich ends the process by itself where its reader has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to say
     except OSError as error:
-        if isinstance(error, BrokenPipeError) or (told := _place(error, arguments)) is None:
+        if (told := _place(error, arguments)) is None:
             raise
         return _refuse(told)
     except KeyboardInterrupt:
         print("foveal: interrupted", file=sys.stderr)
         return 130
-    except (BrokenPipeError, SystemExit) as ending:
-        if not isinstance(ending, BrokenPipeError) and not isinstance(ending.__context__, BrokenPipeError):
-            raise  # only Rich ends the process by itself where its reader has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to say
     except Exception as error:
         told = getattr(error, "format_message", None)  # a usage error, whichever click this typer is built on
         if told is None:
