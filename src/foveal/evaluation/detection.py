@@ -153,13 +153,14 @@ def precision(there: Mapping[str, Any], found: Sequence[Mapping[str, Any]], *, k
     if strange:
         raise InputError(f"results for picture {min(strange)}, which is not in the data; score what the run was shown")
     names = {row["id"]: row["name"] for row in there["categories"]}
-    if not found:
-        return Precision(summary=dict.fromkeys(_NAMES[kind], 0.0), classes=dict.fromkeys(names.values(), 0.0))
     with contextlib.redirect_stdout(io.StringIO()):  # it talks
         data: Any = COCO()
         data.dataset = {"info": {}, **there, "annotations": rows}
         data.createIndex()
-        scored: Any = COCOeval(data, data.loadRes(list(found)), kind)
+        nothing: Any = COCO()  # `loadRes` does not take an empty list
+        nothing.dataset = {**data.dataset, "annotations": []}
+        nothing.createIndex()
+        scored: Any = COCOeval(data, data.loadRes(list(found)) if found else nothing, kind)
         if kind == "keypoints" and (count := len(rows[0]["keypoints"]) // 3) != BODY:
             scored.params.kpt_oks_sigmas = np.full(count, TOLERANCE)
         scored.evaluate()

@@ -41,3 +41,7 @@ def test_the_distance_is_one(a, b, c):
 def test_the_figure_is_the_mean():
     asked = [ask("hello world", answers=("hello world", "hi")), ask("cd")]
     assert figures(parts(asked, ["hello wrld", "ab"]).sum(0)) == pytest.approx([0.9090909090909091 / 2])
+
+
+def test_lengths_are_those_of_capitals_as_in_the_official_code():
+    assert similarity("stra\u00dfe", ["strase"]) == pytest.approx(1 - 1 / 7)

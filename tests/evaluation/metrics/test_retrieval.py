@@ -35,3 +35,9 @@ def test_mistakes():
         recall(np.eye(2), np.array([[True, False], [False, False]]))
     with pytest.raises(InputError, match=r"similarity of shape \(2, 2\) but relevance of \(2, 3\)"):
         recall(np.eye(2), np.ones((2, 3), bool))
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3)])
+def test_nothing_to_compare_is_told(shape):
+    with pytest.raises(InputError, match="compares nothing"):
+        recall(np.zeros(shape), np.zeros(shape, bool))

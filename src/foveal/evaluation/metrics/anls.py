@@ -38,7 +38,7 @@ def parts(asked: Sequence[Question], answers: Sequence[str]) -> np.ndarray:
 
 
 def _apart(answer: str, gold: str) -> float:
-    longest = max(len(gold), len(answer))
+    longest = max(len(gold.upper()), len(answer.upper()))  # sharp s counts twice there
     return distance(_plain(answer), _plain(gold)) / longest if longest else 0.0
 
 

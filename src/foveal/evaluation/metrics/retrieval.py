@@ -11,11 +11,16 @@ def recall(similarity: np.ndarray, relevant: np.ndarray, *, at: Sequence[int] = 
     """R@K of queries over candidates, from `similarity[Q C]` and which candidates are `relevant[Q C]`.
 
     A query is found at K where one of its relevant ones is. Ties count against it: of equally similar ones the
-    irrelevant stand first. Raises InputError where shapes differ, a similarity is NaN, or a query has nothing relevant.
+    irrelevant stand first. Raises InputError where shapes differ or hold nothing, a similarity is NaN, or a query has
+    nothing relevant.
     """
     if similarity.shape != relevant.shape or similarity.ndim != 2:
         raise InputError(
             f"similarity of shape {similarity.shape} but relevance of {relevant.shape}; give both as [Q C]"
+        )
+    if not similarity.size:
+        raise InputError(
+            f"similarity of shape {similarity.shape} compares nothing; give a query and a candidate"
         )
     if (wrong := np.isnan(similarity).any(1)).any():
         raise InputError(f"query {int(wrong.argmax())} has a similarity of NaN, which ranks nothing; give numbers")
