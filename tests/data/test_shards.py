@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from foveal.core.errors import InputError
-from foveal.data.format import chat, read
+from foveal.data.format import chat, read, splits
 from foveal.data.shards import read_shard, write_shard
 
 ROW = {"id": "7", "images": ["7.png"], "messages": chat("What?", "a fox")}
@@ -68,3 +68,30 @@ def test_a_file_that_is_no_shard(tmp_path):
     (tmp_path / "a.tar").write_text("hello")
     with pytest.raises(InputError, match="cannot read the shard"):
         list(read_shard(tmp_path / "a.tar"))
+
+
+def test_a_folder_of_shards_is_a_data_set(tmp_path):
+    for name in ("train-000001", "train-000000", "val"):
+        row = json.dumps({**ROW, "id": name, "images": ["7.png"]}).encode()
+        pack(tmp_path / f"{name}.tar", **{"7__png": png(), "7__json": row})
+    assert splits(tmp_path) == ["train", "val"]
+    assert [example.id for example in read(tmp_path)] == ["train-000000", "train-000001"]
+    assert [example.id for example in read(tmp_path, split="val")] == ["val"]
+    with pytest.raises(InputError, match=r"unknown split in .* 'trian'; did you mean 'train'"):
+        read(tmp_path, split="trian")
+
+
+def test_what_else_a_sample_holds_is_no_image(tmp_path):
+    row = json.dumps({"messages": chat("What?", "a fox")}).encode()
+    members = {"7__png": png(), "7__json": row, "7__txt": b"a fox", "7__cls": b"3"}
+    (example,) = read(pack(tmp_path / "a.tar", **{"__" + "_7__png": b"mac", **members}))
+    assert example.id == "7" and len(example.images) == 1
+
+
+def test_a_key_that_comes_again_is_another_sample(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, data in 2 * [("7.png", png()), ("7.json", json.dumps({"messages": ROW["messages"]}).encode())]:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    assert [example.id for example in read(tmp_path / "a.tar")] == ["7", "7"]

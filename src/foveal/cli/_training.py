@@ -97,10 +97,10 @@ def about(recipe: Recipe, count: int) -> dict[str, Any]:
 
 def _lines(recipe: Recipe) -> dict[str, str]:
     """The fingerprint of data sets that may change under a run; what is made here follows from its settings."""
-    from foveal.data.format import fingerprint, locate
+    from foveal.data.format import files, fingerprint
 
-    files = [locate(path, recipe.data.split) for path in paths(recipe.data)]
-    return {"lines": fingerprint(files)} if files else {}
+    found = [file for path in paths(recipe.data) for file in files(path, recipe.data.split)]
+    return {"lines": fingerprint(found)} if found else {}
 
 
 def _check_stages(run: "Run", batches: "Batches", stages: Sequence[Stage], *, begun: bool) -> None:

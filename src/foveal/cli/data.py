@@ -121,12 +121,14 @@ def inspect(
     from foveal.data.thorough import thorough
 
     at, names = console(quiet=as_json), sorted(splits(path), key=_rank) if path.is_dir() else []
-    files = {name: path / f"{name}.jsonl" for name in names} or {path.stem: locate(path)}
+    files = {name: locate(path, name) for name in names} or {path.stem: locate(path)}
     found: dict[str, dict[str, Any]] = {}
     for name, file in files.items():
         repeated: dict[str, str] = {}
         with bar(at, name, None) as advance:
-            found[name] = summary(thorough(file, repeated=repeated, progress=lambda _, advance=advance: advance(1)))
+            found[name] = summary(
+                thorough(path, split=name, repeated=repeated, progress=lambda _, advance=advance: advance(1))
+            )
         if not found[name]["examples"] and (name == "train" or not names):
             raise InputError(f"{file} holds no examples; write one a line, such as `foveal data scenes` does")
         found[name] |= {"repeated_ids": repeated} if repeated else {}

@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +30,7 @@ from foveal.data.marks import area, keypoints, polygons
 ROLES = ("system", "user", "assistant")
 PARTS = (*media.KINDS, "text")
 Sides = tuple[int | float, int | float]  # width and height in pixels
+_NUMBER = re.compile(r"[-_.]\d+$")  # of a shard among others
 SLACK = 1.0  # pixels that a box may reach over the edge: published boxes are rounded
 
 
@@ -51,22 +53,37 @@ def said(example: Example, role: str) -> list[str]:
 
 
 def splits(folder: Path) -> list[str]:
-    """The splits of a data set: the names of its .jsonl files."""
-    return sorted(p.stem for p in folder.glob("*.jsonl"))
+    """The splits of a data set: the names of its .jsonl files, or else of its shards (`train.tar`, `train-01.tar`)."""
+    named = sorted(p.stem for p in folder.glob("*.jsonl"))
+    return named or sorted({_NUMBER.sub("", p.stem) for p in folder.glob("*.tar")})
 
 
 def locate(path: str | os.PathLike[str], split: str = "train") -> Path:
-    """The .jsonl file of a data set's split, or the file itself where a file is named; InputError if there is none."""
+    """The file of a data set's split (of its shards the first), or the file itself where a file is named.
+
+    Raises InputError where there is none.
+    """
     place = Path(path)
     if place.is_file():
         return place
     if not place.is_dir():
         raise InputError(f"no data at {place}; name a .jsonl file, or a directory such as `foveal data scenes` makes")
     if not splits(place):
-        raise InputError(f"{place} holds no .jsonl file; name a directory such as `foveal data scenes` makes")
+        raise InputError(f"{place} holds no .jsonl file and no .tar; name one such as `foveal data scenes` makes")
     if split not in splits(place):
         raise unknown(f"split in {place}", split, splits(place))
-    return place / f"{split}.jsonl"
+    lines = place / f"{split}.jsonl"
+    return lines if lines.is_file() else _shards(place, split)[0]
+
+
+def files(path: str | os.PathLike[str], split: str = "train") -> list[Path]:
+    """All files of a data set's split: one, or its shards in order. Takes the errors of `locate`."""
+    first = locate(path, split)
+    return _shards(first.parent, split) if first.suffix == ".tar" and Path(path).is_dir() else [first]
+
+
+def _shards(folder: Path, split: str) -> list[Path]:
+    return sorted(p for p in folder.glob("*.tar") if _NUMBER.sub("", p.stem) == split)
 
 
 def fingerprint(files: Iterable[Path]) -> str:
@@ -93,7 +110,11 @@ def iterate(path: str | os.PathLike[str], *, split: str = "train") -> Iterator[E
 
 def located(path: str | os.PathLike[str], *, split: str = "train") -> Iterator[tuple[str, Example]]:
     """The examples of `read` one by one, each with where it stands: file and line."""
-    file = locate(path, split)
+    for file in files(path, split):
+        yield from _located(file)
+
+
+def _located(file: Path) -> Iterator[tuple[str, Example]]:
     if file.suffix == ".tar":
         from foveal.data.shards import read_shard
 
@@ -221,8 +242,9 @@ class Checker:
                 raise InputError(f"{where}: '{what}s' holds a {type(name).__name__}; give file names")
             place = str(self.root / name)
             if not self.exists(place) and not (what == "video" and os.path.isdir(place)):
+                within = "its place" if self.root == Path() else self.root
                 raise InputError(
-                    f"{where}: names the {what} {name!r}, which is not in {self.root}; add it or mend the name"
+                    f"{where}: names the {what} {name!r}, which is not in {within}; add it or mend the name"
                 )
         return tuple(self.root / name for name in names)
 

@@ -21,7 +21,7 @@ def read_shard(path: str | os.PathLike[str]) -> Iterator[Example]:
     """The examples of a shard, each checked as in `format.read`; their images are opened pictures.
 
     `images` of a .json member name members of the same key (`0007.jpg`, `0007.1.jpg`); where it is lacking, they are
-    all of them in order. Raises InputError with shard and member.
+    all of them in order that end as images do. Raises InputError with shard and member.
     """
     place = Path(path)
     try:
@@ -33,15 +33,18 @@ def read_shard(path: str | os.PathLike[str]) -> Iterator[Example]:
 
 
 def samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Members that follow each other under one key (the name up to the first dot of its last part)."""
+    """Members that follow each other under one key (the name up to the first dot of its last part).
+
+    What hides (`._7.png`, as macOS packs it) is no member; one that comes again begins another sample.
+    """
     last, members = "", {}
     for info in tar:
         stream = tar.extractfile(info)
-        if stream is None:
-            continue
         folder, _, name = info.name.rpartition("/")
+        if stream is None or name.startswith("."):
+            continue
         key = os.path.join(folder, name.partition(".")[0])
-        if members and key != last:
+        if members and (key != last or name in members):
             yield last, members
             members = {}
         last, members[name] = key, stream.read()
@@ -61,11 +64,18 @@ def example(key: str, members: dict[str, bytes], where: str) -> Example:
     refuse(row, where)
     if isinstance(row, dict):
         row.setdefault("id", key)
-        row.setdefault("images", [name for name in members if name != heads[0]])
+        row.setdefault("images", [name for name in members if _pictured(name)])
     check = Checker(root=Path(), exists=members.__contains__, size=lambda name: size(members[name], where))
     found = check.example(row, where)
     _check_pictures(found, where)
     return replace(found, images=tuple(opened(members[str(name)], where) for name in found.images))
+
+
+def _pictured(name: str) -> bool:
+    """Whether a member ends as an image does: `7.txt` and `7.cls` beside it say something else of the sample."""
+    if not Image.registered_extensions():
+        Image.init()
+    return os.path.splitext(name)[1].lower() in Image.registered_extensions()
 
 
 def opened(data: bytes, where: str) -> Image.Image:

@@ -9,9 +9,13 @@ from foveal.data.format import image_size, located
 
 
 def thorough(
-    file: Path, *, repeated: dict[str, str], progress: Callable[[int], None] = lambda examples: None
+    place: Path,
+    *,
+    repeated: dict[str, str],
+    split: str = "train",
+    progress: Callable[[int], None] = lambda examples: None,
 ) -> Iterator[Example]:
-    """The examples of a file, every picture of which is decoded once; `repeated` gets each further line of an id.
+    """The examples of a file or a split, every picture decoded once; `repeated` gets each further line of an id.
 
     Raises InputError with the line of a picture that is damaged, and of boxes whose `size` in `meta` is not its own.
     """
@@ -19,7 +23,7 @@ def thorough(
 
     ids: set[str] = set()
     seen: set[Path] = set()
-    for number, (where, example) in enumerate(located(file), start=1):
+    for number, (where, example) in enumerate(located(place, split=split), start=1):
         if example.id in ids:
             repeated[where] = example.id
         ids.add(example.id)
