@@ -59,9 +59,7 @@ def test_a_surer_mistake_costs_precision():
 def test_nothing_found_and_nothing_there():
     none = scored([[], []])
     assert none.summary["AP"] == 0
-    some = scored(
-        [[sure(TRUE[0][0], 0.1, xyxy=(0.0, 0.0, 1.0, 1.0))], []]
-    )  # as bad
+    some = scored([[sure(TRUE[0][0], 0.1, xyxy=(0.0, 0.0, 1.0, 1.0))], []])  # as bad
     assert none == some and None in none.summary.values()
     with pytest.raises(InputError, match="nothing to score"):
         precision(truth(PICTURES, [[], []], CLASSES), [])

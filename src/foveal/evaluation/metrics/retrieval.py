@@ -19,9 +19,7 @@ def recall(similarity: np.ndarray, relevant: np.ndarray, *, at: Sequence[int] = 
             f"similarity of shape {similarity.shape} but relevance of {relevant.shape}; give both as [Q C]"
         )
     if not similarity.size:
-        raise InputError(
-            f"similarity of shape {similarity.shape} compares nothing; give a query and a candidate"
-        )
+        raise InputError(f"similarity of shape {similarity.shape} compares nothing; give a query and a candidate")
     if (wrong := np.isnan(similarity).any(1)).any():
         raise InputError(f"query {int(wrong.argmax())} has a similarity of NaN, which ranks nothing; give numbers")
     if not relevant.any(1).all():
