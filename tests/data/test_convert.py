@@ -93,6 +93,14 @@ def test_coco_captions(root):
     assert examples[1].images[0].samefile(root / "val2017" / "000000000043.jpg")
 
 
+def test_coco_captions_that_are_none_are_left_out_and_counted(root):
+    rows = [(9, 43, "A dog."), (3, 42, " \n"), (4, 44, "A cat.")]
+    captions = [{"id": number, "image_id": image, "caption": text} for number, image, text in rows]
+    source = put(root / "annotations" / "captions_val2017.json", {**COCO, "annotations": captions})
+    with pytest.warns(UserWarning, match="json: 1 empty captions, 1 captions of images that are not there"):
+        assert convert(source, root / "out", "coco-captions", split="val") == 1
+
+
 def test_coco_detection(root):
     boxes = [{"image_id": 42, "category_id": 1, "bbox": [1, 2, 10, 20], "iscrowd": 0},
              {"image_id": 42, "category_id": 18, "bbox": [30.5, 10, 40, 30], "iscrowd": 0},
@@ -145,6 +153,7 @@ def test_coco_boxes_that_are_none_are_left_out_and_counted(root):
     [
         ({"bbox": [1, 2, float("nan"), 4]}, r"annotation 7 has bbox \[1, 2, nan, 4\]; give left, top, width, height"),
         ({"bbox": [1, 2, 3]}, "annotation 7 has bbox"),
+        ({"bbox": [True, 1, 1, 1]}, "annotation 7 has bbox"),
         ({"segmentation": [5]}, "annotation 7 has a segmentation that is no list of polygons"),
         ({"segmentation": [["a"] * 6]}, "annotation 7 has a polygon of 6 numbers; give x and y"),
         ({"keypoints": [1, 2, 2, 4]}, "annotation 7 has keypoints that are no list of x, y, v"),

@@ -257,3 +257,31 @@ def test_refcoco_mistakes(root):
     (folder / "refs(unc).p").write_bytes(b"K\x01}(K\x02s.")
     with pytest.raises(InputError, match=r"refs\(unc\)\.p is no pickle of plain data"):
         converted(root, "refcoco", split="testA", source=folder)
+
+
+def test_refcoco_boxes_without_area_are_left_out_and_counted(root):
+    folder = refcoco(root)
+    file, row = folder / "instances.json", {"id": 8, "image_id": 581857, "bbox": [100, 5, 10, 5]}
+    data = json.loads(file.read_text())
+    put(file, {**data, "annotations": [*data["annotations"], row]})
+    refs = pickle.loads((folder / "refs(unc).p").read_bytes())
+    (folder / "refs(unc).p").write_bytes(pickle.dumps([*refs, {**refs[0], "ann_id": 8}], protocol=0))
+    with pytest.warns(UserWarning, match=r"left out of .*instances.json: 1 boxes without area in their image"):
+        assert len(converted(root, "refcoco", split="train", source=folder)) == 2
+
+
+@pytest.mark.parametrize(("make", "layout"), [(textvqa, "textvqa"), (gqa, "gqa")])
+def test_a_split_without_answers_and_an_empty_question_are_told(root, make, layout):
+    place = make(root, question=" ")
+    with pytest.raises(InputError, match="'question' is empty; give it words"):
+        converted(root, layout)
+    file = make(root)
+    put(file, file.read_text().replace('"answer', '"was'))
+    with pytest.raises(InputError, match=r"has no 'answers?', as in test splits, whose answers are not published"):
+        converted(root, layout)
+    file.unlink()
+    make(root)
+    next((root / "images" if layout == "gqa" else root / "train_images").iterdir()).unlink()
+    with pytest.raises(InputError, match="which is not in its place; add it"):
+        converted(root, layout)
+    assert place == file

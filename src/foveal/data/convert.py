@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,27 @@ def text(row: Any, name: str, where: str) -> str:
     return str(get(row, name, where, str, int, float))
 
 
+def question(row: Any, name: str, where: str) -> str:
+    """A field that is asked; InputError for what is no text, and for nothing."""
+    asked = text(row, name, where)
+    if not asked.strip():
+        raise InputError(f"{where}: {name!r} is empty; give it words, or leave the row out")
+    return asked
+
+
+def answered(row: Mapping[str, Any], name: str, where: str) -> None:
+    """Raises InputError for a row without answers: those of test splits are not published."""
+    if isinstance(row, dict) and name not in row and "question" in row:
+        raise InputError(f"{where}: has no {name!r}, as in test splits, whose answers are not published; take another")
+
+
+def warn_of(lost: Mapping[str, int], source: Path) -> None:
+    """Warn of what was left out of a file, counted by the reason; nothing where that is nothing."""
+    if lost:
+        told = ", ".join(f"{count} {reason}" for reason, count in lost.items())
+        warnings.warn(f"left out of {source}: {told}", stacklevel=3)
+
+
 def short(given: Any) -> str:
     """A value as it is shown in an error: its beginning alone where it is long."""
     shown = repr(given)
@@ -181,7 +203,7 @@ def texts(row: Any, name: str, where: str) -> list[str]:
 def bbox(row: Any, where: str) -> tuple[float, float, float, float]:
     """`bbox` of COCO's annotations: left, top, width and height in pixels; InputError for what is no such four."""
     given = get(row, "bbox", where)
-    numbers = isinstance(given, list) and len(given) == 4 and all(isinstance(one, int | float) for one in given)
+    numbers = isinstance(given, list) and len(given) == 4 and all(type(one) in (int, float) for one in given)
     if not numbers or not all(map(math.isfinite, given)):
         raise InputError(f"{where} has bbox {short(given)}; give left, top, width, height")
     left, top, width, height = map(float, given)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from foveal.core.example import Example
-from foveal.data.convert import folder_of, get, load, rows_of, text
+from foveal.data.convert import folder_of, get, load, question, rows_of, text
 from foveal.data.format import chat
 
 FILES = tuple(
@@ -21,6 +21,6 @@ def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Exa
         yield Example(
             id=f"{kind}-{number}",
             images=(folder / name,),
-            messages=tuple(chat(text(row, "query", at), text(row, "label", at))),
+            messages=tuple(chat(question(row, "query", at), text(row, "label", at))),
             meta={"kind": kind, "scene": Path(name).stem, "metric": "relaxed"},
         )

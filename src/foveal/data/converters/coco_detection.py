@@ -3,7 +3,6 @@
 Outlines and keypoints (`person_keypoints_val2017.json`) come along where they are there.
 """
 
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from foveal.core.errors import InputError
 from foveal.core.example import Box, Example, Keypoint
 from foveal.data import marks
-from foveal.data.convert import ID, bbox, coco_folder, coco_images, get, load, may, rows_of, text
+from foveal.data.convert import ID, bbox, coco_folder, coco_images, get, load, may, rows_of, text, warn_of
 from foveal.data.format import chat
 
 FILES = tuple((f"{folder}instances_{{split}}{year}.json",) for folder in ("annotations/", "") for year in (2017, 2014))
@@ -79,9 +78,7 @@ def _rows(
     for number, (_, row) in enumerate(rows_of(data, "annotations", str(source))):
         where = f"{source}: annotation {row.get('id', number)}"
         yield row, _box(row, names, pictures.get(get(row, "image_id", where, *ID)), lost, where)
-    if lost:
-        told = ", ".join(f"{count} {reason}" for reason, count in lost.items())
-        warnings.warn(f"left out of {source}: {told}", stacklevel=2)
+    warn_of(lost, source)
 
 
 def _box(row: Any, names: Mapping[int | str, str], picture: Any, lost: Counter[str], where: str) -> Box | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from foveal.core.example import Example
-from foveal.data.convert import folder_of, get, load, rows_of, text, texts
+from foveal.data.convert import answered, folder_of, get, load, question, rows_of, text, texts
 from foveal.data.format import chat
 
 FILES = tuple(
@@ -16,12 +16,13 @@ def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Exa
     """One example a question; the answer is the first that is not empty, `meta["answers"]` holds all that are right."""
     folder = images or folder_of(source, "documents", "spdocvqa_images")
     for at, row in rows_of(load(source), "data", str(source)):
+        answered(row, "answers", at)
         answers, picture = texts(row, "answers", at), Path(get(row, "image", at, str))
         kinds = texts(row, "question_types", at) if row.get("question_types") else ["all"]
         first = next((answer for answer in answers if answer.strip()), "")
         yield Example(
             id=text(row, "questionId", at),
             images=(folder / picture.name,),  # the file names its folder as it was called when it was published
-            messages=tuple(chat(text(row, "question", at), first)),
+            messages=tuple(chat(question(row, "question", at), first)),
             meta={"kind": kinds[0], "scene": picture.stem, "answers": answers, "metric": "anls"},
         )

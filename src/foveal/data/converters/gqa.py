@@ -5,7 +5,7 @@ from pathlib import Path
 
 from foveal.core.errors import InputError
 from foveal.core.example import Example
-from foveal.data.convert import folder_of, load, may, text
+from foveal.data.convert import answered, folder_of, load, may, question, text
 from foveal.data.format import chat
 
 FILES = tuple(
@@ -24,11 +24,12 @@ def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Exa
     rows = sorted(data.items(), key=lambda entry: text(entry[1], "imageId", f"{source}: question {entry[0]}"))
     for number, row in rows:
         where = f"{source}: question {number}"
+        answered(row, "answer", where)
         kinds = may(row, "types", where, dict) or {}
         yield Example(
             id=number,
             images=(folder / f"{row['imageId']}.jpg",),
-            messages=tuple(chat(text(row, "question", where), text(row, "answer", where))),
+            messages=tuple(chat(question(row, "question", where), text(row, "answer", where))),
             meta={
                 "kind": may(kinds, "structural", where, str) or "all",
                 "scene": str(row["imageId"]),

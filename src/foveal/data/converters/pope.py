@@ -7,7 +7,7 @@ from typing import Any
 
 from foveal.core.errors import InputError
 from foveal.core.example import Example
-from foveal.data.convert import folder_of, get, text
+from foveal.data.convert import folder_of, get, question, text
 from foveal.data.format import chat
 
 FILES = tuple(
@@ -28,7 +28,7 @@ def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Exa
         yield Example(
             id=f"{kind}-{text(row, 'question_id', where)}",
             images=(folder / name,),
-            messages=tuple(chat(text(row, "text", where), label)),
+            messages=tuple(chat(question(row, "text", where), label)),
             meta={"kind": kind, "scene": Path(name).stem, "metric": "pope"},
         )
 

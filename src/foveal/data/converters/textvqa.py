@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from foveal.core.example import Example
-from foveal.data.convert import folder_of, load, rows_of, text, texts
+from foveal.data.convert import answered, folder_of, load, question, rows_of, text, texts
 from foveal.data.format import chat
 
 FILES = (("TextVQA_0.5.1_{split}.json",), ("annotations/TextVQA_0.5.1_{split}.json",))
@@ -17,11 +17,12 @@ def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Exa
     tested = source.stem.endswith("test")
     folder = images or folder_of(source, *(["test_images"] if tested else ["train_images", "train_val_images"]))
     for at, row in rows_of(data, "data", where):
+        answered(row, "answers", at)
         answers = texts(row, "answers", at)
         yield Example(
             id=text(row, "question_id", at),
             images=(folder / f"{text(row, 'image_id', at)}.jpg",),
-            messages=tuple(chat(text(row, "question", at), _most(answers))),
+            messages=tuple(chat(question(row, "question", at), _most(answers))),
             meta={"kind": "text", "scene": str(row["image_id"]), "answers": answers, "metric": "textvqa"},
         )
 

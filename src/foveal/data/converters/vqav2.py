@@ -5,7 +5,7 @@ from pathlib import Path
 
 from foveal.core.errors import InputError
 from foveal.core.example import Example
-from foveal.data.convert import ID, folder_of, get, load, may, rows_of, text
+from foveal.data.convert import ID, folder_of, get, load, may, question, rows_of, text
 from foveal.data.format import chat
 
 QUESTIONS, ANSWERS = "_questions.json", "_annotations.json"
@@ -31,7 +31,7 @@ def examples(source: Path, images: Path | None, split: str = "") -> Iterator[Exa
         yield Example(
             id=str(number),
             images=(folder / f"COCO_{subtype}_{image:012d}.jpg",),
-            messages=tuple(chat(text(row, "question", at), text(truth, "multiple_choice_answer", place))),
+            messages=tuple(chat(question(row, "question", at), text(truth, "multiple_choice_answer", place))),
             meta={
                 "kind": may(truth, "answer_type", place, str) or "",
                 "scene": str(image),
