@@ -9,7 +9,7 @@ from foveal.data.format import image_size, located
 
 
 def thorough(
-    place: Path,
+    source: Path,
     *,
     repeated: dict[str, str],
     split: str = "train",
@@ -23,7 +23,7 @@ def thorough(
 
     ids: set[str] = set()
     seen: set[Path] = set()
-    for number, (where, example) in enumerate(located(place, split=split), start=1):
+    for number, (where, example) in enumerate(located(source, split=split), start=1):
         if example.id in ids:
             repeated[where] = example.id
         ids.add(example.id)
