@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from foveal.cli.main import run
+from foveal.core.errors import InputError
 from foveal.front import load
 from foveal.models.masked import assemble
 from foveal.weights import beit3
@@ -61,3 +62,9 @@ def test_the_command_line_says_that_it_is_called_from_python(tmp_path, capsys):
         assert run([*command, "--run", str(tmp_path)]) == 2
         told = " ".join(capsys.readouterr().err.split())
         assert "QuestionAnswering checkpoint, which is called from Python with its reference's arguments" in told
+
+
+def test_what_is_not_asked_in_words_says_so(tmp_path):
+    vilt(tmp_path)
+    with pytest.raises(InputError, match="a Vilt checkpoint is called with its reference's arguments, not asked in"):
+        load(tmp_path).answer([], "What?")

@@ -3,10 +3,11 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
+from foveal.core.errors import InputError
 from foveal.models.masked import Masked
 from foveal.models.two_tower import TwoTower
 from foveal.weights.files import write_checkpoint, write_json
@@ -21,6 +22,13 @@ class Wrapper(nn.Module):
     def __init__(self, model: Masked | TwoTower, config: Mapping[str, Any], names: Renaming) -> None:
         super().__init__()
         self.model, self.config, self.names = model, dict(config), names  # type: ignore[assignment]
+
+    def answer(self, images: Any, text: str, **settings: Any) -> NoReturn:
+        """Raises InputError: such a checkpoint is not asked in words."""
+        raise InputError(
+            f"a {type(self).__name__} checkpoint is called with its reference's arguments, not asked in words; ask a "
+            "run that foveal train wrote, or a checkpoint that writes its answers"
+        )
 
     def theirs(self) -> dict[str, Tensor]:
         """The weights as the reference names them."""
