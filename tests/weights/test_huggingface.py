@@ -4,13 +4,14 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from foveal.core.errors import InputError
 from foveal.decode.sampling import greedy
 from foveal.preprocess.processor import Processor
 from foveal.preprocess.words import word_tokenizer
 from foveal.weights import decoder
-from foveal.weights.files import read_config, write_json
+from foveal.weights.files import read_checkpoint, read_config, write_json
 
 IDS = torch.arange(3, 11)[None]
 
@@ -150,6 +151,31 @@ def test_whoever_asks_the_processor_ends_where_the_checkpoint_does(talking, tmp_
     assert set(ends) == {29, 7, *talking(eos_token_id=[]).processor.stop_ids}
     run = talking(eos_token_id=[29, 7]).save(tmp_path / "run")
     assert Processor.load(run).stop_ids == ends
+
+
+def test_a_context_that_the_config_leaves_out_is_the_references(talking):
+    folder = talking().beside
+    config = read_config(folder)
+    del config["max_position_embeddings"]
+    for kind, places in (("llama", 2048), ("mistral", 131072)):
+        write_json(folder / "config.json", {**config, "model_type": kind})
+        asked = decoder.load(folder, read_config(folder))
+        assert asked.processor.config.context == asked.model.language.context == places
+
+
+@pytest.mark.parametrize(("said", "wanted"), [({"torch_dtype": "bfloat16"}, torch.bfloat16), ({}, torch.float32)])
+def test_weights_in_several_dtypes_take_that_of_the_config_or_of_most_of_them(talking, said, wanted):
+    folder = talking().beside
+    config, state = read_config(folder), read_checkpoint(folder)
+    config.pop("dtype")
+    some = {name: weight.bfloat16() if "norm" in name else weight for name, weight in state.items()}
+    save_file(some, folder / "model.safetensors")
+    asked = decoder.load(folder, {**config, **said})
+    assert {weight.dtype for weight in asked.parameters()} == {wanted}
+    assert asked.answer(None, "where is the fox", max_new_tokens=2).token_ids
+    save_file(state, folder / "model.safetensors")
+    whole = decoder.load(folder, {**config, **said})  # one dtype stays as it comes
+    assert {weight.dtype for weight in whole.parameters()} == {torch.float32}
 
 
 def test_an_answer_is_drawn_where_the_checkpoint_draws(talking):

@@ -182,6 +182,30 @@ def test_images_and_markers_must_agree(tmp_path, markers, images):
         load(tmp_path)(**given)
 
 
+@pytest.mark.parametrize(("head", "tied"), [("none", True), ("equal", True), ("another", False)])
+def test_a_head_that_text_config_alone_ties_is_tied_unless_the_file_holds_another(tmp_path, head, tied):
+    """As LLaVA-Interleave is published: tied in text_config, not above it, and without a head in the file."""
+    import transformers as hf
+
+    theirs = reference(6, text="qwen2")
+    theirs.save_pretrained(tmp_path)
+    state, config = read_checkpoint(tmp_path), json.loads((tmp_path / "config.json").read_text())
+    table = next(name for name in state if name.endswith("embed_tokens.weight"))
+    lm_head = next(name for name in state if name.endswith("lm_head.weight"))
+    if head == "none":
+        del state[lm_head]
+    elif head == "equal":
+        state[lm_head] = state[table].clone()
+    config["tie_word_embeddings"], config["text_config"]["tie_word_embeddings"] = False, True
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(state, tmp_path / "model.safetensors")
+    theirs, ours = hf.LlavaForConditionalGeneration.from_pretrained(tmp_path).eval(), load(tmp_path)
+    assert (ours.model.head.map.weight is ours.model.language.embedding.weight) is tied
+    given = inputs(9, [1])
+    with torch.no_grad():
+        torch.testing.assert_close(ours(**given).logits, theirs(**given).logits, atol=5e-5, rtol=1e-5)
+
+
 def test_a_missing_weight_is_named(tmp_path):
     reference(5).save_pretrained(tmp_path)
     state = read_checkpoint(tmp_path)

@@ -1,5 +1,7 @@
 """LLaVA-NeXT and LLaVA-OneVision against their references: known answers, and random tiny models."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -159,6 +161,21 @@ def test_written_back_it_is_the_same_checkpoint(tmp_path, kind):
     given = inputs(ours, kind, [[(30, 50)]])
     ours.save(tmp_path / "run")
     assert torch.equal(load(tmp_path / "run")(**given).logits, ours(**given).logits)
+
+
+@pytest.mark.parametrize("kind", ["LlavaNext", "LlavaOnevision"])
+def test_of_what_text_config_alone_ties_one_vision_ties_its_head(tmp_path, kind):
+    reference(3, kind).save_pretrained(tmp_path)
+    config, state = json.loads((tmp_path / "config.json").read_text()), read_checkpoint(tmp_path)
+    config["tie_word_embeddings"], config["text_config"]["tie_word_embeddings"] = False, True
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file({name: one for name, one in state.items() if "lm_head" not in name}, tmp_path / "model.safetensors")
+    if kind == "LlavaNext":  # whose reference would draw a head at random
+        with pytest.raises(InputError, match=r"missing: \S*lm_head\.weight"):
+            load(tmp_path)
+        return
+    ours = load(tmp_path).model
+    assert ours.head.map.weight is ours.language.embedding.weight
 
 
 def test_what_does_not_belong_together_is_told(tmp_path):

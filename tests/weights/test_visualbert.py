@@ -129,6 +129,21 @@ def test_what_does_not_fit_is_named(tmp_path, changed, said):
         load(tmp_path)(**given)
 
 
+def test_a_bias_that_old_files_hold_in_two_spellings_is_one(tmp_path):
+    theirs = reference(4)
+    theirs.save_pretrained(tmp_path)
+    expected = load(tmp_path).state_dict()
+    state = {name: weight.clone() for name, weight in theirs.state_dict().items()}
+    assert {"cls.predictions.bias", "cls.predictions.decoder.bias"} <= state.keys()
+    save_file(state, tmp_path / "model.safetensors")
+    for name, weight in load(tmp_path).state_dict().items():
+        assert torch.equal(weight, expected[name]), name
+    state["cls.predictions.bias"] += 1
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="two spellings of one weight; keep one"):
+        load(tmp_path)
+
+
 def test_a_missing_weight_is_named(tmp_path):
     reference(4).save_pretrained(tmp_path)
     state = read_checkpoint(tmp_path)

@@ -389,11 +389,11 @@ class Processor:
         return store.of_settings(parse(ProcessorConfig, settings, where="processor"), Path(directory))
 
     @classmethod
-    def from_huggingface(cls, directory: str | Path, *, ends: Sequence[int] = ()) -> "Processor":
-        """The processor of a Hugging Face checkpoint's tokenizer, image settings, chat template and `ends`."""
+    def from_huggingface(cls, directory: str | Path, **known: Any) -> "Processor":
+        """The processor of a Hugging Face checkpoint's tokenizer, image settings and chat template, as the store's."""
         from foveal.preprocess import store
 
-        return store.from_huggingface(Path(directory), ends=ends)
+        return store.from_huggingface(Path(directory), **known)
 
 
 def _example(one: Asked, marker: str) -> Example:

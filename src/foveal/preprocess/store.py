@@ -78,9 +78,10 @@ def tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
         raise InputError(f"{directory} holds no tokenizer that loads ({line}); add its tokenizer.json") from failed
 
 
-def from_huggingface(directory: Path, *, ends: Sequence[int] = ()) -> Processor:
-    """Tokenizer, image settings, chat template and context of a checkpoint's own files; answers end at `ends` too.
+def from_huggingface(directory: Path, *, ends: Sequence[int] = (), context: int | None = None) -> Processor:
+    """Tokenizer, image settings and chat template of a checkpoint's own files; answers end at `ends` too.
 
+    `context` is how many places its language model has, where the caller knows what config.json may leave out.
     A LLaVA checkpoint without a chat template is asked in Vicuna's format, a Chameleon by its separator.
     """
     config, processor = _json(directory / "config.json"), _json(directory / "processor_config.json")
@@ -111,7 +112,7 @@ def from_huggingface(directory: Path, *, ends: Sequence[int] = ()) -> Processor:
         template=_MARKED_CHAT if marked else "tokenizer" if template else _usual(config, words),
         around=_FRAME if draws else _MARKED if marked else (_FAKE, _FAKE) if kind == "idefics" else ("", ""),
         draws=draws,
-        context=int(text.get("max_position_embeddings", 2048)),
+        context=int(context or text.get("max_position_embeddings", 2048)),
         marker=marker,
         spelling=spelling,
         positions=_PLACES.get(kind, "line"),

@@ -4,7 +4,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -29,7 +29,7 @@ from foveal.weights.arguments import HARMLESS, aligned, heeded, in_table
 from foveal.weights.companions import carry
 from foveal.weights.directory import write_run
 from foveal.weights.files import read_checkpoint, read_json, write_checkpoint, write_json
-from foveal.weights.names import Renaming, load_strict
+from foveal.weights.names import Renaming, load_strict, mixed
 
 _SETTINGS = (
     "max_new_tokens", "eos_token_id", "pad_token_id", "do_sample", "temperature", "top_k", "top_p",
@@ -200,11 +200,14 @@ def load_causal(
 ) -> HuggingFaceCausal:
     """The model of a checkpoint directory, in the checkpoint's dtype unless told; strict about its weights.
 
-    `state` are the weights where they have been read already. `to_batch` makes, for the model, what turns the
-    reference's arguments into a batch, `wrapper` is what the reference's class is called through.
+    Weights of several dtypes take the config's, or that of most of them. `state` are the weights where they have been
+    read already. `to_batch` makes, for the model, what turns the reference's arguments into a batch, `wrapper` is what
+    the reference's class is called through.
     """
     model = empty(model_config)
     state = read_checkpoint(directory) if state is None else state
+    if dtype is None and mixed(state) is not None:
+        dtype = _dtype(config)
     load_strict(model, state, str(directory), renaming=renaming, dtype=dtype, device=device)
     generation = generation_settings(directory, config)
     wrapped = wrapper(
@@ -213,10 +216,21 @@ def load_causal(
         renaming=renaming,
         config=config,
         generation=generation,
-        processor=lambda: Processor.from_huggingface(directory, ends=_ids(generation.get("eos_token_id"))),
+        processor=partial(
+            Processor.from_huggingface,
+            directory,
+            ends=_ids(generation.get("eos_token_id")),
+            context=getattr(model.language, "context", None),
+        ),
         beside=directory,
     )
     return wrapped.eval()
+
+
+def _dtype(config: Mapping[str, Any]) -> torch.dtype | None:
+    """The dtype that config.json names, of floating numbers."""
+    named = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch."), None)
+    return named if isinstance(named, torch.dtype) and named.is_floating_point else None
 
 
 def generation_settings(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from torch import Tensor
 from foveal.core.types import Batch
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
-from foveal.weights.decoder import language_rules, language_settings
-from foveal.weights.files import section
+from foveal.weights.decoder import language_rules, language_settings, reference_config
+from foveal.weights.files import read_checkpoint, section
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch, with_images
 from foveal.weights.names import Renaming, Rule
 from foveal.weights.vision_towers import vision_rules, vision_settings
@@ -47,7 +47,6 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
     """The rooms' components for a LLaVA config.json, with the reference's defaults."""
     layers = config.get("vision_feature_layer", -2)
     text = {"model_type": "llama", **section(config, "text_config")}
-    tied = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
     return ModelConfig.parse(
         {
             "vision": vision_settings(
@@ -63,9 +62,21 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
             },
             "fusion": "prefix",
             "language": language_settings(text),
-            "head": {"name": "language_model", "tied": tied},
+            "head": {"name": "language_model", "tied": bool(reference_config(config).tie_word_embeddings)},
         }
     )
+
+
+def with_own_head(config: Mapping[str, Any], state: Mapping[str, Tensor], renaming: Renaming) -> Mapping[str, Any]:
+    """The config, untied where text_config alone ties the head and the weights hold another one than their table."""
+    text = config.get("text_config") or {}
+    if config.get("tie_word_embeddings") or not text.get("tie_word_embeddings"):
+        return config
+    ours = renaming.read(state)[0]
+    head, table = ours.get("head.map.weight"), ours.get("language.embedding.weight")
+    if head is None or table is None or torch.equal(head, table):
+        return config
+    return {**config, "text_config": {**text, "tie_word_embeddings": False}}
 
 
 def load(
@@ -79,12 +90,14 @@ def load(
 
     Raises InputError for an unsupported part and for a missing, unexpected or mis-shaped weight.
     """
+    state, names = read_checkpoint(directory), renaming(config)
     return load_causal(
         Path(directory),
-        model_config(config),
+        model_config(with_own_head(config, state, names)),
         to_batch=batcher,
-        renaming=renaming(config),
+        renaming=names,
         config=config,
+        state=state,
         dtype=dtype,
         device=device,
     )

@@ -16,6 +16,7 @@ from foveal.models.config import ModelConfig
 from foveal.preprocess.tiling import Tiling
 from foveal.weights import llava
 from foveal.weights.decoder import reference_config
+from foveal.weights.files import read_checkpoint
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
 from foveal.weights.names import Renaming
 from foveal.weights.rows import rows_of
@@ -69,12 +70,14 @@ def load(
 
     Raises InputError for an unsupported part and for a missing, unexpected or mis-shaped weight.
     """
+    state, names = read_checkpoint(directory), renaming(config)
     return load_causal(
         Path(directory),
-        model_config(config),
+        model_config(llava.with_own_head(config, state, names)),
         to_batch=batcher,
-        renaming=renaming(config),
+        renaming=names,
         config=config,
+        state=state,
         dtype=dtype,
         device=device,
     )

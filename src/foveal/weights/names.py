@@ -91,6 +91,16 @@ class Renaming:
                 ours[target], came_from[target] = part, name
         return ours, strange
 
+    def once(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Their state dict without the weights that come, equal, in a second spelling: one that a reference ties."""
+        first: dict[tuple[str, ...], Tensor] = {}
+        kept = {}
+        for name, weight in state.items():
+            before = first.setdefault(found, weight) if (found := self._targets(name)) else weight
+            if before is weight or not _equal(before, weight):
+                kept[name] = weight
+        return kept
+
     def to_theirs(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Our state dict in their names; raises InputError for a name without a rule or an incomplete stack."""
         theirs: dict[str, Tensor] = {}
@@ -207,6 +217,10 @@ def _stems(name: str) -> list[str]:
     return [name[:place] for place, letter in enumerate(name) if letter == "."]
 
 
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
+
+
 def _same(weight: Tensor) -> Tensor:
     return weight
 
@@ -250,6 +264,15 @@ def apart(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor
     return parted
 
 
+def mixed(state: Mapping[str, Tensor]) -> torch.dtype | None:
+    """The dtype of most numbers where floating weights come in several; None where they have one."""
+    counts: dict[torch.dtype, int] = {}
+    for weight in state.values():
+        if weight.is_floating_point():
+            counts[weight.dtype] = counts.get(weight.dtype, 0) + weight.numel()
+    return max(counts, key=lambda kind: counts[kind]) if len(counts) > 1 else None
+
+
 def load_strict(
     module: nn.Module,
     state: Mapping[str, Tensor],
@@ -261,12 +284,13 @@ def load_strict(
 ) -> None:
     """Put exactly these weights into `module`, which may stand on the meta device; tied weights stay tied.
 
-    `state` has their names where a `renaming` is given. `dtype` casts floating weights (default: as they come).
-    A tied weight may come under one of its names or all. Buffers outside the state dict must not be on the meta
-    device: make them with `device="cpu"`. Raises InputError that names `where` and each missing, unexpected or
-    mis-shaped weight as the file spells it, and each that holds no fractions.
+    `state` has their names where a `renaming` is given. `dtype` casts floating weights (default: as they come; those of
+    a reference that come in several dtypes take that of most). A tied weight may come under one of its names or all, in
+    one spelling or, equal, in several. Buffers outside the state dict must not be on the meta device: make them with
+    `device="cpu"`. Raises InputError that names `where` and each missing, unexpected or mis-shaped weight as the file
+    spells it, and each that holds no fractions.
     """
-    given, strange = (dict(state), []) if renaming is None else renaming.read(state)
+    given, strange = (dict(state), []) if renaming is None else renaming.read(renaming.once(state))
     spell = renaming.speller(state) if renaming is not None else str
     wanted = module.state_dict(keep_vars=True)
     if renaming is not None:
@@ -294,6 +318,7 @@ def load_strict(
     told = "; ".join(f"{kind}: {_listed(list(dict.fromkeys(names)))}" for kind, names in faults.items() if names)
     if told:
         raise InputError(f"{where}: {told}; give the checkpoint that belongs to the config")
+    dtype = mixed(given) if dtype is None and renaming is not None else dtype
     _assign(module, wanted, given, tied, dtype=dtype, device=device)
 
 
