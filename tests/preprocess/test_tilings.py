@@ -74,7 +74,6 @@ def test_the_same_tiles(name):
     [
         ({"image_processor_type": "LlavaNextImageProcessor", "size": 28, "crop_size": 14}, "size 28 and crop_size 14"),
         ({"image_processor_type": "MllamaImageProcessor", "size": {"height": 9, "width": 8}}, "tiles are square"),
-        ({"image_processor_type": "Idefics2ImageProcessor", "do_image_splitting": True}, "into quarters of any shape"),
         ({"image_processor_type": "Idefics2ImageProcessor", "size": {"longest_edge": 9}}, "give its shortest_edge and"),
         ({"image_processor_type": "Idefics3ImageProcessor", "size": {"height": 9}}, "give its longest_edge"),
         (

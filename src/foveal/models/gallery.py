@@ -15,7 +15,7 @@ from foveal.core.types import Cut, Patches, Pixels, VisualTokens
 from foveal.layers.albums import taken, together
 from foveal.models.parts import Sight, encoded
 from foveal.preprocess.collate import identity
-from foveal.preprocess.image import Whole, stamp
+from foveal.preprocess.image import Part, Whole, stamp
 from foveal.preprocess.processor import Processor
 
 ROOM = 2**30  # bytes
@@ -77,7 +77,7 @@ class Gallery:
 
 def _name(image: Any) -> Any:
     """What a picture is known by: as it is now, where it is a file or an array."""
-    source = image.image if isinstance(image, Whole) else image
+    source = image.image if isinstance(image, Part | Whole) else image
     return identity(image), crc32(source.tobytes()) if isinstance(source, np.ndarray) else stamp(source)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, Fan, Layout
 from foveal.layers.axes import axial_positions, extent
-from foveal.preprocess.image import Whole
+from foveal.preprocess.image import Part, Whole
 from foveal.preprocess.tiling import Tiling
 from foveal.preprocess.tokens import Encoded
 from foveal.preprocess.video import among
@@ -324,9 +324,11 @@ def _padded(rows: Sequence[Stretch], name: str, width: int, padding: Padding, pa
 
 
 def identity(image: Any) -> Any:
-    """What two mentions of one picture share: the path, or the object itself, and whether it is left whole."""
+    """What two mentions of one picture share: the path, or the object itself, and whether it is whole or a part."""
     if isinstance(image, Whole):
         return identity(image.image), Whole
+    if isinstance(image, Part):
+        return identity(image.image), image.number
     return str(image) if isinstance(image, str | Path) else id(image)
 
 

@@ -21,6 +21,7 @@ _PNG, _PNG_WORD = b"\x89PNG\r\n\x1a\n", 80  # how one begins, and how long the w
 _PNG_TEXTS, _PNG_SIGNS = (b"tEXt", b"zTXt", b"iTXt"), (b"adobe.xmp", b"Raw profile type")
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 _GUARD = threading.Lock()
+_ALL = 4  # the number of a part that is the whole picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +31,37 @@ class Whole:
     image: Any
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A quarter of a picture by its `number`, row by row, or with 4 all of it; `image` is anything that opens."""
+
+    image: Any
+    number: int
+
+    def box(self, size: Grid) -> tuple[int, int, int, int]:
+        """Where it lies in a picture of this height and width: left, top, right, bottom."""
+        (high, wide), (middle, centre) = size, (size[0] // 2, size[1] // 2)
+        if self.number == _ALL:
+            return 0, 0, wide, high
+        top, bottom = ((0, middle), (middle, high))[self.number // 2]
+        left, right = ((0, centre), (centre, wide))[self.number % 2]
+        return left, top, right, bottom
+
+
+def parts(image: Any) -> tuple[Part, ...]:
+    """The four quarters of a picture, and all of it."""
+    return tuple(Part(image=image, number=number) for number in range(_ALL + 1))
+
+
 def open_image(source: Any, *, name: str | None = None, limit: int = LIMIT) -> Image.Image:
     """An upright RGB image from a path, bytes, a binary file, a PIL image or an array `[H W]`, `[H W 1|3|4]`.
 
     EXIF rotation is applied, alpha is laid over white, 16 bits are scaled to 8, an animation gives its first frame.
     Raises InputError, with what to do, for anything that is not a whole picture of at most `limit` pixels.
     """
+    if isinstance(source, Part):
+        whole = open_image(source.image, name=name, limit=limit)
+        return whole if source.number == _ALL else whole.crop(source.box((whole.height, whole.width)))
     name = name or _name(source)
     opened = _open(source, name)
     _check_size(opened.size, name, limit)
@@ -78,12 +104,17 @@ _STRICT = _Strict()
 
 def image_size(source: Any) -> Grid:
     """Height and width in pixels after EXIF rotation, from the header alone; raises InputError like `open_image`."""
+    if isinstance(source, Part):
+        left, top, right, bottom = source.box(image_size(source.image))
+        return bottom - top, right - left
     found = stamp(source)
     return _header_size(source) if found is None else _file_size(os.fspath(source), found)
 
 
 def stamp(source: Any) -> tuple[int, int] | None:
     """Bytes and time of change of a picture's file, for what is kept of it; None for what is no file that is there."""
+    if isinstance(source, Part | Whole):
+        return stamp(source.image)
     if not isinstance(source, str | Path):
         return None
     try:

@@ -14,7 +14,7 @@ from foveal.core.config import dump, later, parse
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.core.types import IGNORE, Batch, Layout, Patches, Pixels, VisualTokens
-from foveal.preprocess import chat, choices
+from foveal.preprocess import chat, choices, quarters
 from foveal.preprocess.cells import shown_cells
 from foveal.preprocess.coarser import coarser, fitting
 from foveal.preprocess.collate import Group, Padding, Places, collate, lengths, packed, same_images
@@ -335,7 +335,8 @@ class Processor:
 
     def _read(self, example: Example) -> Example:
         """The example with what this model looks at as its images."""
-        return replace(example, images=example.features) if self._files and example.features else example
+        read = replace(example, images=example.features) if self._files and example.features else example
+        return quarters.quartered(read, self.config.image.tiling, self.config.marker)
 
     def _counts(self, plan: Plan, groups: Sequence[Group]) -> list[list[int]]:
         shown = self._sights(groups, plan)
@@ -344,8 +345,7 @@ class Processor:
     def _check_room(self, one: Encoded, counts: Sequence[int], room: int, plan: Plan) -> None:
         """Raise InputError where a question and its answer pass the context."""
         room = 0 if self._classes or self.config.choices else room  # what is chosen takes no room
-        context = self.config.context
-        if (total := int(lengths(one, counts).sum())) + room > context:
+        if (total := int(lengths(one, counts).sum())) + room > (context := self.config.context):
             extra = f" and {room} for the answer" if room else ""
             raise InputError(
                 f"{one.where} has {total} tokens ({sum(counts)} of them of images){extra}, but the context holds "

@@ -14,7 +14,7 @@ from foveal.core.errors import InputError
 from foveal.core.example import Box
 from foveal.core.types import Cut, Layout, Patches, Regions, VisualTokens
 from foveal.preprocess.collate import Group, pictures
-from foveal.preprocess.image import Whole, image_size
+from foveal.preprocess.image import Part, Whole, image_size
 from foveal.preprocess.region_files import Reader
 from foveal.preprocess.tiling import Tiling
 from foveal.preprocess.transform import ImageTransform
@@ -77,7 +77,7 @@ class Sights(NamedTuple):
             laid, made = [cut.size for cut in self.cuts], [cut.size for cut in getattr(seen, "cuts", None) or ()]
         for image, before, now in zip(self.images, laid, made, strict=False):
             if before != now:
-                opened = image.image if isinstance(image, Whole) else image
+                opened = image.image if isinstance(image, Part | Whole) else image
                 name = opened if isinstance(opened, str | Path) else "an image"
                 raise InputError(
                     f"{name} was laid out with {before[0]} x {before[1]} pixels (height x width) and opened with "

@@ -35,7 +35,8 @@ class Tiling:
     `split` brings the longest edge to `longest` and cuts multiples of a tile out of it, or with `most` of 1 makes one
     tile of it (Idefics3, 2408.12637). `fitted`
     fits it into the arrangement of up to `most` tiles that it fills best (Llama 3.2). `native` keeps its shape in one
-    tile, with edges of `shortest` to `longest` pixels (IDEFICS-2, 2405.02246). `covering` stretches it over the fewest
+    tile, with edges of `shortest` to `longest` pixels, and with `quarters` each of its quarters in another before it
+    (IDEFICS-2, 2405.02246). `covering` stretches it over the fewest
     tiles, up to `most`, in which nine tenths of it lose no size (Ovis 2); of these, `covering_turned` takes rows for
     columns, as transformers does. `area` keeps its shape in one, of sides that are multiples of the tile and of at
     least and at most so many `pixels`, for patches of `patch` that are `depth` frames deep (Qwen2-VL, 2409.12191); what
@@ -61,6 +62,7 @@ class Tiling:
     film: Grid | None = later(None)
     together: bool = later(False)
     alone: bool = later(False)
+    quarters: bool = later(False)
 
     def __post_init__(self) -> None:
         if min(self.tile, self.least, self.patch, self.shortest) < 1 or self.most < self.least:

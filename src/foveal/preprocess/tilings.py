@@ -102,13 +102,12 @@ def _idefics3(config: Mapping[str, Any]) -> Tiling:
 
 
 def _idefics2(config: Mapping[str, Any]) -> Tiling:
-    if config.get("do_image_splitting", False):
-        raise InputError(f"{_name(config)} splits images into quarters of any shape; set do_image_splitting to false")
     size = dict(config.get("size") or {"shortest_edge": 378, "longest_edge": 980})
     if {"shortest_edge", "longest_edge"} - size.keys():
         raise InputError(f"size {size} of {_name(config)}; give its shortest_edge and longest_edge")
+    split = bool(config.get("do_image_splitting", False))
     shortest, longest = int(size["shortest_edge"]), int(size["longest_edge"])
-    return Tiling(kind="native", tile=longest, shortest=shortest, longest=longest)
+    return Tiling(kind="native", tile=longest, shortest=shortest, longest=longest, quarters=split)
 
 
 def _mllama(config: Mapping[str, Any]) -> Tiling:

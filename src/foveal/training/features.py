@@ -28,7 +28,7 @@ from foveal.core.config import dump, parse
 from foveal.core.errors import InputError
 from foveal.core.machine import cores
 from foveal.core.types import Cut, Grid, Layout, Pixels, VisualTokens
-from foveal.preprocess.image import Whole
+from foveal.preprocess.image import Part, Whole
 from foveal.training.checkpoint import fingerprint
 
 SHARD = 256  # images
@@ -168,6 +168,8 @@ def image_key(image: Any) -> str:
     """An image file, or a directory of frames, as it is now; raises InputError for a picture that is no file."""
     if isinstance(image, Whole):
         return f"{image_key(image.image)}:whole"
+    if isinstance(image, Part):
+        return f"{image_key(image.image)}:part {image.number}"
     if not isinstance(image, str | os.PathLike):
         raise InputError("features are cached for image files alone; give paths, or turn cached features off")
     try:
