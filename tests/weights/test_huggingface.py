@@ -195,6 +195,42 @@ def test_a_way_of_writing_that_is_not_there_is_told(talking):
 
 
 @pytest.mark.parametrize(
+    "own",
+    [
+        {"return_dict_in_generate": True, "output_scores": True, "output_hidden_states": True},
+        {"attn_implementation": "sdpa", "trust_remote_code": True, "disable_compile": True, "low_memory": True},
+        {"multimodal_max_length": 32768, "chat_format": "chatml", "max_new_tokens": None, "guidance_scale": 1.0},
+        {"num_assistant_tokens": 20, "num_assistant_tokens_schedule": "constant", "renormalize_logits": True},
+        {"min_p": 0.05, "typical_p": 0.9, "do_sample": False},
+    ],
+)
+def test_settings_that_change_no_answer_do_not_stop_one(talking, own):
+    plain, asked = talking(eos_token_id=[]), talking(eos_token_id=[], **own)
+    said = asked.answer(None, "where is the fox", max_new_tokens=4)
+    assert said.token_ids == plain.answer(None, "where is the fox", max_new_tokens=4).token_ids
+    assert torch.equal(asked.generate(IDS, max_new_tokens=4), plain.generate(IDS, max_new_tokens=4))
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        *({"min_p": 0.05, "do_sample": True}, {"bad_words_ids": [[7]]}, {"no_repeat_ngram_size": 3}),
+        *({"guidance_scale": 1.5}, {"min_new_tokens": 2}, {"stop_strings": ["fox"]}, {"penalty_alpha": 0.6}),
+    ],
+)
+def test_settings_of_the_checkpoint_that_would_change_an_answer_are_told(talking, own):
+    with pytest.raises(InputError, match=next(iter(own))):
+        talking(**own).answer(None, "where is the fox")
+
+
+def test_settings_of_the_checkpoint_that_are_no_numbers_are_told(talking):
+    with pytest.raises(InputError, match="eos_token_id is '</s>'; give the number of a token"):
+        talking(eos_token_id="</s>")
+    with pytest.raises(InputError, match="temperature is 'hot'; give a number"):
+        talking(do_sample=True, temperature="hot").answer(None, "where is the fox")
+
+
+@pytest.mark.parametrize(
     ("given", "told"),
     [
         ({"do_sample": True, "temperature": 0.0}, "temperature is 0.0; give a positive number, or sample greedily"),

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from operator import index
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -35,10 +36,19 @@ _SETTINGS = (
     "max_new_tokens", "eos_token_id", "pad_token_id", "do_sample", "temperature", "top_k", "top_p",
     "repetition_penalty",
 )  # fmt: skip
-_IDLE = ("bos_token_id", "max_length", "use_cache", "cache_implementation", "early_stopping", "transformers_version")
+_IDLE = (
+    "bos_token_id", "max_length", "use_cache", "cache_implementation", "cache_config", "early_stopping",
+    "transformers_version", "attn_implementation", "trust_remote_code", "disable_compile", "compile_config",
+    "low_memory", "use_model_defaults", "remove_invalid_values", "renormalize_logits", "num_assistant_tokens",
+    "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_lookbehind", "target_lookbehind",
+    "max_matching_ngram_size", "is_assistant",
+)  # fmt: skip
+_BESIDE = ("return_dict_in_generate", "output_scores", "output_logits", "output_attentions", "output_hidden_states")
 _ONE = (
     "num_beams", "num_beam_groups", "num_return_sequences", "typical_p", "length_penalty", "encoder_repetition_penalty",
+    "guidance_scale",
 )  # fmt: skip
+_DRAWN = ("min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff")  # of no effect where nothing is drawn
 
 
 class HuggingFaceCausal(nn.Module):
@@ -116,7 +126,7 @@ class HuggingFaceCausal(nn.Module):
         """
         named = tuple(inspect.signature(self.to_batch).parameters)
         chosen = {name: given.pop(name) for name in list(given) if name not in (*named, *HARMLESS)}
-        settings = {**self.generation, **{name: value for name, value in chosen.items() if value is not None}}
+        settings = {**_telling(self.generation), **{name: value for name, value in chosen.items() if value is not None}}
         if strange := _strange(settings):
             raise unknown("generation setting", strange[0], (*_SETTINGS, *named))
         stops = _ids(settings.get("eos_token_id"))
@@ -150,7 +160,7 @@ class HuggingFaceCausal(nn.Module):
 
     def _manner(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of an answer; raises InputError where the checkpoint's own ask for what is not there."""
-        own = {name: value for name, value in self.generation.items() if value is not None}
+        own = _telling(self.generation)
         told = {"max_new_tokens": own["max_new_tokens"]} if "max_new_tokens" in own else {}
         if given.get("sampling") is None:
             if strange := _strange(own):
@@ -298,7 +308,16 @@ def _idle(name: str, value: Any) -> bool:
 
 def _strange(settings: Mapping[str, Any]) -> list[str]:
     """Generation settings that would change the answer and are not there."""
-    return [name for name, value in settings.items() if name not in _SETTINGS and not _idle(name, value)]
+    spared = () if settings.get("do_sample") else _DRAWN
+    return [name for name, value in settings.items() if name not in (*_SETTINGS, *spared) and not _idle(name, value)]
+
+
+def _telling(own: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of its answers: without what it asks to hear beside them, and what nobody reads."""
+    from transformers import GenerationConfig
+
+    known = GenerationConfig().to_dict().keys() | {*_SETTINGS, *_DRAWN, *_ONE}
+    return {name: value for name, value in own.items() if value is not None and name in known and name not in _BESIDE}
 
 
 def _within(most: int, prompt: int) -> int:
@@ -311,10 +330,16 @@ def _within(most: int, prompt: int) -> int:
 def _ids(given: Any) -> tuple[int, ...]:
     if given is None:
         return ()
-    return tuple(given) if isinstance(given, list | tuple) else (int(given),)
+    ids = tuple(given) if isinstance(given, list | tuple) else (given,)
+    if not all(isinstance(one, SupportsIndex) for one in ids):
+        raise InputError(f"eos_token_id is {given!r}; give the number of a token, or a list of them")
+    return tuple(map(index, ids))
 
 
 def _sampling(settings: Mapping[str, Any]) -> sampling.Sampling:
+    for name in ("temperature", "top_k", "top_p", "repetition_penalty"):
+        if isinstance(value := settings.get(name), str | list | tuple | dict):
+            raise InputError(f"{name} is {value!r}; give a number")
     chosen = sampling.greedy
     if settings.get("do_sample"):
         top_k, heat = settings.get("top_k"), settings.get("temperature")
