@@ -17,6 +17,7 @@ from foveal.weights import packaged, run
 from foveal.weights.families import FORMATS, family
 from foveal.weights.files import read_config
 from foveal.weights.pretrained import EXTERNAL, initialise
+from foveal.weights.refusals import check_adapter
 
 _FORMATS = ("foveal", "huggingface", *FORMATS)
 
@@ -46,6 +47,7 @@ def load(
         raise InputError(f"format 'foveal', but {directory} holds no config.yaml; give a run, or leave format out")
     if format == "foveal" or (format is None and run.matches(directory)):
         return run.load(directory, **wanted)
+    check_adapter(directory)
     config = read_config(directory)
     return family(config, str(directory), format=format).load(directory, config, **wanted)
 
@@ -116,7 +118,7 @@ def _device(given: torch.device | str | None) -> torch.device | str | None:
 
 
 def _dtype(given: torch.dtype | str | None) -> torch.dtype | None:
-    if given is None:
+    if given is None or given == "auto":
         return None
     found = given if isinstance(given, torch.dtype) else getattr(torch, given, None)
     if not isinstance(found, torch.dtype):

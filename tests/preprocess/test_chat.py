@@ -2,7 +2,7 @@ import pytest
 
 from foveal.core.errors import InputError
 from foveal.core.example import Example
-from foveal.preprocess.chat import TEMPLATES, Marker, TokenizersOwn, Turn, question, turns
+from foveal.preprocess.chat import TEMPLATES, Marker, TokenizersOwn, Turn, exchange, question, turns
 
 LLAVA = (
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}{% endif %}"
@@ -161,6 +161,35 @@ def test_an_answer_begins_where_the_prompt_that_asks_for_it_ends(chatml, vicuna)
 def test_literal_places_stay_in_a_template_of_parts(vicuna):
     asked = spans(own(vicuna, LLAVA), ("Is ", Marker(bare=True), " red?"), reply=True)
     assert asked == [("USER: Is <image> red? ASSISTANT:", False)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "'A: ' + message['content'] + eos_token",
+        "(message['content'] if message['content'] is string else '') + eos_token",
+    ],
+)
+def test_answers_that_a_template_prints_as_text_alone_are_told_so(chatml, answer):
+    template = (
+        "{% for message in messages %}{% if message['role'] == 'user' %}{% for part in message['content'] %}"
+        "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}{% else %}{{ " + answer + " }}"
+        "{% endif %}{% endfor %}"
+    )
+    told = spans(own(chatml, template), (Marker(), "Hi"), "Yes")
+    assert [text for text, answer in told if answer] == [told[-1][0]] and "Yes" in told[-1][0]
+    assert exchange(own(chatml, template), "<image>")[-1].text.endswith("b" + chatml.eos_token)
+
+
+def test_a_template_without_a_place_for_answers_still_asks(chatml):
+    render = own(chatml, "{{ messages[0]['content'] }}")
+    assert exchange(render, "<image>") == [] and spans(render, "Hi", reply=True) == [("Hi", False)]
+
+
+def test_of_several_templates_the_default_is_taken(chatml):
+    assert spans(own(chatml, {"rag": "no", "default": "{{ messages[0]['content'] }}"}), "a") == [("a", False)]
+    with pytest.raises(InputError, match=r"2 chat templates \(chat, rag\) and none is named default; name one"):
+        own(chatml, {"chat": "x", "rag": "y"})
 
 
 def test_templates_that_cannot_serve(chatml):

@@ -97,6 +97,15 @@ def test_a_checkpoints_own_template_comes_first(tokenizers, plan, tmp_path):
     same(made, Processor.from_huggingface(tmp_path), plan)
 
 
+def test_of_a_list_of_templates_the_default_is_taken(tokenizers, plan, tmp_path):
+    named = [
+        {"name": "rag", "template": "no"},
+        {"name": "default", "template": "{{ 'USER: ' + messages[0]['content'] }}"},
+    ]
+    asked = checkpoint(tmp_path, tokenizers["vicuna"], template=named).prompt([(None, "is it")], plan=plan())
+    assert asked.input_ids[0].tolist() == tokenizers["vicuna"]("USER: is it")["input_ids"]
+
+
 def test_the_processor_of_transformers_gives_the_same_prompt(tokenizers, plan, tmp_path):
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
     from transformers.models.llava.processing_llava import LlavaProcessor

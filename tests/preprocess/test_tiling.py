@@ -164,6 +164,11 @@ def test_a_transform_and_its_tiling_agree_on_the_size():
         ImageTransform().cut(Image.new("RGB", (4, 4)))
 
 
+def test_a_video_has_no_place_where_images_fit_into_few_tiles():
+    with pytest.raises(InputError, match="a video, but this model reads none; give pictures"):
+        Tiling(kind="fitted", view="none").frames((9, 9), 6)
+
+
 @pytest.mark.parametrize("kind", sorted(SMALL))
 def test_a_smaller_tiling_makes_no_more_of_an_image(kind):
     tiling, size = SMALL[kind], (90, 110)

@@ -82,6 +82,8 @@ def test_old_configs_are_read_as_their_classes_do():
         ({"size": {"shortest_edge": 224}, "do_center_crop": False}, "without a centre crop; .*one size"),
         ({"size": {"shortest_edge": 378, "longest_edge": 980}}, "makes images of their own shape"),
         ({"size": {"height": 560, "width": 560}, "max_image_tiles": 4}, "makes tiles of an image"),
+        ({"size": "big"}, "size of the preprocessor config is 'big'; give pixels"),
+        ({"crop_size": [224, 224]}, r"crop_size of the preprocessor config is \[224, 224\]; give pixels"),
         ({"resample": 9}, "unknown resample filter '9'"),
         ({"image_mean": [0.5]}, "hold 1 numbers; give three"),
         ({"crop_size": {"shortest_edge": 288}}, "crop_size {'shortest_edge': 288}; give it a height and a width"),

@@ -1,6 +1,8 @@
 """LLaVA against its reference: known answers, and freshly made random tiny models of every combination."""
 
+import copy
 import json
+import pickle
 
 import pytest
 import torch
@@ -157,6 +159,26 @@ def test_its_own_processor_is_written_back_as_it_came_by_way_of_a_run_too(tmp_pa
         assert not (folder / "training_args.bin").exists()
         for name in ("processor_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
             assert (folder / name).read_bytes() == (tmp_path / "there" / name).read_bytes(), name
+
+
+def test_copies_and_pickles_are_models_of_their_own(tmp_path):
+    reference(3).save_pretrained(tmp_path)
+    ours, given = load(tmp_path), inputs(9, [1])
+    for other in (pickle.loads(pickle.dumps(ours)), copy.deepcopy(ours)):
+        assert torch.equal(other(**given).logits, ours(**given).logits)
+        assert other.renaming is not ours.renaming and not other.training
+        with torch.no_grad():
+            other.model.connector.maps[0].weight.zero_()
+        assert not torch.equal(other(**given).logits, ours(**given).logits)
+
+
+def test_a_tower_without_a_kind_is_clips(tmp_path):
+    reference(3).save_pretrained(tmp_path)
+    given, expected = inputs(9, [1]), load(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["vision_config"]["model_type"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert torch.equal(load(tmp_path)(**given).logits, expected(**given).logits)
 
 
 def test_every_spelling_loads(tmp_path):

@@ -124,6 +124,13 @@ def test_a_hugging_face_model_comes_back_from_a_run_as_itself(tmp_path):
     assert all(torch.equal(home[name], weight) for name, weight in theirs.state_dict().items())
 
 
+def test_a_checkpoint_beside_anothers_config_yaml_is_no_run(tmp_path):
+    reference(7).save_pretrained(tmp_path)
+    for strange in ("a: 1\n", "a: ["):
+        (tmp_path / "config.yaml").write_text(strange)
+        assert foveal.load(tmp_path).config["model_type"] == "llava"
+
+
 def test_a_place_that_is_no_directory_is_told(run, tmp_path):
     (tmp_path / "FILE").touch()
     for place in (tmp_path / "FILE", tmp_path / "FILE" / "foo"):

@@ -218,7 +218,11 @@ class TokenizersOwn:
         self.tokenizer = tokenizer
         source = tokenizer.chat_template
         if isinstance(source, Mapping):
-            source = source.get("default") or next(iter(source.values()))
+            if "default" not in source:
+                raise InputError(
+                    f"{len(source)} chat templates ({', '.join(source)}) and none is named default; name one of them so"
+                )
+            source = source["default"]
         if not source:
             raise InputError("the tokenizer has no chat template; choose template: plain, qa, vicuna or chatml")
         shown = {"type": "text", "text": film} if "'video'" not in source and '"video"' not in source else None
@@ -231,8 +235,7 @@ class TokenizersOwn:
         # Private letters stand for the answers while the template runs, so that they can be found in what it renders.
         hidden = {place: f"\ue000{place}\ue001" for place, turn in enumerate(turns) if turn.role == "assistant"}
         shown = [replace(turn, parts=(hidden[i],)) if i in hidden else turn for i, turn in enumerate(turns)]
-        messages = [{"role": turn.role, "content": self._content(turn, marker)} for turn in shown]
-        whole = self._rendered(messages, reply)
+        messages, whole = self._told(shown, marker, reply, tuple(hidden.values()))
         spans, begin = [], 0
         for place, stand_in in hidden.items():
             here = whole.find(stand_in, begin)
@@ -246,12 +249,31 @@ class TokenizersOwn:
             begin = after + (len(end) if whole.startswith(end, after) else 0)
         return [span for span in (*spans, Span(text=whole[begin:])) if span.text]
 
+    def _told(
+        self, turns: Sequence[Turn], marker: str, reply: bool, answers: Sequence[str]
+    ) -> tuple[list[dict[str, Any]], str]:
+        """The messages, and what the template makes of them: answers in parts, or where it prints none so, as text."""
+        messages = [{"role": turn.role, "content": self._content(turn, marker)} for turn in turns]
+        try:
+            whole = self._rendered(messages, reply)
+        except InputError:
+            if not answers or not self.takes_parts:
+                raise
+            whole = ""
+        if self.takes_parts and not all(answer in whole for answer in answers):
+            messages = [
+                {**message, "content": written(turn, marker=marker, beside="")} if turn.role == "assistant" else message
+                for message, turn in zip(messages, turns, strict=True)
+            ]
+            whole = self._rendered(messages, reply)
+        return messages, whole
+
     def _rendered(self, messages: list[dict[str, Any]], reply: bool) -> str:
         from jinja2.exceptions import TemplateError
 
         try:
             return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply)
-        except TemplateError as refused:
+        except (TemplateError, TypeError) as refused:
             raise InputError(f"the tokenizer's chat template refuses the conversation: {refused}") from refused
 
     def _opening(self, messages: list[dict[str, Any]], before: str) -> int:
@@ -276,6 +298,15 @@ class TokenizersOwn:
             if token and after.startswith(token):
                 return rest[: len(rest) - len(after) + len(token)]
         return str(self.tokenizer.eos_token or "")
+
+
+def exchange(render: Renderer, marker: str) -> list[Span]:
+    """A question and its answer as they are written; nothing where the template has no place for an answer."""
+    turns = [Turn(role="user", parts=("a",)), Turn(role="assistant", parts=("b",))]
+    try:
+        return render(turns, marker=marker, reply=False)
+    except InputError:
+        return []
 
 
 def renderer(

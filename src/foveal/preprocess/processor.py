@@ -114,8 +114,7 @@ class Processor:
             return () if self.speller.codec.end is None else (self.speller.codec.end,)
         if self._classes:
             return ()
-        example = [chat.Turn(role="user", parts=("a",)), chat.Turn(role="assistant", parts=("b",))]
-        ids, loss = self._coder(self.render(example, marker=self.config.marker, reply=False))
+        ids, loss = self._coder(chat.exchange(self.render, self.config.marker))
         spoken = (int(i) for i in ids[loss][-1:] if int(i) in self._coder.special)
         ends = {self._coder.eos_id, *spoken, *self.config.ends}
         return tuple(sorted(i for i in ends if i is not None))

@@ -154,11 +154,15 @@ def _usual(config: dict[str, Any], words: "PreTrainedTokenizerBase") -> str | Te
     return "vicuna" if "vision_config" in config else "qa"
 
 
-def _template(directory: Path, processor: dict[str, Any]) -> str | None:
+def _template(directory: Path, processor: dict[str, Any]) -> str | dict[str, Any] | None:
+    """The checkpoint's chat template, or several by name."""
     written = directory / "chat_template.jinja"
     if written.exists():
         return written.read_text()
-    return _json(directory / "chat_template.json").get("chat_template") or processor.get("chat_template")
+    told = _json(directory / "chat_template.json").get("chat_template") or processor.get("chat_template")
+    if not isinstance(told, list):
+        return told
+    return {str(one.get("name")): one.get("template") for one in told if isinstance(one, dict)}
 
 
 def _marker(config: dict[str, Any], processor: dict[str, Any], words: Any) -> str:

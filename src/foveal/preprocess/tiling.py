@@ -103,7 +103,9 @@ class Tiling:
         return self.kind in ("area", "naflex")
 
     def frames(self, size: Grid, count: int) -> Cut:
-        """A video of so many frames of this size, each in one tile."""
+        """A video of so many frames of this size, each in one tile; raises InputError where none is read."""
+        if self.kind == "fitted":
+            raise InputError("a video, but this model reads none; give pictures, as some of its frames")
         tile = self(size).cut.tile if self.packed and self.film is None else (self.tile, self.tile)
         if self.packed and self.film is not None:
             find = partial(together, count=count, depth=self.depth) if self.together else area

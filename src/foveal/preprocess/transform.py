@@ -260,6 +260,11 @@ def _tables(rescale: float, mean: Triple, std: Triple) -> np.ndarray:
 def _from_huggingface(config: Mapping[str, Any]) -> ImageTransform:
     kind = kind_of(config)
     config, clip = filled(kind, config), "Siglip" not in kind
+    for name in ("size", "crop_size"):
+        if not isinstance(config.get(name), int | Mapping | None):
+            raise InputError(
+                f"{name} of the preprocessor config is {config[name]!r}; give pixels, or names with pixels"
+            )
     if not config.get("do_resize", True):
         raise InputError("the preprocessor config does not resize; Foveal needs images of one size: set do_resize")
     size = config.get("size", {"shortest_edge": 224} if clip else {"height": 224, "width": 224})

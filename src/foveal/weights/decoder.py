@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
-from foveal.core.errors import InputError, unknown
+from foveal.core.errors import InputError
 from foveal.core.types import Batch
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
 from foveal.weights.names import Renaming, Rule, prefixed
+from foveal.weights.refusals import instead
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 _PARTS = {
@@ -69,7 +70,7 @@ def language_settings(text_config: Mapping[str, Any]) -> dict[str, Any]:
     """
     named = str(text_config.get("model_type"))
     if named not in (*KINDS, *_PARTS):
-        raise unknown("kind of language model", named, (*KINDS, *_PARTS))
+        raise InputError(f"a language model of kind {named!r}; {instead(named, KINDS)}")
     config, kind = reference_config(text_config), _PARTS.get(named, named)
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         raise InputError(
@@ -140,8 +141,8 @@ def reference_config(given: Mapping[str, Any]) -> Any:
     settings = deepcopy({name: value for name, value in given.items() if name != "model_type"})  # it writes into parts
     try:
         return AutoConfig.for_model(given["model_type"], **settings)
-    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
-        told = " ".join(str(error).split())
+    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+        told = " ".join(str(error).split()).partition(". Should contain one of")[0]  # all that it knows
         raise InputError(f"config.json of a {given['model_type']} cannot be read: {told}; copy it again") from None
 
 

@@ -60,6 +60,18 @@ def write_run(
     return folder
 
 
+def is_run(directory: Path) -> bool:
+    """Whether a directory is a run of ours; beside a config.json, another's config.yaml does not make it one."""
+    path = directory / "config.yaml"
+    if not path.is_file() or not (directory / "config.json").exists():
+        return path.is_file()
+    try:
+        described = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return False
+    return isinstance(described, dict) and "model" in described
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """What a config.yaml says; raises InputError for a file of another kind or format."""
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from foveal.core.errors import InputError, nearest
+from foveal.core.errors import InputError
 from foveal.models.causal import Causal
 from foveal.preprocess.processor import Processor
 from foveal.weights import (
@@ -42,6 +42,7 @@ from foveal.weights import (
 )
 from foveal.weights.companions import ORIGIN
 from foveal.weights.huggingface import HuggingFaceCausal
+from foveal.weights.refusals import check, instead
 
 _FAMILIES = (
     *(
@@ -80,7 +81,9 @@ FORMATS: dict[str, tuple[ModuleType, ...]] = {
 
 
 def family(config: Mapping[str, Any], where: str, *, format: str | None = None) -> ModuleType:
-    """The family file for a config.json; raises InputError for a model type of none, and of another `format`."""
+    """The family file for a config.json; raises InputError for a model type of none, and of another `format`,
+    and for what `refusals.check` refuses."""
+    check(config, where)
     found = next((found for found in _FAMILIES if found.matches(config)), None)
     if format in FORMATS and found not in FORMATS[format]:
         kind = config.get("model_type") or ("unknown" if found is None else found.KINDS[0])
@@ -94,9 +97,7 @@ def family(config: Mapping[str, Any], where: str, *, format: str | None = None) 
     told = config.get("model_type")
     if told is None:
         raise InputError(f"config.json of {where} names no model_type; write it there, one of {', '.join(kinds)}")
-    near = nearest(str(told), kinds)
-    hint = f"Foveal loads {', '.join(kinds)}" if near is None else f"did you mean {near!r}?"
-    raise InputError(f"{where} holds a {told!r} model; {hint}")
+    raise InputError(f"{where} holds a {told!r} model; {instead(told, kinds)}")
 
 
 def wrapped(

@@ -153,7 +153,7 @@ def _shards(index: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name in sorted(set(places.values())):
         shard = index.parent / name
-        if not shard.exists():
+        if not shard.is_file():
             raise InputError(f"{index.name} names the shard {name}, which is not in {index.parent}; copy it there")
         state |= read_weights(shard)
     absent = [name for name in places if name not in state]

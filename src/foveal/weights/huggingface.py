@@ -80,6 +80,17 @@ class HuggingFaceCausal(nn.Module):
         """The checkpoint's own tokenizer, image transform and chat template, read when first needed."""
         return self._processor()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle keeps: all but what its config says again."""
+        return {name: one for name, one in self.__dict__.items() if name not in ("to_batch", "renaming", "processor")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from foveal.weights.families import family
+
+        super().__setstate__(state)
+        found = family(self.config, "the copy")
+        self.to_batch, self.renaming = found.batcher(self.model, self.config), found.renaming(self.config)
+
     def answer(self, images: Any, text: str, **settings: Any) -> Answer:
         """Answer a question about images (one or several: paths or opened pictures; None or [] for text alone).
 

@@ -1,6 +1,7 @@
 """LLaVA checkpoints of Hugging Face: CLIP or SigLIP tower, MLP projector, Llama or Qwen decoder (2310.03744)."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from foveal.weights.decoder import language_rules, language_settings, reference_
 from foveal.weights.files import read_checkpoint, section
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch, with_images
 from foveal.weights.names import Renaming, Rule
-from foveal.weights.vision_towers import vision_rules, vision_settings
+from foveal.weights.vision_towers import CLIP, vision_rules, vision_settings
 
 KINDS = ("llava",)
 
@@ -39,8 +40,13 @@ def rules(config: Mapping[str, Any]) -> list[Rule]:
     projector: list[Rule] = [
         (f"connector.maps.{i}.*", tuple(f"{prefix}linear_{i + 1}.*" for prefix in _PROJECTOR)) for i in range(2)
     ]
-    tower = vision_rules(str(section(config, "vision_config").get("model_type")))
+    tower = vision_rules(str(_vision(config)["model_type"]))
     return [*projector, *tower, *language_rules(theirs_prefix=_LANGUAGE, head=_HEAD)]
+
+
+def _vision(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The tower's part of a config, of the reference's usual kind where it names none."""
+    return {"model_type": CLIP, **section(config, "vision_config")}
 
 
 def model_config(config: Mapping[str, Any]) -> ModelConfig:
@@ -50,7 +56,7 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig.parse(
         {
             "vision": vision_settings(
-                section(config, "vision_config"),
+                _vision(config),
                 layers=tuple(layers) if isinstance(layers, list | tuple) else (layers,),
                 select=config.get("vision_feature_select_strategy", "default"),
             ),
@@ -67,16 +73,17 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def with_own_head(config: Mapping[str, Any], state: Mapping[str, Tensor], renaming: Renaming) -> Mapping[str, Any]:
-    """The config, untied where text_config alone ties the head and the weights hold another one than their table."""
-    text = config.get("text_config") or {}
-    if config.get("tie_word_embeddings") or not text.get("tie_word_embeddings"):
-        return config
-    ours = renaming.read(state)[0]
+def with_own_head(
+    described: ModelConfig, config: Mapping[str, Any], state: Mapping[str, Tensor], renaming: Renaming
+) -> ModelConfig:
+    """The model untied, where text_config alone ties its head and the weights hold another one than their table."""
+    if config.get("tie_word_embeddings") or not section(config, "text_config").get("tie_word_embeddings"):
+        return described
+    ours = renaming.read(renaming.once(state))[0]
     head, table = ours.get("head.map.weight"), ours.get("language.embedding.weight")
     if head is None or table is None or torch.equal(head, table):
-        return config
-    return {**config, "text_config": {**text, "tie_word_embeddings": False}}
+        return described
+    return replace(described, head=ModelConfig.parse({"head": {"name": "language_model", "tied": False}}).head)
 
 
 def load(
@@ -90,10 +97,11 @@ def load(
 
     Raises InputError for an unsupported part and for a missing, unexpected or mis-shaped weight.
     """
-    state, names = read_checkpoint(directory), renaming(config)
+    described, names = model_config(config), renaming(config)
+    state = read_checkpoint(directory)
     return load_causal(
         Path(directory),
-        model_config(with_own_head(config, state, names)),
+        with_own_head(described, config, state, names),
         to_batch=batcher,
         renaming=names,
         config=config,

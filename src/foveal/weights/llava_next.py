@@ -70,10 +70,11 @@ def load(
 
     Raises InputError for an unsupported part and for a missing, unexpected or mis-shaped weight.
     """
-    state, names = read_checkpoint(directory), renaming(config)
+    described, names = model_config(config), renaming(config)
+    state = read_checkpoint(directory)
     return load_causal(
         Path(directory),
-        model_config(llava.with_own_head(config, state, names)),
+        llava.with_own_head(described, config, state, names),
         to_batch=batcher,
         renaming=names,
         config=config,

@@ -40,7 +40,7 @@ from foveal.weights import (
     siglip2,
     vision_towers,
 )
-from foveal.weights.directory import fingerprint, read_config
+from foveal.weights.directory import fingerprint, is_run, read_config
 
 PACKAGED_LANGUAGE = "smollm2-135m"
 _PACKAGED = {"vision": ("imagenet", "starter"), "language": (PACKAGED_LANGUAGE,), "connector": ("starter",)}
@@ -79,7 +79,7 @@ def pretrained(part: str, source: str, spec: Spec | None) -> dict[str, Tensor]:
 
 def _aligned(directory: Path) -> dict[str, Tensor]:
     """A run's encoder and its connector, as the two halves of one encoder."""
-    if not (directory / "config.yaml").is_file():
+    if not is_run(directory):
         raise InputError(
             f"vision 'aligned' begins with a run of Foveal, and {directory} is none; name a run, or starter"
         )
@@ -126,7 +126,7 @@ def language_parts(source: str) -> dict[str, Any]:
     Raises InputError for a source that is none: a packaged one, a run, or a reference checkpoint's directory.
     """
     directory = place(source)
-    if (directory / "config.yaml").is_file():
+    if is_run(directory):
         model = read_config(directory / "config.yaml")["model"]
         return {part: model[part] for part in ("language", "head") if part in model}
     if not directory.is_dir():
@@ -163,7 +163,7 @@ def _family(part: str, config: Mapping[str, Any], directory: Path) -> ModuleType
 
 
 def _from_directory(part: str, directory: Path) -> dict[str, Tensor]:
-    if (directory / "config.yaml").is_file():
+    if is_run(directory):
         state, model = _run_state(directory, part), read_config(directory / "config.yaml")["model"]
         state = queries(state) if part == "connector" and model.get("assembly") == "two_tower" else state
         return {name: weight for name, weight in state.items() if name.startswith(f"{part}.")}

@@ -15,6 +15,7 @@ from foveal.vision.vit import Vit
 from foveal.weights import decoder, opt
 from foveal.weights.huggingface import HuggingFaceCausal
 from foveal.weights.names import Rule, prefixed
+from foveal.weights.refusals import instead
 from foveal.weights.vision_towers import TowerOutput
 
 _TOWER: list[Rule] = [
@@ -84,6 +85,9 @@ def parts(config: Any, *, hears: bool) -> dict[str, Any]:
     """
     vision, qformer, text = config.vision_config, config.qformer_config, config.text_config
     settings = text.to_dict()
+    if text.model_type not in (*decoder.KINDS, *opt.KINDS):
+        known = (*opt.KINDS, *decoder.KINDS)
+        raise InputError(f"a language model of kind {text.model_type!r}; {instead(text.model_type, known)}")
     language = opt.language_settings(settings) if text.model_type == "opt" else decoder.language_settings(settings)
     words = {"vocabulary": qformer.vocab_size, "context": qformer.max_position_embeddings} if hears else {}
     return {

@@ -29,7 +29,7 @@ from foveal.models.two_tower import TwoTower
 from foveal.preprocess.processor import Asked, Processor
 from foveal.relevance.pricing import Terms
 from foveal.weights import families
-from foveal.weights.directory import fingerprint, read_config, write_run
+from foveal.weights.directory import fingerprint, is_run, read_config, write_run
 from foveal.weights.files import read_checkpoint
 from foveal.weights.huggingface import HuggingFaceCausal
 from foveal.weights.names import load_strict
@@ -136,7 +136,7 @@ class Run(nn.Module):
 
 def matches(directory: Path) -> bool:
     """Whether a directory is a run of ours."""
-    return (directory / "config.yaml").is_file()
+    return is_run(directory)
 
 
 def load(
