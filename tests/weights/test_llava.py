@@ -163,7 +163,8 @@ def test_its_own_processor_is_written_back_as_it_came_by_way_of_a_run_too(tmp_pa
 
 def test_copies_and_pickles_are_models_of_their_own(tmp_path):
     reference(3).save_pretrained(tmp_path)
-    ours, given = load(tmp_path), inputs(9, [1])
+    ours, given = load(tmp_path, dtype="auto"), inputs(9, [1])
+    assert {weight.dtype for weight in ours.parameters()} == {torch.float32}  # the file's own
     for other in (pickle.loads(pickle.dumps(ours)), copy.deepcopy(ours)):
         assert torch.equal(other(**given).logits, ours(**given).logits)
         assert other.renaming is not ours.renaming and not other.training
