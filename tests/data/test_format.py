@@ -9,20 +9,8 @@ from PIL import Image
 
 from foveal.core.errors import InputError
 from foveal.core.example import Box, Example
-from foveal.data.format import (
-    Checker,
-    chat,
-    encode,
-    fingerprint,
-    grouped,
-    image_size,
-    iterate,
-    locate,
-    read,
-    said,
-    splits,
-    write,
-)
+from foveal.data.format import Checker, chat, encode, grouped, image_size, iterate, read, said, write
+from foveal.data.places import fingerprint, locate, splits
 from foveal.data.shards import write_shard
 
 LINE = {

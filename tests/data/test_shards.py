@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from foveal.core.errors import InputError
-from foveal.data.format import chat, read, splits
+from foveal.data.format import chat, read
+from foveal.data.places import splits
 from foveal.data.shards import read_shard, write_shard
 
 ROW = {"id": "7", "images": ["7.png"], "messages": chat("What?", "a fox")}

@@ -246,7 +246,7 @@ def _opened(run: Path) -> Any:
 
 def check_data(job: Job) -> None:
     """Raises InputError for data that are not there, or lack the split that is trained on or the one that is asked."""
-    from foveal.data.format import locate
+    from foveal.data.places import locate
 
     for number, path in enumerate(_recipe.paths(job.recipe.data)):
         locate(path, job.recipe.data.split)

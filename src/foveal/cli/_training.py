@@ -97,7 +97,7 @@ def about(recipe: Recipe, count: int) -> dict[str, Any]:
 
 def _lines(recipe: Recipe) -> dict[str, str]:
     """The fingerprint of data sets that may change under a run; what is made here follows from its settings."""
-    from foveal.data.format import files, fingerprint
+    from foveal.data.places import files, fingerprint
 
     found = [file for path in paths(recipe.data) for file in files(path, recipe.data.split)]
     return {"lines": fingerprint(found)} if found else {}

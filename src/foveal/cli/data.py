@@ -116,7 +116,7 @@ def inspect(
 ) -> None:
     """Check every line, and show what the data set holds: kinds, answers, image sizes, what guessing earns."""
     from foveal.cli._show import bar, console, print_json, table
-    from foveal.data.format import locate, splits
+    from foveal.data.places import locate, splits
     from foveal.data.statistics import summary
     from foveal.data.thorough import thorough
 

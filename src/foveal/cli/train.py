@@ -88,7 +88,7 @@ def _question(wanted: "Recipe") -> str | None:
 
 def _held_out(data: Path, trained: str) -> str | None:
     """What makes `eval` ask of questions that were not trained on, as it is written after --data; None: none are."""
-    from foveal.data.format import splits
+    from foveal.data.places import splits
 
     left = [split for split in ("test", "val", *splits(data)) if split in splits(data) and split != trained]
     return None if not left else "" if left[0] == "test" else f" --split {left[0]}"

@@ -9,11 +9,9 @@ A part {"type": "video"} shows a video as {"type": "image"} does an image: "vide
 directory of frames or a video file, and "images" may then be left out. Boxes count images and videos together.
 """
 
-import hashlib
 import json
 import math
 import os
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,11 +24,11 @@ from foveal.core.example import FEATURES, Box, Example, answers_of, is_film, mar
 from foveal.data import media
 from foveal.data.halves import SPELLED, refuse
 from foveal.data.marks import area, keypoints, polygons
+from foveal.data.places import files
 
 ROLES = ("system", "user", "assistant")
 PARTS = (*media.KINDS, "text")
 Sides = tuple[int | float, int | float]  # width and height in pixels
-_NUMBER = re.compile(r"[-_.]\d+$")  # of a shard among others
 SLACK = 1.0  # pixels that a box may reach over the edge: published boxes are rounded
 
 
@@ -52,51 +50,8 @@ def said(example: Example, role: str) -> list[str]:
     ]
 
 
-def splits(folder: Path) -> list[str]:
-    """The splits of a data set: the names of its .jsonl files, or else of its shards (`train.tar`, `train-01.tar`)."""
-    named = sorted(p.stem for p in folder.glob("*.jsonl"))
-    return named or sorted({_NUMBER.sub("", p.stem) for p in folder.glob("*.tar")})
-
-
-def locate(path: str | os.PathLike[str], split: str = "train") -> Path:
-    """The file of a data set's split (of its shards the first), or the file itself where a file is named.
-
-    Raises InputError where there is none.
-    """
-    place = Path(path)
-    if place.is_file():
-        return place
-    if not place.is_dir():
-        raise InputError(f"no data at {place}; name a .jsonl file, or a directory such as `foveal data scenes` makes")
-    if not splits(place):
-        raise InputError(f"{place} holds no .jsonl file and no .tar; name one such as `foveal data scenes` makes")
-    if split not in splits(place):
-        raise unknown(f"split in {place}", split, splits(place))
-    lines = place / f"{split}.jsonl"
-    return lines if lines.is_file() else _shards(place, split)[0]
-
-
-def files(path: str | os.PathLike[str], split: str = "train") -> list[Path]:
-    """All files of a data set's split: one, or its shards in order. Takes the errors of `locate`."""
-    first = locate(path, split)
-    return _shards(first.parent, split) if first.suffix == ".tar" and Path(path).is_dir() else [first]
-
-
-def _shards(folder: Path, split: str) -> list[Path]:
-    return sorted(p for p in folder.glob("*.tar") if _NUMBER.sub("", p.stem) == split)
-
-
-def fingerprint(files: Iterable[Path]) -> str:
-    """SHA-256 of what data files hold, in their order, wherever they lie."""
-    digest = hashlib.sha256()
-    for file in files:
-        with open(file, "rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()
-
-
 def read(path: str | os.PathLike[str], *, split: str = "train") -> list[Example]:
-    """All examples of a .jsonl file, of a .tar shard, or of one split of a data set's directory, each of them checked.
+    """All examples of a .jsonl file, of a .tar or .parquet, or of one split of a data set's directory, each checked.
 
     Examples that follow each other on one image share their boxes. Raises InputError with file and line.
     """
@@ -119,6 +74,11 @@ def _located(file: Path) -> Iterator[tuple[str, Example]]:
         from foveal.data.shards import read_shard
 
         yield from ((f"{file}:{number}", example) for number, example in enumerate(read_shard(file), start=1))
+        return
+    if file.suffix in (".parquet", ".arrow"):
+        from foveal.data import tables
+
+        yield from tables.read(file)
         return
     check = Checker(root=file.parent, exists=_cached(os.path.isfile), size=_cached(image_size))
     with open(file, encoding="utf-8-sig") as lines:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from foveal.core.errors import InputError, unknown
+from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.data.converters.llava import MARKER, message
 from foveal.data.format import Checker
@@ -21,42 +21,36 @@ _SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
 _NUMBERED = re.compile(r"(.+?)-\d+-of-\d+.*")  # train-00000-of-00003.parquet
 
 
-def splits(place: Path) -> list[str]:
-    """The splits of such a data set, none where a directory holds none; one saved without splits has `train`."""
-    if (place / _SAVED).is_file():
-        return ["train"]
-    if (place / _SAVED_SPLITS).is_file():
-        return sorted(folder.name for folder in place.iterdir() if (folder / _SAVED).is_file())
-    return sorted(_parquet(place))
+def found(folder: Path) -> dict[str, list[Path]]:
+    """The files of each split of such a data set, none of another folder; one saved without splits has `train`."""
+    if (folder / _SAVED).is_file():
+        return {"train": sorted(folder.glob("*.arrow"))}
+    if (folder / _SAVED_SPLITS).is_file():
+        saved = sorted(inner for inner in folder.iterdir() if (inner / _SAVED).is_file())
+        return {inner.name: sorted(inner.glob("*.arrow")) for inner in saved}
+    made: dict[str, list[Path]] = {}
+    for file in sorted((*folder.glob("*.parquet"), *folder.glob("data/*.parquet"))):
+        numbered = _NUMBERED.fullmatch(file.stem)
+        made.setdefault(numbered[1] if numbered else file.stem, []).append(file)
+    return made
 
 
-def files(place: Path, split: str) -> list[Path]:
-    """The files of a split: its Parquet, or its Arrow. Raises InputError for a split that is not there."""
-    if place.is_file():
-        return [place]
-    if split not in splits(place):
-        raise unknown(f"split in {place}", split, splits(place))
-    if split in (found := _parquet(place)):
-        return found[split]
-    return sorted((place if (place / _SAVED).is_file() else place / split).glob("*.arrow"))
-
-
-def read(place: Path, split: str) -> Iterator[tuple[str, Example]]:
-    """The examples of a split with where they stand, each checked as in `format.read`; images are opened pictures.
+def read(file: Path) -> Iterator[tuple[str, Example]]:
+    """The examples of a file with where they stand, each checked as in `format.read`; images are opened pictures.
 
     Raises InputError with row and column.
     """
-    for number, row in enumerate(_rows(place, split)):
-        where = f"{place}: row {number}"
-        yield where, example(row, number, where)
+    for number, row in enumerate(_rows(file)):
+        where = f"{file}: row {number}"
+        yield where, example(row, f"{file.stem}:{number}", where)
 
 
-def example(row: Mapping[str, Any], number: int, where: str) -> Example:
-    """The example of a row."""
+def example(row: Mapping[str, Any], name: str, where: str) -> Example:
+    """The example of a row, whose id is the `name` unless it has its own."""
     given: dict[str, Any] = _bare(row)
     pictures = given.pop("images", None) or ([given["image"]] if given.get("image") else [])
     members = {str(place): _bytes(picture, where) for place, picture in enumerate(pictures)}
-    named = {"id": str(given.get("id", number)), "images": list(members), "messages": _messages(given, members, where)}
+    named = {"id": str(given.get("id", name)), "images": list(members), "messages": _messages(given, members, where)}
     told = {**{name: given[name] for name in ("boxes", "meta") if name in given}, **named}
     refuse(told, where)
     check = Checker(root=Path(), exists=members.__contains__, size=lambda name: size(members[name], where))
@@ -109,28 +103,18 @@ def _bytes(picture: Any, where: str) -> bytes:
     raise InputError(f"{where}: {told} is no picture; cast that column to datasets.Image()")
 
 
-def _rows(place: Path, split: str) -> Iterator[dict[str, Any]]:
-    found = files(place, split)
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
     try:
         import datasets
+        from datasets.exceptions import DatasetsError
     except ImportError:
-        raise InputError(f"{place} is a Hugging Face data set; pip install datasets, which reads it") from None
+        raise InputError(f"{file} is of a Hugging Face data set; pip install datasets, which reads it") from None
     try:
-        if found[0].suffix == ".parquet":
-            told = {split: [str(file) for file in found]}
-            data = datasets.load_dataset("parquet", data_files=told, split=split, streaming=True)
+        if file.suffix == ".parquet":
+            data = datasets.load_dataset("parquet", data_files=str(file), split="train", streaming=True)
         else:
-            data = datasets.load_from_disk(str(found[0].parent)).to_iterable_dataset()
+            data = datasets.Dataset.from_file(str(file)).to_iterable_dataset()
         yield from data.decode(False)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, DatasetsError) as error:
         line = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise InputError(f"cannot read the data set {place} ({line}); save it again") from None
-
-
-def _parquet(place: Path) -> dict[str, list[Path]]:
-    """The Parquet files of each split, in their order."""
-    made: dict[str, list[Path]] = {}
-    for file in sorted((*place.glob("*.parquet"), *place.glob("data/*.parquet"))):
-        numbered = _NUMBERED.fullmatch(file.stem)
-        made.setdefault(numbered[1] if numbered else file.stem, []).append(file)
-    return made
+        raise InputError(f"cannot read {file} of a Hugging Face data set ({line}); save it again") from None
