@@ -46,7 +46,7 @@ class Joined(nn.Module):
 
     def __init__(self, *, width: int, settings: Mosaic | None = None) -> None:
         super().__init__()
-        self.settings = settings = settings or Mosaic()
+        self.width, self.settings = width, (settings := settings or Mosaic())
         if settings.film < 1 or (settings.most is not None and settings.most < 1):
             raise InputError(f"a mosaic of film {settings.film} and most {settings.most}; give 1 or more")
         if settings.comma and settings.order == "raster":

@@ -31,6 +31,7 @@ from foveal.layers.regions import pooled
 from foveal.layers.relaid import first, relaid, stretched
 from foveal.layers.thinning import placed
 from foveal.models import seats
+from foveal.models.promised import kept, looking
 from foveal.models.tiles import choosable, planned, stood
 from foveal.relevance.pricing import Terms
 
@@ -144,7 +145,8 @@ class Sight(nn.Module):
         if hasattr(self.connector, "query") and seen.cuts is not None:
             raise InputError("a connector that hears the question sees whole images; leave processor.image.tiling out")
         gaze = seats.gaze(spender, self.connector, seen, lambda: self.query(batch))
-        connected = partial(_connected, batch=batch, gaze=gaze, laid=laid)
+        width = self.joined.width if "joined" in self._modules else None
+        connected = partial(_connected, batch=batch, width=width, gaze=gaze, laid=laid)
         made = replace(connected(self.connector, seen), cuts=seen.cuts)  # some connectors make tokens anew
         made = made if gaze is None else replace(made, looked=gaze.looked)
         return replace(made, levels=self._deeper(seen, made, connected)) if "deeper" in self._modules else made
@@ -288,25 +290,33 @@ class Sight(nn.Module):
 
 
 def _connected(
-    connector: Any, seen: VisualTokens, batch: Batch, gaze: Gaze | None = None, laid: int | None = None
+    connector: Any,
+    seen: VisualTokens,
+    batch: Batch,
+    width: int | None,
+    gaze: Gaze | None = None,
+    laid: int | None = None,
 ) -> VisualTokens:
     query, led = getattr(connector, "query", None), {} if gaze is None else {"gaze": gaze}
-    if query is None:
-        return connector(seen, **led)
-    return connector(seen, query(batch) if gaze is None else query(batch, per_image=laid or len(gaze.led)), **led)
+    asked = () if query is None else (query(batch, **({} if gaze is None else {"per_image": laid or len(gaze.led)})),)
+    plan = connector.plan(seen.layout)
+    plan = plan if gaze is None else replace(plan, counts=(len(gaze.led),) * len(plan.counts))
+    return kept("connector", connector, connector(seen, *asked, **led), plan, width)
 
 
 def encoded(vision: VisionEncoder, pixels: Pixels | Patches, needs: tuple[str, ...] = ()) -> VisualTokens:
     """What the encoder says, with what else is needed of it; raises InputError for patches where it wants pixels."""
     look = vision.attended if "attention" in needs else vision  # type: ignore[attr-defined]
     if getattr(vision, "reads_frames", False):
-        return look(pixels)  # type: ignore[arg-type]
+        seen = look(pixels)  # type: ignore[arg-type]
+        return kept("vision", vision, seen, seen.layout, getattr(vision, "width", None))
     if isinstance(pixels, Patches):
         raise InputError(
             f"the batch holds {len(pixels.values)} patches, and this encoder reads pictures; take 'qwen_vit', or leave "
             "processor.image.tiling of the kind 'area' or 'naflex' out"
         )
     joins = getattr(vision, "reads_tiles", False)
+    look = looking(vision, look)
     return replace(_by_size(vision, pixels, look).filmed(pixels.frames), cuts=None if joins else pixels.cuts)
 
 

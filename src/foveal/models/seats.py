@@ -14,6 +14,7 @@ from torch import nn
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Plan
 from foveal.core.types import Cut, Gaze, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
+from foveal.models.promised import kept
 from foveal.relevance.pricing import Terms
 from foveal.relevance.spending import covering, undrawn
 from foveal.relevance.strategies.foveal import Foveal
@@ -54,12 +55,14 @@ def before(spender: Any, pixels: Pixels | Patches | VisualTokens, plan: Plan) ->
 
 def between(spender: Any, visual: VisualTokens, query: Query) -> VisualTokens:
     """What is left between connector and text."""
-    return visual if spender is None else spender.between(visual, query)
+    if spender is None:
+        return visual
+    return kept("strategy", spender, spender.between(visual, query), spender.plan(visual.layout))
 
 
 def left(spender: Any, visual: VisualTokens, query: Query, terms: Terms | None) -> VisualTokens:
     """What is left between connector and text, by a budget or by the terms."""
-    return spender.between(visual, query) if terms is None else spender.priced(visual, query, terms)
+    return between(spender, visual, query) if terms is None else spender.priced(visual, query, terms)
 
 
 def valued(fusion: Any, spender: Any, visual: VisualTokens | None, query: Callable[[], Query]) -> VisualTokens | None:
