@@ -4,13 +4,13 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
 
 from foveal.core.config import parse
 from foveal.core.errors import InputError, unknown
+from foveal.core.outside import checked, imported, made, outside
+from foveal.core.outside import class_name as class_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,20 +25,23 @@ def names(room: str) -> tuple[str, ...]:
     """The components of a room: its files, and what outside packages add by the entry point `foveal.ROOM`."""
     package = importlib.import_module(f"foveal.{room}")
     files = {found.name for found in pkgutil.iter_modules(package.__path__) if not found.name.startswith("_")}
-    return tuple(sorted(files | _outside(room).keys()))
-
-
-@cache  # what is installed is read from hundreds of files
-def _outside(room: str) -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=f"foveal.{room}")}
+    return tuple(sorted(files | outside(room).keys()))
 
 
 def module(room: str, name: str) -> ModuleType:
-    """The file of a component. Raises InputError for an unknown name, with the nearest one."""
+    """The file of a component. Raises InputError for an unknown name, with the nearest one, and for an outside package
+    that cannot be imported.
+    """
     if name not in names(room):
         raise unknown(f"component of {room}", name, names(room))
-    outside = _outside(room)
-    return outside[name].load() if name in outside else importlib.import_module(f"foveal.{room}.{name}")
+    entry = outside(room).get(name)
+    return importlib.import_module(f"foveal.{room}.{name}") if entry is None else imported(entry)
+
+
+def kind(room: str, name: str) -> type:
+    """The class of a component; takes the errors of `module`, and raises InputError where an outside file lacks it."""
+    found, entry = module(room, name), outside(room).get(name)
+    return getattr(found, class_name(name)) if entry is None else checked(entry, found)
 
 
 def spec(room: str, settings: object) -> Spec:
@@ -55,17 +58,16 @@ def spec(room: str, settings: object) -> Spec:
     also = getattr(importlib.import_module(f"foveal.{room}"), "also", None)  # other names that a room's are known by
     if also is not None and (meant := also(name)) is not None:
         name, given = meant[0], {**meant[1], **given}
+    kind(room, name)
     return Spec(name=name, settings=parse(module(room, name).Config, given, where=f"{room}.{name}"))
 
 
 def build(room: str, wanted: Spec, **at_assembly: Any) -> Any:
-    """The component itself, from its settings and what only the assembly knows (widths)."""
-    found = module(room, wanted.name)
-    component = getattr(found, class_name(wanted.name))
-    settings = {entry.name: getattr(wanted.settings, entry.name) for entry in fields(wanted.settings)}
-    return component(**settings, **at_assembly)
+    """The component itself, from its settings and what only the assembly knows (widths).
 
-
-def class_name(name: str) -> str:
-    """`pixel_shuffle` to `PixelShuffle`."""
-    return "".join(part.capitalize() for part in name.split("_"))
+    Raises InputError for one of an outside package that cannot be made of these, or is no component of the room.
+    """
+    component, entry = kind(room, wanted.name), outside(room).get(wanted.name)
+    settings = {field.name: getattr(wanted.settings, field.name) for field in fields(wanted.settings)}
+    given = {**settings, **at_assembly}
+    return component(**given) if entry is None else made(room, entry, component, given)
