@@ -144,7 +144,7 @@ def test_a_run_comes_back_bit_for_bit_and_says_what_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"heads": {}}, "unknown head of a two_tower model"),
+        ({"heads": {}}, "a two_tower model has no heads; name at least one of pair, write, matching"),
         ({"heads": {"pairs": "contrastive"}}, "did you mean 'pair'"),
         ({"language": {"name": "encoder", "vocabulary": 9}}, "take 'qformer'"),
         ({"language": {**LANGUAGE, "memory_width": 9}}, "memory_width 9 over visual tokens of width 8"),

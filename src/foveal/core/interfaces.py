@@ -15,7 +15,8 @@ class VisionEncoder(Protocol):
     """Pixels to visual tokens of width `width`; `plan` knows their number from the image sizes alone.
 
     One that `reads_frames` joins those of a video itself: it takes `Patches` too, and plans by the `frames` of each.
-    One that attends has `attended(pixels)`: the same tokens with `attention` and `keys`.
+    One that attends has `attended(pixels)`: the same tokens with `attention` and `keys`. One whose tokens lie on no
+    grid says so: `on_grid` is False, and `image_size` the side of what it reads.
     """
 
     width: int
@@ -90,7 +91,10 @@ class Allocator(Protocol):
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """A stack of layers over a stream; the head is apart from it."""
+    """A stack of layers over a stream; the head is apart from it.
+
+    One whose stream does not say which tokens are `valid` has `tells_valid` of False, for fusions that `reads_valid`.
+    """
 
     width: int
     vocabulary: int

@@ -90,6 +90,7 @@ class CoAttention(nn.Module):
     """
 
     causal = False
+    reads_valid = True  # of the stream
 
     def __init__(
         self,

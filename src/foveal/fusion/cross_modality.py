@@ -37,6 +37,7 @@ class CrossModality(nn.Module):
     """
 
     causal = False
+    reads_valid = True  # of the stream
 
     def __init__(
         self,

@@ -117,6 +117,8 @@ class Multiway(nn.Module):
     Raises InputError where heads do not divide the width, and for a text longer than the context.
     """
 
+    tells_valid = False  # in the stream
+
     def __init__(
         self,
         *,

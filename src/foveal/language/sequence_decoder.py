@@ -85,6 +85,7 @@ class SequenceDecoder(nn.Module):
     """
 
     reads_memory = True
+    tells_valid = False  # in the stream
     codes: Tensor
 
     def __init__(

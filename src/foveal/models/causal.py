@@ -15,7 +15,7 @@ from foveal.layers.mosaic import Joined
 from foveal.layers.thinning import spread
 from foveal.models import seats
 from foveal.models.config import ModelConfig
-from foveal.models.making import deeper, language_for, sight, spender, unfilled
+from foveal.models.making import check_reading, deeper, language_for, sight, spender, unfilled
 from foveal.models.parts import Sight, flow
 
 NEEDS = ("language", "fusion", "head")
@@ -119,11 +119,7 @@ def assemble(config: ModelConfig) -> Causal:
     fusion = build("fusion", fused, width=language.width, depth=language.depth)
     if not fusion.causal:
         raise InputError(f"fusion {fused.name!r} lets text see later text, and a causal model must not")
-    if getattr(fusion, "fills_memory", False) != getattr(language, "reads_memory", False):
-        raise InputError(
-            f"fusion {fused.name!r} and language {wanted.name!r} differ on who looks at the images; "
-            "take 'memory' with 'sequence_decoder', or neither"
-        )
+    check_reading(config, fusion=fusion, language=language)
     sizes = {"width": getattr(language, "word_width", language.width), "vocabulary": language.vocabulary}
     head = build("heads", config.part("head"), **sizes, table=language.embedding.weight)
     vision, connector = sight(config, width=language.width, fusion=fusion)

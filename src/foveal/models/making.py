@@ -9,7 +9,8 @@ from torch.overrides import TorchFunctionMode
 
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Connector, Fusion, VisionEncoder
-from foveal.core.lookup import build, class_name, module, names
+from foveal.core.lookup import build, kind, names
+from foveal.core.outside import outside
 from foveal.models import seats
 from foveal.models.config import ModelConfig
 
@@ -19,7 +20,8 @@ M = TypeVar("M", bound=nn.Module)
 def sight(config: ModelConfig, *, width: int, fusion: Fusion) -> tuple[VisionEncoder | None, Connector | None]:
     """The vision encoder and the connector to a language `width`, or nothing, as the config says.
 
-    Raises InputError where a fusion that reads codes gets none or other ones, or other fusions lack a connector.
+    Raises InputError where a fusion that reads codes gets none or other ones, other fusions lack a connector or get
+    another width without one, and where a connector wants a grid that the encoder lays no tokens on.
     """
     vision = build("vision", config.vision) if config.vision is not None else None
     width = getattr(fusion, "apart", width)  # sight may have a stream of its own width
@@ -32,9 +34,45 @@ def sight(config: ModelConfig, *, width: int, fusion: Fusion) -> tuple[VisionEnc
             "take 'vocabulary' with the codes of 'vq' and a connector of null, or give the fusion a connector"
         )
     if config.connector is None:
+        if vision is not None and not read and vision.width != width:
+            raise InputError(
+                f"the connector is null, vision {config.vision.name!r} has width {vision.width}, and the fusion reads "
+                f"{width}; take the connector linear or mlp, or equal widths"
+            )
         return vision if vision is None else vision.requires_grad_(False), None  # no gradient passes a code
     width_in = vision.width if vision is not None else config.features
-    return vision, build("connectors", config.connector, width_in=width_in, width_out=width)
+    connector = build("connectors", config.connector, width_in=width_in, width_out=width)
+    if vision is not None and not getattr(vision, "on_grid", True):
+        _check_gridless(config, connector, vision)
+    return vision, connector
+
+
+def _check_gridless(config: ModelConfig, connector: Connector, vision: Any) -> None:
+    layout = vision.plan([(vision.image_size, vision.image_size)])
+    try:
+        connector.plan(layout)
+    except InputError:
+        raise InputError(
+            f"vision {config.part('vision').name!r} lays its tokens on no grid, and connector "
+            f"{config.part('connector').name!r} wants one; take mlp, or another encoder"
+        ) from None
+
+
+def check_reading(config: ModelConfig, *, fusion: Fusion, language: Any) -> None:
+    """Raises InputError where one of fusion and language fills a memory and the other reads none, and where the fusion
+    asks which tokens are valid of a language model that does not tell.
+    """
+    pair = config.part("fusion").name, config.part("language").name
+    if getattr(fusion, "fills_memory", False) != getattr(language, "reads_memory", False):
+        raise InputError(
+            f"fusion {pair[0]!r} and language {pair[1]!r} differ on who looks at the images; "
+            "take 'memory' with 'sequence_decoder', or neither"
+        )
+    if getattr(fusion, "reads_valid", False) and not getattr(language, "tells_valid", True):
+        raise InputError(
+            f"fusion {pair[0]!r} asks which tokens are valid, and language {pair[1]!r} does not tell; take "
+            "'encoder' with this fusion"
+        )
 
 
 def deeper(config: ModelConfig, *, vision: VisionEncoder | None, width: int, fusion: Fusion) -> nn.ModuleList | None:
@@ -44,7 +82,7 @@ def deeper(config: ModelConfig, *, vision: VisionEncoder | None, width: int, fus
     """
     if config.vision is None and config.connector is None:
         return None  # a model of words alone, such as the twin that is trained without images
-    wanted, kind = getattr(fusion, "levels", 0), config.levels or config.connector
+    wanted, each = getattr(fusion, "levels", 0), config.levels or config.connector
     widths = getattr(vision, "level_widths", ())
     if len(widths) != wanted:
         raise InputError(
@@ -52,9 +90,9 @@ def deeper(config: ModelConfig, *, vision: VisionEncoder | None, width: int, fus
             f"{config.vision.name if config.vision else 'null'!r} gives {len(widths) or 'none'}; name as many in "
             "vision.levels as in fusion.after, with 'deepstack'"
         )
-    if not wanted or kind is None:
+    if not wanted or each is None:
         return None
-    return nn.ModuleList(build("connectors", kind, width_in=one, width_out=width) for one in widths)
+    return nn.ModuleList(build("connectors", each, width_in=one, width_out=width) for one in widths)
 
 
 def language_for(config: ModelConfig, *needs: str) -> Any:
@@ -65,11 +103,10 @@ def language_for(config: ModelConfig, *needs: str) -> Any:
     wanted = config.part("language")
 
     def fits(name: str) -> bool:
-        kind = getattr(module("language", name), class_name(name))
-        return all(hasattr(kind, need) for need in needs)
+        return all(hasattr(kind("language", name), need) for need in needs)
 
     if not fits(wanted.name):
-        found = " or ".join(filter(fits, names("language")))
+        found = " or ".join(filter(fits, sorted({*names("language")} - {*outside("language")})))
         alone = ", or assembly: two_tower for queries beside words" if wanted.name == "qformer" else ""
         raise InputError(f"language {wanted.name!r} is unfit for a {config.assembly} model; take {found}{alone}")
     return build("language", wanted)

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
 from foveal.core.labels import by_question
-from foveal.core.lookup import Spec, build, class_name, module
+from foveal.core.lookup import Spec, build, kind
 from foveal.core.types import Batch, Output, Stream
 from foveal.decode.choose import worded
 from foveal.layers.mosaic import Joined
 from foveal.models.config import ModelConfig
-from foveal.models.making import language_for, sight, spender, unfilled
+from foveal.models.making import check_reading, language_for, sight, spender, unfilled
 from foveal.models.parts import Sight, flow
 
 NEEDS = ("language", "fusion")
@@ -138,6 +138,7 @@ def assemble(config: ModelConfig) -> Masked:
             f"fusion {config.part('fusion').name!r} lets visual tokens leave on the way, and a masked model's heads "
             "read them all; take 'causal'"
         )
+    check_reading(config, fusion=fusion, language=language)
     vision, connector = sight(config, width=language.width, fusion=fusion)
     seen = vision.width if vision is not None else config.features or language.width
     heads = {name: _head(name, filled(head, seen), language, fusion) for name, head in config.heads.items()}
@@ -147,8 +148,7 @@ def assemble(config: ModelConfig) -> Masked:
 
 def _head(name: str, head: Spec, language: LanguageModel, fusion: Fusion) -> nn.Module:
     """A head of the width of what it reads. Raises InputError for one of two streams where there is one."""
-    kind = getattr(module("heads", head.name), class_name(head.name))
-    reads = getattr(head.settings, "reads", getattr(kind, "reads", "words"))
+    reads = getattr(head.settings, "reads", getattr(kind("heads", head.name), "reads", "words"))
     apart = getattr(fusion, "apart", None)
     if reads == "both" and apart is None:
         raise InputError(f"head {name!r} reads a stream of sight and this fusion has none; take 'co_attention'")

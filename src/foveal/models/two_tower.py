@@ -148,9 +148,11 @@ class TwoTower(Sight):
 
 def assemble(config: ModelConfig) -> TwoTower:
     """A model with fresh weights; widths meet here. Raises InputError where parts do not fit."""
-    strange = [name for name in config.heads if name not in ROLES]
-    if strange or not config.heads:
-        raise unknown("head of a two_tower model:", (strange or ["none"])[0], ROLES)
+    if not config.heads:
+        raise InputError(f"a two_tower model has no heads; name at least one of {', '.join(ROLES)} under 'heads'")
+    for name in config.heads:
+        if name not in ROLES:
+            raise unknown("head of a two_tower model:", name, ROLES)
     vision = build("vision", config.part("vision"))
     wanted = config.part("language")
     if wanted.name != "qformer":

@@ -79,6 +79,7 @@ class TiledVit(nn.Module):
     """
 
     reads_tiles = True
+    on_grid = False  # which its tokens lie on
 
     def __init__(
         self,
