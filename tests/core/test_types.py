@@ -4,9 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils import _pytree as pytree
 
 from foveal.core.errors import InputError
-from foveal.core.types import Batch, Gaze, Layout, Patches, Pixels, Relevance, Stream, VisualTokens
+from foveal.core.types import Answer, Batch, Gaze, Layout, Looked, Patches, Pixels, Relevance, Stream, VisualTokens
 
 GRIDS = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4)
 
@@ -95,6 +96,27 @@ def test_a_stream_of_some_places_alone_keeps_what_each_of_them_sees():
     assert some.hidden.tolist() == [[[4, 5], [0, 1]]] and some.positions.tolist() == [[2, 0]]
     assert some.looks.tolist() == [[[True, True], [False, True]]]
     assert some.memory_seen.tolist() == [some.looks.tolist()]
+
+
+def test_a_stream_is_known_to_export_and_moves_whole():
+    places = torch.arange(3)[None]
+    stream = Stream(hidden=torch.zeros(1, 3, 2), positions=places, slots=places)
+    leaves, _ = pytree.tree_flatten(stream)
+    assert any(leaf is stream.hidden for leaf in leaves)
+    moved = stream.to(torch.float64)
+    assert moved.hidden.dtype == torch.float64 and moved.slots.dtype == torch.long
+
+
+def test_answers_are_equal_that_say_and_cost_the_same():
+    maps = Relevance(names=("a",), maps=torch.ones(1, 2, 2), shares=torch.ones(2, 2), boxes=torch.ones(1, 4))
+    line = torch.arange(2)
+    said = [
+        Answer(text="two", visual_tokens=4, relevance=(Looked(found=maps, boxes=maps.boxes, rows=line, columns=line),))
+        for _ in range(2)
+    ]
+    assert said[0] == said[1] and hash(said[0]) == hash(said[1])
+    assert said[0].relevance[0] != said[1].relevance[0] and maps == maps
+    assert said[0] != replace(said[0], text="three")
 
 
 def test_patches_know_their_layout():

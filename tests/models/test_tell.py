@@ -101,6 +101,7 @@ def test_a_budget_is_kept_and_shown(teller, text):
     whole, few, all_of_it = (sparing(*teller, image, text, budget=budget) for budget in (None, 5, 16))
     assert (whole.visual_tokens, few.visual_tokens, all_of_it.visual_tokens) == (16, 5, 16)
     assert whole == told(*teller, image, text) and all_of_it.text == whole.text and all_of_it.boxes == whole.boxes
+    assert whole.relevance == (None,)
     (looked,) = few.relevance
     assert len(looked.boxes) == 5 and looked.shares.sum() == pytest.approx(1)
     assert sparing(*teller, image, text, budget=5, strategy="random").visual_tokens == 5

@@ -54,6 +54,17 @@ def test_an_answer_says_what_it_saw(run):
     assert last == said
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_an_answer_has_a_map_or_none_for_each_picture(run, number):
+    pictures = [torch.zeros(16, 16, 3, dtype=torch.uint8).numpy()] * number
+    assert run.answer(pictures, "what is it", max_new_tokens=1).relevance == (None,) * number
+    looked = run.answer(pictures, "what is it", max_new_tokens=1, budget=2).relevance
+    assert len(looked) == number and None not in looked
+    assert (
+        run.answer(pictures, "what is it", max_new_tokens=1, budget=2, strategy="random").relevance == (None,) * number
+    )
+
+
 def test_an_opened_file_is_a_picture_as_its_path_is(run, tmp_path):
     Image.new("RGB", (20, 16), "teal").save(tmp_path / "a.png")
     said = run.answer(tmp_path / "a.png", "what is it", max_new_tokens=3)

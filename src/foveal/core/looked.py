@@ -13,7 +13,7 @@ from torch import Tensor
 from foveal.core.pixels import Movable
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # tensors have no one answer to whether they are equal
 class Relevance(Movable):
     """What a strategy found in each of some images on a grid: its `maps` by the names in their order, and what they
     come to, `shares`, which sum to 1; `boxes` are the tokens that were made (row0, col0, row1, col1 in patches).
@@ -25,7 +25,7 @@ class Relevance(Movable):
     boxes: Float[Tensor, "B 4"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # tensors have no one answer to whether they are equal
 class Looked:
     """What a strategy `found` in a picture, over the picture: `boxes` are in its pixels (y0, x0, y1, x1), and maps and
     shares have its height and width, and are made when they are first read. Shares sum to 1.

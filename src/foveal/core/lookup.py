@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +18,7 @@ class Spec:
     """A component by name, with its settings (an instance of the `Config` in its file)."""
 
     name: str
-    settings: Any
+    settings: Any = field(hash=False)  # some hold mappings
 
 
 def names(room: str) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ def build(room: str, wanted: Spec, **at_assembly: Any) -> Any:
 
     Raises InputError for one of an outside package that cannot be made of these, or is no component of the room.
     """
-    component, entry = kind(room, wanted.name), outside(room).get(wanted.name)
-    settings = {field.name: getattr(wanted.settings, field.name) for field in fields(wanted.settings)}
+    component, origin = kind(room, wanted.name), outside(room).get(wanted.name)
+    settings = {entry.name: getattr(wanted.settings, entry.name) for entry in fields(wanted.settings)}
     given = {**settings, **at_assembly}
-    return component(**given) if entry is None else made(room, entry, component, given)
+    return component(**given) if origin is None else made(room, origin, component, given)

@@ -336,14 +336,14 @@ class Answer:
     `boxes` are the objects that it names, where the model says where they are; `relevance` are the maps by which a
     budget was spent on each picture, in the picture's own coordinates (None: it was not cut, or not by such). Tokens
     that stand in its padding alone are read, and have no box there. A `note` says where the budget was not needed, or
-    is lacking.
+    is lacking. Answers are equal that say and cost the same, whatever their maps.
     """
 
     text: str
     visual_tokens: int
     token_ids: tuple[int, ...] = ()
     boxes: tuple[Box, ...] = ()
-    relevance: tuple[Looked | None, ...] = ()
+    relevance: tuple[Looked | None, ...] = field(default=(), compare=False)
     note: str = ""
 
 
@@ -372,5 +372,5 @@ def visible(visual: Seen | None) -> Seen | None:
     return visual if images else None
 
 
-for _type in (Pixels, Patches, VisualTokens, Relevance, Regions, Gaze, Query, Batch, Output):
+for _type in (Pixels, Patches, VisualTokens, Relevance, Regions, Gaze, Query, Batch, Stream, Output):
     torch.export.register_dataclass(_type)

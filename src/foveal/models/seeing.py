@@ -15,7 +15,9 @@ def looked_at(
     visual: VisualTokens | None, images: Sequence[Any], transform: ImageTransform
 ) -> tuple[Looked | None, ...]:
     """What steered the cut of each of the images, out of what is left of them; None for one that was cut otherwise."""
-    pairs = zip(visual.looked, images, strict=True) if visual is not None and visual.looked else ()
+    if visual is None or not visual.looked:
+        return (None,) * len(images)
+    pairs = zip(visual.looked, images, strict=True)
     return tuple(None if one is None else over_picture(one, extent(image), transform) for one, image in pairs)
 
 

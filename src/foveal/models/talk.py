@@ -8,7 +8,7 @@ import torch
 
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
-from foveal.core.types import IGNORE, Answer, Batch, Layout, Looked
+from foveal.core.types import IGNORE, Answer, Batch, Layout
 from foveal.decode.choose import worded
 from foveal.decode.generate import new_tokens, spoken, stream
 from foveal.decode.sampling import greedy
@@ -53,9 +53,7 @@ def stream_answer(
     max_new_tokens = new_tokens(max_new_tokens)
     example = question([*listed(images), *films(listed(videos))], text, marker=processor.config.marker)
     model, batch, cost = _prompted(model, processor, example, either(budget, price), strategy, room=max_new_tokens)
-    looked: tuple[Looked | None, ...] = ()
-    if batch.seen is not None:
-        looked = looked_at(batch.seen, example.images, processor.transform)
+    looked = looked_at(batch.seen, example.images, processor.transform)
     if batch.choices and isinstance(model, Masked):
         place = model.pick(batch)
         words = offered(example, "the question").choices[int(place)]

@@ -159,7 +159,7 @@ def sparing(
     view = budgeted(model, cost, strategy)
     made = told(view, processor, images, text, sampling=sampling)
     if cost is None:
-        return replace(made, note=idle(model, strategy))
+        return replace(made, note=idle(model, strategy), relevance=(None,) * len(listed(images)))
     (image,), task = listed(images), _task(processor, text)
     asked = question([image], text, marker=processor.config.marker) if task == "find" else _example(1, image)
     first: Task = task if task in ("find", "caption") else "detect"  # what else is asked is of what that finds
