@@ -1,7 +1,12 @@
 """The front door: what `foveal.load` and `foveal.build` take and refuse."""
 
+import ast
+import inspect
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Unpack, get_type_hints
 
 import pytest
 import torch
@@ -9,8 +14,13 @@ import yaml
 
 import foveal
 import foveal.recipes
+from foveal import front
 from foveal.core.errors import InputError
+from foveal.models.asked import Asking, Loaded
 from foveal.models.config import ModelConfig
+from foveal.models.talk import _WRITING, stream_answer
+from foveal.weights.huggingface import HuggingFaceCausal
+from foveal.weights.run import Run
 from tests.models.test_causal import TINY
 
 RECIPES = Path(foveal.recipes.__path__[0])
@@ -55,11 +65,80 @@ def test_a_fresh_model_follows_the_seed():
         ({**TINY, "language": {**TINY["language"], "width": 0}}, "model.language.width is 0; give 1 or more"),
         ({**TINY, "language": {**TINY["language"], "depth": -1}}, "model.language.depth is -1; give 0 or more"),
         ("nowhere.yaml", "there is no config nowhere.yaml"),
+        ({"model": TINY, "init": "imagenet"}, "init is 'imagenet'; give a mapping from parts to their sources"),
+        ({"model": TINY, "init": {"vision": None}}, "init.vision is None; name a source"),
+        ({**TINY, "features": "x"}, "model.features is 'x'; give it a value of type int"),
+        ({**TINY, "features": True}, "model.features is True; give it a value of type int"),
+        ({**TINY, "features": -1}, "model.features is -1; give the width of a region's features, 1 or more"),
+        ({**TINY, "heads": 3}, r"model.heads is 3; give it a value of type dict\[str, Any\]"),
+        ({**TINY, "assembly": 5}, "model.assembly is 5; give it a value of type str"),
     ],
 )
 def test_build_refuses_in_one_line(config, message):
     with pytest.raises(InputError, match=message):
         foveal.build(config)
+
+
+UNTYPED = """
+import foveal
+from foveal.core.errors import InputError
+
+TINY = {"language": {"name": "decoder", "vocabulary": 10, "width": 8, "depth": 1, "heads": 2}}
+asked = [
+    *(lambda given=given: foveal.build(given) for given in (None, 5, [], {"model": None}, {"model": "llava"})),
+    *(lambda path=path: foveal.load(path) for path in (None, 5)),
+    lambda: foveal.load("starter", dtype=5),
+    *(lambda path=path: foveal.build(TINY).save(path) for path in (None, 5)),
+]
+for one in asked:
+    try:
+        one()
+    except InputError as error:
+        print(error)
+"""
+TOLD = [
+    *(f"{given} is no config; give a mapping, or the path of a YAML file" for given in ("None", "5", "[]")),
+    *(f"model is {given}; give a mapping of its parts, such as vision and language" for given in ("None", "'llava'")),
+    *(f"{path} is no path; give a run, a checkpoint, or starter or smollm2-135m" for path in ("None", "5")),
+    "unknown dtype '5'; known: bfloat16, float16, float32",
+    *(f"{path} is no place for a run; name a directory" for path in ("None", "5")),
+]
+
+
+def test_what_nobody_checks_the_type_of_is_told_in_one_line():
+    """In a process of its own: in this one, whatever has another type is refused at the door."""
+    done = subprocess.run([sys.executable, "-c", UNTYPED], capture_output=True, text=True)
+    assert done.stdout.splitlines() == TOLD, done.stderr
+
+
+def test_a_run_is_not_saved_in_no_place():
+    with pytest.raises(InputError, match="'' is no place for a run; name a directory"):
+        foveal.build(TINY).save("")
+
+
+def test_a_home_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    saved = foveal.build(TINY).save("~/run")
+    assert (
+        saved == tmp_path / "run"
+        and foveal.load("~/run").model.config == foveal.build("~/run/config.yaml").model.config
+    )
+
+
+def test_who_reads_types_finds_the_front_door():
+    tree = ast.parse(Path(foveal.__file__).read_text(encoding="utf-8"))
+    typed = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    names = {alias.asname for node in typed for line in node.body for alias in line.names}
+    assert names == {*foveal.__all__} - {"__version__"}
+    assert all(callable(getattr(foveal, name)) or name == "relevance" for name in names)
+
+
+def test_what_is_loaded_is_typed():
+    assert ast.parse(inspect.getsource(front.load)).body[0].returns.id == "Model"
+    for kind in (Loaded, Run, HuggingFaceCausal):
+        assert get_type_hints(kind.answer)["settings"] == Unpack[Asking]
+    told = {*inspect.signature(stream_answer).parameters} - {"model", "processor", "images", "text", "writing"}
+    assert {*Asking.__annotations__} == told | {*_WRITING}
 
 
 def test_load_refuses_in_one_line(tmp_path):
@@ -80,6 +159,8 @@ def test_load_refuses_in_one_line(tmp_path):
     assert len(kinds) == len(set(kinds))
     with pytest.raises(InputError, match="did you mean 'float32'"):
         foveal.load(tmp_path, dtype="float23")
+    with pytest.raises(InputError, match="device 'meta' holds no weights, and what is loaded has some; give one of"):
+        foveal.load(tmp_path, device="meta")
     for dtype in ("int8", torch.bool):
         with pytest.raises(InputError, match=r"dtype .* holds no fractions, as weights need; give float32, bfloat16"):
             foveal.load(tmp_path, dtype=dtype)
@@ -123,9 +204,6 @@ def test_a_device_that_is_not_there_is_told(device):
 
 
 def test_importing_is_light():
-    import subprocess
-    import sys
-
     code = "import foveal, sys; print([name for name in ('torch', 'transformers', 'numpy') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 

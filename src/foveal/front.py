@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import yaml
@@ -19,6 +19,11 @@ from foveal.weights.files import read_config
 from foveal.weights.pretrained import EXTERNAL, initialise
 from foveal.weights.refusals import check_adapter
 
+if TYPE_CHECKING:
+    from foveal.models.asked import Loaded as Model
+else:  # what writes nothing has no answer, and who checks types at run time would ask for it
+    Model = Any
+
 _FORMATS = ("foveal", "huggingface", *FORMATS)
 
 
@@ -28,7 +33,7 @@ def load(
     format: str | None = None,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
-) -> Any:
+) -> Model:
     """A model ready to use, from a run directory of ours or a checkpoint directory of Hugging Face or another origin.
 
     `format` is found out where it is not given; a `dtype` of "auto" is that of the file.
@@ -47,7 +52,7 @@ def load(
     if format == "foveal" and not run.matches(directory):
         raise InputError(f"format 'foveal', but {directory} holds no config.yaml; give a run, or leave format out")
     if format == "foveal" or (format is None and run.matches(directory)):
-        return run.load(directory, **wanted)
+        return cast(Model, run.load(directory, **wanted))
     check_adapter(directory)
     config = read_config(directory)
     return family(config, str(directory), format=format).load(directory, config, **wanted)
@@ -62,7 +67,9 @@ def build(config: ModelConfig | Mapping[str, Any] | str | os.PathLike[str]) -> r
     if isinstance(config, ModelConfig):
         check(config)
         return run.Run(assemble(config))
-    given = dict(config) if isinstance(config, Mapping) else _yaml(Path(config))
+    if not isinstance(config, Mapping | str | os.PathLike):
+        raise InputError(f"{config!r} is no config; give a mapping, or the path of a YAML file")
+    given = dict(config) if isinstance(config, Mapping) else _yaml(Path(os.path.expanduser(config)))
     parts = given if "model" in given else {"model": given}
     _check_made(parts)
     described = ModelConfig.parse(parts["model"])
@@ -73,13 +80,18 @@ def build(config: ModelConfig | Mapping[str, Any] | str | os.PathLike[str]) -> r
     settings = parts.get("processor")
     processor = None
     if settings and not isinstance(config, Mapping) and "tokenizer" not in settings:  # a run has its own beside it
-        processor = Processor.from_settings(settings, Path(config).parent)
+        processor = Processor.from_settings(settings, Path(os.path.expanduser(config)).parent)
     return run.Run(model, processor, external=external)
 
 
 def _check_made(parts: Mapping[str, Any]) -> None:
-    """Raise InputError for a recipe whose model is made of a run, or of what its data say."""
+    """Raise InputError for a recipe whose model is made of a run, or of what its data say, and for sources of none."""
     init, model = parts.get("init") or {}, parts["model"]
+    if not isinstance(init, Mapping):
+        raise InputError(f"init is {init!r}; give a mapping from parts to their sources, such as vision: imagenet")
+    for part, source in init.items():
+        if not isinstance(source, str | os.PathLike):
+            raise InputError(f"init.{part} is {source!r}; name a source, such as a run's directory, or leave it out")
     if "from" in init:
         raise InputError(f"init.from {init['from']} starts from a run; load that run, or train the recipe")
     given = model.get("language") if isinstance(model, Mapping) else None
@@ -112,6 +124,8 @@ def _device(given: torch.device | str | None) -> torch.device | str | None:
         device = torch.device(given)
     except RuntimeError:
         device = None
+    if device is not None and device.type == "meta":
+        raise InputError("device 'meta' holds no weights, and what is loaded has some; give one of cpu, cuda, mps")
     if device is None or (device.index or 0) >= counts.get(device.type, math.inf):
         there = ", ".join(kind for kind, count in counts.items() if count)
         raise InputError(f"device {str(given)!r} is none that this torch has; give one of {there}")
@@ -121,7 +135,7 @@ def _device(given: torch.device | str | None) -> torch.device | str | None:
 def _dtype(given: torch.dtype | str | None) -> torch.dtype | None:
     if given is None or given == "auto":
         return None
-    found = given if isinstance(given, torch.dtype) else getattr(torch, given, None)
+    found = given if isinstance(given, torch.dtype) else getattr(torch, str(given), None)
     if not isinstance(found, torch.dtype):
         raise unknown("dtype", str(given), ("float32", "bfloat16", "float16"))
     if not found.is_floating_point:

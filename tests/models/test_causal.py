@@ -127,6 +127,11 @@ def test_config_round_trip():
     assert ModelConfig.parse(config.dump()) == config
 
 
+def test_equal_configs_have_one_hash():
+    parts = {**TINY, "heads": {"words": "masked_language"}}
+    assert len({ModelConfig.parse(parts), ModelConfig.parse(parts), ModelConfig.parse(TINY)}) == 2
+
+
 def test_unknown_part_has_a_hint():
     with pytest.raises(InputError, match="did you mean 'vision'"):
         ModelConfig.parse({**TINY, "visoin": {}})

@@ -30,6 +30,8 @@ def check(config: ModelConfig) -> None:
             f"connector {config.connector.name!r} has nothing to connect: the model names no vision; name one, or "
             "leave the connector out"
         )
+    if config.features is not None and config.features < 1:
+        raise InputError(f"model.features is {config.features}; give the width of a region's features, 1 or more")
     for room, sizes in _ROOMS.items():
         part: Spec | None = getattr(config, room)
         for name, least in sizes.items():

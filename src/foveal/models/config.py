@@ -42,21 +42,29 @@ class ModelConfig:
     connector: Spec | None = None
     levels: Spec | None = None
     allocator: Spec | None = None
-    heads: Mapping[str, Spec] = field(default_factory=dict)
+    heads: Mapping[str, Spec] = field(default_factory=dict, hash=False)
     features: int | None = None
     mosaic: Mosaic | None = None
     assembly: str = "causal"
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> "ModelConfig":
-        """A config out of plain mappings; raises InputError for an unknown key or component."""
+        """A config out of plain mappings; raises InputError for an unknown key or component, and for other values."""
+        if not isinstance(given, Mapping):
+            raise InputError(f"model is {given!r}; give a mapping of its parts, such as vision and language")
         for key in given:
             if key not in (*_ROOMS, *_OTHERS):
                 raise unknown("key in model:", str(key), (*_ROOMS, *_OTHERS))
-        others = {key: given[key] for key in ("features", "assembly") if given.get(key) is not None}
+        plain = {"features": int, "assembly": str}
+        others: dict[str, Any] = {
+            key: convert(kind, given[key], where=f"model.{key}")
+            for key, kind in plain.items()
+            if given.get(key) is not None
+        }
         if given.get("mosaic") is not None:
             others["mosaic"] = convert(Mosaic, given["mosaic"], where="model.mosaic")
-        heads = {name: spec("heads", head) for name, head in (given.get("heads") or {}).items()}
+        heads = convert(dict[str, Any], given.get("heads") or {}, where="model.heads")
+        heads = {name: spec("heads", head) for name, head in heads.items()}
         bare = "connector" in given and given["connector"] is None
         given = {key: value for key, value in given.items() if key in _ROOMS}
         filled = {key: value for key, value in given.items() if value is not None}

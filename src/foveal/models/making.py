@@ -36,8 +36,8 @@ def sight(config: ModelConfig, *, width: int, fusion: Fusion) -> tuple[VisionEnc
     if config.connector is None:
         if vision is not None and not read and vision.width != width:
             raise InputError(
-                f"the connector is null, vision {config.vision.name!r} has width {vision.width}, and the fusion reads "
-                f"{width}; take the connector linear or mlp, or equal widths"
+                f"the connector is null, vision {config.part('vision').name!r} has width {vision.width}, and the "
+                f"fusion reads {width}; take the connector linear or mlp, or equal widths"
             )
         return vision if vision is None else vision.requires_grad_(False), None  # no gradient passes a code
     width_in = vision.width if vision is not None else config.features

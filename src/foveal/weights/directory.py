@@ -38,7 +38,9 @@ def write_run(
     stead. `origin` is the reference's config and generation settings where the model began as its checkpoint, `beside`
     where the files of its own processor lie, `about` a free record of how the run was made.
     """
-    folder = Path(path)
+    if not isinstance(path, str | os.PathLike) or path == "":
+        raise InputError(f"{path!r} is no place for a run; name a directory")
+    folder = Path(os.path.expanduser(path))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from operator import index
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from foveal.core.errors import InputError, unknown
 from foveal.core.types import IGNORE, Answer, Batch, Grid, Layout, Output, Pixels
 from foveal.decode import generate as decoding
 from foveal.decode import sampling
+from foveal.models.asked import Asking
 from foveal.models.budget import spent
 from foveal.models.causal import Causal, empty, next_labels
 from foveal.models.config import ModelConfig
@@ -91,14 +92,15 @@ class HuggingFaceCausal(nn.Module):
         found = family(self.config, "the copy")
         self.to_batch, self.renaming = found.batcher(self.model, self.config), found.renaming(self.config)
 
-    def answer(self, images: Any, text: str, **settings: Any) -> Answer:
+    def answer(self, images: Any, text: str, **settings: Unpack[Asking]) -> Answer:
         """Answer a question about images (one or several: paths or opened pictures; None or [] for text alone).
 
-        How words are chosen, and what ends them, is the checkpoint's own where it is not given, as in `generate`.
+        Settings: max_new_tokens, budget, price, strategy ("foveal"), videos, sampling, stop_ids, as in `Asking`. How
+        words are chosen, and what ends them, is the checkpoint's own where it is not given, as in `generate`.
         """
         return answer(self.model, self.processor, images, text, **self._manner(settings))
 
-    def stream_answer(self, images: Any, text: str, **settings: Any) -> Iterator[Answer]:
+    def stream_answer(self, images: Any, text: str, **settings: Unpack[Asking]) -> Iterator[Answer]:
         """The answer so far, after every token."""
         return stream_answer(self.model, self.processor, images, text, **self._manner(settings))
 

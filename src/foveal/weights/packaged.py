@@ -19,6 +19,11 @@ NAMES = {"starter": starter, "smollm2-135m": smollm2.smollm2}
 
 
 def place(path: str | os.PathLike[str]) -> Path:
-    """The directory of this path, or of a packaged model by its name where there is no such directory."""
-    directory = Path(path)
+    """The directory of this path, or of a packaged model by its name where there is no such directory.
+
+    Raises InputError for what is no path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"{path!r} is no path; give a run, a checkpoint, or {' or '.join(NAMES)}")
+    directory = Path(os.path.expanduser(path))
     return NAMES[str(path)]() if not directory.exists() and str(path) in NAMES else directory

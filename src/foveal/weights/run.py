@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, Unpack
 
 import torch
 from jaxtyping import Int
@@ -15,6 +15,7 @@ from foveal.core.example import Box
 from foveal.core.types import Answer, Batch, Output, Reconstruction
 from foveal.decode.choose import choose
 from foveal.decode.generate import generate
+from foveal.models.asked import Asking
 from foveal.models.assembly import empty
 from foveal.models.autoencoder import Autoencoder
 from foveal.models.budget import spent
@@ -79,16 +80,22 @@ class Run(nn.Module):
         stops = self.processor.stop_ids if self.processor is not None else ()
         return generate(model, batch, **{"stop_ids": stops, **settings, "max_new_tokens": max_new_tokens})
 
-    def answer(self, images: Any, text: str, **settings: Any) -> Answer:
-        """Answer a question about images (one or several: paths or opened pictures; None or [] for text alone)."""
+    def answer(self, images: Any, text: str, **settings: Unpack[Asking]) -> Answer:
+        """Answer a question about images (one or several: paths or opened pictures; None or [] for text alone).
+
+        Settings: max_new_tokens (64), budget, price, strategy ("foveal"), videos, sampling (greedy), stop_ids, as in
+        `Asking`. Raises InputError for another.
+        """
         *_, last = self.stream_answer(images, text, **settings)
         return last
 
-    def stream_answer(self, images: Any, text: str, **settings: Any) -> Iterator[Answer]:
+    def stream_answer(self, images: Any, text: str, **settings: Unpack[Asking]) -> Iterator[Answer]:
         """The answer so far, after every token; a run that spells tells all of one picture at once (`tell.sparing`)."""
         model, talker = self._speaker(), self._talker()
         if talker.speller is not None:
-            known = {name: value for name, value in settings.items() if name != "max_new_tokens"}  # it knows its end
+            known: dict[str, Any] = {
+                name: value for name, value in settings.items() if name != "max_new_tokens"
+            }  # it knows its end
             return iter([sparing(model, talker, images, text, **known)])
         return stream_answer(model, talker, images, text, **settings)
 
