@@ -36,3 +36,7 @@ def test_the_names_of_llava_are_known():
     assert spec("connectors", {"name": "mlp4x_gelu", "bias": False}).settings.depth == 4
     with pytest.raises(InputError, match="unknown component of heads 'mlp2x_gelu'"):
         spec("heads", "mlp2x_gelu")
+
+
+def test_a_file_of_functions_has_settings_too():
+    assert spec("training.objectives", "sequence").name == "sequence"

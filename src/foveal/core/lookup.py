@@ -9,8 +9,8 @@ from typing import Any
 
 from foveal.core.config import parse
 from foveal.core.errors import InputError, unknown
-from foveal.core.outside import checked, imported, made, outside
 from foveal.core.outside import class_name as class_name
+from foveal.core.outside import class_of, imported, made, outside, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ def module(room: str, name: str) -> ModuleType:
 def kind(room: str, name: str) -> type:
     """The class of a component; takes the errors of `module`, and raises InputError where an outside file lacks it."""
     found, entry = module(room, name), outside(room).get(name)
-    return getattr(found, class_name(name)) if entry is None else checked(entry, found)
+    return getattr(found, class_name(name)) if entry is None else class_of(entry, found)
 
 
 def spec(room: str, settings: object) -> Spec:
@@ -58,8 +58,9 @@ def spec(room: str, settings: object) -> Spec:
     also = getattr(importlib.import_module(f"foveal.{room}"), "also", None)  # other names that a room's are known by
     if also is not None and (meant := also(name)) is not None:
         name, given = meant[0], {**meant[1], **given}
-    kind(room, name)
-    return Spec(name=name, settings=parse(module(room, name).Config, given, where=f"{room}.{name}"))
+    found, entry = module(room, name), outside(room).get(name)
+    config = found.Config if entry is None else settings_of(entry, found)
+    return Spec(name=name, settings=parse(config, given, where=f"{room}.{name}"))
 
 
 def build(room: str, wanted: Spec, **at_assembly: Any) -> Any:

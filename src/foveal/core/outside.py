@@ -48,16 +48,21 @@ def imported(entry: EntryPoint) -> ModuleType:
     return found
 
 
-def checked(entry: EntryPoint, found: ModuleType) -> type:
-    """The class of a component; raises InputError where its module lacks that, or a frozen dataclass `Config`."""
-    config, wanted = getattr(found, "Config", None), class_name(entry.name)
+def settings_of(entry: EntryPoint, found: ModuleType) -> type:
+    """The Config of a component; raises InputError where its module has none that is a frozen dataclass."""
+    config = getattr(found, "Config", None)
     if not isinstance(config, type) or not is_dataclass(config) or not config.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         has = "has no Config" if config is None else "has a Config that is no frozen dataclass"
         raise InputError(
             f"{_told(entry)} {has}; give it one: @dataclass(frozen=True, kw_only=True) class Config, with the settings "
             "of the component"
         )
-    component = getattr(found, wanted, None)
+    return config
+
+
+def class_of(entry: EntryPoint, found: ModuleType) -> type:
+    """The class of a component; raises InputError where its module has none of that name."""
+    component, wanted = getattr(found, class_name(entry.name), None), class_name(entry.name)
     if not isinstance(component, type):
         raise InputError(f"{_told(entry)} has no class {wanted}; call its class so, by the name of the entry point")
     return component
