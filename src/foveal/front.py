@@ -36,10 +36,10 @@ def load(
 ) -> Model:
     """A model ready to use, from a run directory of ours or a checkpoint directory of Hugging Face or another origin.
 
-    `format` is found out where it is not given; a `dtype` of "auto" is that of the file.
-    "starter" names the starter model, "smollm2-135m" the packaged
-    language model; a directory of that name goes first. Raises InputError for a directory of neither kind or of another
-    than `format`, an unsupported model type, a device that is not there, and any weight that does not fit.
+    `format` is found out where it is not given; a `dtype` of "auto" is that of the file. "starter" names the starter
+    model, "smollm2-135m" the packaged language model; a directory of that name goes first. Raises InputError for a
+    directory of neither kind or of another than `format`, an unsupported model type, a device that is not there, and
+    any weight that does not fit.
     """
     if format is not None and format not in _FORMATS:
         raise unknown("format", format, _FORMATS)
