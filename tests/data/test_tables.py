@@ -5,8 +5,10 @@ from datasets import Dataset, DatasetDict, Features, Image, List, Value
 from PIL import Image as Pictures
 
 from foveal.core.errors import InputError
-from foveal.data.format import chat, located, read
+from foveal.data.format import chat, grouped, located, read
 from foveal.data.places import files, fingerprint, splits
+from foveal.data.statistics import summary
+from foveal.data.thorough import thorough
 
 RED, BLUE = (Pictures.new("RGB", (8, 6), colour) for colour in ("red", "blue"))
 ROWS = {
@@ -113,3 +115,15 @@ def test_broken_files_and_pictures(tmp_path):
     Dataset.from_dict(rows, features=told).save_to_disk(tmp_path / "set")
     with pytest.raises(InputError, match="row 0: cannot read an image"):
         read(tmp_path / "set")
+
+
+def test_rows_that_follow_each_other_on_a_picture_share_it(tmp_path):
+    rows = {
+        "image": [RED, RED, BLUE],
+        "messages": [chat("What?", "a fox"), chat("Where?", "left"), chat("What?", "sky")],
+    }
+    examples = read(saved(tmp_path / "set", rows))
+    assert [len(group) for group in grouped(examples)] == [2, 1]
+    told = summary(thorough(tmp_path / "set", repeated={}))
+    assert (told["examples"], told["images"], told["scenes"]) == (3, 2, 2)
+    assert told["sizes"] == {"width": [8, 8, 8], "height": [6, 6, 6]}

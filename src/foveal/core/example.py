@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from foveal.core.errors import InputError
@@ -80,3 +81,8 @@ def answers_of(example: Example, where: str = "") -> tuple[str, ...]:
         at = where and f"{where}: "
         raise InputError(f"{at}example {example.id!r} has answers {given!r} in its meta; give a list of texts")
     return tuple(given or ())
+
+
+def pictures(example: Example) -> tuple[Any, ...]:
+    """What tells an example's pictures from others: their paths, or which objects they are where they are opened."""
+    return tuple(str(image) if isinstance(image, str | PurePath) else id(image) for image in example.images)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from foveal.core.errors import InputError, unknown
-from foveal.core.example import FEATURES, Box, Example, answers_of, is_film, marks
+from foveal.core.example import FEATURES, Box, Example, answers_of, is_film, marks, pictures
 from foveal.data import media
 from foveal.data.halves import SPELLED, refuse
 from foveal.data.marks import area, keypoints, polygons
@@ -344,5 +344,5 @@ def grouped(examples: Iterable[Example]) -> list[list[Example]]:
     """The examples of each scene together (those on the same images), in order of first appearance."""
     groups: dict[tuple[Any, ...], list[Example]] = {}
     for example in examples:
-        groups.setdefault(example.images, []).append(example)
+        groups.setdefault(pictures(example), []).append(example)
     return list(groups.values())

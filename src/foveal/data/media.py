@@ -83,3 +83,11 @@ def pictures(path: Any, most: int = 4) -> list[Image.Image]:
 
     some: Sequence[Any] = open_video(path, Frames(count=most)).frames if is_video(path) else [path]
     return [open_image(one) for one in some]
+
+
+def size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height in pixels of an opened picture, upright."""
+    from foveal.preprocess.image import upright
+
+    height, width = upright(picture)
+    return width, height

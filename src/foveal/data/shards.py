@@ -14,7 +14,7 @@ from foveal.core.errors import InputError
 from foveal.core.example import FEATURES, Example
 from foveal.data.format import Checker, encode
 from foveal.data.halves import refuse
-from foveal.data.media import markers
+from foveal.data.media import markers, size
 
 
 def read_shard(path: str | os.PathLike[str]) -> Iterator[Example]:
@@ -65,7 +65,7 @@ def example(key: str, members: dict[str, bytes], where: str) -> Example:
     if isinstance(row, dict):
         row.setdefault("id", key)
         row.setdefault("images", [name for name in members if _pictured(name)])
-    check = Checker(root=Path(), exists=members.__contains__, size=lambda name: size(members[name], where))
+    check = Checker(root=Path(), exists=members.__contains__, size=lambda name: size(opened(members[name], where)))
     found = check.example(row, where)
     _check_pictures(found, where)
     return replace(found, images=tuple(opened(members[str(name)], where) for name in found.images))
@@ -84,14 +84,6 @@ def opened(data: bytes, where: str) -> Image.Image:
         return Image.open(io.BytesIO(data))
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InputError(f"{where}: cannot read an image ({error}); replace it") from None
-
-
-def size(data: bytes, where: str) -> tuple[int, int]:
-    """Width and height of a picture in pixels, upright."""
-    from foveal.preprocess.image import upright
-
-    height, width = upright(opened(data, where))
-    return width, height
 
 
 def write_shard(path: str | os.PathLike[str], examples: Iterable[Example]) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from foveal.core.example import Example, is_film
+from foveal.data import media
 from foveal.data.format import image_size, said
 
 
@@ -17,13 +18,20 @@ def summary(examples: Iterable[Example]) -> dict[str, Any]:
     """
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     areas: dict[str, list[float]] = defaultdict(list)
-    images: dict[Path, None] = {}
+    images: dict[Any, Any] = {}
     scenes: set[Any] = set()
+    last: tuple[Any, ...] = ()  # opened pictures are told apart while they are held, and only these are held
     for example in examples:
         kind = str(example.meta.get("kind", "all"))
         answers[kind].update(said(example, "assistant")[-1:])
-        images.update(dict.fromkeys(example.images))
-        scenes.add(example.meta.get("scene", example.images or example.id))
+        for image in example.images:
+            if isinstance(image, Path):
+                images[image] = image
+            elif not any(image is one for one in last):
+                images[len(images)] = media.size(image)
+        shown = example.images if _filed(example.images) else len(images)
+        last = example.images
+        scenes.add(example.meta.get("scene", shown if example.images else example.id))
         if "area" in example.meta:
             areas[kind].append(example.meta["area"])
     kinds = {kind: _kind(counts) for kind, counts in sorted(answers.items())}
@@ -33,8 +41,8 @@ def summary(examples: Iterable[Example]) -> dict[str, Any]:
         "examples": sum(row["count"] for row in kinds.values()),
         "scenes": len(scenes),
         "images": len(images),
-        **({"videos": films} if (films := sum(map(is_film, images))) else {}),
-        "sizes": sizes(images),
+        **({"videos": films} if (films := sum(map(_film, images.values()))) else {}),
+        "sizes": sizes(images.values()),
         "kinds": kinds,
     }
 
@@ -51,9 +59,17 @@ def _kind(counts: Counter[str]) -> dict[str, Any]:
     }
 
 
-def sizes(images: Iterable[Path]) -> dict[str, Any]:
-    """Least, median and greatest width and height in pixels, from the heads of the files."""
-    found = [image_size(str(image)) for image in images]
+def _filed(images: Iterable[Any]) -> bool:
+    return all(isinstance(image, Path) for image in images)
+
+
+def _film(image: Any) -> bool:
+    return isinstance(image, Path) and is_film(image)
+
+
+def sizes(images: Iterable[Any]) -> dict[str, Any]:
+    """Least, median and greatest width and height in pixels, from the heads of files, or of sizes."""
+    found = [image_size(str(image)) if isinstance(image, Path) else image for image in images]
     if not found:
         return {}
     columns = {"width": sorted(w for w, _ in found), "height": sorted(h for _, h in found)}

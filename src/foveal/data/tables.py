@@ -5,17 +5,20 @@ picture may stand in `image`. Needs the package datasets.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.data.converters.llava import MARKER, message
 from foveal.data.format import Checker
 from foveal.data.halves import refuse
-from foveal.data.shards import opened, size
+from foveal.data.media import size
+from foveal.data.shards import opened
 
 _SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
 _NUMBERED = re.compile(r"(.+?)-\d+-of-\d+.*")  # train-00000-of-00003.parquet
@@ -36,29 +39,32 @@ def found(folder: Path) -> dict[str, list[Path]]:
 
 
 def read(file: Path) -> Iterator[tuple[str, Example]]:
-    """The examples of a file with where they stand, each checked as in `format.read`; images are opened pictures.
+    """The examples of a file with where they stand, each checked as in `format.read`; images are opened pictures, one
+    and the same for rows that follow each other on it.
 
     Raises InputError with row and column.
     """
+    known: dict[bytes, Image.Image] = {}
     for number, row in enumerate(_rows(file)):
-        where = f"{file}: row {number}"
-        yield where, example(row, f"{file.stem}:{number}", where)
+        where, given = f"{file}: row {number}", _bare(row)
+        shown = given.pop("images", None) or ([given["image"]] if given.get("image") else [])
+        files = [_bytes(picture, where) for picture in shown]
+        known = {data: known.get(data) or opened(data, where) for data in files}
+        yield where, example(given, [known[data] for data in files], f"{file.stem}:{number}", where)
 
 
-def example(row: Mapping[str, Any], name: str, where: str) -> Example:
-    """The example of a row, whose id is the `name` unless it has its own."""
-    given: dict[str, Any] = _bare(row)
-    pictures = given.pop("images", None) or ([given["image"]] if given.get("image") else [])
-    members = {str(place): _bytes(picture, where) for place, picture in enumerate(pictures)}
+def example(given: Mapping[str, Any], shown: Sequence[Image.Image], name: str, where: str) -> Example:
+    """The example of a row and its pictures, whose id is the `name` unless it has its own."""
+    members = {str(place): picture for place, picture in enumerate(shown)}
     named = {"id": str(given.get("id", name)), "images": list(members), "messages": _messages(given, members, where)}
     told = {**{name: given[name] for name in ("boxes", "meta") if name in given}, **named}
     refuse(told, where)
-    check = Checker(root=Path(), exists=members.__contains__, size=lambda name: size(members[name], where))
+    check = Checker(root=Path(), exists=members.__contains__, size=lambda name: size(members[name]))
     found = check.example(told, where)
-    return replace(found, images=tuple(opened(members[str(name)], where) for name in found.images))
+    return replace(found, images=tuple(members[str(name)] for name in found.images))
 
 
-def _messages(row: Mapping[str, Any], members: Mapping[str, bytes], where: str) -> list[Any]:
+def _messages(row: Mapping[str, Any], shown: Collection[str], where: str) -> list[Any]:
     if "messages" in row:
         return [_parted(one, where) for one in row["messages"]]
     if "conversations" in row:
@@ -70,8 +76,8 @@ def _messages(row: Mapping[str, Any], members: Mapping[str, bytes], where: str) 
         )
     made: list[Any] = []
     for pair in row["texts"]:
-        shown = [] if made else [{"type": "image"} for _ in members]
-        made.append({"role": "user", "content": [*shown, {"type": "text", "text": pair.get("user")}]})
+        marks = [] if made else [{"type": "image"} for _ in shown]
+        made.append({"role": "user", "content": [*marks, {"type": "text", "text": pair.get("user")}]})
         made.append({"role": "assistant", "content": [{"type": "text", "text": pair.get("assistant")}]})
     return made
 

@@ -1,7 +1,8 @@
 """What is looked for in a data set beyond what reading it checks: pictures to their last pixel, ids that repeat."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from foveal.core.errors import InputError
 from foveal.core.example import FEATURES, Example, is_film
@@ -23,23 +24,30 @@ def thorough(
 
     ids: set[str] = set()
     seen: set[Path] = set()
+    last: tuple[Any, ...] = ()  # opened pictures are told apart while they are held, and only these are held
     for number, (where, example) in enumerate(located(source, split=split), start=1):
         if example.id in ids:
             repeated[where] = example.id
         ids.add(example.id)
         told = example.meta.get("size") if example.boxes else None
         for place, image in enumerate(example.images):
-            if not isinstance(image, Path) or image in seen or image.suffix in FEATURES or is_film(image):
+            filed = isinstance(image, Path)
+            if image.suffix in FEATURES or is_film(image) or image in seen if filed else _among(image, last):
                 continue
-            seen.add(image)
+            seen |= {image} if filed else set()
             try:
                 open_image(image)
             except InputError as error:
                 raise InputError(f"{where}: {error}") from None
-            if told and any(box.image == place for box in example.boxes):
+            if filed and told and any(box.image == place for box in example.boxes):
                 _agree(told, image, where)
+        last = example.images
         progress(number)
         yield example
+
+
+def _among(image: Any, some: Iterable[Any]) -> bool:
+    return any(image is one for one in some)
 
 
 def _agree(told: Sequence[int | float], image: Path, where: str) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 from typing import Any
 
 from foveal.core.errors import InputError
@@ -117,11 +116,6 @@ def scene(example: Example, known: dict[Any, Any]) -> str:
         number = known[example.id] = known.get(example.id, 0) + 1
         known[shown] = example.id if number == 1 else f"{example.id}#{number}"
     return known[shown]
-
-
-def pictures(example: Example) -> tuple[Any, ...]:
-    """What tells an example's pictures from others: their paths, or which objects they are where they are opened."""
-    return tuple(str(image) if isinstance(image, str | PurePath) else id(image) for image in example.images)
 
 
 def without_images(example: Example) -> Example:

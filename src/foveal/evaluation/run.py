@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.core.example import Example
+from foveal.core.example import Example, pictures
 from foveal.core.types import Batch
 from foveal.decode.generate import spoken
-from foveal.evaluation.questions import Question, pictures
+from foveal.evaluation.questions import Question
 
 
 @runtime_checkable
