@@ -122,6 +122,25 @@ def test_the_same_command_goes_on_after_ctrl_c_to_the_same_weights(home, capsys,
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+def test_a_hugging_face_data_set_is_trained_on_and_scored(home, capsys):
+    from datasets import Dataset, Image, List
+
+    rows = [json.loads(line) for line in Path("data/train.jsonl").read_text().splitlines()]
+    columns = {"images": [[f"data/{name}" for name in row["images"]] for row in rows]}
+    columns |= {name: [row.get(name) for row in rows] for name in ("id", "messages", "boxes", "meta")}
+    Dataset.from_dict(columns).cast_column("images", List(Image())).save_to_disk("saved")
+    assert "features are cached for image files alone; give paths, or training.features=null" in refused(
+        capsys, "tiny.yaml", "--data", "saved"
+    )
+    assert run(["train", "tiny.yaml", "--data", "saved", "training.features=null"]) == 0
+    assert run(["train", "tiny.yaml", "--out", "lines", "training.features=null"]) == 0
+    tables, lines = (foveal.load(place).state_dict() for place in ("runs/tiny", "lines"))
+    assert all(torch.equal(tables[name], lines[name]) for name in lines)
+    capsys.readouterr()
+    assert run(["eval", "--run", "lines", "--data", "saved", "--split", "train", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["questions"] == len(rows)
+
+
 def test_two_processes_train_as_one(home, capsys):
     """A step of two processes with half the batch each is the step of one, and no process says twice what it does."""
     settings = [f"training.stages.{stage}.batch_size={{0}}" for stage in (0, 1)]

@@ -268,9 +268,11 @@ class Batches:
 
     def _images(self, tiling: "Tiling | None" = None) -> list[Any]:
         """Every image of the data, once, as the tiling takes it."""
+        from foveal.preprocess.collate import identity
         from foveal.preprocess.video import among
 
-        return list(dict.fromkeys(image for example in self.data for image in among(example.images, tiling)))
+        shown = (image for example in self.data for image in among(example.images, tiling))
+        return list({identity(image): image for image in shown}.values())
 
     def _told(self, teller: _classes.Teller) -> "Store":
         """The store of what a teller of classes says of every image."""

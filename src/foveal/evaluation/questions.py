@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from foveal.core.errors import InputError
-from foveal.core.example import Example, answers_of
+from foveal.core.example import Example, answers_of, pictures
 
 OPEN = ("caption",)  # kinds with many right answers: exact match says nothing about them
 

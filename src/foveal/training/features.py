@@ -171,7 +171,7 @@ def image_key(image: Any) -> str:
     if isinstance(image, Part):
         return f"{image_key(image.image)}:part {image.number}"
     if not isinstance(image, str | os.PathLike):
-        raise InputError("features are cached for image files alone; give paths, or turn cached features off")
+        raise InputError("features are cached for image files alone; give paths, or training.features=null")
     try:
         known = os.stat(image)
         if S_ISDIR(known.st_mode):
