@@ -51,7 +51,8 @@ def reference(seed, *, tower="clip", text="llama", **settings):
     torch.manual_seed(seed)
     small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
     vision = {**small, "image_size": 24, "patch_size": 8}
-    tower_config = {"clip": hf.CLIPVisionConfig, "siglip": hf.SiglipVisionConfig}[tower](**vision)
+    towers = {"clip": hf.CLIPVisionConfig, "siglip": hf.SiglipVisionConfig, "dinov2": hf.Dinov2WithRegistersConfig}
+    tower_config = towers[tower](**vision)
     text_class = {"llama": hf.LlamaConfig, "qwen2": hf.Qwen2Config, "qwen3": hf.Qwen3Config}[text]
     text_config = text_class(**small, num_key_value_heads=2, vocab_size=99, max_position_embeddings=128, eos_token_id=2)
     config = hf.LlavaConfig(
@@ -92,6 +93,8 @@ CASES = [
     {"tower": "siglip", "vision_feature_layer": [0, -1], "vision_feature_select_strategy": "default"},
     {"tower": "clip", "projector_hidden_act": "relu", "multimodal_projector_bias": False},
     {"tower": "clip", "tie_word_embeddings": True},
+    {"tower": "dinov2", "vision_feature_layer": -2, "vision_feature_select_strategy": "default"},
+    {"tower": "dinov2", "vision_feature_layer": [1, -1], "vision_feature_select_strategy": "full"},
 ]
 
 
@@ -102,7 +105,7 @@ def test_equals_transformers(tmp_path, case, left):
     theirs.save_pretrained(tmp_path)
     ours = load(tmp_path)
     full = CASES[case].get("vision_feature_select_strategy", "default") == "full"
-    per_image = 9 + (CASES[case]["tower"] == "clip") - (not full)
+    per_image = 9 + {"clip": 1, "siglip": 0, "dinov2": 1 + 4}[CASES[case]["tower"]] - (not full)
     given = inputs(per_image, [1, 2, 1], left=left)
     real = given["attention_mask"].bool()
     led = torch.cat([torch.zeros_like(real[:, :1]), real[:, :-1]], dim=1)  # what padding predicts is undefined

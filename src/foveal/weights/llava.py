@@ -16,7 +16,7 @@ from foveal.weights.decoder import language_rules, language_settings, reference_
 from foveal.weights.files import read_checkpoint, section
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch, with_images
 from foveal.weights.names import Renaming, Rule
-from foveal.weights.vision_towers import CLIP, vision_rules, vision_settings
+from foveal.weights.vision_towers import CLIP, vision_leading, vision_rules, vision_settings
 
 KINDS = ("llava",)
 
@@ -32,7 +32,7 @@ def matches(config: Mapping[str, Any]) -> bool:
 
 def renaming(config: Mapping[str, Any]) -> Renaming:
     """Between a LLaVA checkpoint's weight names, of this or older versions of transformers, and ours."""
-    return Renaming(rules(config))
+    return Renaming(rules(config), leading=vision_leading(_vision(config)))
 
 
 def rules(config: Mapping[str, Any]) -> list[Rule]:
@@ -40,7 +40,8 @@ def rules(config: Mapping[str, Any]) -> list[Rule]:
     projector: list[Rule] = [
         (f"connector.maps.{i}.*", tuple(f"{prefix}linear_{i + 1}.*" for prefix in _PROJECTOR)) for i in range(2)
     ]
-    tower = vision_rules(str(_vision(config)["model_type"]))
+    vision = _vision(config)
+    tower = vision_rules(str(vision["model_type"]), gated=bool(vision.get("use_swiglu_ffn", False)))
     return [*projector, *tower, *language_rules(theirs_prefix=_LANGUAGE, head=_HEAD)]
 
 

@@ -16,10 +16,11 @@ from foveal.models.config import ModelConfig
 from foveal.preprocess.tiling import Tiling
 from foveal.weights import llava
 from foveal.weights.decoder import reference_config
-from foveal.weights.files import read_checkpoint
+from foveal.weights.files import read_checkpoint, section
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
 from foveal.weights.names import Renaming
 from foveal.weights.rows import rows_of
+from foveal.weights.vision_towers import vision_leading
 
 KINDS = ("llava_next", "llava_onevision")
 
@@ -33,7 +34,8 @@ def matches(config: Mapping[str, Any]) -> bool:
 
 def renaming(config: Mapping[str, Any]) -> Renaming:
     """Between such a checkpoint's weight names, of this or older versions of transformers, and ours."""
-    return Renaming([("joined.newline", _NEWLINE), *llava.rules(config)])
+    leading = vision_leading(section(config, "vision_config"))
+    return Renaming([("joined.newline", _NEWLINE), *llava.rules(config)], leading=leading)
 
 
 def model_config(config: Mapping[str, Any]) -> ModelConfig:

@@ -75,6 +75,8 @@ POOL_RULES: list[Rule] = [
     ("pool.feed.up.*", "head.mlp.fc1.*"),
     ("pool.feed.down.*", "head.mlp.fc2.*"),
 ]
+_PREFIXES = ("model.vision_tower.", "vision_tower.")
+
 # What a whole model, or one with a head of classes, has beside its tower.
 BESIDE: list[Rule] = [
     *((None, name) for name in ("text_model.**", "visual_projection.*", "text_projection.*", "classifier.*")),
@@ -137,7 +139,7 @@ def _number(value: Any, field: str) -> Any:
 def vision_rules(
     model_type: str,
     ours_prefix: str = "vision.",
-    theirs_prefix: str | tuple[str, ...] = ("model.vision_tower.", "vision_tower."),
+    theirs_prefix: str | tuple[str, ...] = _PREFIXES,
     *,
     gated: bool = False,
 ) -> list[Rule]:
@@ -154,6 +156,11 @@ def vision_rules(
     return prefixed(rules, ours=ours_prefix, theirs=accepted)
 
 
+def vision_leading(vision_config: Mapping[str, Any], theirs_prefix: tuple[str, ...] = _PREFIXES) -> dict[str, int]:
+    """How many axes of length 1 stand before a weight's own, by its name in a model with such a tower."""
+    return dino.leading(theirs_prefix) if vision_config.get("model_type") in DINO else {}
+
+
 def renaming(config: Mapping[str, Any]) -> Renaming:
     """Between the weight names of a tower's own checkpoint, or of the whole model's, and ours."""
     kind = str(tower_config(config).get("model_type"))
@@ -161,7 +168,7 @@ def renaming(config: Mapping[str, Any]) -> Renaming:
         return Renaming([*vision_rules(kind, "vision.", ""), *BESIDE])
     prefixes = ("", *(f"{one}." for one in DINO))
     rules = vision_rules(kind, "vision.", prefixes, gated=bool(config.get("use_swiglu_ffn", False)))
-    return Renaming([*rules, *BESIDE], leading=dino.leading(prefixes))
+    return Renaming([*rules, *BESIDE], leading=vision_leading(config, prefixes))
 
 
 @dataclass(frozen=True, kw_only=True)
