@@ -31,7 +31,7 @@ from foveal.layers.regions import pooled
 from foveal.layers.relaid import first, relaid, stretched
 from foveal.layers.thinning import placed
 from foveal.models import seats
-from foveal.models.promised import kept, looking
+from foveal.models.promised import as_planned, looking
 from foveal.models.tiles import choosable, planned, stood
 from foveal.relevance.pricing import Terms
 
@@ -301,7 +301,7 @@ def _connected(
     asked = () if query is None else (query(batch, **({} if gaze is None else {"per_image": laid or len(gaze.led)})),)
     plan = connector.plan(seen.layout)
     plan = plan if gaze is None else replace(plan, counts=(len(gaze.led),) * len(plan.counts))
-    return kept("connector", connector, connector(seen, *asked, **led), plan, width)
+    return as_planned("connector", connector, connector(seen, *asked, **led), plan, width)
 
 
 def encoded(vision: VisionEncoder, pixels: Pixels | Patches, needs: tuple[str, ...] = ()) -> VisualTokens:
@@ -309,7 +309,7 @@ def encoded(vision: VisionEncoder, pixels: Pixels | Patches, needs: tuple[str, .
     look = vision.attended if "attention" in needs else vision  # type: ignore[attr-defined]
     if getattr(vision, "reads_frames", False):
         seen = look(pixels)  # type: ignore[arg-type]
-        return kept("vision", vision, seen, seen.layout, getattr(vision, "width", None))
+        return as_planned("vision", vision, seen, seen.layout, getattr(vision, "width", None))
     if isinstance(pixels, Patches):
         raise InputError(
             f"the batch holds {len(pixels.values)} patches, and this encoder reads pictures; take 'qwen_vit', or leave "

@@ -9,7 +9,7 @@ from foveal.core.errors import InputError
 from foveal.core.types import Layout, Pixels, VisualTokens
 
 
-def kept(room: str, component: Any, made: VisualTokens, plan: Layout, width: int | None = None) -> VisualTokens:
+def as_planned(room: str, component: Any, made: VisualTokens, plan: Layout, width: int | None = None) -> VisualTokens:
     """The tokens themselves, `[S D]`, of a component that made as many of each image as it planned.
 
     Raises InputError where it made others, or such as are not `width` wide. Counts are known without looking into a
@@ -40,13 +40,13 @@ def kept(room: str, component: Any, made: VisualTokens, plan: Layout, width: int
 
 
 def looking(vision: Any, look: Callable[[Pixels], VisualTokens]) -> Callable[[Pixels], VisualTokens]:
-    """The same look, which takes the errors of `kept`; of images that are filled up, the plan knows other sizes."""
+    """The same look, which takes the errors of `as_planned`; of images that are filled up, the plan knows other sizes."""
 
     def told(pixels: Pixels) -> VisualTokens:
         made = look(pixels)
         size = (pixels.values.shape[-2], pixels.values.shape[-1])
         alone = pixels.sizes is None and not getattr(vision, "reads_tiles", False)
         plan = vision.plan([size] * len(pixels.values)) if alone else made.layout
-        return kept("vision", vision, made, plan, getattr(vision, "width", None))
+        return as_planned("vision", vision, made, plan, getattr(vision, "width", None))
 
     return told

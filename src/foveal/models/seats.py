@@ -14,7 +14,7 @@ from torch import nn
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Plan
 from foveal.core.types import Cut, Gaze, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
-from foveal.models.promised import kept
+from foveal.models.promised import as_planned
 from foveal.relevance.pricing import Terms
 from foveal.relevance.spending import covering, undrawn
 from foveal.relevance.strategies.foveal import Foveal
@@ -57,7 +57,7 @@ def between(spender: Any, visual: VisualTokens, query: Query) -> VisualTokens:
     """What is left between connector and text."""
     if spender is None:
         return visual
-    return kept("strategy", spender, spender.between(visual, query), spender.plan(visual.layout))
+    return as_planned("strategy", spender, spender.between(visual, query), spender.plan(visual.layout))
 
 
 def left(spender: Any, visual: VisualTokens, query: Query, terms: Terms | None) -> VisualTokens:
