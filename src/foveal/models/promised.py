@@ -40,7 +40,7 @@ def as_planned(room: str, component: Any, made: VisualTokens, plan: Layout, widt
 
 
 def looking(vision: Any, look: Callable[[Pixels], VisualTokens]) -> Callable[[Pixels], VisualTokens]:
-    """The same look, which takes the errors of `as_planned`; of images that are filled up, the plan knows other sizes."""
+    """The same look, with the errors of `as_planned`; of images that are filled up, the plan knows other sizes."""
 
     def told(pixels: Pixels) -> VisualTokens:
         made = look(pixels)
