@@ -92,6 +92,8 @@ def test_the_table_and_the_report(tiny, tmp_path, capsys):
     assert "Noise, by a generator." in text
     assert text.count("data:image/jpeg;base64,") == 4
     assert "Where is the fox" in text
+    assert run(["eval", "--run", str(tiny.run), "--data", str(tiny.data), "--limit", "2", *LONGEST]) == 0
+    assert "2 questions about one scene, of which no interval can tell, in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

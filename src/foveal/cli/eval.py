@@ -195,7 +195,8 @@ def show(console: "Console", found: "Evaluation", report: str | None = None, see
     kinds = sorted(row["kinds"].items(), key=lambda entry: -entry[1]["accuracy"])
     lines = [_line(kind, numbers, row["questions"]) for kind, numbers in [*kinds, *sums]]
     console.print(_show.table(heads, lines))
-    console.print(f"\n{row['questions']:,} questions about {row['scenes']:,} scenes in {row['seconds']:.1f} s")
+    scenes = f"{row['scenes']:,} scenes" if row["scenes"] != 1 else "one scene, of which no interval can tell,"
+    console.print(f"\n{row['questions']:,} questions about {scenes} in {row['seconds']:.1f} s")
     for name, ahead in row["leads"].items():
         gap = ahead["exact_match"]
         low, high = gap["interval"]
