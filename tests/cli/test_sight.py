@@ -78,10 +78,11 @@ def test_a_checkpoint_brings_weights_settings_and_its_pictures(place, kind):
 
 def test_other_taps_beside_it_and_a_run_in_its_place(place, capsys):
     checkpoint("clip")
-    tapped = "model.vision={from: tower, layers: [-1, 1]}"
+    tapped = "model.vision={from: tower, layers: [-1, 1], image: {resample: bilinear}}"
     assert run(["train", "recipe.yaml", "--data", "data", tapped]) == 0
     made = foveal.load("runs/recipe")
     assert made.model.config.vision.settings.layers == (-1, 1)
+    assert (made.processor.config.image.resample, made.processor.config.image.mean[0]) == ("bilinear", 0.4)
     assert run(["train", "recipe.yaml", "--data", "data", "model.vision=runs/recipe", "--out", "second"]) == 0
     second = foveal.load("second")
     same(second, made.model.vision)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from foveal.cli.main import run
 from foveal.core.errors import InputError
 from foveal.core.example import Box, Example
 from foveal.front import load
@@ -87,3 +88,24 @@ def test_markers_go_with_the_parts_and_boxes_with_the_whole():
 def test_counts_that_do_not_agree_are_told_as_they_were_given(checkpoint):
     with pytest.raises(InputError, match="1 <image> markers in example 'question' but 2 images"):
         load(checkpoint[0]).answer([picture((8, 8)), picture((9, 9))], "<image> what is there?")
+
+
+def test_features_of_parts_are_cached(checkpoint, monkeypatch):
+    """An encoder that learns nothing sees each part once, and the words read what it said."""
+    folder, _, _ = checkpoint
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    (folder / "data").mkdir()
+    picture((31, 53), 0).save("data/0.png")
+    content = [{"type": "image"}, {"type": "text", "text": "what is there? "}]
+    said = [{"role": "user", "content": content}, {"role": "assistant", "content": "what"}]
+    (folder / "data" / "train.jsonl").write_text(json.dumps({"id": "0", "images": ["0.png"], "messages": said}))
+    stage = {"name": "all", "steps": 2, "train": ["connector"], "batch_size": 1}
+    training = {"device": "cpu", "features": {"dtype": "fp32"}, "stages": [stage]}
+    recipe = {"init": {"from": str(folder)}, "data": {"path": "data"}, "training": training}
+    (folder / "tiny.yaml").write_text(json.dumps(recipe))
+    assert run(["train", "tiny.yaml"]) == 0
+    assert run(["train", "tiny.yaml", "training.features=null", "--out", "seen"]) == 0
+    cached, seen = (load(folder / place).state_dict() for place in ("runs/tiny", "seen"))
+    for name, weight in cached.items():
+        torch.testing.assert_close(weight, seen[name], atol=1e-6, rtol=1e-5)

@@ -10,8 +10,9 @@ from foveal.core.lookup import names
 def adopted(given: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe, as plain mappings, whose `model.vision` may name a source: a run, or a checkpoint's directory.
 
-    The source brings weights, settings and how pictures are prepared; beside it (`from: SOURCE`) other settings may
-    stand, such as the `layers` that are tapped. Raises InputError for an unknown source.
+    The source brings weights, settings and how pictures are prepared, in the place of the recipe's; beside it
+    (`from: SOURCE`) other settings may stand, such as the `layers` that are tapped, and `image` for those of pictures.
+    Raises InputError for an unknown source.
     """
     model = given.get("model")
     vision = model.get("vision") if isinstance(model, Mapping) else None
@@ -22,10 +23,11 @@ def adopted(given: Mapping[str, Any]) -> dict[str, Any]:
     from foveal.weights.pretrained import vision_parts
 
     settings, image = vision_parts(source)
-    processor = dict(given.get("processor") or {})
+    processor, mine = dict(given.get("processor") or {}), own.pop("image", None) or {}
+    look = {**(processor.get("image") or {} if image is None else dump(image)), **mine}
     return {
         **given,
         "model": {**model, "vision": {**settings, **own}},
         "init": {**(given.get("init") or {}), "vision": source},
-        "processor": processor if image is None else {**processor, "image": dump(image)},
+        "processor": {**processor, "image": look},
     }

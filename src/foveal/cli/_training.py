@@ -249,7 +249,8 @@ class Batches:
         described = {"vision": [spec.name, dump(spec.settings)], "image": dump(processor.transform)}
         described |= {} if processor.config.video is None else {"video": dump(processor.config.video)}
         call = partial(encoded, encoder)
-        return self._stored(encoder, call, wanted, described, look=processor.pixels, tiling=processor.transform.tiling)
+        images = self._images(processor.viewed, processor.transform.tiling)
+        return self._stored(encoder, call, wanted, described, look=processor.pixels, images=images)
 
     def _find(self, processor: "Processor") -> None:
         """Have proposals found in every picture of the data now, those that are not known yet."""
@@ -266,12 +267,14 @@ class Batches:
         find.close()
         state.wait_for_everyone()
 
-    def _images(self, tiling: "Tiling | None" = None) -> list[Any]:
-        """Every image of the data, once, as the tiling takes it."""
+    def _images(
+        self, viewed: Callable[[Example], Example] = lambda example: example, tiling: "Tiling | None" = None
+    ) -> list[Any]:
+        """Every image of the data, once, as a model views it and the tiling takes it."""
         from foveal.preprocess.collate import identity
         from foveal.preprocess.video import among
 
-        shown = (image for example in self.data for image in among(example.images, tiling))
+        shown = (image for example in self.data for image in among(viewed(example).images, tiling))
         return list({identity(image): image for image in shown}.values())
 
     def _told(self, teller: _classes.Teller) -> "Store":
@@ -281,7 +284,7 @@ class Batches:
         own = replace(self.recipe.training.features or Features(), dtype=teller.dtype)
         own = replace(own, precision="fp32") if teller.dtype == "fp32" else own
         described, look = {"image": dump(teller.transform)}, teller.transform.pixels
-        return self._stored(teller.part, teller, own, described, look=look)
+        return self._stored(teller.part, teller, own, described, look=look, images=self._images())
 
     def _stored(
         self,
@@ -291,9 +294,9 @@ class Batches:
         described: Mapping[str, Any],
         *,
         look: Any,
-        tiling: "Tiling | None" = None,
+        images: list[Any],
     ) -> "Store":
-        """A store of what an encoder says of every image of the data when it is called so, filled."""
+        """A store of what an encoder says of every image when it is called so, filled."""
         from foveal.training.features import Store, fill, identity
         from foveal.training.processes import processes
         from foveal.weights.smollm2 import user_cache
@@ -301,7 +304,7 @@ class Batches:
         name = identity(encoder, dtype=wanted.dtype, precision=wanted.precision, **described)
         store = Store(Path(wanted.folder or user_cache() / "features") / name, wanted.dtype)
         state = processes(self.recipe.training.device)
-        mine = store.missing(_share(self._images(tiling), state))
+        mine = store.missing(_share(images, state))
         with self.bar("features", len(mine)) as advance:
             fill(
                 store,

@@ -137,7 +137,7 @@ class Processor:
 
     def encode(self, example: Example, *, where: str = "") -> Encoded:
         """The conversation's tokens with its answers marked: pure, so keep it instead of doing it again."""
-        where, example = where or f"example {example.id!r}", self._read(example)
+        where, example = where or f"example {example.id!r}", self.viewed(example)
         if self.speller is not None:
             nothing = np.zeros(0, np.int64)
             return Encoded(example=example, ids=nothing, loss=nothing.astype(bool), prompt=0, where=where)
@@ -312,7 +312,7 @@ class Processor:
 
     def _question(self, one: Asked, row: int) -> tuple[Example, str]:
         where = f"row {row}" if isinstance(one, tuple) else f"example {one.id!r}"
-        one = self._read(_example(one, self.config.marker))
+        one = self.viewed(_example(one, self.config.marker))
         messages = one.messages
         while messages and messages[-1].get("role") == "assistant":
             messages = messages[:-1]
@@ -332,7 +332,7 @@ class Processor:
         of: dict[str, Any] = {"source": self.config.regions, "frames": self.config.video, "files": self._files}
         return sights(groups, plan, transform=self.transform, find=self.find, shared=shared, **of)
 
-    def _read(self, example: Example) -> Example:
+    def viewed(self, example: Example) -> Example:
         """The example with what this model looks at as its images."""
         read = replace(example, images=example.features) if self._files and example.features else example
         return quarters.quartered(read, self.config.image.tiling, self.config.marker)

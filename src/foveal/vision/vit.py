@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from foveal.core.config import later
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Pixels, VisualTokens
 from foveal.layers.attention import attend
@@ -52,10 +53,10 @@ class Config:
     levels: tuple[int, ...] = ()
     last_norm: bool = False
     last_eps: float | None = None
-    registers: int = 0
-    scale: float | None = None
-    gated: bool = False
-    smooth: bool = False
+    registers: int = later(0)
+    scale: float | None = later(None)
+    gated: bool = later(False)
+    smooth: bool = later(False)
 
 
 class AttentionPool(nn.Module):
