@@ -122,7 +122,7 @@ def test_letterbox_keeps_the_shape_and_pads_with_the_mean():
 
 
 @given(
-    mode=st.sampled_from(["square", "shortest_crop", "letterbox", "pad_square"]),
+    mode=st.sampled_from(["square", "square_crop", "shortest_crop", "letterbox", "pad_square"]),
     size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
     out=st.tuples(st.integers(1, 30), st.integers(1, 30)),
 )
@@ -132,7 +132,7 @@ def test_every_image_comes_out_at_one_size(mode, size, out):
 
 
 @given(
-    mode=st.sampled_from(["square", "shortest_crop", "letterbox", "pad_square"]),
+    mode=st.sampled_from(["square", "square_crop", "shortest_crop", "letterbox", "pad_square"]),
     size=st.tuples(st.integers(60, 200), st.integers(60, 200)),
     corner=st.tuples(st.floats(0.2, 0.5), st.floats(0.2, 0.5)),
 )

@@ -21,9 +21,7 @@ from foveal.preprocess.tiling import Sliced, Tiling
 from foveal.preprocess.tilings import filled, kind_of, tiling_of
 
 Triple = tuple[float, float, float]
-Mode = Literal["square", "shortest_crop", "letterbox", "pad_square"]
-CLIP_MEAN: Triple = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD: Triple = (0.26862954, 0.26130258, 0.27577711)
+Mode = Literal["square", "square_crop", "shortest_crop", "letterbox", "pad_square"]
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "lanczos": Image.Resampling.LANCZOS,
@@ -50,11 +48,11 @@ class ImageTransform:
     """Every image to `Float[C H W]` of one size.
 
     Modes: `square` stretches to the size; `shortest_crop` brings the shortest edge to `shortest` (default: the size's
-    smaller edge) and crops the centre (CLIP); `letterbox` fits the image in and pads with the mean colour;
-    `pad_square` pads to a square first and then resizes (LLaVA-1.5, 2310.03744). Values are 0..255 times `rescale`,
-    less `mean`, over `std`. Equal bit for bit to the Pillow-backed CLIPImageProcessor, SiglipImageProcessor and
-    LlavaImageProcessor of transformers on RGB images. With a `tiling` images are cut into tiles of `size` instead, as
-    the processors of the models that it names cut them.
+    smaller edge) and crops the centre (CLIP); `square_crop` brings both edges there first (DeiT); `letterbox` fits the
+    image in and pads with the mean colour; `pad_square` pads to a square first and then resizes (LLaVA-1.5,
+    2310.03744). Values are 0..255 times `rescale`, less `mean`, over `std`. Equal bit for bit to the Pillow-backed
+    CLIPImageProcessor, SiglipImageProcessor and LlavaImageProcessor of transformers on RGB images. With a `tiling`
+    images are cut into tiles of `size` instead, as the processors of the models that it names cut them.
     """
 
     size: int | tuple[int, int] = 224  # height and width of the result
@@ -167,7 +165,7 @@ class ImageTransform:
             new = (max(1, min(height, round(tall * ratio))), max(1, min(width, round(wide * ratio))))
             return new, (width - new[1]) // 2, (height - new[0]) // 2
         short = self.shortest or min(self.grid)
-        long = int(short * max(size) / min(size))
+        long = short if self.mode == "square_crop" else int(short * max(size) / min(size))
         new = (long, short) if wide <= tall else (short, long)
         return new, -((new[1] - width) // 2), -((new[0] - height) // 2)
 
@@ -259,53 +257,37 @@ def _tables(rescale: float, mean: Triple, std: Triple) -> np.ndarray:
 
 def _from_huggingface(config: Mapping[str, Any]) -> ImageTransform:
     kind = kind_of(config)
-    config, clip = filled(kind, config), "Siglip" not in kind
-    for name in ("size", "crop_size"):
-        if not isinstance(config.get(name), int | Mapping | None):
-            raise InputError(
-                f"{name} of the preprocessor config is {config[name]!r}; give pixels, or names with pixels"
-            )
-    if not config.get("do_resize", True):
-        raise InputError("the preprocessor config does not resize; Foveal needs images of one size: set do_resize")
-    size = config.get("size", {"shortest_edge": 224} if clip else {"height": 224, "width": 224})
-    size = {"shortest_edge": size} if isinstance(size, int) and clip else size
-    size = {"height": size, "width": size} if isinstance(size, int) else size
-    normal = config.get("do_normalize", True)
+    said = filled(kind, config)
+    size, crop, pads, normal = said["size"], said["crop_size"], said["do_pad"], said["do_normalize"]
     common: dict[str, Any] = {
-        "resample": _filter(config.get("resample", 3)),
-        "rescale": float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0,
-        "mean": _triple(config.get("image_mean", CLIP_MEAN if clip else 0.5)) if normal else (0.0, 0.0, 0.0),
-        "std": _triple(config.get("image_std", CLIP_STD if clip else 0.5)) if normal else (1.0, 1.0, 1.0),
+        "resample": _filter(said["resample"]),
+        "rescale": float(said["rescale_factor"]) if said["do_rescale"] else 1.0,
+        "mean": _triple(said["image_mean"]) if normal else (0.0, 0.0, 0.0),
+        "std": _triple(said["image_std"]) if normal else (1.0, 1.0, 1.0),
     }
-    tiling = tiling_of(kind, config)
-    if tiling is not None:
+    named = f"the preprocessor config ({kind}ImageProcessor)"
+    if not said["do_resize"]:
+        raise InputError(f"{named} does not resize; Foveal needs images of one size: set do_resize")
+    if (tiling := tiling_of(kind, said)) is not None:
         return ImageTransform(size=tiling.tile, tiling=tiling, **common)
-    padded = bool(config.get("do_pad")) and "Llava" in kind
-    crops = bool(config.get("do_center_crop", clip))
-    crop = _crop(config.get("crop_size", 224), kind) if crops else None
-    if config.get("do_pan_and_scan"):
-        raise InputError(f"the preprocessor config ({kind}) cuts pictures besides; set do_pan_and_scan to false")
-    if "shortest_edge" in size and padded and crop in (None, (int(size["shortest_edge"]),) * 2):
-        return ImageTransform(size=int(size["shortest_edge"]), mode="pad_square", **common)
-    if "shortest_edge" in size and crop and not padded:
-        return ImageTransform(size=crop, mode="shortest_crop", shortest=int(size["shortest_edge"]), **common)
-    if "height" in size and "width" in size and (not crops or crop == (size["height"], size["width"])):
-        mode: Mode = "pad_square" if padded else "square"
-        return ImageTransform(size=(int(size["height"]), int(size["width"])), mode=mode, **common)
+    if said.get("do_pan_and_scan"):
+        raise InputError(f"{named} cuts pictures besides; set do_pan_and_scan to false")
+    if pads and not normal:
+        raise InputError(f"{named} pads with image_mean and does not subtract it; set do_normalize, or do_pad to false")
+    match size:
+        case {"shortest_edge": edge} if pads and crop in (None, (edge, edge)):
+            return ImageTransform(size=edge, mode="pad_square", **common)
+        case {"shortest_edge": edge} if crop and not pads:
+            return ImageTransform(size=crop, mode="shortest_crop", shortest=edge, **common)
+        case {"height": high, "width": wide} if crop in (None, (high, wide)):
+            return ImageTransform(size=(high, wide), mode="pad_square" if pads else "square", **common)
+        case {"height": high, "width": wide} if high == wide and not pads:
+            return ImageTransform(size=crop, mode="square_crop", shortest=high, **common)
     raise InputError(
-        f"the preprocessor config ({kind}) asks for size {dict(size)}{' with' if crops else ' without'} a centre crop"
-        f"{' of what it pads' if padded else ''}; "
+        f"{named} asks for size {size}{' with' if crop else ' without'} a centre crop"
+        f"{' of what it pads' if pads else ''}; "
         "Foveal makes images of one size: give height and width, or shortest_edge and crop_size"
     )
-
-
-def _crop(given: Any, kind: str) -> Grid:
-    """Height and width of a centre crop. Raises InputError for what is neither these nor one number."""
-    if isinstance(given, int):
-        return given, given
-    if not isinstance(given, Mapping) or {"height", "width"} - given.keys():
-        raise InputError(f"the preprocessor config ({kind}) has crop_size {given!r}; give it a height and a width")
-    return int(given["height"]), int(given["width"])
 
 
 def _filter(code: Any) -> str:
@@ -316,7 +298,7 @@ def _filter(code: Any) -> str:
 
 
 def _triple(value: Any) -> Triple:
-    numbers = [value] * 3 if isinstance(value, int | float) else list(value)
+    numbers = [value] * 3 if isinstance(value, int | float) else list(value or ())
     if len(numbers) != 3:
         raise InputError(f"image_mean and image_std hold {len(numbers)} numbers; give three, one a colour")
     return float(numbers[0]), float(numbers[1]), float(numbers[2])
