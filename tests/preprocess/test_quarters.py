@@ -1,6 +1,7 @@
 """Pictures in quarters: equal to the processor of transformers that makes them, and each told apart."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from foveal.front import load
 from foveal.preprocess.image import Part, image_size, open_image, parts, stamp
 from foveal.preprocess.quarters import quartered
 from foveal.preprocess.tiling import Tiling
+from foveal.preprocess.transform import ImageTransform
+from foveal.preprocess.video import pixels
 from foveal.training.features import image_key
 from tests.preprocess.test_own_processors import KINDS, model, picture, theirs, words
 
@@ -70,6 +73,20 @@ def test_parts_open_in_order_and_are_told_apart(tmp_path):
     assert canvas.tobytes() == opened[4].tobytes() == whole.tobytes()
     assert len({image_key(part) for part in parts(path)}) == 5
     assert stamp(Part(image=path, number=1)) == stamp(path)
+
+
+@pytest.mark.parametrize("made", [ImageTransform.pixels, lambda look, images: pixels(images, look)])
+def test_a_picture_is_decoded_once_for_its_parts(tmp_path, monkeypatch, made):
+    paths = [tmp_path / "one.png", tmp_path / "two.png"]
+    for seed, path in enumerate(paths):
+        picture((31, 53), seed).save(path)
+    images = [*parts(paths[0]), *parts(paths[1]), paths[0]]
+    look = ImageTransform(size=50, tiling=TILING)
+    apart = look.joined([look.cut(image) for image in images]).values
+    read, seen = Path.read_bytes, []
+    monkeypatch.setattr(Path, "read_bytes", lambda path: seen.append(path) or read(path))
+    assert torch.equal(made(look, images).values, apart)
+    assert seen == [*paths, paths[0]]
 
 
 def test_markers_go_with_the_parts_and_boxes_with_the_whole():

@@ -3,7 +3,8 @@
 import io
 import os
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,22 @@ class Part:
 def parts(image: Any) -> tuple[Part, ...]:
     """The four quarters of a picture, and all of it."""
     return tuple(Part(image=image, number=number) for number in range(_ALL + 1))
+
+
+def opened_once(images: Iterable[Any]) -> Iterator[Any]:
+    """The images in order; parts of one picture that follow one another share it, decoded once and let go after them.
+
+    Raises InputError like `open_image`.
+    """
+    source, whole = None, None
+    for image in images:
+        if not isinstance(image, Part):
+            source, whole = None, None
+            yield image
+            continue
+        if whole is None or image.image is not source:
+            source, whole = image.image, open_image(image.image)
+        yield replace(image, image=whole)
 
 
 def open_image(source: Any, *, name: str | None = None, limit: int = LIMIT) -> Image.Image:

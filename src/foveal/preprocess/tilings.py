@@ -48,6 +48,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # config files leave out what eq
     "VideoMAE": {**_CROPPED, "resample": 2, **_STANDARD},
 }  # fmt: skip
 _CROP_IS_TILE = ("LlavaNext", "LlavaOnevision")  # whether or not they say do_center_crop
+_UNCROPPED = ("Gemma3",)  # whether or not they say it
 _EVERY_384 = tuple((384 * rows, 384 * columns) for rows in range(1, 7) for columns in range(1, 7))
 
 
@@ -84,7 +85,8 @@ def filled(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
         if made[name] is None:
             raise InputError(f"{name} of the preprocessor config is null; give it a value, or leave it out")
     made["size"] = _sides(made["size"], whole=kind != "Siglip" and tuple(usual["size"]) != ("shortest_edge",))
-    cropped = made["crop_size"] is not None if kind in _CROP_IS_TILE else made["do_center_crop"] and kind != "Gemma3"
+    said = made["do_center_crop"] and kind not in _UNCROPPED
+    cropped = made["crop_size"] is not None if kind in _CROP_IS_TILE else said
     made["crop_size"] = _crop(made["crop_size"], kind) if cropped else None
     if kind != "Llava":
         if made["do_pad"] and made.get("pad_size"):

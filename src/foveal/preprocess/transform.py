@@ -16,7 +16,7 @@ from foveal.core.config import later
 from foveal.core.errors import InputError, unknown
 from foveal.core.types import Cut, Grid, Patches, Pixels
 from foveal.layers.patching import patched
-from foveal.preprocess.image import LIMIT, Whole, image_size, open_image
+from foveal.preprocess.image import LIMIT, Whole, image_size, open_image, opened_once
 from foveal.preprocess.tiling import Sliced, Tiling
 from foveal.preprocess.tilings import filled, kind_of, tiling_of
 
@@ -89,7 +89,7 @@ class ImageTransform:
     def pixels(self, images: Iterable[Any]) -> Pixels | Patches:
         """One tile an image, or those that the tiling makes of it; patches where it packs them."""
         if self.tiling is not None:
-            return self.joined([self.cut(image) for image in images])
+            return self.joined([self.cut(image) for image in opened_once(images)])
         values = [self(image) for image in images]
         return Pixels.whole(torch.stack(values) if values else torch.zeros(0, 3, *self.grid))
 

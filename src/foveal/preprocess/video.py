@@ -18,7 +18,7 @@ from foveal.core.example import VIDEOS, is_film
 from foveal.core.types import Cut, Grid, Patches, Pixels
 from foveal.preprocess import video_files
 from foveal.preprocess.films import Film, Rule, pace, taken
-from foveal.preprocess.image import Whole, image_size
+from foveal.preprocess.image import Whole, image_size, opened_once
 from foveal.preprocess.tiling import Tiling
 from foveal.preprocess.transform import ImageTransform
 
@@ -191,7 +191,8 @@ def counts(images: Sequence[Any], frames: Frames | None = None) -> tuple[int, ..
 def pixels(images: Sequence[Any], look: ImageTransform, frames: Frames | None = None) -> Pixels | Patches:
     """One tile a picture (or those that its tiling makes), and one a chosen frame of a video."""
     if look.tiling is not None:
-        cut = [look.frames(open_video(one, frames).frames) if is_video(one) else look.cut(one) for one in images]
+        shown = opened_once(images)
+        cut = [look.frames(open_video(one, frames).frames) if is_video(one) else look.cut(one) for one in shown]
         return look.joined(cut)
     opened = [open_video(image, frames).frames if is_video(image) else (image,) for image in images]
     values = [look(picture) for one in opened for picture in one]
