@@ -2,6 +2,9 @@
 
 import copy
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -195,6 +198,27 @@ def test_what_was_compiled_is_traced_anew_for_it_does_not_look_for_hooks():
         change()
         assert run(torch.zeros(2)).tolist() == run(torch.zeros(2)).tolist() == [1, 1]
         assert len(graphs) == before + 1
+
+
+COMPILED = """
+import foveal, torch
+from tests.interop import tiny
+model = foveal.compress(tiny.model("llava"), budget=9)
+given = tiny.prompt(model, [[0]])
+wanted = model(**given, labels=given["input_ids"]).loss
+run = torch.compile(model, backend="eager")
+with torch.no_grad():
+    run(**given)
+for one in (run, model):
+    torch.testing.assert_close(one(**given, labels=given["input_ids"]).loss, wanted)
+model.restore()
+assert model(**given, labels=given["input_ids"]).loss.isfinite()
+"""
+
+
+def test_it_learns_after_it_was_compiled_and_when_it_is_restored():
+    """In a process of its own: what checks types here cannot be compiled."""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", COMPILED], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_what_was_set_since_stays_and_is_used():

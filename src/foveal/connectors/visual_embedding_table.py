@@ -77,7 +77,7 @@ class VisualEmbeddingTable(nn.Module):
     """
 
     usage: Tensor
-    counts = ("usage",)
+    COUNTS = ("usage",)
 
     def __init__(
         self,

@@ -71,7 +71,7 @@ class Compression:
             self._hooks.append(module.register_forward_hook(self._close, always_call=True))
         self._hooks.append(language.register_forward_pre_hook(self._read, with_kwargs=True))
         self._hooks.append(language.register_forward_hook(self._keep))
-        self._head = head
+        self._head, self._own = head, self._measure  # one object, by which it is known among others
         self._measuring()
         owner.foveal = self
         if not hasattr(owner, "restore"):  # else it means something of its own
@@ -88,7 +88,7 @@ class Compression:
             told.remove()
         if self._turns is not None:
             self._turns.remove()
-        if self._head is None or self._head.__dict__.get("_loss_function") != self._measure:
+        if self._head is None or self._head.__dict__.get("_loss_function") is not self._own:
             pass  # another was set since
         elif self._loss is None:
             del self._head._loss_function
@@ -102,8 +102,12 @@ class Compression:
 
     def _measuring(self) -> None:
         """Take the place of the loss that stands on the model, which may be one that was set since."""
-        if self._head is not None and (own := self._head.__dict__.get("_loss_function")) != self._measure:
-            self._loss, self._plain_loss, self._head.loss_function = own, self._head.loss_function, self._measure
+        if self._head is None or torch.compiler.is_compiling():
+            return
+        there = self._head.__dict__.get("_loss_function")
+        if there is not self._own:
+            self._loss, self._plain_loss = there, self._head.loss_function
+            self._head.loss_function = self._own
 
     def _found(self, told: Told, given: dict[str, Any], made: Any) -> None:
         call = self._calls.get(threading.get_ident())

@@ -181,7 +181,7 @@ def names_of(model: nn.Module, chosen: Iterable[nn.Parameter]) -> set[str]:
 
 
 def buffers_of(model: nn.Module) -> dict[str, Tensor]:
-    """The buffers that a state dict holds (running means and the like), and those that a part names as `counts`."""
+    """The buffers that a state dict holds (running means and the like), and those of a class that names COUNTS."""
     kept = {
         *model.state_dict(),
         *(f"{place}.{name}" for place, part in model.named_modules() for name in _counts(part)),
@@ -190,7 +190,8 @@ def buffers_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _counts(part: nn.Module) -> tuple[str, ...]:
-    return getattr(part, "counts", ())
+    found = getattr(type(part), "COUNTS", ())
+    return found if isinstance(found, tuple) else ()
 
 
 @torch.no_grad()

@@ -207,7 +207,7 @@ class EfficientnetLite(nn.Module):
         now = [torch.is_inference_mode_enabled(), told.dtype, told.device]
         now += [(weight.data_ptr(), weight._version) for weight in weights]
         held = self._held  # once, for other threads may let go of it
-        if held is None or held[0] != now or not torch.equal(held[1], told):
+        if held is None or held[0] != now or (len(told) and not torch.equal(held[1], told)):
             held = self._held = now, told, [block.folded() for block in blocks]
         return held[2]
 
@@ -297,7 +297,12 @@ def _plain(weight: Tensor) -> bool:
 
 
 def _told(weights: Sequence[Tensor]) -> Float[Tensor, " N"]:
-    """The norms' vectors and the sum of each convolution's weights: through `data`, these change without a version."""
+    """The norms' vectors and the sum of each convolution's weights: through `data`, these change without a version.
+
+    An accelerator would have to be waited for: there, what is changed so is not seen.
+    """
+    if weights[0].device.type != "cpu":
+        return weights[0].new_zeros(0)
     sums = torch.stack([weight.sum() for weight in weights if weight.dim() > 1])
     return torch.cat([*(weight for weight in weights if weight.dim() == 1), sums])
 
