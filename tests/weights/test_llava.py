@@ -168,7 +168,9 @@ def test_copies_and_pickles_are_models_of_their_own(tmp_path):
     reference(3).save_pretrained(tmp_path)
     ours, given = load(tmp_path, dtype="auto"), inputs(9, [1])
     assert {weight.dtype for weight in ours.parameters()} == {torch.float32}  # the file's own
-    for other in (pickle.loads(pickle.dumps(ours)), copy.deepcopy(ours)):
+    run = load(ours.save(tmp_path / "run"))
+    copies = [copied for one in (ours, run) for copied in (pickle.loads(pickle.dumps(one)), copy.deepcopy(one))]
+    for other in copies:
         assert torch.equal(other(**given).logits, ours(**given).logits)
         assert other.renaming is not ours.renaming and not other.training
         with torch.no_grad():

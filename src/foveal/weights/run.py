@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, SupportsIndex, Unpack
 
@@ -163,7 +164,7 @@ def load(
     if processor is not None:
         processor.find = finder(processor.config, device=device)
     if origin:
-        return families.wrapped(model, origin, lambda: _present(processor, directory), where=directory).eval()
+        return families.wrapped(model, origin, partial(_present, processor, directory), where=directory).eval()
     sources = {part: entry["source"] for part, entry in (described.get("external") or {}).items()}
     return Run(model, processor, external=sources, about=described.get("about") or {}).eval()
 
