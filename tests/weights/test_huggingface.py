@@ -1,11 +1,14 @@
 """Arguments and settings of a checkpoint's wrapper, on a model of one layer."""
 
+import pickle
 import shutil
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
+import foveal
 from foveal.core.errors import InputError
 from foveal.decode.sampling import greedy
 from foveal.preprocess.processor import Processor
@@ -151,6 +154,31 @@ def test_whoever_asks_the_processor_ends_where_the_checkpoint_does(talking, tmp_
     assert set(ends) == {29, 7, *talking(eos_token_id=[]).processor.stop_ids}
     run = talking(eos_token_id=[29, 7]).save(tmp_path / "run")
     assert Processor.load(run).stop_ids == ends
+
+
+def test_a_run_without_ends_of_its_own_stops_where_it_began(talking, tmp_path):
+    began = talking(eos_token_id=[29, 7])
+    path = began.save(tmp_path / "run") / "config.yaml"
+    described = yaml.safe_load(path.read_text())
+    assert described["processor"].pop("ends") == [7, 29]
+    path.write_text(yaml.safe_dump(described))
+    run = foveal.load(path.parent)
+    assert run.stops() == (29, 7) and run.processor.stop_ids == began.processor.stop_ids
+    copied = pickle.loads(pickle.dumps(run))  # with the words that it holds
+    assert copied.answer(None, "the fox", max_new_tokens=2) == run.answer(None, "the fox", max_new_tokens=2)
+
+
+def test_an_end_that_is_changed_later_is_heeded_by_whoever_asks(talking):
+    model = talking(eos_token_id=[29])
+    free = model.answer(None, "where is the fox", max_new_tokens=8, stop_ids=()).token_ids
+    before = model.processor.stop_ids
+    model.generation["eos_token_id"] = free[2]
+    assert model.answer(None, "where is the fox", max_new_tokens=8).token_ids == free[: free.index(free[2]) + 1]
+    assert free[2] in model.processor.stop_ids
+    model.generation["eos_token_id"] = [29]
+    assert model.processor.stop_ids == before
+    model.processor = other = talking(eos_token_id=[]).processor
+    assert model.processor is other and other.stop_ids == before
 
 
 def test_a_context_that_the_config_leaves_out_is_the_references(talking):

@@ -1,7 +1,6 @@
 """Processors on disk: Foveal's own, and those of Hugging Face checkpoints."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,8 +77,8 @@ def tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
         raise InputError(f"{directory} holds no tokenizer that loads ({line}); add its tokenizer.json") from failed
 
 
-def from_huggingface(directory: Path, *, ends: Sequence[int] = (), context: int | None = None) -> Processor:
-    """Tokenizer, image settings and chat template of a checkpoint's own files; answers end at `ends` too.
+def from_huggingface(directory: Path, *, context: int | None = None) -> Processor:
+    """Tokenizer, image settings and chat template of a checkpoint's own files.
 
     `context` is how many places its language model has, where the caller knows what config.json may leave out.
     A LLaVA checkpoint without a chat template is asked in Vicuna's format, a Chameleon by its separator.
@@ -117,7 +116,6 @@ def from_huggingface(directory: Path, *, ends: Sequence[int] = (), context: int 
         spelling=spelling,
         positions=_PLACES.get(kind, "line"),
         video=frames_of(kind, video),
-        ends=tuple(sorted(ends)),
     )
     made = Processor(tokenizer=words, config=settings)
     made.listener = _listener(directory)

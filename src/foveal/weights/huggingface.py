@@ -77,13 +77,32 @@ class HuggingFaceCausal(nn.Module):
         self.beside = beside
 
     @cached_property
-    def processor(self) -> Processor:
-        """The checkpoint's own tokenizer, image transform and chat template, read when first needed."""
+    def _own(self) -> Processor:
         return self._processor()
+
+    @property
+    def processor(self) -> Processor:
+        """The checkpoint's own tokenizer, image transform and chat template, read when first needed; whoever asks it
+        ends an answer where `stops` does too."""
+        own, ends = self._own, tuple(sorted(self.stops()))
+        if own.config.ends != ends:
+            own.config = replace(own.config, ends=ends)
+        return own
+
+    @processor.setter
+    def processor(self, own: Processor) -> None:
+        self._own = own
+
+    def stops(self, given: Any = None) -> tuple[int, ...]:
+        """The tokens that end an answer: an eos_token_id that is given, else that of `generation` as it is by now.
+
+        Raises InputError for what is no token's number.
+        """
+        return _ids(self.generation.get("eos_token_id") if given is None else given)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle keeps: all but what its config says again."""
-        return {name: one for name, one in self.__dict__.items() if name not in ("to_batch", "renaming", "processor")}
+        return {name: one for name, one in self.__dict__.items() if name not in ("to_batch", "renaming", "_own")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         from foveal.weights.families import family
@@ -142,7 +161,7 @@ class HuggingFaceCausal(nn.Module):
         settings = {**_telling(self.generation), **{name: value for name, value in chosen.items() if value is not None}}
         if strange := _strange(settings):
             raise unknown("generation setting", strange[0], (*_SETTINGS, *named))
-        stops = _ids(settings.get("eos_token_id"))
+        stops = self.stops(chosen.get("eos_token_id"))
         pad = settings.get("pad_token_id")
         with torch.no_grad():
             whole = self.batch(input_ids, **given)
@@ -239,14 +258,10 @@ def load_causal(
         renaming=renaming,
         config=config,
         generation=generation,
-        processor=partial(
-            Processor.from_huggingface,
-            directory,
-            ends=_ids(generation.get("eos_token_id")),
-            context=getattr(model.language, "context", None),
-        ),
+        processor=partial(Processor.from_huggingface, directory, context=getattr(model.language, "context", None)),
         beside=directory,
     )
+    wrapped.stops()  # told before a word is asked
     return wrapped.eval()
 
 
