@@ -54,6 +54,11 @@ def test_a_directory_without_what_is_needed(tmp_path, processor):
     (tmp_path / "config.yaml").write_text("a: [\n")
     with pytest.raises(InputError, match="is not YAML"):
         Processor.load(tmp_path)
+    with pytest.raises(InputError, match=r"is not YAML: .* \(line \d+, column \d+\); mend or restore it"):
+        Processor.load(tmp_path)
+    (tmp_path / "config.yaml").write_bytes(b"\xff\xff: 1")
+    with pytest.raises(InputError, match=r"is not YAML: .*; mend or restore it"):
+        Processor.load(tmp_path)
     (tmp_path / "config.yaml").write_text("processor: {contxt: 5}\n")
     with pytest.raises(InputError, match="unknown key in processor: 'contxt'; did you mean 'context'"):
         Processor.load(tmp_path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from foveal.core.errors import InputError
+from foveal.core.errors import InputError, yaml_fault
 from foveal.preprocess.chat import Template
 from foveal.preprocess.collate import Places
 from foveal.preprocess.film_files import filmed, frames_of
@@ -183,9 +183,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as wrong:
-        raise InputError(f"{path} is not YAML ({' '.join(str(wrong).split())}); mend or restore it") from None
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as wrong:
+        raise InputError(f"{path} is not YAML: {yaml_fault(wrong)}; mend or restore it") from None
     if not isinstance(found, dict):
         raise InputError(f"{path} holds {type(found).__name__}, not keys and values; mend or restore it")
     return found
