@@ -2,7 +2,7 @@
 
 import pytest
 
-from foveal.cli import _scored
+from foveal.cli import _regions, _scored, _training
 from foveal.cli.main import run
 from foveal.core.errors import InputError
 
@@ -33,6 +33,13 @@ def test_a_run_is_scored_in_its_way(runs):
     assert way(runs / "words", drawn=True, out="sheet.png") == "drawings"
     assert way(runs / "boxes", out="found.json") == "boxes" and way(None, report="r.html") == "answers"
     assert way(None, spent=True, controls=True, draws=True) == "budgets"
+
+
+def test_a_checkpoint_beside_anothers_config_yaml_is_asked_as_one(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.yaml").write_text("lora: 1\n")
+    assert way(tmp_path) == "answers" and _scored.option(tmp_path) == ""
+    assert _regions.source(tmp_path) == "grid" and _training._last_loss(tmp_path) is None
 
 
 def test_a_run_of_pairs_answers_nothing(runs, capsys):

@@ -16,6 +16,8 @@ from foveal.models.config import ModelConfig
 from foveal.preprocess.processor import Processor, ProcessorConfig
 from foveal.preprocess.transform import ImageTransform
 from foveal.preprocess.words import word_tokenizer
+from foveal.weights.directory import described
+from foveal.weights.pretrained import vision_parts
 from foveal.weights.run import Run
 from tests.models.test_causal import TINY, asked
 from tests.weights.test_llava import inputs, reference
@@ -140,6 +142,14 @@ def test_a_checkpoint_beside_anothers_config_yaml_is_no_run(tmp_path):
     for strange in ("a: 1\n", "a: ["):
         (tmp_path / "config.yaml").write_text(strange)
         assert foveal.load(tmp_path).config["model_type"] == "llava"
+        assert described(tmp_path) is None
+        with pytest.raises(InputError, match="holds a 'llava', which is no vision part"):
+            vision_parts(str(tmp_path))
+
+
+def test_what_a_run_says_is_nothing_for_what_is_none(run, tmp_path):
+    assert described(None) is None and described(tmp_path) is None
+    assert described(run.save(tmp_path / "run"))["model"] == run.model.config.dump()
 
 
 def test_a_place_that_is_no_directory_is_told(run, tmp_path):

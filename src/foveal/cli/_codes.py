@@ -19,22 +19,21 @@ def adopted(recipe: "Recipe") -> "Recipe":
     """
     if not spells(recipe.model):
         return recipe
+    from foveal.weights.directory import described
+
     folder = Path(recipe.init.get("vision", ""))
-    if not (folder / "config.yaml").is_file():
+    if (run := described(folder)) is None:
         raise InputError(
             f"{recipe.name} makes words of an image tokenizer's codes, and there is no run {folder}; train one with "
             "foveal train vq, and name it with init.vision=RUN"
         )
-    from foveal.weights.directory import read_config
-
-    described = read_config(folder / "config.yaml")
-    vision = described["model"].get("vision") or {}
+    vision = run["model"].get("vision") or {}
     if vision.get("name") != "vq":
         raise InputError(f"{folder} holds no image tokenizer; name a run whose vision is vq")
     fusion = {**recipe.model["fusion"], "codes": vision["codes"]}
     words = {"vocabulary": fusion["first"] + vision["codes"]}
     model = {**recipe.model, "vision": vision, "fusion": fusion, "language": {**recipe.model["language"], **words}}
-    own = (described.get("processor") or {}).get("image") or {"size": vision["resolution"]}
+    own = (run.get("processor") or {}).get("image") or {"size": vision["resolution"]}
     return replace(recipe, model=model, processor={"image": own, **recipe.processor})
 
 

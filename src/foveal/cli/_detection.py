@@ -94,10 +94,9 @@ def check(processor: "Processor", data: Sequence[Example], say: Callable[[str], 
 
 def detects(run: Path | None) -> bool:
     """Whether a run directory is that of a model that finds boxes."""
-    from foveal.weights.directory import read_config
+    from foveal.weights.directory import described
 
-    path = None if run is None else run / "config.yaml"
-    return path is not None and path.is_file() and bool((read_config(path).get("processor") or {}).get("detection"))
+    return bool(((described(run) or {}).get("processor") or {}).get("detection"))
 
 
 def check_asked(loaded: Any, prompt: str) -> None:

@@ -216,12 +216,13 @@ def gallery_of(loaded: Any, needs: tuple[str, ...] = ()) -> Any:
 
 def text_only_run(wanted: Wanted) -> Path | None:
     """The run trained without images: the one named, else the `text_only` directory within the run."""
+    from foveal.weights.directory import is_run
     from foveal.weights.packaged import starter
 
     if wanted.text_only is not None:
         return wanted.text_only
     inside = (wanted.run or starter()) / "text_only"
-    return inside if (inside / "config.yaml").is_file() else None
+    return inside if is_run(inside) else None
 
 
 def training_questions(data: Path, split: str) -> tuple[Iterator[Question] | Sequence[Question], str]:

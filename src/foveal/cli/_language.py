@@ -46,12 +46,11 @@ def _teaches_language(stage: Any) -> bool:
 
 def _spoken(directory: Path, language: Mapping[str, Any]) -> dict[str, Any]:
     """The template that it was taught with, and how much it can read."""
-    if (directory / "config.yaml").is_file():
-        from foveal.weights.directory import read_config
-
-        own = read_config(directory / "config.yaml").get("processor") or {}
-        return {name: own[name] for name in ("template", "context") if name in own}
     from foveal.preprocess import store
+    from foveal.weights.directory import described
 
+    if (run := described(directory)) is not None:
+        own = run.get("processor") or {}
+        return {name: own[name] for name in ("template", "context") if name in own}
     template = {"template": "tokenizer"} if store.tokenizer(directory).chat_template else {}
     return {"context": language["context"], **template}

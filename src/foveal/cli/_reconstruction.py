@@ -14,10 +14,9 @@ Told = Callable[[str, int], Any]  # a context manager that yields what counts fi
 
 def reconstructs(run: Path | None) -> bool:
     """Whether a run directory is that of an image tokenizer by itself."""
-    from foveal.weights.directory import read_config
+    from foveal.weights.directory import described
 
-    path = None if run is None else run / "config.yaml"
-    return path is not None and path.is_file() and read_config(path)["model"].get("assembly") == "autoencoder"
+    return ((described(run) or {}).get("model") or {}).get("assembly") == "autoencoder"
 
 
 def reconstruction(

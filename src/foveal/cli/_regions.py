@@ -20,12 +20,9 @@ def source(run: Path | None) -> str:
 
     A checkpoint of another origin has a grid.
     """
-    from foveal.weights.directory import read_config
+    from foveal.weights.directory import described
 
-    path = None if run is None else run / "config.yaml"
-    if path is None or not path.is_file():
-        return "grid"
-    settings = read_config(path).get("processor") or {}
+    settings = (described(run) or {}).get("processor") or {}
     return "file" if settings.get("region_files") else settings.get("regions", "grid")
 
 

@@ -71,7 +71,6 @@ def _pairs(run: Path | None) -> bool:
 
 def _model(run: Path) -> Mapping[str, Any]:
     """What a run's model is made of, as its file says; nothing for what is no run."""
-    from foveal.weights.directory import read_config
+    from foveal.weights.directory import described
 
-    path = run / "config.yaml"
-    return read_config(path).get("model") or {} if path.is_file() else {}
+    return (described(run) or {}).get("model") or {}

@@ -79,10 +79,9 @@ def carry_out(
 
 def _last_loss(out: Path) -> float | None:
     """The loss of a run that was trained before, where nothing was left to do."""
-    from foveal.weights.directory import read_config
+    from foveal.weights.directory import described
 
-    config = out / "config.yaml"
-    return (read_config(config).get("about") or {}).get("loss") if config.is_file() else None
+    return ((described(out) or {}).get("about") or {}).get("loss")
 
 
 def about(recipe: Recipe, count: int) -> dict[str, Any]:

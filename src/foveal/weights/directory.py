@@ -74,6 +74,13 @@ def is_run(directory: Path) -> bool:
     return isinstance(described, dict) and "model" in described
 
 
+def described(directory: Path | None) -> dict[str, Any] | None:
+    """What a run's config.yaml says; None for what is no run of ours. Raises InputError as `read_config` does."""
+    if directory is None or not is_run(directory):
+        return None
+    return read_config(directory / "config.yaml")
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """What a config.yaml says; raises InputError for a file of another kind or format."""
     try:

@@ -40,7 +40,7 @@ from foveal.weights import (
     siglip2,
     vision_towers,
 )
-from foveal.weights.directory import fingerprint, is_run, read_config
+from foveal.weights.directory import described, fingerprint, is_run, read_config
 
 PACKAGED_LANGUAGE = "smollm2-135m"
 _PACKAGED = {"vision": ("imagenet", "starter"), "language": (PACKAGED_LANGUAGE,), "connector": ("starter",)}
@@ -94,16 +94,16 @@ def _aligned(directory: Path) -> dict[str, Tensor]:
 
 def _run_state(directory: Path, *parts: str) -> dict[str, Tensor]:
     """The weights of a run, with those of these `parts` that it left to an installed package."""
-    described, state = read_config(directory / "config.yaml"), files.read_checkpoint(directory)
-    return state | external(described, ModelConfig.parse(described["model"]), directory, parts)
+    run, state = read_config(directory / "config.yaml"), files.read_checkpoint(directory)
+    return state | external(run, ModelConfig.parse(run["model"]), directory, parts)
 
 
 def external(
-    described: Mapping[str, Any], config: ModelConfig, directory: Path, parts: Sequence[str] | None = None
+    run: Mapping[str, Any], config: ModelConfig, directory: Path, parts: Sequence[str] | None = None
 ) -> dict[str, Tensor]:
     """What a run left to installed packages, of these parts or of all; raises InputError where it has changed since."""
     found: dict[str, Tensor] = {}
-    for part, entry in (described.get("external") or {}).items():
+    for part, entry in (run.get("external") or {}).items():
         if parts is None or part in parts:
             fresh = pretrained(part, entry["source"], getattr(config, part))
             if fingerprint(fresh) != entry["sha256"]:
@@ -126,9 +126,8 @@ def language_parts(source: str) -> dict[str, Any]:
     Raises InputError for a source that is none: a packaged one, a run, or a reference checkpoint's directory.
     """
     directory = place(source)
-    if is_run(directory):
-        model = read_config(directory / "config.yaml")["model"]
-        return {part: model[part] for part in ("language", "head") if part in model}
+    if (run := described(directory)) is not None:
+        return {part: run["model"][part] for part in ("language", "head") if part in run["model"]}
     if not directory.is_dir():
         raise unknown("language", source, (*names("language"), *_PACKAGED["language"]))
     config = files.read_config(directory)
@@ -144,12 +143,11 @@ def vision_parts(source: str) -> tuple[dict[str, Any], ImageTransform | None]:
     directory = place(source)
     if not directory.is_dir():
         raise unknown("vision", source, (*names("vision"), *_PACKAGED["vision"]))
-    if (directory / "config.yaml").is_file():
-        described = read_config(directory / "config.yaml")
-        if described["model"].get("vision") is None:
+    if (run := described(directory)) is not None:
+        if run["model"].get("vision") is None:
             raise InputError(f"{directory} has no vision part; name a run that sees")
-        image = (described.get("processor") or {}).get("image")
-        return described["model"]["vision"], parse(ImageTransform, image, where="image") if image else None
+        image = (run.get("processor") or {}).get("image")
+        return run["model"]["vision"], parse(ImageTransform, image, where="image") if image else None
     config, look = files.read_config(directory), directory / "preprocessor_config.json"
     settings = _family("vision", config, directory).encoder_settings(config)
     return settings, ImageTransform.from_huggingface(files.read_json(look)) if look.exists() else None
@@ -163,9 +161,9 @@ def _family(part: str, config: Mapping[str, Any], directory: Path) -> ModuleType
 
 
 def _from_directory(part: str, directory: Path) -> dict[str, Tensor]:
-    if is_run(directory):
-        state, model = _run_state(directory, part), read_config(directory / "config.yaml")["model"]
-        state = queries(state) if part == "connector" and model.get("assembly") == "two_tower" else state
+    if (run := described(directory)) is not None:
+        state = _run_state(directory, part)
+        state = queries(state) if part == "connector" and run["model"].get("assembly") == "two_tower" else state
         return {name: weight for name, weight in state.items() if name.startswith(f"{part}.")}
     config = files.read_config(directory)
     family = _family(part, config, directory)
