@@ -7,7 +7,7 @@ import foveal
 from foveal.core.config import dump
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Pixels
-from foveal.weights.pretrained import queries
+from foveal.weights.pretrained import queries, vision_parts
 from tests.models.test_two_tower import LANGUAGE, VIT, batch, config
 from tests.tiny import tiny_run
 from tests.weights import test_blip2_pairs as pairs
@@ -120,6 +120,14 @@ def test_a_reference_model_hands_on_its_projector(tmp_path):
 def test_a_directory_of_another_kind_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"config\.json"):
         foveal.build({"model": TALKS, "init": {"connector": str(tmp_path)}})
+
+
+def test_weights_alone_are_told_from_an_encoder():
+    with pytest.raises(InputError, match=r"imagenet is weights for the recipe's own vision; give init.vision=imagenet"):
+        vision_parts("imagenet")
+    with pytest.raises(InputError, match="did you mean 'starter'") as told:
+        vision_parts("startr")
+    assert "imagenet" not in str(told.value)
 
 
 def test_a_frozen_language_model_gets_no_gradient_and_hands_it_on(first):

@@ -141,8 +141,10 @@ def vision_parts(source: str) -> tuple[dict[str, Any], ImageTransform | None]:
     Raises InputError for a source that is none: a run, or a reference checkpoint's directory.
     """
     directory = place(source)
+    if not directory.is_dir() and source == "imagenet":
+        raise InputError("imagenet is weights for the recipe's own vision; give init.vision=imagenet")
     if not directory.is_dir():
-        raise unknown("vision", source, (*names("vision"), *_PACKAGED["vision"]))
+        raise unknown("vision", source, (*names("vision"), *(one for one in _PACKAGED["vision"] if one != "imagenet")))
     if (run := described(directory)) is not None:
         if run["model"].get("vision") is None:
             raise InputError(f"{directory} has no vision part; name a run that sees")
