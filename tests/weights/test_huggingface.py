@@ -191,7 +191,15 @@ def test_a_context_that_the_config_leaves_out_is_the_references(talking):
         assert asked.processor.config.context == asked.model.language.context == places
 
 
-@pytest.mark.parametrize(("said", "wanted"), [({"torch_dtype": "bfloat16"}, torch.bfloat16), ({}, torch.float32)])
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ({"torch_dtype": "bfloat16"}, torch.bfloat16),
+        ({"dtype": {"": "bfloat16", "text_config": "float32"}}, torch.bfloat16),
+        ({"dtype": {"text_config": "bfloat16"}}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
 def test_weights_in_several_dtypes_take_that_of_the_config_or_of_most_of_them(talking, said, wanted):
     folder = talking().beside
     config, state = read_config(folder), read_checkpoint(folder)

@@ -18,6 +18,7 @@ LLAVA = {"model_type": "llava", "text_config": {"model_type": "llama"}, "vision_
         ({**LLAVA, "quantization_config": {"quant_method": "awq"}}, r"quantized weights \(awq\).*in full precision"),
         ({**LLAVA, "torch_dtype": "auto"}, "has torch_dtype 'auto', which is none of torch's; write float32"),
         ({**LLAVA, "dtype": "torch.float16"}, "has dtype 'torch.float16', which is none"),
+        ({**LLAVA, "dtype": {"": "bfloat16", "text_config": "bf17"}}, "has dtype 'bf17', which is none"),
         ({**LLAVA, "image_token_index": None}, "has image_token_index None; write the number of a token"),
         ({**LLAVA, "image_token_id": "<image>"}, "has image_token_id '<image>'; write the number"),
         (
@@ -49,6 +50,7 @@ def test_a_config_is_told_by_what_it_is(tmp_path, config, told):
 
 def test_what_can_be_read_is_let_through():
     check({**LLAVA, "torch_dtype": "float16", "quantization_config": None, "image_token_index": 9}, "here")
+    check({**LLAVA, "dtype": {"": "bfloat16", "vision_config": "float32"}}, "here")
 
 
 def test_an_adapter_is_told_by_its_base(tmp_path):

@@ -266,8 +266,10 @@ def load_causal(
 
 
 def _dtype(config: Mapping[str, Any]) -> torch.dtype | None:
-    """The dtype that config.json names, of floating numbers."""
-    named = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch."), None)
+    """The dtype that config.json names, of floating numbers; the whole model's where parts have their own."""
+    told = config.get("dtype") or config.get("torch_dtype")
+    said = told.get("") if isinstance(told, Mapping) else told
+    named = getattr(torch, str(said).removeprefix("torch."), None)
     return named if isinstance(named, torch.dtype) and named.is_floating_point else None
 
 

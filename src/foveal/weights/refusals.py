@@ -24,12 +24,13 @@ def check(config: Mapping[str, Any], where: str) -> None:
             "checkpoint in full precision that they were made of"
         )
     for name in ("dtype", "torch_dtype"):
-        said = config.get(name)
-        if said is not None and not isinstance(getattr(torch, str(said), None), torch.dtype):
-            raise InputError(
-                f"config.json of {where} has {name} {said!r}, which is none of torch's; write float32, bfloat16 or "
-                "float16 there"
-            )
+        told = config.get(name)
+        for said in told.values() if isinstance(told, Mapping) else (told,):  # a mapping has one for each part
+            if said is not None and not isinstance(getattr(torch, str(said), None), torch.dtype):
+                raise InputError(
+                    f"config.json of {where} has {name} {said!r}, which is none of torch's; write float32, bfloat16 or "
+                    "float16 there"
+                )
     for name in ("image_token_index", "image_token_id"):
         index = config.get(name, 0)
         if not isinstance(index, int) and (index is not None or kind == "llava"):  # a BLIP-2 may have none
