@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -28,7 +29,7 @@ from foveal.models.talk import answer, stream_answer
 from foveal.preprocess.processor import Asked, Processor
 from foveal.relevance.pricing import Terms
 from foveal.weights.arguments import HARMLESS, aligned, heeded, in_table
-from foveal.weights.companions import carry
+from foveal.weights.companions import carry, complete
 from foveal.weights.directory import write_run
 from foveal.weights.files import read_checkpoint, read_json, write_checkpoint, write_json
 from foveal.weights.names import Renaming, load_strict, mixed
@@ -205,11 +206,16 @@ class HuggingFaceCausal(nn.Module):
         return {**told, **given}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a run directory that `foveal.load` reads back, to be called as this model is."""
+        """Write a run directory that `foveal.load` reads back, to be called as this model is.
+
+        A processor whose files are there and that cannot be read is left out with a warning.
+        """
         try:
             processor = self.processor
-        except InputError:  # weights alone are a checkpoint too
+        except InputError as refused:  # weights alone are a checkpoint too
             processor = None
+            if complete(self.beside, sees=not {"vision_config", "vit_config"}.isdisjoint(self.config)):
+                warnings.warn(f"the run is saved without a processor: {refused}", stacklevel=2)
         return write_run(path, self.model, processor, origin=self.origin, beside=self.beside)
 
     @property
