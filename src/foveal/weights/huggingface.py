@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from operator import index
 from pathlib import Path
 from typing import Any, SupportsIndex, Unpack
 
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError, unknown
 from foveal.core.types import IGNORE, Answer, Batch, Grid, Layout, Output, Pixels
 from foveal.decode import generate as decoding
-from foveal.decode import sampling
 from foveal.models.asked import Asking
 from foveal.models.budget import spent
 from foveal.models.causal import Causal, empty, next_labels
@@ -31,26 +29,17 @@ from foveal.relevance.pricing import Terms
 from foveal.weights.arguments import HARMLESS, aligned, heeded, in_table
 from foveal.weights.companions import carry, complete
 from foveal.weights.directory import write_run
-from foveal.weights.files import read_checkpoint, read_json, write_checkpoint, write_json
+from foveal.weights.files import read_checkpoint, write_checkpoint, write_json
+from foveal.weights.generation import (
+    OBEYED,
+    generation_settings,
+    new_within,
+    own_settings,
+    refused,
+    sampling_of,
+    token_ids,
+)
 from foveal.weights.names import Renaming, load_strict, mixed
-
-_SETTINGS = (
-    "max_new_tokens", "eos_token_id", "pad_token_id", "do_sample", "temperature", "top_k", "top_p",
-    "repetition_penalty",
-)  # fmt: skip
-_IDLE = (
-    "bos_token_id", "max_length", "use_cache", "cache_implementation", "cache_config", "early_stopping",
-    "transformers_version", "attn_implementation", "trust_remote_code", "disable_compile", "compile_config",
-    "low_memory", "use_model_defaults", "remove_invalid_values", "renormalize_logits", "num_assistant_tokens",
-    "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_lookbehind", "target_lookbehind",
-    "max_matching_ngram_size", "is_assistant",
-)  # fmt: skip
-_BESIDE = ("return_dict_in_generate", "output_scores", "output_logits", "output_attentions", "output_hidden_states")
-_ONE = (
-    "num_beams", "num_beam_groups", "num_return_sequences", "typical_p", "length_penalty", "encoder_repetition_penalty",
-    "guidance_scale",
-)  # fmt: skip
-_DRAWN = ("min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff")  # of no effect where nothing is drawn
 
 
 class HuggingFaceCausal(nn.Module):
@@ -99,7 +88,7 @@ class HuggingFaceCausal(nn.Module):
 
         Raises InputError for what is no token's number.
         """
-        return _ids(self.generation.get("eos_token_id") if given is None else given)
+        return token_ids(self.generation.get("eos_token_id") if given is None else given)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle keeps: all but what its config says again."""
@@ -159,23 +148,26 @@ class HuggingFaceCausal(nn.Module):
         """
         named = tuple(inspect.signature(self.to_batch).parameters)
         chosen = {name: given.pop(name) for name in list(given) if name not in (*named, *HARMLESS)}
-        settings = {**_telling(self.generation), **{name: value for name, value in chosen.items() if value is not None}}
-        if strange := _strange(settings):
-            raise unknown("generation setting", strange[0], (*_SETTINGS, *named))
+        settings = {
+            **own_settings(self.generation),
+            **{name: value for name, value in chosen.items() if value is not None},
+        }
+        if strange := refused(settings):
+            raise unknown("generation setting", strange[0], (*OBEYED, *named))
         stops = self.stops(chosen.get("eos_token_id"))
         pad = settings.get("pad_token_id")
         with torch.no_grad():
             whole = self.batch(input_ids, **given)
             model, batch = spent(self.model, whole, budget, strategy)
         if settings.get("max_new_tokens") is None and (most := chosen.get("max_length")) is not None:
-            settings["max_new_tokens"] = _within(most, whole.input_ids.shape[1])
+            settings["max_new_tokens"] = new_within(most, whole.input_ids.shape[1])
         return decoding.generate(
             model,
             batch,
             max_new_tokens=decoding.new_tokens(20 if (new := settings.get("max_new_tokens")) is None else new),
             stop_ids=stops,
             pad_id=pad if pad is not None else (stops or (0,))[0],
-            sampling=_sampling(settings),
+            sampling=sampling_of(settings),
         )
 
     def batch(self, input_ids: Int[Tensor, "B L"] | None = None, **inputs: Any) -> Batch:
@@ -193,16 +185,16 @@ class HuggingFaceCausal(nn.Module):
 
     def _manner(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of an answer; raises InputError where the checkpoint's own ask for what is not there."""
-        own = _telling(self.generation)
+        own = own_settings(self.generation)
         told = {"max_new_tokens": own["max_new_tokens"]} if "max_new_tokens" in own else {}
         if given.get("sampling") is None:
-            if strange := _strange(own):
+            if strange := refused(own):
                 raise InputError(
                     f"the checkpoint's generation_config.json asks for {strange[0]}={own[strange[0]]!r}, and no answer "
                     "is written that way; give answer a sampling, such as foveal.decode.sampling.greedy, or foveal ask "
                     "--top-k 1"
                 )
-            given = {**given, "sampling": _sampling(own)}
+            given = {**given, "sampling": sampling_of(own)}
         return {**told, **given}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -279,16 +271,6 @@ def _dtype(config: Mapping[str, Any]) -> torch.dtype | None:
     return named if isinstance(named, torch.dtype) and named.is_floating_point else None
 
 
-def generation_settings(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """generation_config.json over the special tokens of config.json (and of its text part)."""
-    settings: dict[str, Any] = {}
-    for source in (config.get("text_config") or config.get("llm_config") or config.get("lm") or {}, config):
-        given = {name: source.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        settings |= {name: value for name, value in given.items() if value is not None}
-    path = directory / "generation_config.json"
-    return settings | read_json(path) if path.exists() else settings
-
-
 def text_batch(
     input_ids: Int[Tensor, "B L"],
     attention_mask: Int[Tensor, "B L"] | None = None,
@@ -333,56 +315,3 @@ def with_images(
 
 def _loss(logits: Float[Tensor, "B L V"], labels: Int[Tensor, "B M"]) -> Float[Tensor, ""]:
     return F.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
-
-
-def _idle(name: str, value: Any) -> bool:
-    """Whether a generation setting leaves every answer as it is."""
-    if name in _IDLE or name.startswith("_"):
-        return True
-    return not isinstance(value, Tensor) and (value in (None, [], {}) or value == (1 if name in _ONE else 0))
-
-
-def _strange(settings: Mapping[str, Any]) -> list[str]:
-    """Generation settings that would change the answer and are not there."""
-    spared = () if settings.get("do_sample") else _DRAWN
-    return [name for name, value in settings.items() if name not in (*_SETTINGS, *spared) and not _idle(name, value)]
-
-
-def _telling(own: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of its answers: without what it asks to hear beside them, and what nobody reads."""
-    from transformers import GenerationConfig
-
-    known = GenerationConfig().to_dict().keys() | {*_SETTINGS, *_DRAWN, *_ONE}
-    return {name: value for name, value in own.items() if value is not None and name in known and name not in _BESIDE}
-
-
-def _within(most: int, prompt: int) -> int:
-    """How many new tokens a length of all leaves."""
-    if most <= prompt:
-        raise InputError(f"a max_length of {most} for a prompt of {prompt} tokens; raise it, or give max_new_tokens")
-    return most - prompt
-
-
-def _ids(given: Any) -> tuple[int, ...]:
-    if given is None:
-        return ()
-    ids = tuple(given) if isinstance(given, list | tuple) else (given,)
-    if not all(isinstance(one, SupportsIndex) for one in ids):
-        raise InputError(f"eos_token_id is {given!r}; give the number of a token, or a list of them")
-    return tuple(map(index, ids))
-
-
-def _sampling(settings: Mapping[str, Any]) -> sampling.Sampling:
-    for name in ("temperature", "top_k", "top_p", "repetition_penalty"):
-        if isinstance(value := settings.get(name), str | list | tuple | dict):
-            raise InputError(f"{name} is {value!r}; give a number")
-    chosen = sampling.greedy
-    if settings.get("do_sample"):
-        top_k, heat = settings.get("top_k"), settings.get("temperature")
-        chosen = sampling.sampler(
-            temperature=1.0 if heat is None else heat,
-            top_k=50 if top_k is None else top_k or None,  # transformers' own default
-            top_p=settings.get("top_p"),
-        )
-    penalty = settings.get("repetition_penalty")
-    return chosen if penalty in (None, 1) else sampling.penalized(chosen, penalty)
