@@ -1,7 +1,9 @@
 """Hugging Face data sets on disk give the examples of JSON lines."""
 
+import json
+
 import pytest
-from datasets import Dataset, DatasetDict, Features, Image, List, Value
+from datasets import Dataset, DatasetDict, Features, Image, List, Value, load_from_disk
 from PIL import Image as Pictures
 
 from foveal.core.errors import InputError
@@ -9,6 +11,7 @@ from foveal.data.format import chat, grouped, located, read
 from foveal.data.places import files, fingerprint, splits
 from foveal.data.statistics import summary
 from foveal.data.thorough import thorough
+from foveal.preprocess.image import open_image
 
 RED, BLUE = (Pictures.new("RGB", (8, 6), colour) for colour in ("red", "blue"))
 ROWS = {
@@ -67,6 +70,42 @@ def test_every_layout_is_read(tmp_path, make, names):
 def test_a_single_file_of_parquet(tmp_path):
     Dataset.from_dict(ROWS).to_parquet(tmp_path / "some.parquet")
     assert [one.id for one in read(tmp_path / "some.parquet")] == ["a", "b"]
+
+
+@pytest.mark.parametrize("make", [saved, with_splits])
+def test_what_was_made_of_a_saved_set_is_no_data(tmp_path, make):
+    place = make(tmp_path / "set")
+    once, told = list(files(place)), fingerprint(files(place))
+    back = load_from_disk(place)
+    back = back["train"] if make is with_splits else back
+    back.filter(lambda row: row["id"] == "b").map(lambda row: {**row, "id": "c"})
+    assert len(list(place.rglob("cache-*.arrow"))) == 2
+    assert files(place) == once and fingerprint(files(place)) == told
+    assert [one.id for one in read(place)] == ["a", "b"]
+
+
+def test_files_are_read_in_their_order(tmp_path):
+    Dataset.from_dict(ROWS).select([1, 0]).save_to_disk(tmp_path / "set", num_shards=2)
+    assert [one.id for one in read(tmp_path / "set")] == ["b", "a"]
+    state = tmp_path / "set/state.json"
+    told = json.loads(state.read_text())
+    state.write_text(json.dumps({**told, "_data_files": told["_data_files"][::-1]}))
+    assert [one.id for one in read(tmp_path / "set")] == ["a", "b"]
+    state.write_text("{}")
+    with pytest.raises(InputError, match=r"state.json names no files of data .*save the data set again"):
+        read(tmp_path / "set")
+
+
+def test_paths_are_those_of_the_folder(tmp_path, monkeypatch):
+    row = {"images": [["a.png"]], "messages": [chat("What?", "a fox")]}
+    place = saved(tmp_path / "set", row)
+    BLUE.save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    (one,) = read(place)
+    assert open_image(one.images[0]).getpixel((0, 0)) == (0, 0, 255)
+    RED.save(place / "a.png")
+    (one,) = read(place)
+    assert open_image(one.images[0]).getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
 picture may stand in `image`. Needs the package datasets.
 """
 
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,15 +28,24 @@ _NUMBERED = re.compile(r"(.+?)-\d+-of-\d+.*")  # train-00000-of-00003.parquet
 def found(folder: Path) -> dict[str, list[Path]]:
     """The files of each split of such a data set, none of another folder; one saved without splits has `train`."""
     if (folder / _SAVED).is_file():
-        return {"train": sorted(folder.glob("*.arrow"))}
+        return {"train": _named(folder)}
     if (folder / _SAVED_SPLITS).is_file():
         saved = sorted(inner for inner in folder.iterdir() if (inner / _SAVED).is_file())
-        return {inner.name: sorted(inner.glob("*.arrow")) for inner in saved}
+        return {inner.name: _named(inner) for inner in saved}
     made: dict[str, list[Path]] = {}
     for file in sorted((*folder.glob("*.parquet"), *folder.glob("data/*.parquet"))):
         numbered = _NUMBERED.fullmatch(file.stem)
         made.setdefault(numbered[1] if numbered else file.stem, []).append(file)
     return made
+
+
+def _named(folder: Path) -> list[Path]:
+    """The files of a saved data set: others may lie beside them, that `map` and `filter` have kept there."""
+    place = folder / _SAVED
+    try:
+        return [folder / one["filename"] for one in json.loads(place.read_bytes())["_data_files"]]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{place} names no files of data ({error!r}); save the data set again") from None
 
 
 def read(file: Path) -> Iterator[tuple[str, Example]]:
@@ -48,7 +58,7 @@ def read(file: Path) -> Iterator[tuple[str, Example]]:
     for number, row in enumerate(_rows(file)):
         where, given = f"{file}: row {number}", _bare(row)
         shown = given.pop("images", None) or ([given["image"]] if given.get("image") else [])
-        files = [_bytes(picture, where) for picture in shown]
+        files = [_bytes(picture, file.parent, where) for picture in shown]
         known = {data: known.get(data) or opened(data, where) for data in files}
         yield where, example(given, [known[data] for data in files], f"{file.stem}:{number}", where)
 
@@ -97,14 +107,15 @@ def _bare(value: Any) -> Any:
     return [_bare(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _bytes(picture: Any, where: str) -> bytes:
-    """The file of a picture, undecoded."""
+def _bytes(picture: Any, folder: Path, where: str) -> bytes:
+    """The file of a picture, undecoded; a relative path is one from the data's folder, or else from where we are."""
     if isinstance(picture, Mapping):
         picture = picture.get("bytes") or picture.get("path")
     if isinstance(picture, bytes):
         return picture
-    if isinstance(picture, str) and Path(picture).is_file():
-        return Path(picture).read_bytes()
+    for place in (folder / picture, Path(picture)) if isinstance(picture, str) else ():
+        if place.is_file():
+            return place.read_bytes()
     told = repr(picture) if isinstance(picture, str) else f"a {type(picture).__name__}"
     raise InputError(f"{where}: {told} is no picture; cast that column to datasets.Image()")
 
