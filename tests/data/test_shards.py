@@ -1,5 +1,6 @@
 import io
 import json
+import pickle
 import tarfile
 
 import pytest
@@ -7,8 +8,10 @@ from PIL import Image
 
 from foveal.core.errors import InputError
 from foveal.data.format import chat, read
+from foveal.data.media import strip
 from foveal.data.places import splits
 from foveal.data.shards import read_shard, write_shard
+from foveal.preprocess.image import image_size, open_image
 
 ROW = {"id": "7", "images": ["7.png"], "messages": chat("What?", "a fox")}
 
@@ -36,8 +39,18 @@ def test_a_shard_is_read(tmp_path):
     )  # fmt: skip
     first, second = read(path)
     assert (first.id, second.id) == ("7", "8")
-    assert [image.size for image in second.images] == [(8, 8), (9, 9)]
-    assert first.images[0].getpixel((0, 0)) == (255, 0, 0)
+    assert [open_image(image).size for image in second.images] == [(8, 8), (9, 9)]
+    assert open_image(first.images[0]).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_what_is_looked_at_stays_the_bytes_of_its_file(tmp_path):
+    pack(tmp_path / "a.tar", **{"7__png": png(512), "7__json": json.dumps(ROW).encode()})
+    (example,) = read(tmp_path / "a.tar")
+    (image,) = example.images
+    strip(image).thumbnail((4, 4))
+    assert open_image(image).size == (512, 512) and image_size(image) == (512, 512)
+    assert image.data == png(512) and len(pickle.dumps(example)) < len(png(512)) + 1000
+    assert len({image, *read(tmp_path / "a.tar")[0].images}) == 2, "each is itself"
 
 
 def test_written_shards_are_read_back(tmp_path):

@@ -57,7 +57,7 @@ def test_every_layout_is_read(tmp_path, make, names):
     assert splits(place) == names
     (_, first), (where, second) = located(place)
     assert (first.id, second.id) == ("a", "b") and where.endswith(("row 1", "train-00001-of-00002.parquet: row 0"))
-    assert [image.getpixel((0, 0)) for image in second.images] == [(0, 0, 255), (255, 0, 0)]
+    assert [open_image(image).getpixel((0, 0)) for image in second.images] == [(0, 0, 255), (255, 0, 0)]
     assert first.messages == tuple(ROWS["messages"][0]) and second.messages == tuple(ROWS["messages"][1])
     assert first.boxes[0].label == "fox" and first.meta == {"kind": "name"} and not second.boxes
     assert len(files(place)) == (2 if make in (parquet, hub) else 1) and fingerprint(files(place))

@@ -18,6 +18,13 @@ def is_film(path: str | os.PathLike[str]) -> bool:
     return os.fspath(path).lower().endswith(VIDEOS) or os.path.isdir(path)
 
 
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A picture in memory as the bytes of its file, decoded anew at each look; it equals itself alone."""
+
+    data: bytes = field(repr=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Box:
     """A named rectangle, `xyxy` in pixels of image number `image`; where a model has found it, how sure it is.
@@ -44,7 +51,7 @@ def marks(box: Box) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """Messages with their images (paths or opened pictures, in the order of their markers).
+    """Messages with their images (paths, or pictures held or opened, in the order of their markers).
 
     A directory of frames, or a file that ends as one of `VIDEOS`, is a video and stands among the images.
     `features` are files of region features of the same images, for models that read these; where there are no

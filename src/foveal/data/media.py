@@ -85,9 +85,9 @@ def pictures(path: Any, most: int = 4) -> list[Image.Image]:
     return [open_image(one) for one in some]
 
 
-def size(picture: Image.Image) -> tuple[int, int]:
-    """Width and height in pixels of an opened picture, upright."""
-    from foveal.preprocess.image import upright
+def size(picture: Any) -> tuple[int, int]:
+    """Width and height in pixels of a picture in memory, upright."""
+    from foveal.preprocess.image import image_size
 
-    height, width = upright(picture)
+    height, width = image_size(picture)
     return width, height

@@ -11,14 +11,14 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from foveal.core.errors import InputError
-from foveal.core.example import FEATURES, Example
+from foveal.core.example import FEATURES, Example, Held
 from foveal.data.format import Checker, encode
 from foveal.data.halves import refuse
 from foveal.data.media import markers, size
 
 
 def read_shard(path: str | os.PathLike[str]) -> Iterator[Example]:
-    """The examples of a shard, each checked as in `format.read`; their images are opened pictures.
+    """The examples of a shard, each checked as in `format.read`; their images are held pictures.
 
     `images` of a .json member name members of the same key (`0007.jpg`, `0007.1.jpg`); where it is lacking, they are
     all of them in order that end as images do. Raises InputError with shard and member.
@@ -65,10 +65,10 @@ def example(key: str, members: dict[str, bytes], where: str) -> Example:
     if isinstance(row, dict):
         row.setdefault("id", key)
         row.setdefault("images", [name for name in members if _pictured(name)])
-    check = Checker(root=Path(), exists=members.__contains__, size=lambda name: size(opened(members[name], where)))
+    check = Checker(root=Path(), exists=members.__contains__, size=lambda name: size(held(members[name], where)))
     found = check.example(row, where)
     _check_pictures(found, where)
-    return replace(found, images=tuple(opened(members[str(name)], where) for name in found.images))
+    return replace(found, images=tuple(held(members[str(name)], where) for name in found.images))
 
 
 def _pictured(name: str) -> bool:
@@ -78,12 +78,13 @@ def _pictured(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in Image.registered_extensions()
 
 
-def opened(data: bytes, where: str) -> Image.Image:
-    """A picture that is decoded when it is first looked at."""
+def held(data: bytes, where: str) -> Held:
+    """A picture whose head reads; raises InputError for any other."""
     try:
-        return Image.open(io.BytesIO(data))
+        Image.open(io.BytesIO(data)).close()
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InputError(f"{where}: cannot read an image ({error}); replace it") from None
+    return Held(data)
 
 
 def write_shard(path: str | os.PathLike[str], examples: Iterable[Example]) -> int:

@@ -11,15 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from foveal.core.errors import InputError
-from foveal.core.example import Example
+from foveal.core.example import Example, Held
 from foveal.data.converters.llava import MARKER, message
 from foveal.data.format import Checker
 from foveal.data.halves import refuse
 from foveal.data.media import size
-from foveal.data.shards import opened
+from foveal.data.shards import held
 
 _SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
 _NUMBERED = re.compile(r"(.+?)-\d+-of-\d+.*")  # train-00000-of-00003.parquet
@@ -49,21 +47,21 @@ def _named(folder: Path) -> list[Path]:
 
 
 def read(file: Path) -> Iterator[tuple[str, Example]]:
-    """The examples of a file with where they stand, each checked as in `format.read`; images are opened pictures, one
+    """The examples of a file with where they stand, each checked as in `format.read`; images are held pictures, one
     and the same for rows that follow each other on it.
 
     Raises InputError with row and column.
     """
-    known: dict[bytes, Image.Image] = {}
+    known: dict[bytes, Held] = {}
     for number, row in enumerate(_rows(file)):
         where, given = f"{file}: row {number}", _bare(row)
         shown = given.pop("images", None) or ([given["image"]] if given.get("image") else [])
         files = [_bytes(picture, file.parent, where) for picture in shown]
-        known = {data: known.get(data) or opened(data, where) for data in files}
+        known = {data: known.get(data) or held(data, where) for data in files}
         yield where, example(given, [known[data] for data in files], f"{file.stem}:{number}", where)
 
 
-def example(given: Mapping[str, Any], shown: Sequence[Image.Image], name: str, where: str) -> Example:
+def example(given: Mapping[str, Any], shown: Sequence[Held], name: str, where: str) -> Example:
     """The example of a row and its pictures, whose id is the `name` unless it has its own."""
     members = {str(place): picture for place, picture in enumerate(shown)}
     named = {"id": str(given.get("id", name)), "images": list(members), "messages": _messages(given, members, where)}

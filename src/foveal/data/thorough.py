@@ -24,7 +24,7 @@ def thorough(
 
     ids: set[str] = set()
     seen: set[Path] = set()
-    last: tuple[Any, ...] = ()  # opened pictures are told apart while they are held, and only these are held
+    last: tuple[Any, ...] = ()  # held pictures are told apart while they are held, and only these are held
     for number, (where, example) in enumerate(located(source, split=split), start=1):
         if example.id in ids:
             repeated[where] = example.id

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from foveal.core.errors import InputError
-from foveal.core.example import FEATURES
+from foveal.core.example import FEATURES, Held
 from foveal.core.types import Grid
 
 LIMIT = 200_000_000  # pixels; more in one picture is taken for a decompression bomb
@@ -71,7 +71,7 @@ def opened_once(images: Iterable[Any]) -> Iterator[Any]:
 
 
 def open_image(source: Any, *, name: str | None = None, limit: int = LIMIT) -> Image.Image:
-    """An upright RGB image from a path, bytes, a binary file, a PIL image or an array `[H W]`, `[H W 1|3|4]`.
+    """An upright RGB image from a path, bytes, `Held`, a binary file, a PIL image or an array `[H W]`, `[H W 1|3|4]`.
 
     EXIF rotation is applied, alpha is laid over white, 16 bits are scaled to 8, an animation gives its first frame.
     Raises InputError, with what to do, for anything that is not a whole picture of at most `limit` pixels.
@@ -195,6 +195,8 @@ def _open(source: Any, name: str) -> Image.Image:
         return _from_array(source, name)
     if isinstance(source, str | Path):
         source = _read(Path(source), name)
+    elif isinstance(source, Held):
+        source = source.data
     elif hasattr(source, "read"):
         source = _streamed(source, name)
     if not isinstance(source, bytes | bytearray | memoryview):
