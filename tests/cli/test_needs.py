@@ -4,11 +4,12 @@ import json
 
 import pytest
 
+import foveal
 from foveal.cli import _needs, _recipe
 from foveal.cli.main import run
 from foveal.core.errors import InputError
 from foveal.core.example import Box, Example
-from tests.cli.test_train import TINY, write
+from tests.cli.test_train import TINY, log, write
 
 
 def examples(*kinds):
@@ -58,17 +59,45 @@ def said(*words, **more):
     return Example(id=f"row {len(words)}", messages=messages, **more)
 
 
-def test_a_row_without_an_answer_is_told_where_a_stage_would_learn_from_it():
+def answered(recipe, data):
+    lines = []
+    return _needs.answered(recipe, data, lines.append), lines
+
+
+def test_a_row_without_an_answer_is_left_out_where_a_stage_would_learn_from_it():
     for objective in ("next_token", "joint", "choose", {"name": "budgets", "of": "choose"}, "evidence"):
-        with pytest.raises(InputError, match=r"'s1': example 'row 0' has no answer to learn from; give it an assist"):
-            _needs.facts(of({"objective": "masked_words"}, {"objective": objective}), [said("a"), said()])
-    with pytest.raises(
-        InputError, match=r"'row 1' has no answer to learn from \(and 1 more\); .*training.stages.0.kinds"
-    ):
-        _needs.facts(of({}), [said("a"), said(" "), said()])
+        recipe, data = of({"objective": "masked_words"}, {"objective": objective}), [said("a"), said()]
+        assert answered(recipe, data) == (
+            data[:1],
+            ["left out of training: 1 of 2 examples, without an answer (first 'row 0')"],
+        )
+        with pytest.raises(InputError, match=r"'s1': none of its 2 examples has an answer to learn from; give them as"):
+            answered(recipe, 2 * data[1:])
+    data = [said("a"), said(" "), said()]
+    assert answered(of({}), data) == (
+        data[:1],
+        ["left out of training: 2 of 3 examples, without an answer (first 'row 1')"],
+    )
     drawn = Example(id="drawn", messages=({"role": "assistant", "content": [{"type": "image"}]},))
-    _needs.facts(of({}), [said("a"), drawn])
-    _needs.facts(of({"kinds": {"mute": 0}}), [said("a"), said(meta={"kind": "mute"})])
+    for recipe, data in (
+        (of({}), [said("a"), drawn]),
+        (of({"kinds": {"mute": 0}}), [said("a"), said(meta={"kind": "mute"})]),
+        (of({"objective": "masked_words"}), [said()]),
+    ):
+        assert answered(recipe, data) == (data, [])
+
+
+def test_answers_beside_an_empty_turn_are_none_to_learn_from():
+    empty = said("", meta={"answers": ["w5"]})
+    assert answered(of({}), [said("a"), empty])[0] == [said("a")]
+    with pytest.raises(InputError, match=r"none of its 1 examples has an answer to learn from; .*stages\.0\.kinds"):
+        answered(of({}), [empty])
+
+
+def test_a_kind_that_is_without_answers_altogether_is_told():
+    recipe = of({"kinds": {"mute": 1}})
+    with pytest.raises(InputError, match=r"'s0': unknown kind in the data: 'mute'; .*training\.stages\.0\.kinds"):
+        answered(recipe, [said("a"), said(meta={"kind": "mute"})])
 
 
 def test_boxes_are_wanted_of_some_row_where_they_are_learned_from():
@@ -78,15 +107,32 @@ def test_boxes_are_wanted_of_some_row_where_they_are_learned_from():
         _needs.facts(of({"objective": "cells"}), [said("a")])
 
 
-def test_a_row_without_an_answer_is_told_before_a_run_is_cleared(painted, capsys):
+def mute(line, name):
+    return json.dumps({**line, "id": name, "messages": line["messages"][:1]})
+
+
+def test_rows_without_an_answer_are_told_before_a_run_is_cleared(painted, capsys):
     write({**TINY, "data": {"path": str(painted / "data")}})
     assert run(["train", "tiny.yaml"]) == 0
     kept = sorted((painted / "runs" / "tiny" / "checkpoints").iterdir())
     file = painted / "data" / "train.jsonl"
-    line = json.loads(file.read_text().splitlines()[0])
-    file.write_text(
-        file.read_text() + "\n" + json.dumps({**line, "id": "mute", "messages": line["messages"][:1]}) + "\n"
-    )
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("\n".join(mute(line, f"mute {number}") for number, line in enumerate(lines)))
     assert run(["train", "tiny.yaml", "--fresh"]) == 2
-    assert "example 'mute' has no answer to learn from" in capsys.readouterr().err
+    assert f"none of its {len(lines)} examples has an answer to learn from" in capsys.readouterr().err
     assert sorted((painted / "runs" / "tiny" / "checkpoints").iterdir()) == kept
+
+
+def test_training_without_the_rows_that_have_no_answer_is_that_of_the_rest_and_resumes(painted, capsys):
+    write({**TINY, "data": {"path": str(painted / "data")}})
+    assert run(["train", "tiny.yaml", "--out", "rest"]) == 0
+    file = painted / "data" / "train.jsonl"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([mute(json.loads(lines[0]), "mute"), *lines]))
+    assert run(["train", "tiny.yaml", "--json"]) == 0
+    told = f"left out of training: 1 of {len(lines) + 1} examples, without an answer (first 'mute')"
+    assert capsys.readouterr().err.count(told) == 1
+    assert [row["loss"] for row in log("runs/tiny")] == [row["loss"] for row in log("rest")]
+    assert foveal.load("runs/tiny").about["examples"] == len(lines)
+    assert run(["train", "tiny.yaml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["resumed_from"]

@@ -40,10 +40,11 @@ def stages(recipe: Recipe, *, say: Callable[[str], None], bar: Any) -> Cost:
     Takes the errors of a recipe that cannot be trained.
     """
     from foveal.cli._evaluate import sizes
+    from foveal.cli._needs import answered
     from foveal.cli._recipe import data_folder, examples, model_of
     from foveal.cli._training import Batches
 
-    data = examples(recipe, data_folder(recipe, say=say, bar=bar))
+    data = answered(recipe, examples(recipe, data_folder(recipe, say=say, bar=bar)), lambda line: None)
     run = model_of(recipe, data)
     batches = Batches(run, recipe, data, say=say, bar=bar)
     samples, order = {}, ""

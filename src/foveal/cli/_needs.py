@@ -38,32 +38,54 @@ def check(recipe: Recipe, data: Sequence[Example]) -> None:
                 ) from None
 
 
-def facts(recipe: Recipe, data: Sequence[Example]) -> None:
-    """Raises InputError for an example without an answer that a stage learns from, and for data without any boxes."""
-    from foveal.training.order import copies
+def answered(recipe: Recipe, data: Sequence[Example], say: Callable[[str], None]) -> list[Example]:
+    """The examples without those that lack the answer which a stage would learn from; it is said how many these are.
 
+    Raises InputError for a stage that would be left with none, and takes the errors of `check` for what is left.
+    """
+    mute: dict[int, Example] = {}
     for number, stage in enumerate(recipe.training.stages):
         name, settings = objective_of(stage)
-        wanted = copies(data, stage.kinds, stage.sources)
-        seen = [example for example, visits in zip(data, wanted, strict=True) if visits]
-        if name in _BOXES and not any(example.boxes for example in seen):
+        if (settings.get("of", "next_token") if name in SPENT else name) not in _ANSWERS:
+            continue
+        seen = _seen(stage, data)
+        silent = {row: example for row, example in seen.items() if not _said(example)}
+        if silent and len(silent) == len(seen):
+            raise InputError(
+                f"stage {stage.name!r}: none of its {len(seen):,} examples has an answer to learn from; give them "
+                f"assistant messages, or change training.stages.{number}.kinds"
+            )
+        mute |= silent
+    left = [example for row, example in enumerate(data) if row not in mute]
+    if mute:
+        first = str(mute[min(mute)].id)
+        say(f"left out of training: {len(mute):,} of {len(data):,} examples, without an answer (first {first!r})")
+        check(recipe, left)
+    return left
+
+
+def facts(recipe: Recipe, data: Sequence[Example]) -> None:
+    """Raises InputError for data without any boxes where a stage learns from them."""
+    for number, stage in enumerate(recipe.training.stages):
+        name, _ = objective_of(stage)
+        if name in _BOXES and not any(example.boxes for example in _seen(stage, data).values()):
             raise InputError(
                 f"stage {stage.name!r}: the objective {name!r} learns from boxes and its examples have none; give them "
                 f"boxes, or change training.stages.{number}.objective"
             )
-        of = settings.get("of", "next_token") if name in SPENT else name
-        mute = [example for example in seen if not _answered(example)] if of in _ANSWERS else []
-        if mute:
-            more = f" (and {len(mute) - 1:,} more)" if len(mute) > 1 else ""
-            raise InputError(
-                f"stage {stage.name!r}: example {str(mute[0].id)!r} has no answer to learn from{more}; give it an "
-                f"assistant message, leave it out of the data, or change training.stages.{number}.kinds"
-            )
 
 
-def _answered(example: Example) -> bool:
-    """Whether an assistant says anything in it, a picture too, or its answers stand beside it."""
+def _seen(stage: Stage, data: Sequence[Example]) -> dict[int, Example]:
+    """The examples that a stage sees, by their numbers."""
+    from foveal.training.order import copies
+
+    wanted = copies(data, stage.kinds, stage.sources)
+    return {row: example for row, (example, often) in enumerate(zip(data, wanted, strict=True)) if often}
+
+
+def _said(example: Example) -> bool:
+    """Whether an assistant says anything in it, or shows a picture; training reads no answers that stand beside."""
     said = [message["content"] for message in example.messages if message.get("role") == "assistant"]
     parts = [part for content in said for part in ([content] if isinstance(content, str) else content)]
     texts = [part if isinstance(part, str) else part.get("text", part["type"]) for part in parts]
-    return any(text.strip() for text in texts) or bool(example.meta.get("answers"))
+    return any(text.strip() for text in texts)

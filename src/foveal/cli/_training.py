@@ -47,6 +47,7 @@ def carry_out(
     folder = data_folder(recipe, say=say, bar=bar)
     data = examples(recipe, folder)
     _needs.check(recipe, data)
+    data = _needs.answered(recipe, data, say)
     _needs.facts(recipe, data)
     run = model_of(recipe, data)
     if twin:
