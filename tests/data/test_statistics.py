@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 from PIL import Image
 
 from foveal.core.errors import InputError
-from foveal.core.example import Example
+from foveal.core.example import Example, Held
 from foveal.data.format import chat
 from foveal.data.statistics import sizes, summary
 
@@ -32,6 +34,16 @@ def test_kinds_answers_and_what_guessing_earns(images):
     assert where["top"] == {"a": 2, "b": 1, "c": 1} and where["area"] == 0.2
     assert found["kinds"]["present"]["majority"] == 1
     assert found["sizes"] == {"width": [10, 20, 30], "height": [8, 8, 8]}
+
+
+def test_a_picture_in_memory_is_counted_once(images):
+    one, other = (Held(path.read_bytes()) for path in images[:2])
+    rows = [example(0, "a", one), example(1, "b", one), example(2, "c", other)]
+    text = Example(id="text", messages=rows[0].messages)
+    for some in ([replace(rows[0], images=(one, one)), text, rows[1]], [rows[0], text, text, rows[1]]):
+        told = summary([*some, rows[2]])
+        assert told["images"] == 2 and told["sizes"]["width"] == [10, 20, 20]
+    assert told["scenes"] == 3, "two pictures and the text"
 
 
 def test_nothing_is_nothing():

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from foveal.core.errors import InputError
+from foveal.core.example import Example, Held
 from foveal.data.format import chat, located
 from foveal.data.thorough import thorough
 
@@ -33,6 +34,14 @@ def test_each_picture_is_opened_once_and_each_repeated_id_is_named(tmp_path, mon
     assert [example.id for example in thorough(file, repeated=repeated, progress=told.append)] == ["a", "b", "a"]
     assert opened == [tmp_path / "one.png"] and told == [1, 2, 3]
     assert repeated == {f"{file}:5": "a"}
+
+
+def test_a_picture_in_memory_is_opened_once(tmp_path, monkeypatch):
+    one, opened = Held(b"one"), []
+    rows = [Example(id=str(i), images=images, messages=()) for i, images in enumerate([(one, one), (), (one,)])]
+    monkeypatch.setattr("foveal.preprocess.image.open_image", opened.append)
+    monkeypatch.setattr("foveal.data.thorough.located", lambda source, split: (("here", row) for row in rows))
+    assert len(list(thorough(tmp_path, repeated={}))) == 3 and opened == [one]
 
 
 def test_boxes_of_the_stored_picture_are_told_by_the_size_they_name(tmp_path):

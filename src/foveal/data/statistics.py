@@ -20,17 +20,18 @@ def summary(examples: Iterable[Example]) -> dict[str, Any]:
     areas: dict[str, list[float]] = defaultdict(list)
     images: dict[Any, Any] = {}
     scenes: set[Any] = set()
-    last: tuple[Any, ...] = ()  # opened pictures are told apart while they are held, and only these are held
+    last: tuple[Any, ...] = ()  # pictures in memory are told apart while they are held, and only these are held
     for example in examples:
         kind = str(example.meta.get("kind", "all"))
         answers[kind].update(said(example, "assistant")[-1:])
         for image in example.images:
             if isinstance(image, Path):
                 images[image] = image
-            elif not any(image is one for one in last):
+            elif not media.among(image, last):
                 images[len(images)] = media.size(image)
+                last = (*last, image)
         shown = example.images if _filed(example.images) else len(images)
-        last = example.images
+        last = example.images or last
         scenes.add(example.meta.get("scene", shown if example.images else example.id))
         if "area" in example.meta:
             areas[kind].append(example.meta["area"])

@@ -1,11 +1,12 @@
 """What is looked for in a data set beyond what reading it checks: pictures to their last pixel, ids that repeat."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from foveal.core.errors import InputError
 from foveal.core.example import FEATURES, Example, is_film
+from foveal.data import media
 from foveal.data.format import image_size, located
 
 
@@ -24,7 +25,7 @@ def thorough(
 
     ids: set[str] = set()
     seen: set[Path] = set()
-    last: tuple[Any, ...] = ()  # held pictures are told apart while they are held, and only these are held
+    last: tuple[Any, ...] = ()  # pictures in memory are told apart while they are held, and only these are held
     for number, (where, example) in enumerate(located(source, split=split), start=1):
         if example.id in ids:
             repeated[where] = example.id
@@ -32,8 +33,9 @@ def thorough(
         told = example.meta.get("size") if example.boxes else None
         for place, image in enumerate(example.images):
             filed = isinstance(image, Path)
-            if image.suffix in FEATURES or is_film(image) or image in seen if filed else _among(image, last):
+            if image.suffix in FEATURES or is_film(image) or image in seen if filed else media.among(image, last):
                 continue
+            last = (*last, image)
             seen |= {image} if filed else set()
             try:
                 open_image(image)
@@ -41,13 +43,9 @@ def thorough(
                 raise InputError(f"{where}: {error}") from None
             if filed and told and any(box.image == place for box in example.boxes):
                 _agree(told, image, where)
-        last = example.images
+        last = example.images or last
         progress(number)
         yield example
-
-
-def _among(image: Any, some: Iterable[Any]) -> bool:
-    return any(image is one for one in some)
 
 
 def _agree(told: Sequence[int | float], image: Path, where: str) -> None:
