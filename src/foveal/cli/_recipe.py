@@ -246,8 +246,11 @@ def data_folder(recipe: Recipe, *, say: Any, bar: Any) -> Path:
             try:
                 make(recipe.data, folder, bar=bar)
             except InputError:
-                if not (folder / MARK).is_file():  # else another training has made the same meanwhile, and may read it
-                    raise
+                if (folder / MARK).is_file():  # another training has made the same meanwhile, and may read it
+                    return folder
+                if any(folder.glob("*")):
+                    raise InputError(f"{folder} holds something else than data made here; remove it") from None
+                raise
     return folder
 
 
