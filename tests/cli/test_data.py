@@ -5,6 +5,7 @@ from PIL import Image
 
 from foveal.cli.main import run
 from foveal.data.format import chat, read
+from foveal.data.shards import write_shard
 
 SMALL = ("--size", "96", "--drawings", "40", "--workers", "1")
 
@@ -76,6 +77,12 @@ def test_scenes_as_a_coco_file_and_back(made, tmp_path, capsys):
     assert [box.keypoints[0][:2] for box in boxes] == [tuple(row["keypoints"][:2]) for row in rows]
     assert run(["data", "coco", str(made), str(tmp_path / "no" / "x.json")]) == 2
     assert "cannot write" in capsys.readouterr().err
+
+
+def test_pictures_that_are_no_files_are_named_in_no_coco_file(made, tmp_path, capsys):
+    write_shard(tmp_path / "train.tar", read(made, split="test"))
+    assert run(["data", "coco", str(tmp_path), str(tmp_path / "x.json")]) == 2
+    assert "pictures of shards and tables have no files to name; give data in JSON lines" in capsys.readouterr().err
 
 
 def test_convert(tmp_path, capsys):

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from foveal.cli._detection import pictures_of
+from foveal.cli._tasks import questions
 from foveal.cli.main import run
+from foveal.data.format import read
+from foveal.data.shards import write_shard
 from tests.cli.test_detection import TINY
 
 
@@ -50,6 +54,14 @@ def test_every_task_is_trained_and_scored(marked, capsys):
     assert run([*where, "--limit", "2"]) == 0
     table = capsys.readouterr().out
     assert "asked boxes" in table and "outlines: AP50" in table and "2 pictures" in table
+
+
+def test_what_is_asked_about_pictures_of_a_shard_is_found_when_it_is_read_again(marked):
+    Path("packed").mkdir()
+    write_shard("packed/train.tar", read("data")[:4])
+    shown = [(number, one.images[0]) for number, one in enumerate(pictures_of(Path("packed"), "train"), 1)]
+    asked = [one.id for one in questions(Path("packed"), "train", shown[:1])]
+    assert asked == [one.id for one in read("data")[:2]]
 
 
 def test_tasks_that_were_not_learned_are_not_scored(marked, capsys):

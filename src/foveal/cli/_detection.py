@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from foveal.cli._runs import missing, open_run
 from foveal.core.errors import InputError
-from foveal.core.example import Box, Example
+from foveal.core.example import Box, Example, Held
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -227,7 +227,7 @@ def pictures_of(data: Path, split: str) -> list[Example]:
 def annotations(shown: Sequence[Example], classes: Sequence[str] = (), *, root: Path | None = None) -> dict[str, Any]:
     """What is on the pictures in COCO's layout; classes that are not named come behind the others.
 
-    With a `root` pictures are named by their places under it.
+    With a `root` pictures are named by their places under it; raises InputError for pictures that are no files.
     """
     import os
 
@@ -235,6 +235,8 @@ def annotations(shown: Sequence[Example], classes: Sequence[str] = (), *, root: 
     from foveal.preprocess.detection import things
     from foveal.preprocess.image import image_size
 
+    if root is not None and any(isinstance(example.images[0], Held) for example in shown):
+        raise InputError("pictures of shards and tables have no files to name; give data in JSON lines")
     boxes = [things(example) for example in shown]
     heights = [image_size(example.images[0]) for example in shown]
     sizes = [(number, (wide, tall)) for number, (tall, wide) in enumerate(heights, 1)]

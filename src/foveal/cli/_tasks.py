@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveal.core.example import Box, Example
+from foveal.core.example import Box, Example, Held
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -140,5 +140,12 @@ def questions(data: Path, split: str, pictures: Sequence[tuple[int, Any]]) -> li
         return []
     from foveal.data.format import iterate
 
-    shown = {image for _, image in pictures}
-    return [example for example in iterate(data, split=split) if example.images and example.images[0] in shown]
+    shown = {_content(image) for _, image in pictures}
+    return [
+        example for example in iterate(data, split=split) if example.images and _content(example.images[0]) in shown
+    ]
+
+
+def _content(image: Any) -> Any:
+    """What tells a picture from others when data are read once more: another object then holds it."""
+    return image.data if isinstance(image, Held) else image
