@@ -254,7 +254,7 @@ class Apart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stream:
+class Stream(Movable):
     """What flows through the language layers.
 
     `mask` is True where a query may look at a key; None means plain causal attention. `rotary` holds the cosines

@@ -37,8 +37,8 @@ def check(model: nn.Module, settings: str | Mapping[str, Any]) -> None:
             for name in names(_ROOM)
             if assembly in assemblies(name, getattr(module(_ROOM, name).Config, "of", None))
         ]
-        ways = [f"give it {_one_of(own)}"] if own else []
-        ways += [f"the model another assembly: {_one_of(fit)}"] if fit else []
+        ways = [f"train it by the objective {_one_of([repr(one) for one in own])}"] if own else []
+        ways += [f"give the model another assembly: {_one_of(fit)}"] if fit else []
         also = "" if of is None else f" of {of!r}"
         raise InputError(f"the objective {wanted.name!r}{also} teaches no {assembly} model; {', or '.join(ways)}")
     heads = getattr(model, "heads", None)
