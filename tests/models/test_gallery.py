@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 
 from foveal.core.errors import InputError
+from foveal.core.example import Held
 from foveal.core.types import Layout, VisualTokens
 from foveal.layers.albums import taken, together
 from foveal.models.budget import budgeted
 from foveal.models.causal import assemble
 from foveal.models.config import ModelConfig
-from foveal.models.gallery import Gallery
+from foveal.models.gallery import ROOM, Gallery
 from foveal.preprocess.processor import Processor
 from foveal.preprocess.tiling import Tiling
 from tests.tiny import tiny_run
@@ -62,6 +63,19 @@ def test_new_pictures_in_memory_are_no_older_ones(run):
         picture = Image.new("RGB", (16, 16), (shade, 0, 0))  # where the last one lay, if nobody holds that
         assert torch.equal(gallery([picture]).features, fresh([picture]).features)
         del picture
+
+
+def test_a_picture_in_memory_takes_room_and_a_file_none(run, tmp_path):
+    def room(image):
+        gallery = Gallery(run.model, run.processor)
+        gallery([image])
+        return ROOM - gallery.room
+
+    picture = Image.effect_noise((40, 30), 50).convert("RGB")
+    picture.save(tmp_path / "a.png")
+    file = room(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    assert [room(one) - file for one in (picture, np.asarray(picture), Held(data))] == [3600, 3600, len(data)]
 
 
 def test_an_array_that_changes_is_seen_anew(run):

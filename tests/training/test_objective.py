@@ -43,7 +43,7 @@ def test_every_objective_names_assemblies_that_are_there():
         (
             "causal",
             "choose",
-            "'choose' teaches no causal model; train it by .* 'budgets', 'cells', 'evidence', 'joint', 'match' or 'next",
+            "'choose' teaches no causal model; train it by .*'budgets', 'cells', 'evidence', 'joint', 'match' or 'next",
         ),
         ("causal", "queries", r"'queries' teaches no causal model; .*, or give the model another assembly: two_tower$"),
         (

@@ -15,7 +15,7 @@ from foveal.core.types import Cut, Patches, Pixels, VisualTokens
 from foveal.layers.albums import taken, together
 from foveal.models.parts import Sight, encoded
 from foveal.preprocess.collate import identity
-from foveal.preprocess.image import Part, Whole, stamp
+from foveal.preprocess.image import Part, Whole, in_memory, stamp
 from foveal.preprocess.processor import Processor
 
 ROOM = 2**30  # bytes
@@ -71,7 +71,7 @@ class Gallery:
         for name, one in found.items():
             if self.room > 0:
                 self.kept[name], self.held[name] = one, images[name]
-                self.room -= _bytes(one)
+                self.room -= _bytes(one) + in_memory(images[name])
         return found
 
 

@@ -141,6 +141,15 @@ def stamp(source: Any) -> tuple[int, int] | None:
     return known.st_size, known.st_mtime_ns
 
 
+def in_memory(source: Any) -> int:
+    """The bytes of a picture that is no file: of its pixels, or of the file's that it is read from."""
+    if isinstance(source, Part | Whole):
+        return in_memory(source.image)
+    if isinstance(source, Image.Image):
+        return source.width * source.height * len(source.getbands())
+    return int(getattr(source, "nbytes", 0)) or len(getattr(source, "data", b""))
+
+
 @lru_cache(maxsize=1 << 18)
 def _file_size(path: str, stamp: tuple[int, int]) -> Grid:
     return _header_size(path)
