@@ -73,12 +73,12 @@ class Taken:
     parts: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
-def backward(accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batch]) -> "_Sums":
+def backward(accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batch]) -> "Sums":
     """Gradients of the summed loss of all micro-batches, added up in place; sum, count and named parts of them."""
     whole = accelerator.unwrap_model(scored)
     if whole.across is not None and (len(batches) > 1 or accelerator.num_processes > 1):
         return _backward_across(accelerator, scored, batches)
-    sums = _Sums(accelerator.device)
+    sums = Sums(accelerator.device)
     for i, batch in enumerate(batches):
         with accelerator.no_sync(scored) if i < len(batches) - 1 else nullcontext():
             told = scored(batch)
@@ -87,7 +87,7 @@ def backward(accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batc
     return sums
 
 
-class _Sums:
+class Sums:
     """What batches add up to: loss, count, and named parts of them."""
 
     def __init__(self, device: torch.device) -> None:
@@ -106,7 +106,7 @@ class _Sums:
             self.parts[name] = (before[0] + torch.as_tensor(part).detach(), torch.as_tensor(before[1] + of))
 
 
-def _backward_across(accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batch]) -> _Sums:
+def _backward_across(accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batch]) -> Sums:
     """The same where rows of different micro-batches and processes are compared: each batch goes through twice.
 
     Every process finds the loss of all, and tells its share of it, with what its own batches add by themselves.
@@ -115,7 +115,7 @@ def _backward_across(accelerator: Accelerator, scored: nn.Module, batches: Seque
     told = [_vectors(whole, batch) for batch in batches]
     found, (loss, count, parts) = pulls(whole.across, told, accelerator)
     world = float(accelerator.num_processes)
-    sums = _Sums(loss.device)
+    sums = Sums(loss.device)
     sums.add((loss / world, count / world, {name: (part / world, of / world) for name, (part, of) in parts.items()}))
     for i, (batch, pull) in enumerate(zip(batches, found, strict=True)):
         with accelerator.no_sync(scored) if i < len(batches) - 1 else nullcontext():

@@ -87,7 +87,8 @@ def test_a_step_in_parts_is_the_whole_batch(model, pairs, precision):
     scored = Scored(model, partial(contrastive, head="pair"), precision=precision)
     gradients = []
     for batches in ([pairs], [part(pairs, [0, 1]), part(pairs, [2]), part(pairs, [3])]):
-        loss, count, parts = backward(accelerator("cpu"), scored, batches)
+        sums = backward(accelerator("cpu"), scored, batches)
+        loss, count, parts = sums.loss, sums.count, sums.parts
         assert int(count) == 4 and set(parts) == {"pairs", "accuracy_pairs"}
         parts = (weight.grad.flatten() for weight in model.parameters() if weight.grad is not None)
         gradients.append(torch.cat([loss[None], *parts]))

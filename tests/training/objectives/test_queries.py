@@ -54,7 +54,8 @@ def test_a_step_in_parts_is_the_whole_batch(words):
     scored = Scored(made, partial(queries, words=words, matching=0.0), precision="fp32")
     gradients = []
     for batches in ([given], [batch(rows=(0, 1)), batch(rows=(2,))]):
-        loss, count, parts = backward(accelerator("cpu"), scored, batches)
+        sums = backward(accelerator("cpu"), scored, batches)
+        loss, count, parts = sums.loss, sums.count, sums.parts
         assert float(count) == pytest.approx(3 + 9 * words)
         assert int(parts["pairs"][1]) == 3 and ("words" not in parts or int(parts["words"][1]) == 9)
         told = (weight.grad.flatten() for weight in made.parameters() if weight.grad is not None)
@@ -67,7 +68,7 @@ def test_a_step_in_parts_is_the_whole_batch(words):
 def test_matching_in_parts_draws_from_each_by_itself():
     made, given = model(), batch(rows=(0, 1, 2))
     scored = Scored(made, partial(queries, words=0.1, matching=1.0), precision="fp32")
-    *_, parts = backward(accelerator("cpu"), scored, [given, batch(rows=(1, 2))])
+    parts = backward(accelerator("cpu"), scored, [given, batch(rows=(1, 2))]).parts
     assert int(parts["matching"][1]) == 15 and int(parts["pairs"][1]) == 5
 
 
