@@ -52,6 +52,7 @@ def test_every_objective_names_assemblies_that_are_there():
             "train it by .* 'choose', 'contrastive', .* another assembly: causal, seq2seq or two_tower$",
         ),
         ("masked", {"name": "evidence", "budget": 8}, "'evidence' of 'next_token' teaches no masked model"),
+        ("masked", "budgets", "teaches no masked model; make it of 'choose', or train it by the objective 'choose'"),
         ("masked", "pick", "teaches the head 'choice', and the model has words, answer; name one so under model.heads"),
         ("masked", "pretrain", "teaches the head 'regions', and the model has words, answer"),
         ("masked", {"name": "choose", "head": "other"}, "teaches the head 'other'"),
@@ -82,6 +83,13 @@ def test_what_does_not_fit_is_told_with_what_would(assembly, objective, told):
 )
 def test_what_fits_is_let_through(assembly, objective):
     check(model(assembly), objective)
+
+
+def test_what_an_objective_is_made_of_wants_its_head_too():
+    made = model("masked")
+    del made.heads["answer"]
+    with pytest.raises(InputError, match="'budgets' teaches the head 'answer', and the model has words"):
+        check(made, {"name": "budgets", "of": "choose"})
 
 
 def test_a_model_of_another_kind_is_asked_nothing():

@@ -31,7 +31,7 @@ class Asking(TypedDict, total=False):
 class Loaded(Protocol):
     """A loaded model: called as its kind is, asked in words, saved. It is a torch module, with all that such have.
 
-    A checkpoint of a kind that writes nothing, such as a vision tower, has no `answer` and no `generate`.
+    A checkpoint of a kind that writes nothing has no `generate`, and no `answer` but one that says so.
     """
 
     model: Any

@@ -138,8 +138,9 @@ class _Run:
             if not self.progress.stage_step:  # fresh adapters of a stage that begins come from the random state
                 self._restore(snapshot, None)
         start, silent = self.progress.step, not self.accelerator.is_main_process
-        begun = snapshot is not None and bool(snapshot.window.get("steps"))  # its entry is still to be written
-        with Log(self.out, from_step=start - begun, tensorboard=self.config.tensorboard, silent=silent) as log:
+        begun = snapshot is not None and bool(snapshot.window.get("steps"))
+        told = start - 1 if begun else start  # the entry of what is begun is still to be written
+        with Log(self.out, from_step=told, tensorboard=self.config.tensorboard, silent=silent) as log:
             if snapshot is not None and self.progress.stage < len(self.config.stages):
                 log.say(f"resuming at step {start}")
             self.began = time.monotonic() - self.progress.seconds

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from torch import nn
 
@@ -37,7 +37,9 @@ def check(model: nn.Module, settings: str | Mapping[str, Any]) -> None:
             for name in names(_ROOM)
             if assembly in assemblies(name, getattr(module(_ROOM, name).Config, "of", None))
         ]
-        ways = [f"train it by the objective {_one_of([repr(one) for one in own])}"] if own else []
+        made = [one for one in _made_of(wanted) if assembly in assemblies(wanted.name, one)]
+        ways = [f"make it of {_one_of([repr(one) for one in made])}"] if made else []
+        ways += [f"train it by the objective {_one_of([repr(one) for one in own])}"] if own else []
         ways += [f"give the model another assembly: {_one_of(fit)}"] if fit else []
         also = "" if of is None else f" of {of!r}"
         raise InputError(f"the objective {wanted.name!r}{also} teaches no {assembly} model; {', or '.join(ways)}")
@@ -62,12 +64,20 @@ def assemblies(name: str, of: str | None = None) -> tuple[str, ...]:
     return found if of is None else tuple(one for one in found if one in assemblies(of))
 
 
+def _made_of(wanted: Spec) -> tuple[str, ...]:
+    """The objectives that one may be made `of`."""
+    return get_args(get_type_hints(type(wanted.settings)).get("of"))
+
+
 def _one_of(names: Sequence[str]) -> str:
     return " or ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
 
 
 def _heads(wanted: Spec) -> tuple[str, ...]:
-    """The heads that an objective teaches, where it says so: by its own count, or as its setting `head`."""
+    """The heads that an objective teaches, where it says so: by its own count, as its setting `head`, or as those of
+    what it is made `of`."""
+    if (of := getattr(wanted.settings, "of", None)) is not None:
+        return _heads(spec(_ROOM, of))
     told = getattr(module(_ROOM, wanted.name), "heads", None)
     if told is not None:
         return told(wanted.settings)

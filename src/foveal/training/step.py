@@ -135,7 +135,7 @@ def _vectors(whole: Scored, batch: Batch) -> tuple[Tensor, Tensor]:
 def rescale(parameters: Sequence[nn.Parameter], *, divisor: Tensor, clip: float) -> Tensor:
     """Divide gradients by the step's count, then clip their norm; returns the norm before clipping.
 
-    Of a step that counts nothing gradients and norm are 0.
+    Of a step that counts nothing, finite gradients become 0 instead.
     """
     nothing = divisor == 0
     divisor = divisor.masked_fill(nothing, 1.0)
