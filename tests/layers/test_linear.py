@@ -158,6 +158,22 @@ def test_a_map_and_its_activation_in_one_pass(name):
         torch.testing.assert_close(made, activation(name)(up(hidden)), atol=2e-6, rtol=1e-5)
 
 
+def test_one_pass_beside_a_product_that_is_as_fast(monkeypatch):
+    torch.manual_seed(0)
+    up, hidden = Linear(512, 2048).eval(), torch.randn(2, 16, 512)
+    monkeypatch.setattr(linear_file, "amd", lambda: False)
+    monkeypatch.setattr(linear_file, "_processor", lambda: "vendor_id\t: GenuineIntel\nflags\t\t: avx2 avx512f\n")
+    with torch.no_grad():
+        made = activated(up, hidden, "gelu_tanh")
+        assert made is not None
+        torch.testing.assert_close(made, activation("gelu_tanh")(up(hidden)), atol=2e-6, rtol=1e-5)
+        assert activated(up, hidden[:1, :7], "gelu_tanh") is None  # a few tokens
+        assert activated(Linear(64, 64), torch.randn(99, 64), "gelu_tanh") is None  # little work
+        assert not took_onednn(monkeypatch, lambda: up(hidden))
+        monkeypatch.setattr(linear_file, "_processor", lambda: "vendor_id\t: GenuineIntel\nflags\t\t: avx2\n")
+        assert activated(up, hidden, "gelu_tanh") is None
+
+
 def test_apart_where_one_pass_would_miss_something():
     class Scaled(Linear):
         def forward(self, input):

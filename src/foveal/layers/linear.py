@@ -1,7 +1,8 @@
 """The linear map, through oneDNN where that is faster at the same precision.
 
 On x86 torch multiplies float32 matrices with MKL, which leaves half the speed of an AMD processor unused; oneDNN,
-which torch carries for bfloat16 and convolutions, does not. On Intel's own processors MKL is the faster one.
+which torch carries for bfloat16 and convolutions, does not. On Intel's own processors MKL is the faster one, but for a
+product with an activation behind it, which oneDNN computes in the same pass.
 `torch.backends.mkldnn.enabled = False` turns it off.
 
 One token, or a few, read a whole weight to use each entry as often, and neither library reads it as fast as memory
@@ -25,6 +26,7 @@ from torch.nn.modules.module import _has_any_global_hook
 _ZEN_5 = 26  # the family of these processors
 _LARGE_WEIGHT = 1 << 17  # entries from which even one token gains
 _MUCH_WORK = 1 << 20  # multiplications from which a smaller weight gains: a call costs some 10 microseconds more
+_FUSED_WORK, _FUSED_TOKENS = 1 << 23, 8  # from which a product with its activation gains where MKL's are as fast
 _FEW_TOKENS, _FEW_NUMBERS = 8, 3072  # in all: up to here parts of a weight are read at memory's speed
 _MOST_PARTS = 64
 _FUSED = {
@@ -62,6 +64,12 @@ def onednn_is_faster() -> bool:
     return amd() and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
 
 
+def onednn_fuses_faster() -> bool:
+    """Whether oneDNN multiplies and activates faster than MKL multiplies alone, with the activation behind it."""
+    ready = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+    return onednn_is_faster() or (ready and "avx512f" in _processor())
+
+
 def onednn_is_twice_as_fast() -> bool:
     """The same by far: on AMD's processors from Zen 5 on, whose wide units MKL leaves half unused."""
     return onednn_is_faster() and generation() >= _ZEN_5
@@ -79,7 +87,7 @@ def linear(
     hidden: Float[Tensor, "*batch I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None = None
 ) -> Float[Tensor, "*batch O"]:
     """`torch.nn.functional.linear`, forward and backward."""
-    if torch.compiler.is_compiling() or not _eligible(hidden, weight):
+    if torch.compiler.is_compiling() or not (_eligible(hidden, weight) and onednn_is_faster()):
         return F.linear(hidden, weight, bias)
     learns = _learns(hidden, weight, bias)
     if not learns and _few(hidden, weight):
@@ -99,9 +107,9 @@ def activated(part: nn.Module, hidden: Float[Tensor, "*batch I"], name: str) -> 
     """What a linear map says, with an activation of this name in the same pass; None: that is no faster here."""
     if torch.compiler.is_compiling() or name not in _FUSED or not plain(part):
         return None
-    if not (_eligible(hidden, part.weight) and _much(hidden, part.weight)) or _few(hidden, part.weight):
+    if not _eligible(hidden, part.weight) or _learns(hidden, part.weight, part.bias):
         return None
-    if _learns(hidden, part.weight, part.bias):
+    if not _gains(hidden, part.weight):
         return None
     return _multiply(hidden, part.weight, part.bias, *_FUSED[name])
 
@@ -117,9 +125,16 @@ def _eligible(hidden: Tensor, weight: Tensor) -> bool:
         and type(hidden) in _PLAIN
         and type(weight) in _PLAIN
         and hidden.device.type == weight.device.type == "cpu"
-        and onednn_is_faster()
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def _gains(hidden: Tensor, weight: Tensor) -> bool:
+    """Whether an activation in the same pass as the product is the faster way here."""
+    if onednn_is_faster():
+        return _much(hidden, weight) and not _few(hidden, weight)
+    tokens, work = hidden.numel() // max(1, hidden.shape[-1]), hidden.numel() * weight.shape[0]
+    return onednn_fuses_faster() and tokens >= _FUSED_TOKENS and work >= _FUSED_WORK
 
 
 def _much(hidden: Tensor, weight: Tensor) -> bool:
