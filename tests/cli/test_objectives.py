@@ -72,11 +72,32 @@ def stage(objective):
         ({"name": "matching", "head": "pair"}, {"words": 0.0, "regions": 0.0}, None),
         ("pretrain", {}, {"name": "pretrain", "regions": 0.0, "matching": 0.0}),
         ({"name": "pretrain", "words": 0.0, "matching": 0.0}, {"words": 0.0, "foreign": 0.0}, None),
+        ("contrastive", {"words": 0.0, "regions": 0.0, "foreign": 0.0}, None),
+        ({"name": "budgets", "of": "choose"}, None, {"name": "budgets", "of": "choose"}),
+        ("match", None, None),
+        ("reconstruct", None, None),
     ],
 )
 def test_what_an_objective_wants_hidden_and_what_is_left_without_images(objective, hidden, blind):
     assert _objectives.masking(stage(objective)) == hidden
     assert _objectives.blind(stage(objective)) == blind
+
+
+def test_words_are_matched_with_cells_alone(painted):
+    lines = [json.loads(line) for line in Path("data/train.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["messages"][0]["content"][1]["text"] = f"where is {line['boxes'][0]['label']}"
+    Path("data/train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    language = {"name": "decoder", "width": 16, "depth": 2, "heads": 2, "inner": 32}
+    model = {"vision": VIT, "connector": "linear", "language": language, "head": "language_model"}
+    stages = [{"steps": 2, "batch_size": 4, "objective": "match"}]
+    processor = {"image": {"size": 16, "mode": "square"}}
+    training = {"device": "cpu", "log_every": 1, "stages": stages}
+    recipe = {"system": "llava", "model": model, "processor": processor, "data": {"path": "data"}, "training": training}
+    Path("tiny.yaml").write_text(yaml.safe_dump(recipe))
+    assert run(["train", "tiny.yaml"]) == 0
+    first = json.loads(Path("runs/tiny/log.jsonl").read_text().splitlines()[0])
+    assert first["loss"] > 0
 
 
 @pytest.mark.parametrize("options", [[], ["text_only=true"]])

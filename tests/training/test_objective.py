@@ -9,7 +9,7 @@ from foveal.models.assembly import ASSEMBLIES, assemble
 from foveal.models.config import ModelConfig
 from foveal.training.config import Stage, TrainingConfig
 from foveal.training.loop import train
-from foveal.training.objective import check
+from foveal.training.objective import check, wants
 
 VIT = {"name": "vit", "width": 8, "depth": 1, "heads": 2, "inner": 16, "patch": 8, "image_size": 16, "layers": [-1]}
 SMALL = {"vocabulary": 9, "width": 8, "depth": 1, "heads": 2, "inner": 16}
@@ -33,7 +33,7 @@ def model(assembly):
 
 def test_every_objective_names_assemblies_that_are_there():
     for name in names("training.objectives"):
-        named = module("training.objectives", name).FOR
+        named = module("training.objectives", name).WANTS.assemblies
         assert named and set(named) <= set(ASSEMBLIES), name
 
 
@@ -90,6 +90,16 @@ def test_what_an_objective_is_made_of_wants_its_head_too():
     del made.heads["answer"]
     with pytest.raises(InputError, match="'budgets' teaches the head 'answer', and the model has words"):
         check(made, {"name": "budgets", "of": "choose"})
+
+
+def test_what_an_objective_is_made_of_says_what_it_wants():
+    choosing, answering = wants({"name": "evidence", "of": "choose"}), wants("evidence")
+    assert choosing.assemblies == ("masked",) and answering.assemblies == ("causal", "seq2seq")
+    assert choosing.heads == ("answer",) and answering.heads == ()
+    assert choosing.spends and answering.spends and choosing.answers and answering.answers
+    assert wants({"name": "masked_regions", "head": "mine", "target": "classes"}).heads == ("mine",)
+    assert not wants("pretrain").classes and wants({"name": "pretrain", "target": "classes"}).classes
+    assert not wants({"name": "pretrain", "target": "classes", "regions": 0.0}).classes
 
 
 def test_a_model_of_another_kind_is_asked_nothing():

@@ -5,7 +5,7 @@ from dataclasses import replace
 from math import isqrt
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from foveal.cli._objectives import objective_of
+from foveal.cli._objectives import wants
 from foveal.core.errors import InputError
 from foveal.training.config import Stage
 
@@ -107,9 +107,7 @@ class ImageNet:
 
 def wanted(stage: Stage) -> bool:
     """Whether a stage's objective tells classes of visual tokens, which somebody must know."""
-    name, settings = objective_of(stage)
-    hides = name == "masked_regions" or (name == "pretrain" and settings.get("regions", 1.0))
-    return bool(hides and settings.get("target") == "classes")
+    return wants(stage).classes
 
 
 def of(

@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from foveal.cli._objectives import SPENT, objective_of
+from foveal.cli._objectives import objective_of, wants
 from foveal.cli._recipe import Recipe
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.training.config import Stage
 
-_ANSWERS = ("next_token", "choose", "joint")  # objectives that learn from the answer of each example
-_BOXES = ("cells", "match")  # those that learn from boxes
 PLAIN = ("demo", "ovis")  # recipes that learn from questions and answers on pictures, of whatever kind
 
 
@@ -45,8 +43,7 @@ def answered(recipe: Recipe, data: Sequence[Example], say: Callable[[str], None]
     """
     mute: dict[int, Example] = {}
     for number, stage in enumerate(recipe.training.stages):
-        name, settings = objective_of(stage)
-        if (settings.get("of", "next_token") if name in SPENT else name) not in _ANSWERS:
+        if not wants(stage).answers:
             continue
         seen = _seen(stage, data)
         silent = {row: example for row, example in seen.items() if not _said(example)}
@@ -68,7 +65,7 @@ def facts(recipe: Recipe, data: Sequence[Example]) -> None:
     """Raises InputError for data without any boxes where a stage learns from them."""
     for number, stage in enumerate(recipe.training.stages):
         name, _ = objective_of(stage)
-        if name in _BOXES and not any(example.boxes for example in _seen(stage, data).values()):
+        if wants(stage).boxes and not any(example.boxes for example in _seen(stage, data).values()):
             raise InputError(
                 f"stage {stage.name!r}: the objective {name!r} learns from boxes and its examples have none; give them "
                 f"boxes, or change training.stages.{number}.objective"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from foveal.cli import _classes, _detection, _needs
-from foveal.cli._objectives import SPENT, check_blind, masking, objective_of
+from foveal.cli._objectives import check_blind, masking, wants
 from foveal.cli._recipe import Recipe, data_folder, examples, model_of, paths
 from foveal.core.config import dump, parse
 from foveal.core.errors import InputError
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from foveal.training.features import Store
     from foveal.training.feed import Collate
     from foveal.weights.run import Run
-
-_CELLS = ("cells", "joint")  # objectives that read what stands in each cell
 
 
 def carry_out(
@@ -150,9 +148,9 @@ class Batches:
         """The collate of a stage; features of a frozen encoder are computed now, those that are not there yet."""
         from foveal.models.budget import unspent
 
-        processor, (name, _) = self.processor(stage), objective_of(stage)
+        processor, wanted = self.processor(stage), wants(stage)
         model: Any = self.run.model
-        model = unspent(model) if name in SPENT else model
+        model = unspent(model) if wanted.spends else model
         plan = model.plan
         _detection.check(processor, self.data, self.say)
         blind, known, seen = self.recipe.text_only or stage.images != "shown", {}, self._seen(stage)
@@ -177,7 +175,7 @@ class Batches:
                 [entry if len(entry) > 1 else entry[0] for entry in entries],
                 plan=plan,
                 length=stage.pack,
-                cells=name in _CELLS and not blind,
+                cells=wanted.cells and not blind,
                 seed=(self.recipe.training.seed, crc32(stage.name.encode()), place),
             )
             if classes is None:

@@ -16,10 +16,10 @@ from torch import Tensor
 from foveal.core.config import later
 from foveal.core.types import Batch
 from foveal.training.objectives import choose, next_token
+from foveal.training.wants import Wants
 
 Of = Literal["next_token", "choose"]
-FOR = ("causal", "seq2seq", "masked")
-SPENDS = True
+WANTS = Wants(assemblies=("causal", "seq2seq", "masked"), spends=True)
 
 
 @dataclass(frozen=True, kw_only=True)

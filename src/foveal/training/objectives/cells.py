@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, VisualTokens
 from foveal.training.objectives.next_token import exact
+from foveal.training.wants import Wants
 
-FOR = ("causal", "seq2seq", "two_tower")
+WANTS = Wants(assemblies=("causal", "seq2seq", "two_tower"), boxes=True, cells=True, blind=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, Output
 from foveal.training.objectives.next_token import exact
+from foveal.training.wants import Wants
 
-FOR = ("masked",)
+WANTS = Wants(assemblies=("masked",), answers=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,9 @@ from foveal.core.types import Batch
 from foveal.layers.precision import own_dtype
 from foveal.training.across import Across, Compared
 from foveal.training.objectives.next_token import exact
+from foveal.training.wants import Wants
 
-FOR = ("masked", "two_tower")
+WANTS = Wants(assemblies=("masked", "two_tower"), hidden=(), blind=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,10 @@ from foveal.models.budget import allocator_of
 from foveal.models.tiles import choosable, glanced
 from foveal.training.objectives import choose, next_token
 from foveal.training.objectives.budgets import Of
+from foveal.training.wants import Wants
 
 Worth = Float[Tensor, " N"]
-FOR = ("causal", "seq2seq", "masked")
-SPENDS = True
+WANTS = Wants(assemblies=("causal", "seq2seq", "masked"), spends=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,9 @@ from foveal.core.types import Batch
 from foveal.training.objectives import cells as by_cell
 from foveal.training.objectives import match as by_match
 from foveal.training.objectives import next_token
+from foveal.training.wants import Wants
 
-FOR = ("causal", "seq2seq")
+WANTS = Wants(assemblies=("causal", "seq2seq"), answers=True, cells=True)
 
 
 @dataclass(frozen=True, kw_only=True)

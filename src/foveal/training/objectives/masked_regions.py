@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, VisualTokens
 from foveal.training.objectives.next_token import exact
+from foveal.training.wants import Wants
 
 Target = Literal["feature", "classes"]
 Parts = Mapping[str, tuple[Tensor, int]]
-FOR = ("masked",)
+WANTS = Wants(assemblies=("masked",), hidden=("regions",), blind=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,11 @@ class Config:
 
     head: str = "regions"
     target: Target = "feature"
+
+
+def wants(settings: Config) -> Wants:
+    """Whether the classes are told that the target is."""
+    return replace(WANTS, classes=settings.target == "classes")
 
 
 def masked_regions(

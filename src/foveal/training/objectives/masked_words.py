@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch
 from foveal.training.objectives.next_token import exact
+from foveal.training.wants import Wants
 
-FOR = ("masked",)
+WANTS = Wants(assemblies=("masked",), hidden=("words",))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, Output
 from foveal.training.objectives.next_token import exact
+from foveal.training.wants import Wants
 
-FOR = ("causal", "seq2seq")
+WANTS = Wants(assemblies=("causal", "seq2seq"), boxes=True, cells=True, blind=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import Batch
 from foveal.training.objectives.next_token import exact
+from foveal.training.wants import Wants
 
 Parts = Mapping[str, tuple[Tensor, int]]
-FOR = ("masked", "two_tower")
+WANTS = Wants(assemblies=("masked", "two_tower"), hidden=("foreign",), blind=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from foveal.core.labels import next_labels
 from foveal.core.types import IGNORE, Batch, Output
+from foveal.training.wants import Wants
 
-FOR = ("causal", "seq2seq", "two_tower")
+WANTS = Wants(assemblies=("causal", "seq2seq", "two_tower"), answers=True)
 
 
 @dataclass(frozen=True, kw_only=True)

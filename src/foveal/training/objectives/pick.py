@@ -10,9 +10,10 @@ from foveal.core.errors import InputError
 from foveal.core.labels import by_question
 from foveal.core.types import Batch
 from foveal.training.objectives.next_token import exact
+from foveal.training.wants import Wants
 
 Parts = Mapping[str, tuple[Tensor, int]]
-FOR = ("masked",)
+WANTS = Wants(assemblies=("masked",))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Hidden words, hidden regions and foreign texts, all on one pass through the model (VisualBERT, ViLBERT)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -9,8 +9,9 @@ from foveal.training.objectives import masked_regions as by_region
 from foveal.training.objectives import masked_words as by_word
 from foveal.training.objectives import matching as by_pair
 from foveal.training.objectives.masked_regions import Parts, Target
+from foveal.training.wants import Wants
 
-FOR = ("masked",)
+WANTS = Wants(assemblies=("masked",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +27,16 @@ class Config:
     target: Target = "feature"
 
 
-def heads(settings: Config) -> tuple[str, ...]:
-    """The heads of the parts that are not left out."""
-    return tuple(name for name in ("words", "regions", "matching") if getattr(settings, name))
+def wants(settings: Config) -> Wants:
+    """What the parts want that are not left out."""
+    hides = {"words": settings.words, "regions": settings.regions, "foreign": settings.matching}
+    return replace(
+        WANTS,
+        heads=tuple(name for name in ("words", "regions", "matching") if getattr(settings, name)),
+        hidden=tuple(name for name, weight in hides.items() if weight) or None,
+        classes=bool(settings.regions) and settings.target == "classes",
+        blind={"regions": 0.0, "matching": 0.0} if settings.words else None,
+    )
 
 
 def pretrain(

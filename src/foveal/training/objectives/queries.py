@@ -4,7 +4,7 @@ Contrast is exact over any split of a step; the foreign texts and images of the 
 itself, the likelier the better they fit.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,8 +17,9 @@ from foveal.preprocess.masking import BELONGS, FOREIGN
 from foveal.training.across import Across, Compared
 from foveal.training.objectives import contrastive, next_token
 from foveal.training.objectives.matching import Parts, compared
+from foveal.training.wants import Wants
 
-FOR = ("two_tower",)
+WANTS = Wants(assemblies=("two_tower",), blind=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +38,10 @@ class Config:
             raise InputError(f"queries.share is {self.share}; give a share above 0 and up to 1, or matching 0")
 
 
-def heads(settings: Config) -> tuple[str, ...]:
+def wants(settings: Config) -> Wants:
     """The head of the contrast, and those of the parts that are not left out."""
     beside = {"write": settings.words, "matching": settings.matching}
-    return "pair", *(name for name, weight in beside.items() if weight)
+    return replace(WANTS, heads=("pair", *(name for name, weight in beside.items() if weight)))
 
 
 def embed(

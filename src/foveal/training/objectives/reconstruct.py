@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Reconstruction
 from foveal.core.usage import MEMORY, USED, perplexity
+from foveal.training.wants import Wants
 
-FOR = ("autoencoder",)
+WANTS = Wants(assemblies=("autoencoder",), blind=None)
 
 
 @dataclass(frozen=True, kw_only=True)

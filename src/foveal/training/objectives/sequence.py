@@ -10,8 +10,9 @@ from foveal.core.errors import InputError
 from foveal.core.types import Batch
 from foveal.preprocess.tasks import TASKS
 from foveal.training.objectives.next_token import exact
+from foveal.training.wants import Wants
 
-FOR = ("seq2seq",)
+WANTS = Wants(assemblies=("seq2seq",))
 
 
 @dataclass(frozen=True, kw_only=True)
