@@ -3,13 +3,14 @@
 import pytest
 import torch
 
+from foveal.core import outside
 from foveal.core.errors import InputError
 from foveal.core.lookup import module, names
 from foveal.models.assembly import ASSEMBLIES, assemble
 from foveal.models.config import ModelConfig
 from foveal.training.config import Stage, TrainingConfig
 from foveal.training.loop import train
-from foveal.training.objective import check, wants
+from foveal.training.objective import check, objective, wants
 
 VIT = {"name": "vit", "width": 8, "depth": 1, "heads": 2, "inner": 16, "patch": 8, "image_size": 16, "layers": [-1]}
 SMALL = {"vocabulary": 9, "width": 8, "depth": 1, "heads": 2, "inner": 16}
@@ -115,3 +116,46 @@ def test_a_run_that_is_there_is_not_cleared_for_an_objective_that_does_not_fit(w
         later = (Stage(steps=1), Stage(name="later", steps=1, objective="choose"))
         train(made, world.data, config=TrainingConfig(stages=later), **told, fresh=True)
     assert sorted((tmp_path / "checkpoints").iterdir()) == before
+
+
+STRANGE = """
+from dataclasses import dataclass
+from foveal.training.objectives.next_token import next_token
+from foveal.training.wants import Wants
+
+WANTS = Wants(assemblies=("causal",), answers=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    weight: float = 1.0
+
+
+def strange(model, batch, *, weight):
+    loss, count = next_token(model, batch)
+    return weight * loss, count
+"""
+
+
+def test_an_objective_of_another_package_says_what_it_wants(tmp_path, monkeypatch, world):
+    folder = tmp_path / "strangers-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: strangers\nVersion: 1\n")
+    entries = ["strange = strangers_objective", "other = strangers_objective"]
+    (folder / "entry_points.txt").write_text("\n".join(["[foveal.training.objectives]", *entries]))
+    (tmp_path / "strangers_objective.py").write_text(STRANGE)
+    monkeypatch.syspath_prepend(tmp_path)
+    outside.outside.cache_clear()
+    try:
+        made = world.model()
+        batch = world.collate(made)(Stage(steps=1))([[world.data[0]]], 0)
+        ours, theirs = (objective(one)(made, batch)[0] for one in ("next_token", {"name": "strange", "weight": 2.0}))
+        assert torch.equal(theirs, 2 * ours)
+        check(made, "strange")
+        with pytest.raises(InputError, match="'strange' teaches no masked model"):
+            check(model("masked"), "strange")
+        with pytest.raises(InputError, match="has no function other; call it so, by the name of the entry point"):
+            objective("other")
+    finally:
+        monkeypatch.undo()
+        outside.outside.cache_clear()

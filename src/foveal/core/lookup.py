@@ -10,7 +10,7 @@ from typing import Any
 from foveal.core.config import parse
 from foveal.core.errors import InputError, unknown
 from foveal.core.outside import class_name as class_name
-from foveal.core.outside import class_of, imported, made, outside, settings_of
+from foveal.core.outside import class_of, function_of, imported, made, outside, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,12 @@ def kind(room: str, name: str) -> type:
     """The class of a component; takes the errors of `module`, and raises InputError where an outside file lacks it."""
     found, entry = module(room, name), outside(room).get(name)
     return getattr(found, class_name(name)) if entry is None else class_of(entry, found)
+
+
+def function(room: str, name: str) -> Any:
+    """The function of a component that is one; takes the errors of `kind`."""
+    found, entry = module(room, name), outside(room).get(name)
+    return getattr(found, name) if entry is None else function_of(entry, found)
 
 
 def spec(room: str, settings: object) -> Spec:

@@ -68,6 +68,14 @@ def class_of(entry: EntryPoint, found: ModuleType) -> type:
     return component
 
 
+def function_of(entry: EntryPoint, found: ModuleType) -> Any:
+    """The function of a component that is one; raises InputError where its module has none of that name."""
+    function = getattr(found, entry.name, None)
+    if not callable(function):
+        raise InputError(f"{_told(entry)} has no function {entry.name}; call it so, by the name of the entry point")
+    return function
+
+
 def made(room: str, entry: EntryPoint, component: type, given: Mapping[str, Any]) -> Any:
     """A component of what its Config and the assembly say.
 

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 from torch import nn
 
 from foveal.core.errors import InputError
-from foveal.core.lookup import Spec, module, names, spec
+from foveal.core.lookup import Spec, function, module, names, spec
 from foveal.models.budget import allocator_of
 from foveal.training.step import Objective
 from foveal.training.wants import Wants
@@ -20,8 +20,10 @@ _ALL = Wants()  # of an outside package that says nothing
 def objective(settings: str | Mapping[str, Any]) -> Objective:
     """An objective by name, or with its settings `{name: joint, cells: 0.1}`; InputError with the nearest name."""
     wanted = spec(_ROOM, settings)
-    found = getattr(module(_ROOM, wanted.name), wanted.name)
-    return partial(found, **{entry.name: getattr(wanted.settings, entry.name) for entry in fields(wanted.settings)})
+    return partial(
+        function(_ROOM, wanted.name),
+        **{entry.name: getattr(wanted.settings, entry.name) for entry in fields(wanted.settings)},
+    )
 
 
 def wants(settings: str | Mapping[str, Any]) -> Wants:
