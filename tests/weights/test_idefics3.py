@@ -30,8 +30,8 @@ def test_known_answers(known_answers, tmp_path, name):
     torch.testing.assert_close(output.image_hidden_states, known.outputs["connector"].flatten(0, 1), **EXACT)
 
 
-def reference(seed, kind="Idefics3", *, vocabulary=99, image=IMAGE, **settings):
-    """A random tiny model of transformers: tiles of 16 pixels, 4 tokens each."""
+def reference(seed, kind="Idefics3", *, vocabulary=99, image=IMAGE, side=16, **settings):
+    """A random tiny model of transformers: tiles of so many pixels a side, 4 tokens each."""
     import transformers as hf
 
     torch.manual_seed(seed)
@@ -42,7 +42,7 @@ def reference(seed, kind="Idefics3", *, vocabulary=99, image=IMAGE, **settings):
         eos_token_id=2,
         pad_token_id=0,
     )
-    vision = {**small, "image_size": 16, "patch_size": 4}
+    vision = {**small, "image_size": side, "patch_size": 4}
     config = getattr(hf, f"{kind}Config")(
         text_config=text, vision_config=vision, image_token_id=image, scale_factor=2, **settings
     )
@@ -54,11 +54,12 @@ def reference(seed, kind="Idefics3", *, vocabulary=99, image=IMAGE, **settings):
     return model
 
 
-def inputs(tiles_by_row, *, fills=((16, 16),), left=True, seed=0):
-    """Rows of words and of tiles that fill so much of their 16 x 16 pixels in turn, as a processor returns them."""
+def inputs(tiles_by_row, *, fills=((16, 16),), left=True, seed=0, side=16):
+    """Rows of words and of tiles that fill so much of their square in turn, as a processor returns them."""
     generator = torch.Generator().manual_seed(seed)
     rows, most, turn = [], max(tiles_by_row), 0
-    pixels, shown = torch.zeros(len(tiles_by_row), most, 3, 16, 16), torch.zeros(len(tiles_by_row), most, 16, 16)
+    room = (len(tiles_by_row), most)
+    pixels, shown = torch.zeros(*room, 3, side, side), torch.zeros(*room, side, side)
     for number, count in enumerate(tiles_by_row):
         row = torch.randint(3, 90, (4,), generator=generator).tolist()
         for tile in range(count):
@@ -78,19 +79,21 @@ def inputs(tiles_by_row, *, fills=((16, 16),), left=True, seed=0):
 
 
 CASES = {
-    "one tile": ([1], ((16, 16),), "Idefics3"),
-    "rows of several": ([3, 0, 2], ((16, 16),), "SmolVLM"),
-    "tiles with filling": ([2, 3], ((16, 16), (9, 16), (16, 5)), "Idefics3"),
+    "one tile": ([1], ((16, 16),), "Idefics3", 16),
+    "rows of several": ([3, 0, 2], ((16, 16),), "SmolVLM", 16),
+    "tiles with filling": ([2, 3], ((16, 16), (9, 16), (16, 5)), "Idefics3", 16),
+    "no whole patches": ([2, 1], ((18, 18),), "SmolVLM", 18),  # as 384 pixels in patches of 14
+    "no whole patches and filling": ([2, 3], ((19, 19), (19, 17), (9, 19), (18, 5)), "Idefics3", 19),
 }
 
 
 @pytest.mark.parametrize("left", [True, False])
 @pytest.mark.parametrize("case", CASES)
 def test_equals_transformers(tmp_path, case, left):
-    tiles, fills, kind = CASES[case]
-    theirs = reference(len(case), kind, tie_word_embeddings=left)
+    tiles, fills, kind, side = CASES[case]
+    theirs = reference(len(case), kind, side=side, tie_word_embeddings=left)
     theirs.save_pretrained(tmp_path)
-    ours, given = load(tmp_path), inputs(tiles, fills=fills, left=left, seed=len(case))
+    ours, given = load(tmp_path), inputs(tiles, fills=fills, left=left, seed=len(case), side=side)
     real = given["attention_mask"].bool()
     led = torch.cat([torch.zeros_like(real[:, :1]), real[:, :-1]], dim=1)  # what padding predicts is undefined
     labels = torch.where(real & led, given["input_ids"], -100)

@@ -85,7 +85,7 @@ class NativeVit(nn.Module):
         sizes = pixels.sizes if pixels.sizes is not None else ((room[0], room[1]),) * tiles
         _check(sizes, tiles, (room[0], room[1]))
         whole = self.plan([(room[0], room[1])] * tiles) if self.filling else None
-        layout = self.plan(sizes) if whole is None else self._begun(sizes)
+        layout = self.plan(sizes) if whole is None else self._begun(sizes, (room[0], room[1]))
         hidden = self.patches(pixels.values.to(self.patches.weight.dtype))
         numbers = self._numbers(layout, (hidden.shape[2], hidden.shape[3])).to(hidden.device)
         hidden = hidden.flatten(2).transpose(1, 2) + self.positions[numbers.clamp(min=0)]
@@ -96,9 +96,13 @@ class NativeVit(nn.Module):
         kept = hidden.flatten(0, 1) if mask is None or whole is not None else hidden[filled]
         return VisualTokens.on_layout(self.post_norm(kept), whole or layout)
 
-    def _begun(self, sizes: Sequence[Grid]) -> Layout:
-        """One token a patch of which an image fills any."""
-        return Layout.of_grids([(-(-height // self.patch), -(-width // self.patch)) for height, width in sizes])
+    def _begun(self, sizes: Sequence[Grid], room: Grid) -> Layout:
+        """One token a patch of which an image fills any, of those that are whole in the room of its tile."""
+
+        def count(side: int, most: int) -> int:
+            return min(-(-side // self.patch), most // self.patch)
+
+        return Layout.of_grids([(count(height, room[0]), count(width, room[1])) for height, width in sizes])
 
     def _numbers(self, layout: Layout, room: Grid) -> Int[Tensor, "T S"]:
         """Which learned position each patch of a tile takes; -1 where no image fills it."""
