@@ -37,6 +37,11 @@ KINDS = {
         {"size": {"longest_edge": 48}, "max_image_size": {"longest_edge": 16}},
         {"image_seq_len": 4},
     ),
+    "idefics3 of no whole patches": (
+        "Idefics3",
+        {"size": {"longest_edge": 54}, "max_image_size": {"longest_edge": 18}},
+        {"image_seq_len": 4},
+    ),
     "llava_next": (
         "LlavaNext",
         {
@@ -70,7 +75,7 @@ KINDS = {
 
 def theirs(kind, tokenizer):
     """A processor of transformers with its Pillow-backed image processor."""
-    name, look, settings = KINDS[kind]
+    (name, look, settings), kind = KINDS[kind], kind.split()[0]
     pil = importlib.import_module(f"transformers.models.{kind}.image_processing_pil_{kind}")
     image = getattr(pil, f"{name}ImageProcessorPil")(**look)
     of = getattr(importlib.import_module(f"transformers.models.{kind}.processing_{kind}"), f"{name}Processor")
@@ -83,8 +88,9 @@ def picture(size, seed=0):
 
 def model(kind, tokenizer):
     count, image = len(tokenizer), tokenizer.convert_tokens_to_ids("<|image|>" if kind == "mllama" else "<image>")
-    if kind == "idefics3":
-        return test_idefics3.reference(0, vocabulary=count, image=image)
+    if kind.startswith("idefics3"):
+        side = KINDS[kind][1]["max_image_size"]["longest_edge"]
+        return test_idefics3.reference(0, vocabulary=count, image=image, side=side)
     if kind == "llava_next":
         return test_llava_next.reference(0, vocabulary=count, image=image)
     if kind == "llava_onevision":
