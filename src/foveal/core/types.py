@@ -49,16 +49,16 @@ class VisualTokens(Movable):
     """Visual tokens of all images, packed end to end in image order.
 
     `boxes` say where in its image a token lies (x0 y0 x1 y1 as fractions of width and height; where a reference gives
-    it, a fifth number for the share of the image), `mass` how many patches it stands for, `levels` hold the same tokens
-    at other encoder depths, `classes` what each shows, as the distribution that a detector or classifier gives, `codes`
-    which entry of a codebook it is. The fusion hides those that are `masked`. With videos, `frame` counts the frames of
-    each image, and boxes are places in a frame. `number` counts the images of each row, for connectors that
-    ask. With `cuts`, each entry of the layout is a tile of one of these images and not an image. `marks` are vectors
-    for words that speak of images, such as where one begins, for fusions that know these. Tokens that a budget left
-    know the layout `before` it: in the text they keep the places that they had. `relevance` is what someone
-    outside the model says that each is worth, `looked` what the cut of each image came from. Where they were asked for,
-    `attention` is what the encoder's class token takes of each (without one: what all take, on average), and `keys` are
-    those of each head by which it does.
+    it, a fifth number for the share of the image), `mass` how many patches it stands for, `levels` hold the same
+    tokens at other encoder depths, `classes` what each shows, as the distribution that a detector or classifier gives
+    (zeros: nobody has told), `codes` which entry of a codebook it is. The fusion hides those that are `masked`. With
+    videos, `frame` counts the frames of each image, and boxes are places in a frame. `number` counts the images of
+    each row, for connectors that ask. With `cuts`, each entry of the layout is a tile of one of these images and not
+    an image. `marks` are vectors for words that speak of images, such as where one begins, for fusions that know
+    these. Tokens that a budget left know the layout `before` it: in the text they keep the places that they had.
+    `relevance` is what someone outside the model says that each is worth, `looked` what the cut of each image came
+    from. Where they were asked for, `attention` is what the encoder's class token takes of each (without one: what all
+    take, on average), and `keys` are those of each head by which it does.
     """
 
     features: Float[Tensor, "S E"]

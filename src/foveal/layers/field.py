@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -55,9 +54,8 @@ def laid(
     A gradient of `there` is what each cell would gain by what its tile shows and the view does not.
     """
     layout, offsets = fields(tiles.layout, cuts, joined.layout, budget), joined.layout.offsets
-    rows, whole = packed(tiles), packed(replace(joined, classes=None))
-    whole = F.pad(whole, (0, rows.shape[1] - whole.shape[1]))  # what images within the budget show is not told
-    parts, told = [], 0
+    rows, whole = packed(tiles), packed(replace(joined, classes=_classes(tiles, cuts, joined)))
+    parts = []
     for i, (cut, (begin, end)) in enumerate(zip(cuts, spans(cuts), strict=True)):
         cells = tiles.layout.grids[begin]
         if layout.grids[i] == joined.layout.grids[i] and layout.counts[i] == joined.layout.counts[i]:
@@ -67,10 +65,21 @@ def laid(
         own = slice(tiles.layout.offsets[begin], tiles.layout.offsets[end])
         made = _image(rows[own].unflatten(0, (cut.tiles, -1)), there[begin:end], cut, cells)
         parts.append((made, VisualTokens.on_layout(made, Layout.of_grids([field(cut, cells)])).boxes))
-        told += 1
     rows, boxes = (torch.cat(some) for some in zip(*parts, strict=True))
-    made = unpacked(rows, layout, like=tiles)
-    return replace(made, boxes=boxes, classes=made.classes if told == len(cuts) else None)
+    return replace(unpacked(rows, layout, like=tiles), boxes=boxes)
+
+
+def _classes(tiles: VisualTokens, cuts: Sequence[Cut], joined: VisualTokens) -> Float[Tensor, "S N"] | None:
+    """What joined images show, each for itself: what is told of them or of their only tile, else zeros, which tell
+    nothing.
+    """
+    if tiles.classes is None or joined.classes is not None:
+        return joined.classes
+    parts, offsets = [], tiles.layout.offsets
+    for count, (begin, end) in zip(joined.layout.counts, spans(cuts), strict=True):
+        only = tiles.classes[offsets[begin] : offsets[end]]
+        parts.append(only if end - begin == 1 and len(only) == count else only.new_zeros(count, only.shape[1]))
+    return torch.cat(parts)
 
 
 def packed(seen: VisualTokens) -> Float[Tensor, "S W"]:

@@ -213,15 +213,16 @@ class Foveal(nn.Module):
         """The three maps of each image, whose question stands in a row.
 
         What tokens have `said` in the words' width couples to these (None: the features do). Their `classes`, where
-        they are distributions, tell by their entropy; without these tokens on no grid have no neighbourhood to tell.
+        they are distributions, tell by their entropy. Without these, or where an image's are zeros, the neighbourhood
+        tells, which tokens on no grid do not have.
         """
         still = features.detach()  # what is there is read off; what is asked for learns
         heard = self.coupled(features if said is None else said, query, row)
         out = aloof(still) if grid is None else surprise(still, grid)
+        there = torch.zeros_like(heard) if grid is None else information(still, grid)
         if classes is not None:
-            there = entropy(classes.detach())
-        else:
-            there = torch.zeros_like(heard) if grid is None else information(still, grid)
+            told = (classes.sum(-1, keepdim=True) > 0).all(1)
+            there = torch.where(told, entropy(classes.detach()), there)
         return torch.stack([there, out, heard], dim=1).float()
 
     def coupled(self, spoken: Float[Tensor, "I N Q"], query: Query, row: Int[Tensor, " I"]) -> Float[Tensor, "I N"]:
