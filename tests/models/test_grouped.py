@@ -48,6 +48,32 @@ def losses(model, batch):
     return each[labels.flatten() != IGNORE].sort().values
 
 
+@pytest.mark.parametrize("strategy", ["foveal", "cdpruner", "random"])
+def test_packed_conversations_are_heard_each_by_its_own_images(setup, strategy):
+    model, processor, groups = setup
+    view = budgeted(model, 2, strategy=strategy)
+    every = [group[number] for number, group in enumerate(groups)]
+    seen = [view.see(processor.training([one], plan=view.plan)).features for one in every]
+    packed = processor.training(every, plan=view.plan, length=64)
+    assert packed.segment is not None and len(packed.input_ids) == 1
+    torch.testing.assert_close(view.see(packed).features, torch.cat(seen))
+    alone = processor.training(every, plan=view.plan)
+    torch.testing.assert_close(losses(view, packed), losses(view, alone), atol=1e-5, rtol=1e-5)
+
+
+def test_packed_conversations_count_their_own_images(setup):
+    _, processor, groups = setup
+    torch.manual_seed(0)
+    connector = {"name": "perceiver", "latents": 2, "depth": 1, "heads": 2, "head_width": 4, "images": 2}
+    model = assemble(ModelConfig.parse({**TINY, "connector": connector, "fusion": "prefix"})).eval()
+    with torch.no_grad():
+        model.connector.images.normal_()
+    every = [group[number] for number, group in enumerate(groups)]
+    rows, packed = (processor.training(every, plan=model.plan, length=length) for length in (None, 64))
+    assert packed.segment is not None
+    torch.testing.assert_close(model.see(packed).features, model.see(rows).features)
+
+
 def test_a_group_learns_what_its_members_learn(setup):
     model, processor, groups = setup
     fan = processor.training(groups, plan=model.plan)

@@ -164,9 +164,10 @@ class Batch(Movable):
 
     `prompt` marks the tokens before the first answer: the only text that may steer vision. `image_slot` says which
     visual token stands at a place (-1 for text; -2 - k for text that mark k of the visual tokens stands for). `labels`
-    are the input ids where a loss is wanted and IGNORE elsewhere (not shifted). `segment` tells packed conversations in
-    a row apart; within a segment, tokens of `branch` 0 are the trunk that all see, and tokens of another branch see the
-    trunk and their own branch alone.
+    are the input ids where a loss is wanted and IGNORE elsewhere (not shifted). `segment` tells packed conversations
+    in a row apart, and `conversation` says in which of them each image stands (both None where a row is one); within a
+    segment, tokens of `branch` 0 are the trunk that all see, and tokens of another branch see the trunk and their own
+    branch alone.
     `positions` restart in each segment and continue from the trunk in each branch; None means counted from `valid`.
     They may have several axes, such as time, row and column; what is written goes on from the last on each.
     A token sees those of its own or a lower `order`: None means their place, so that the earlier ones are seen; the
@@ -194,6 +195,7 @@ class Batch(Movable):
     labels: Int[Tensor, "B L"] | None = None
     positions: Int[Tensor, "B L *A"] | None = None
     segment: Int[Tensor, "B L"] | None = None
+    conversation: Int[Tensor, " I"] | None = None
     branch: Int[Tensor, "B L"] | None = None
     order: Int[Tensor, "B L"] | None = None
     looks: Bool[Tensor, "B L *N"] | None = None

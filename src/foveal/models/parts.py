@@ -139,7 +139,10 @@ class Sight(nn.Module):
         if seen is None or self.connector is None:
             return seen
         if getattr(self.connector, "counts_images", False):
-            before = (batch.owner[:, None] == batch.owner).tril(-1).sum(1)  # images of the same row
+            alike = batch.owner[:, None] == batch.owner  # images of the same row, and of one conversation
+            if batch.conversation is not None:
+                alike = alike & (batch.conversation[:, None] == batch.conversation)
+            before = alike.tril(-1).sum(1)
             image = seen.image if seen.cuts is None else _owners(seen.cuts).to(seen.image.device)[seen.image]
             seen = replace(seen, number=before[image])
         if hasattr(self.connector, "query") and seen.cuts is not None:
@@ -156,12 +159,17 @@ class Sight(nn.Module):
         return self._modules.get("allocator")  # type: ignore[return-value]
 
     def query(self, batch: Batch) -> Query:
-        """What the text before the first answer says, word by word: all that may steer vision."""
-        words, ids = batch.prompt & batch.valid & (batch.image_slot == -1), batch.input_ids
+        """What the text before the first answer says, word by word: all that may steer vision. Of packed conversations
+        an image hears its own.
+        """
+        words, ids, owner = batch.prompt & batch.valid & (batch.image_slot == -1), batch.input_ids, batch.owner
+        if batch.segment is not None and batch.conversation is not None:
+            words = words[owner] & (batch.segment[owner] == batch.conversation[:, None])
+            ids, owner = ids[owner], torch.arange(len(owner), device=owner.device)
         if not torch.compiler.is_compiling():  # without the places of images, which are many times as many
             at = first(words, max(1, int(words.sum(1).max())))
             words, ids = words.gather(1, at), ids.gather(1, at)
-        return Query(features=self.language.embedding(ids), valid=words, owner=batch.owner)  # type: ignore[operator]
+        return Query(features=self.language.embedding(ids), valid=words, owner=owner)  # type: ignore[operator]
 
     def _deeper(
         self, seen: VisualTokens, made: VisualTokens, connected: Callable[[Any, VisualTokens], VisualTokens]

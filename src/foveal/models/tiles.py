@@ -123,7 +123,7 @@ def _there(
     joined, query = model.joined.plan(layout, cuts), model.query(batch)
     for i, cells, at in _viewed(cuts, views):
         if joined.counts[i] > spender.budget:
-            seen = spender.glance(views.features[at], cells, query, int(batch.owner[i]))
+            seen = spender.glance(views.features[at], cells, query, int(query.owner[i]))
             share = of_tiles(seen, cuts[i], cells)
             there[i] = gated(needed(share.detach(), cover), share)
     return torch.cat(there)
@@ -136,7 +136,7 @@ def glanced(
     cuts = tiles.cuts or ()
     views, query = _views(tiles, cuts), model.query(batch)
     for i, cells, at in _viewed(cuts, views):
-        yield i, cuts[i], cells, spender.glance(views.features[at], cells, query, int(batch.owner[i]))
+        yield i, cuts[i], cells, spender.glance(views.features[at], cells, query, int(query.owner[i]))
 
 
 def _viewed(cuts: Cuts, views: VisualTokens) -> Iterator[tuple[int, Grid, slice]]:

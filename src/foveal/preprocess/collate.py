@@ -186,18 +186,20 @@ def collate(
     """A batch without its visual part: row after row of groups.
 
     `places` holds, for each group in turn, which images of `layout` are its own; an image belongs to the first row
-    that shows it. Segments, branches and positions are written only where a row holds more than one conversation.
+    that shows it, and there to the first conversation. Segments, branches and positions are written only where a row
+    holds more than one conversation.
     `length` pads every row to it. `mutual` writes the order in which the tokens of an image see each other. With
     `positions` other than a line, images lie on their grids, and the frames of videos in time or each by itself.
     """
     lying = {"line": None, "grid": layout, "frames": layout.by_frame()}[positions]
     made: list[list[Stretch]] = []
-    owner = np.full(len(layout.counts), -1)
+    owner, conversation = np.full((2, len(layout.counts)), -1)
     offsets, remaining = layout.offsets, iter(places)
     for number, groups in enumerate(rows):
         parts = []
         for segment, group in enumerate(groups):
             images = list(next(remaining))
+            conversation[images] = np.where(owner[images] < 0, segment, conversation[images])
             owner[images] = np.where(owner[images] < 0, number, owner[images])
             _check_parts(group, images, layout)
             counts, starts = [layout.places[i] for i in images], [offsets[i] for i in images]
@@ -223,6 +225,7 @@ def collate(
         labels=tensors["labels"],
         positions=tensors["positions"] if segments or branches or lying is not None else None,
         segment=tensors["segment"] if segments else None,
+        conversation=torch.from_numpy(conversation) if segments else None,
         branch=tensors["branch"] if branches else None,
         order=order,
         full=not (segments or branches) and bool(tensors["valid"].all()),
