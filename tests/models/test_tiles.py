@@ -313,23 +313,6 @@ def test_marks_and_classes_come_with_tiles_read_one_by_one():
     torch.testing.assert_close(choice.classes.sum(-1), torch.ones(choice.layout.total))
 
 
-@pytest.mark.parametrize("mosaic", [{}, RASTER])
-@pytest.mark.parametrize("other", [CUTS[1], CUTS[2]])
-def test_what_a_table_tells_of_an_image_holds_beside_any_other(mosaic, other):
-    view = budgeted(model_of("visual_embedding_table", mosaic).double(), 5)
-
-    def seen(*cuts):
-        batch = batch_of(view, cuts)
-        pixels = replace(batch.visual, values=batch.visual.values.double())
-        made = view.see(replace(batch, visual=pixels, input_ids=torch.ones_like(batch.input_ids)))  # one question
-        return made.features.split(list(made.layout.counts))
-
-    with torch.no_grad():
-        alone, beside = seen(CUTS[0]), seen(CUTS[0], other)
-        torch.testing.assert_close(beside[0], alone[0])
-        torch.testing.assert_close(beside[1], seen(other)[0])
-
-
 def test_a_video_before_an_image_does_not_choose_its_tiles():
     video, image = Cut(tile=(32, 32), size=(32, 32), view="none", frames=2), CUTS[0]
     for seed in range(6):
