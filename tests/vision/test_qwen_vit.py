@@ -132,6 +132,16 @@ def test_heads_that_do_not_turn_may_divide_the_width_anyhow_and_the_last_state_b
         tower(width=17, base=None)
 
 
+@torch.no_grad()
+def test_norms_and_feeds_may_be_of_another_kind():
+    model = tower(norm="rms", gated=True, activation="silu", last_norm=True)
+    names = {name.partition("blocks.0.")[2] for name in model.state_dict()}
+    assert {"feed.gate.bias", "feed.up.bias", "feed.down.bias"} < names
+    assert not {"attention_norm.bias", "feed_norm.bias"} & names and "post_norm.bias" not in model.state_dict()
+    seen = model(patches((1, 2, 3)))
+    torch.testing.assert_close(seen.features, model.post_norm(seen.levels[0]))
+
+
 @pytest.mark.parametrize("grid", [(1, 1), (2, 5), (9, 3), (3, 3)])
 def test_antialiased_places_keep_what_is_even(grid):
     """Shrunk or stretched, a slope stays one between the table's outermost centres and never leaves its range."""

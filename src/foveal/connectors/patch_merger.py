@@ -5,23 +5,26 @@ from typing import Literal
 
 from torch import nn
 
+from foveal.core.config import later
 from foveal.core.types import Layout, VisualTokens
 from foveal.layers.folding import checked, fold, folded
 from foveal.layers.linear import Linear
 from foveal.layers.mlp import activation as named
+from foveal.layers.norms import NormKind, norms
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """`factor` neighbours of each side make one token; each is normed `before`, or all together `after` they are one.
 
-    Qwen3-VL (2511.21631) norms after for the levels of its encoder.
+    Qwen3-VL (2511.21631) norms after for the levels of its encoder. The norm's `kind` is "rms" in Qwen2.5-VL.
     """
 
     factor: int = 2
     norm: Literal["before", "after"] = "before"
     activation: str = "gelu"
     eps: float = 1e-6
+    kind: NormKind = later("layer")
 
 
 class PatchMerger(nn.Module):
@@ -36,12 +39,13 @@ class PatchMerger(nn.Module):
         norm: Literal["before", "after"] = "before",
         activation: str = "gelu",
         eps: float = 1e-6,
+        kind: NormKind = "layer",
     ) -> None:
         super().__init__()
         self.factor = checked(factor, name="patch_merger")
-        merged = width_in * factor**2
-        self.before = nn.LayerNorm(width_in, eps=eps) if norm == "before" else nn.Identity()
-        self.after = nn.LayerNorm(merged, eps=eps) if norm == "after" else nn.Identity()
+        merged, make = width_in * factor**2, norms(kind, eps=eps)
+        self.before = make(width_in) if norm == "before" else nn.Identity()
+        self.after = make(merged) if norm == "after" else nn.Identity()
         self.up, self.down = Linear(merged, merged), Linear(merged, width_out)
         self.activation = named(activation)
 

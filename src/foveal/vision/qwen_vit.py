@@ -1,11 +1,12 @@
 """A vision transformer for images and videos of any shape, packed end to end.
 
-Qwen2-VL's (2409.12191), Qwen3-VL's, that of Ovis 2.5 (2508.11737), whose blocks see windows, and SigLIP 2's at native
-aspect ratio (2502.14786).
+Qwen2-VL's (2409.12191), Qwen2.5-VL's (2502.13923) and that of Ovis 2.5 (2508.11737), whose blocks see windows,
+Qwen3-VL's, and SigLIP 2's at native aspect ratio (2502.14786).
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from foveal.core.config import later
 from foveal.core.errors import InputError
 from foveal.core.kept import kept
 from foveal.core.types import Grid, Layout, Patches, Pixels, VisualTokens
@@ -20,6 +22,7 @@ from foveal.layers.blocks import Block
 from foveal.layers.folding import runs
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import linear
+from foveal.layers.norms import NormKind, norms
 from foveal.layers.patching import patched
 from foveal.layers.rotary import Rope, inverse_frequencies, tables
 
@@ -35,7 +38,7 @@ class Config:
     (0: there are none), from corner to corner, or `bicubic` from edge to edge, or `antialiased` (linear) from edge to
     edge. `levels` are further depths, kept beside the features: 1 is the output of the first block. With a `window` a
     patch sees those of its square of so many alone, but for the blocks `whole`, counted as levels are. `last_norm`
-    norms the last state.
+    norms the last state. All norms are of the kind `norm`, and the feed-forwards may be `gated` (SwiGLU).
     """
 
     width: int = 1280
@@ -55,6 +58,8 @@ class Config:
     window: int = 0
     whole: tuple[int, ...] = ()
     last_norm: bool = False
+    norm: NormKind = later("layer")
+    gated: bool = later(False)
 
 
 class QwenVit(nn.Module):
@@ -86,6 +91,8 @@ class QwenVit(nn.Module):
         window: int = 0,
         whole: tuple[int, ...] = (),
         last_norm: bool = False,
+        norm: NormKind = "layer",
+        gated: bool = False,
     ) -> None:
         super().__init__()
         _check(width=width, heads=heads, turned=base is not None, depth=depth, levels=levels, whole=whole)
@@ -97,10 +104,9 @@ class QwenVit(nn.Module):
             channels, width, (frames, patch, patch), stride=(frames, patch, patch), bias=patch_bias
         )
         self.positions = nn.Parameter(torch.randn(positions**2, width) * 0.02) if positions else None
-        self.blocks = nn.ModuleList(
-            Block(width=width, heads=heads, inner=inner, activation=activation, eps=eps) for _ in range(depth)
-        )
-        self.post_norm = nn.LayerNorm(width, eps=eps) if last_norm else None
+        block = partial(Block, width=width, heads=heads, inner=inner, activation=activation, eps=eps)
+        self.blocks = nn.ModuleList(block(norm=norm, gated=gated) for _ in range(depth))
+        self.post_norm = norms(norm, eps=eps)(width) if last_norm else None
         self.apply(small_normal)
 
     def plan(self, sizes: Sequence[Grid], frames: tuple[int, ...] | None = None) -> Layout:
