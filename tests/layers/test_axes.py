@@ -3,7 +3,7 @@
 import torch
 
 from foveal.core.types import Layout
-from foveal.layers.axes import axial_positions, extent
+from foveal.layers.axes import axial_positions, extent, moments
 
 
 def laid(*parts):
@@ -30,6 +30,15 @@ def test_frames_lie_on_the_axis_of_time():
     apart = laid(1, [0, 1], 2, [2, 3], 1, [4, 5], 1)
     placed = axial_positions(apart, apart > -2, film.by_frame())[0]
     assert placed[:, 0].tolist() == [0, 1, 1, 3, 4, 5, 5, 7, 8, 8, 10]
+
+
+def test_frames_may_lie_further_apart_or_together():
+    assert moments(4, 2.5) == (0, 2, 5, 7) and moments(3, torch.tensor(0.4)) == (0, 0, 0) and moments(0, 1.0) == ()
+    film = Layout(counts=(4, 1), grids=((1, 2), (1, 1)), frames=(2, 1), moments=((0, 7), (0,)))
+    slots = laid(1, range(4), 1, [4], 1)
+    places = axial_positions(slots, slots > -2, film)[0]
+    assert places[1:5].tolist() == [[1, 1, 1], [1, 1, 2], [8, 1, 1], [8, 1, 2]]
+    assert places[5:].tolist() == [[3] * 3, [4] * 3, [5] * 3] and extent(slots[0], film) == 6
 
 
 def test_padding_counts_for_nothing_on_either_side():

@@ -17,7 +17,8 @@ class Layout:
     `slots` are the places that each image takes in the text, where these are others than its tokens: a fusion that
     lets text look at images needs one, in which the image's first token stands. `frames` are those of each image where
     some are videos, whose grid is that of one frame; None: one each. `cut` are the grids that images on none were
-    cut from, whose place in the text stays as large as it was.
+    cut from, whose place in the text stays as large as it was. `moments` are the places of each image's frames in time,
+    from 0 on; None: one after the other.
     """
 
     counts: tuple[int, ...]
@@ -25,6 +26,7 @@ class Layout:
     slots: tuple[int, ...] | None = None
     frames: tuple[int, ...] | None = None
     cut: tuple[Grid | None, ...] | None = None
+    moments: tuple[tuple[int, ...], ...] | None = None
 
     @classmethod
     def of_grids(cls, grids: "tuple[Grid, ...] | list[Grid]") -> "Layout":

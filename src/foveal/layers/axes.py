@@ -15,10 +15,10 @@ def axial_positions(
 ) -> Int[Tensor, "B L 3"]:
     """Where each token stands, from `first` (None: 0) on; padding is at 0.
 
-    Words stand one after the other, alike on all axes. The tokens of an image lie from where it begins by the frame,
-    row and column of their grid; the words after it go on after the longer of the grid's sides, however many its
-    frames (transformers 5). Tokens on no grid are as words, but those of a cut image stand where it begins: where
-    they are within it is known when it is seen (`layers/relaid.py`).
+    Words stand one after the other, alike on all axes. The tokens of an image lie from where it begins by the moment of
+    their frame and by row and column of their grid; the words after it go on after the longer of the grid's sides,
+    however many its frames (transformers 5). Tokens on no grid are as words, but those of a cut image stand where it
+    begins: where they are within it is known when it is seen (`layers/relaid.py`).
     """
     offsets, size, begins = (table.to(slots.device) for table in _tables(layout))
     seen = slots >= 0
@@ -29,6 +29,11 @@ def axial_positions(
         before = before + first[:, None]
     placed = before[..., None] + torch.where(seen[..., None], offsets[at], 0)
     return placed * valid[..., None]
+
+
+def moments(times: int, interval: float | Tensor) -> tuple[int, ...]:
+    """Where so many frames stand in time that are an interval of places apart, in whole places."""
+    return tuple((torch.arange(times) * interval).long().tolist())
 
 
 def extent(slots: Int[Tensor, " L"], layout: Layout) -> int:
@@ -47,7 +52,8 @@ def _tables(layout: Layout) -> tuple[Int[Tensor, "S 3"], Int[Tensor, " S"], Bool
     offsets, sizes, begins = [torch.zeros(1, AXES, dtype=torch.long)], [1], [True]
     frames = layout.frames or (1,) * len(layout.counts)
     cut = layout.cut or (None,) * len(layout.counts)
-    for count, grid, times, was in zip(layout.counts, layout.grids, frames, cut, strict=True):
+    moments = layout.moments or tuple(tuple(range(times)) for times in frames)
+    for count, grid, own, was in zip(layout.counts, layout.grids, moments, cut, strict=True):
         if was is not None:
             offsets.append(torch.zeros(count, AXES, dtype=torch.long))
             sizes += [max(was)] * count
@@ -58,7 +64,7 @@ def _tables(layout: Layout) -> tuple[Int[Tensor, "S 3"], Int[Tensor, " S"], Bool
             sizes += [1] * count
             begins += [True] * count
             continue
-        ranges = (torch.arange(side) for side in (times, *grid))
+        ranges = (torch.tensor(own, dtype=torch.long), *(torch.arange(side) for side in grid))
         offsets.append(torch.stack(torch.meshgrid(*ranges, indexing="ij"), dim=-1).view(-1, AXES))
         sizes += [max(grid)] * count
         begins += [True, *[False] * (count - 1)]
