@@ -1,4 +1,6 @@
-"""Qwen2-VL and Qwen3-VL against their references: known answers, and freshly made random tiny models."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL against their references: known answers, and freshly made random tiny models."""
+
+import json
 
 import pytest
 import torch
@@ -12,10 +14,12 @@ from foveal.weights.files import read_checkpoint, write_json
 
 IMAGE, VIDEO, START, END = 90, 91, 92, 93
 EXACT = {"atol": 1e-5, "rtol": 1e-5}
-KINDS = ["qwen2_vl", "qwen3_vl"]
+KNOWN = ["qwen2_vl", "qwen3_vl"]
+KINDS = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
+NAMES = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL"}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KNOWN)
 def test_known_answers(known_answers, tmp_path, kind):
     known = known_answers(kind)
     write_json(tmp_path / "config.json", known.config)
@@ -42,7 +46,7 @@ def test_known_answers(known_answers, tmp_path, kind):
     assert torch.equal(model.generate(**known.inputs, max_new_tokens=new), known.outputs["greedy"][:, -new:])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KNOWN)
 def test_known_answers_of_every_block_of_the_tower(known_answers, tmp_path, kind):
     known = known_answers(kind)
     write_json(tmp_path / "config.json", known.config)
@@ -74,25 +78,28 @@ def reference(seed, kind, *, text=None, vision=None, **settings):
     words |= {"num_key_value_heads": 2, "vocab_size": 99, "max_position_embeddings": 512}
     words |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     sight = {"depth": 3, "num_heads": 2, "patch_size": 4}
-    if kind == "qwen2_vl":
+    if kind != "qwen3_vl":
         words |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}}
+    if kind == "qwen2_vl":
         sight |= {"embed_dim": 24, "hidden_size": 32, "mlp_ratio": 2}
-        names = ("Qwen2VLConfig", "Qwen2VLForConditionalGeneration")
+    elif kind == "qwen2_5_vl":  # windows of two tokens on a side, which some of the grids do not fill
+        sight |= {"hidden_size": 24, "intermediate_size": 40, "out_hidden_size": 32, "tokens_per_second": 3}
+        sight |= {"window_size": 16, "fullatt_block_indexes": [1]}
     else:
         rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
         words |= {"head_dim": 16, "rope_parameters": rope}
         sight |= {"hidden_size": 24, "intermediate_size": 40, "out_hidden_size": 32, "num_position_embeddings": 25}
         sight |= {"deepstack_visual_indexes": [0, 2]}
-        names = ("Qwen3VLConfig", "Qwen3VLForConditionalGeneration")
-    config = getattr(hf, names[0])(
+    config = getattr(hf, f"{NAMES[kind]}Config")(
         **{"text_config": {**words, **(text or {})}, "vision_config": {**sight, **(vision or {})}},
         **{"image_token_id": IMAGE, "video_token_id": VIDEO}
         | {"vision_start_token_id": START, "vision_end_token_id": END, **settings},
     )
-    model = getattr(hf, names[1])(config).eval()
+    model = getattr(hf, f"{NAMES[kind]}ForConditionalGeneration")(config).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            weight.normal_(std=0.2).add_(1 if "norm" in name and name.endswith("weight") and weight.ndim == 1 else 0)
+            normed = "norm" in name or "ln_q" in name
+            weight.normal_(std=0.2).add_(1 if normed and name.endswith("weight") and weight.ndim == 1 else 0)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 2, 0
     return model
 
@@ -110,7 +117,7 @@ def inputs(kind, rows, *, left=True, seed=0, merge=2):
         for times, high, wide in shown:
             word, count = (VIDEO, high * wide // merge**2) if times > 1 else (IMAGE, high * wide // merge**2)
             grids[word].append((times, high, wide))
-            if kind == "qwen2_vl":
+            if kind != "qwen3_vl":
                 put([START, *[word] * (times * count), END], row)
             else:
                 for _ in range(times):  # each time of a video stands behind words that tell it
@@ -132,6 +139,8 @@ def inputs(kind, rows, *, left=True, seed=0, merge=2):
         if grids[word]:
             count = sum(times * high * wide for times, high, wide in grids[word])
             given |= {pixels: torch.randn(count, 96, generator=generator), grid: torch.tensor(grids[word])}
+    if kind == "qwen2_5_vl" and grids[VIDEO]:
+        given["second_per_grid_ts"] = 3 * torch.rand(len(grids[VIDEO]), generator=generator)
     return given
 
 
@@ -141,6 +150,7 @@ ROWS = {
     "a video": [[(3, 4, 6)]],
     "a long video": [[(5, 2, 2)]],  # of more times than rows or columns
     "images and videos": [[(2, 4, 4), (1, 2, 6)], [(1, 4, 4)], [(3, 2, 4), (2, 4, 2)]],
+    "of odd sides": [[(1, 6, 10), (1, 2, 14)], [(2, 10, 6)]],
 }
 
 
@@ -165,18 +175,36 @@ def test_equals_transformers(tmp_path, kind, rows, left):
         assert torch.equal(ours.generate(**given, max_new_tokens=6), new)
 
 
-CASES = {
-    "qwen2_vl": {"vision": {"spatial_merge_size": 1, "hidden_act": "gelu"}, "tie_word_embeddings": True},
-    "qwen3_vl": {
-        "vision": {"deepstack_visual_indexes": [2, 0, 1], "spatial_merge_size": 1},
-        "text": {"attention_bias": True, "num_hidden_layers": 4},
-    },
-}
+CASES = [
+    ("qwen2_vl", {"vision": {"spatial_merge_size": 1, "hidden_act": "gelu"}, "tie_word_embeddings": True}),
+    (
+        "qwen2_5_vl",
+        {
+            "vision": {"spatial_merge_size": 1, "window_size": 11, "fullatt_block_indexes": [0, 7]},
+            "text": {"num_key_value_heads": 1},
+            "tie_word_embeddings": True,
+        },
+    ),
+    (
+        "qwen2_5_vl",
+        {
+            "vision": {"spatial_merge_size": 1, "window_size": 4, "fullatt_block_indexes": [], "hidden_act": "gelu"},
+            "text": {"num_key_value_heads": 4, "rms_norm_eps": 1e-3},
+        },
+    ),
+    (
+        "qwen3_vl",
+        {
+            "vision": {"deepstack_visual_indexes": [2, 0, 1], "spatial_merge_size": 1},
+            "text": {"attention_bias": True, "num_hidden_layers": 4},
+        },
+    ),
+]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_other_settings_equal_transformers(tmp_path, kind):
-    theirs = reference(7, kind, **CASES[kind])
+@pytest.mark.parametrize(("kind", "settings"), CASES)
+def test_other_settings_equal_transformers(tmp_path, kind, settings):
+    theirs = reference(7, kind, **settings)
     theirs.save_pretrained(tmp_path)
     given = inputs(kind, [[(1, 3, 2)], [(2, 1, 4)]], merge=1)
     real = given["attention_mask"].bool()
@@ -257,19 +285,70 @@ def test_other_weights_and_settings_are_refused(tmp_path):
         qwen_vl.model_config(config)
 
 
+def test_windows_and_widths_that_cannot_be_are_told():
+    config = reference(6, "qwen2_5_vl").config.to_dict()
+    config["vision_config"]["window_size"] = 7
+    with pytest.raises(InputError, match="window_size 7 holds no block of 2 x 2 patches of 4 pixels; give 8 or more"):
+        qwen_vl.model_config(config)
+    config["vision_config"] |= {"window_size": 16, "out_hidden_size": 40}
+    with pytest.raises(InputError, match=r"vision_config.out_hidden_size is 40 but text_config.hidden_size 32"):
+        qwen_vl.model_config(config)
+
+
+def test_seconds_are_told_of_each_video_where_they_count(tmp_path):
+    reference(4, "qwen2_5_vl").save_pretrained(tmp_path / "timed")
+    reference(4, "qwen2_vl").save_pretrained(tmp_path / "counted")
+    ours, given = load(tmp_path / "timed"), inputs("qwen2_5_vl", [[(3, 2, 4), (1, 2, 2), (2, 2, 2)]])
+    times = [
+        ours.batch(**{**given, "second_per_grid_ts": told}).positions[0, :, 0].unique().tolist()
+        for told in (
+            torch.tensor([2.5, 1.0]),
+            [2.5, 1.0],
+            None,
+        )
+    ]
+    assert times[0] == times[1] and {4, 4 + 7, 4 + 15} <= {*times[0]} and {4, 7, 10} <= {*times[2]}
+    for told in (torch.ones(1), [1.0, float("nan")], [1.0, -1.0]):
+        with pytest.raises(
+            InputError, match=r"second_per_grid_ts is \[1.0.* but video_grid_thw has 2 videos; give both"
+        ):
+            ours.batch(**{**given, "second_per_grid_ts": told})
+    with pytest.raises(InputError, match="this checkpoint counts the frames of videos; leave them out"):
+        load(tmp_path / "counted").batch(**given)
+
+
+def test_a_checkpoint_in_the_layout_of_its_authors_is_the_same(tmp_path):
+    reference(3, "qwen2_5_vl").save_pretrained(tmp_path / "new")
+    config, state = json.loads((tmp_path / "new" / "config.json").read_text()), read_checkpoint(tmp_path / "new")
+    text, vision = config.pop("text_config"), {**config.pop("vision_config"), "model_type": "qwen2_5_vl"}
+    rope = text.pop("rope_parameters")
+    old = {**text, **config, "vision_config": vision, "rope_theta": rope["rope_theta"]}
+    (tmp_path / "old").mkdir()
+    write_json(
+        tmp_path / "old" / "config.json",
+        {**old, "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]}},
+    )
+    renamed = {
+        name.replace("model.visual.", "visual.").replace("model.language_model.", "model."): weight
+        for name, weight in state.items()
+    }
+    save_file(renamed, tmp_path / "old" / "model.safetensors")
+    given = inputs("qwen2_5_vl", [[(1, 4, 4), (2, 2, 4)]])
+    assert torch.equal(load(tmp_path / "old")(**given).logits, load(tmp_path / "new")(**given).logits)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_default_config_makes_a_model_of_the_references_size(kind):
     import transformers as hf
 
-    name = {"qwen2_vl": "Qwen2VL", "qwen3_vl": "Qwen3VL"}[kind]
-    settings = getattr(hf, f"{name}Config")()
+    settings = getattr(hf, f"{NAMES[kind]}Config")()
     if kind == "qwen2_vl":
         settings.vision_config.hidden_size = settings.text_config.hidden_size
     else:
         settings.vision_config.out_hidden_size = settings.text_config.hidden_size
     config = settings.to_dict()
     with torch.device("meta"):
-        theirs = getattr(hf, f"{name}ForConditionalGeneration")(settings)
+        theirs = getattr(hf, f"{NAMES[kind]}ForConditionalGeneration")(settings)
     ours = empty(qwen_vl.model_config(config)).state_dict()
     shapes = {name: weight.shape for name, weight in qwen_vl.renaming(config).to_theirs(ours).items()}
     assert shapes == {name: weight.shape for name, weight in theirs.state_dict().items()}

@@ -26,7 +26,7 @@ LLAVA = {"model_type": "llava", "text_config": {"model_type": "llama"}, "vision_
             "LLaVA in the layout of its authors; .*-hf",
         ),
         ({"model_type": "ovis", "visual_tokenizer_config": {}}, "an Ovis in the layout of its authors; .*-hf"),
-        ({"model_type": "qwen2_5_vl"}, "holds a 'qwen2_5_vl' model; Foveal loads llava, .*qwen2_vl"),
+        ({"model_type": "qwen2_5_omni"}, "holds a 'qwen2_5_omni' model; Foveal loads llava, .*qwen2_vl"),
         ({"model_type": "qwen3_moe"}, "holds a 'qwen3_moe' model; Foveal loads llava"),
         ({**LLAVA, "text_config": {"model_type": "gemma"}}, "of kind 'gemma'; Foveal loads llama, mistral, .*smollm3$"),
         (

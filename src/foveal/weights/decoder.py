@@ -18,6 +18,7 @@ from foveal.weights.refusals import instead
 KINDS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 _PARTS = {
     "qwen2_vl_text": "qwen2",
+    "qwen2_5_vl_text": "qwen2",
     "qwen3_vl_text": "qwen3",
 }  # language models of larger ones, and as what they are built
 
@@ -157,7 +158,7 @@ def _turns(named: str, config: Any) -> dict[str, Any]:
         return {"still": _still(config)}
     if named not in _PARTS:
         return {}
-    usual = (16, 24, 24) if named == "qwen2_vl_text" else (24, 20, 20)
+    usual = (24, 20, 20) if named == "qwen3_vl_text" else (16, 24, 24)
     sections = config.rope_parameters.get("mrope_section") or usual
     return {"sections": tuple(sections), "interleaved": named == "qwen3_vl_text"}
 

@@ -16,6 +16,7 @@ from foveal.core.types import Patches
 from foveal.vision.qwen_vit import QwenVit
 from foveal.weights.files import LARGEST_SHARD, read_checkpoint, write_checkpoint, write_json
 from foveal.weights.names import Renaming, Rule, load_strict, prefixed
+from foveal.weights.windows import window_side
 
 KINDS = ("siglip2_navit",)
 INDICATORS = 4  # where an image begins and ends, and a video
@@ -95,12 +96,6 @@ def tower_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     patch, stride, whole = given["patch_size"], given["hidden_stride"], given["fullatt_block_indexes"]
     if given["temporal_patch_size"] != 1:
         raise InputError(f"temporal_patch_size is {given['temporal_patch_size']}; patches of one frame are supported")
-    blocks = given["window_size"] // stride // patch
-    if whole is not None and blocks < 1:
-        raise InputError(
-            f"window_size {given['window_size']} holds no block of {stride} x {stride} patches of {patch} pixels; "
-            f"give {stride * patch} or more"
-        )
     side = int(given["num_patches"] ** 0.5) if given["num_patches"] > 0 else given["image_size"] // patch
     return {
         "width": given["hidden_size"],
@@ -116,7 +111,7 @@ def tower_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "base": 10000.0 if given["use_rope"] else None,
         "positions": side if given["preserve_original_pe"] else 0,
         "stretch": "bicubic",
-        "window": 0 if whole is None else blocks * stride,
+        "window": 0 if whole is None else window_side(given["window_size"], merge=stride, patch=patch),
         "whole": () if whole is None else tuple(int(index) + 1 for index in str(whole).split("|")),
     }
 

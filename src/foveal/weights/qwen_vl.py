@@ -1,7 +1,10 @@
-"""Qwen2-VL and Qwen3-VL checkpoints of Hugging Face: native resolution, M-RoPE, DeepStack (2409.12191, 2511.21631)."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL checkpoints of Hugging Face (2409.12191, 2502.13923, 2511.21631).
+
+Native resolution, windows in Qwen2.5-VL, M-RoPE, DeepStack in Qwen3-VL.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,14 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Layout, Patches
-from foveal.layers.axes import axial_positions
+from foveal.layers.axes import axial_positions, moments
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.weights.decoder import language_rules, language_settings, reference_config
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
 from foveal.weights.names import Renaming, Rule, prefixed
 from foveal.weights.rows import rows_of
-
-KINDS = ("qwen2_vl", "qwen3_vl")
+from foveal.weights.windows import window_side
 
 _BLOCK: list[Rule] = [
     ("attention_norm.*", "norm1.*"),
@@ -30,41 +32,108 @@ _BLOCK: list[Rule] = [
     ("attention.out.*", "attn.proj.*"),
     ("feed_norm.*", "norm2.*"),
 ]
-_FEED_2: list[Rule] = [("up.*", "fc1.*"), ("down.*", "fc2.*")]
-_FEED_3: list[Rule] = [("up.*", "linear_fc1.*"), ("down.*", "linear_fc2.*")]
-_MERGER_2: list[Rule] = [("up.*", "mlp.0.*"), ("down.*", "mlp.2.*")]
+_MAPS_2: list[Rule] = [("up.*", "mlp.0.*"), ("down.*", "mlp.2.*")]
+_MAPS_3: list[Rule] = [("up.*", "linear_fc1.*"), ("down.*", "linear_fc2.*")]
 _VISUAL = ("model.visual.", "visual.")  # transformers wrote the second until 4.52
 _LANGUAGE = ("model.language_model.", "model.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """What one of them has of its own: the names of its weights, and its settings out of the config of its vision.
+
+    `out` is the field with the width of what its merger says, `merger` are further settings of that. Frames are placed
+    `apart`, each as an image, or by the seconds that its vision config gives `ticks` of time.
+    """
+
+    feed: list[Rule]
+    norm: str
+    maps: list[Rule]
+    tower: Callable[[Any], dict[str, Any]]
+    out: str = "out_hidden_size"
+    merger: Mapping[str, Any] = field(default_factory=dict)
+    apart: bool = False
+    ticks: str | None = None
+
+
+def _tower_2(vision: Any) -> dict[str, Any]:
+    return {"width": vision.embed_dim, "inner": int(vision.embed_dim * vision.mlp_ratio)}
+
+
+def _tower_25(vision: Any) -> dict[str, Any]:
+    patch, merge = _one(vision.patch_size, "patch_size"), vision.spatial_merge_size
+    return {
+        "width": vision.hidden_size,
+        "inner": vision.intermediate_size,
+        "window": window_side(vision.window_size, merge=merge, patch=patch),
+        "whole": tuple(index + 1 for index in vision.fullatt_block_indexes if 0 <= index < vision.depth),
+        "norm": "rms",
+        "gated": True,
+    }
+
+
+def _tower_3(vision: Any) -> dict[str, Any]:
+    return {
+        "width": vision.hidden_size,
+        "inner": vision.intermediate_size,
+        "patch_bias": True,
+        "positions": int(vision.num_position_embeddings**0.5),
+        "levels": _levels(vision),
+    }
+
+
+_KINDS = {
+    "qwen2_vl": _Kind(
+        feed=[("up.*", "fc1.*"), ("down.*", "fc2.*")], norm="ln_q", maps=_MAPS_2, tower=_tower_2, out="hidden_size"
+    ),
+    "qwen2_5_vl": _Kind(
+        feed=[(f"{part}.*", f"{part}_proj.*") for part in ("gate", "up", "down")],
+        norm="ln_q",
+        maps=_MAPS_2,
+        tower=_tower_25,
+        merger={"kind": "rms"},
+        ticks="tokens_per_second",
+    ),
+    "qwen3_vl": _Kind(feed=_MAPS_3, norm="norm", maps=_MAPS_3, tower=_tower_3, apart=True),
+}
+KINDS = tuple(_KINDS)
+
+
 def matches(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json is that of a Qwen2-VL or a Qwen3-VL."""
+    """Whether a config.json is that of a Qwen2-VL, a Qwen2.5-VL or a Qwen3-VL."""
     return config.get("model_type") in KINDS
 
 
 def renaming(config: Mapping[str, Any]) -> Renaming:
     """Between the weight names of such a checkpoint, of this or older versions of transformers, and ours."""
-    older = config["model_type"] == "qwen2_vl"
-    feed, norm, maps = (_FEED_2, "ln_q", _MERGER_2) if older else (_FEED_3, "norm", _FEED_3)
+    kind = _KINDS[config["model_type"]]
     tower: list[Rule] = [("vision.patches.*", "patch_embed.proj.*"), ("vision.positions", "pos_embed.weight")]
     tower += prefixed(_BLOCK, ours="vision.blocks.*.", theirs="blocks.*.")
-    tower += prefixed(feed, ours="vision.blocks.*.feed.", theirs="blocks.*.mlp.")
-    tower += prefixed([("before.*", f"{norm}.*"), *maps], ours="connector.", theirs="merger.")
-    tower += prefixed([("after.*", f"{norm}.*"), *maps], ours="deeper.*.", theirs="deepstack_merger_list.*.")
+    tower += prefixed(kind.feed, ours="vision.blocks.*.feed.", theirs="blocks.*.mlp.")
+    tower += prefixed([("before.*", f"{kind.norm}.*"), *kind.maps], ours="connector.", theirs="merger.")
+    tower += prefixed([("after.*", f"{kind.norm}.*"), *kind.maps], ours="deeper.*.", theirs="deepstack_merger_list.*.")
     return Renaming([*prefixed(tower, theirs=_VISUAL), *language_rules(theirs_prefix=_LANGUAGE)])
 
 
 def model_config(config: Mapping[str, Any]) -> ModelConfig:
-    """The rooms' components for such a config.json, with the reference's defaults."""
-    reference = reference_config(config)
+    """The rooms' components for such a config.json, with the reference's defaults.
+
+    Raises InputError for an unsupported part, and for sizes that differ.
+    """
+    reference, kind = reference_config(config), _KINDS[config["model_type"]]
     vision, text = reference.vision_config, reference.text_config
-    levels = tuple(index + 1 for index in getattr(vision, "deepstack_visual_indexes", ()))
-    merger = {"name": "patch_merger", "factor": vision.spatial_merge_size}
+    if (out := getattr(vision, kind.out)) != text.hidden_size:
+        raise InputError(
+            f"vision_config.{kind.out} is {out} but text_config.hidden_size {text.hidden_size}; visual tokens stand "
+            "among words: give one to both"
+        )
+    levels = _levels(vision)
+    merger = {"name": "patch_merger", "factor": vision.spatial_merge_size, **kind.merger}
     after = tuple(sorted(levels).index(level) for level in levels)  # the lowest level goes first, wherever it is named
     fusion = {"name": "deepstack", "after": after} if levels else "prefix"
     return ModelConfig.parse(
         {
-            "vision": _tower(vision, levels),
+            "vision": _tower(vision) | kind.tower(vision),
             "connector": merger,
             "levels": {**merger, "norm": "after"} if levels else None,
             "fusion": fusion,
@@ -74,32 +143,30 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def _tower(vision: Any, levels: tuple[int, ...]) -> dict[str, Any]:
-    older = vision.model_type == "qwen2_vl_vision"
-    width = vision.embed_dim if older else vision.hidden_size
+def _levels(vision: Any) -> tuple[int, ...]:
+    return tuple(index + 1 for index in getattr(vision, "deepstack_visual_indexes", ()))
+
+
+def _tower(vision: Any) -> dict[str, Any]:
+    """What all of them have."""
     return {
         "name": "qwen_vit",
-        "width": width,
         "depth": vision.depth,
         "heads": vision.num_heads,
-        "inner": int(width * vision.mlp_ratio) if older else vision.intermediate_size,
         "patch": _one(vision.patch_size, "patch_size"),
         "frames": _one(vision.temporal_patch_size, "temporal_patch_size"),
         "channels": vision.in_channels,
-        "patch_bias": not older,
         "activation": vision.hidden_act,
         "base": vision.rope_parameters["rope_theta"],
-        "positions": 0 if older else int(vision.num_position_embeddings**0.5),
-        "levels": levels,
     }
 
 
-def _one(value: Any, field: str) -> int:
+def _one(value: Any, name: str) -> int:
     """A size written [s, s] is s."""
     if not isinstance(value, list | tuple):
         return value
     if len(set(value)) != 1:
-        raise InputError(f"vision_config.{field} is {list(value)}; a qwen_vit needs both sides equal")
+        raise InputError(f"vision_config.{name} is {list(value)}; a qwen_vit needs both sides equal")
     return value[0]
 
 
@@ -130,8 +197,9 @@ def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
 
     Which words stand for images and videos is told by their ids, so that `mm_token_type_ids` say nothing more.
     """
-    reference = reference_config(config)
-    merge, apart = reference.vision_config.spatial_merge_size, config["model_type"] == "qwen3_vl"
+    reference, kind = reference_config(config), _KINDS[config["model_type"]]
+    merge = reference.vision_config.spatial_merge_size
+    ticks = None if kind.ticks is None else getattr(reference.vision_config, kind.ticks)
 
     def to_batch(
         input_ids: Int[Tensor, "B L"],
@@ -140,22 +208,51 @@ def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
         pixel_values_videos: Float[Tensor, "M G"] | None = None,
         image_grid_thw: Tensor | None = None,
         video_grid_thw: Tensor | None = None,
+        second_per_grid_ts: Float[Tensor, " K"] | Sequence[float] | None = None,
         mm_token_type_ids: Int[Tensor, "B L"] | None = None,
         position_ids: Int[Tensor, "*axes B L"] | None = None,
         labels: Int[Tensor, "B L"] | None = None,
     ) -> Batch:
         batch = text_batch(input_ids, attention_mask, _by_row(position_ids), labels)
+        images = cut("image", pixel_values, image_grid_thw)
+        videos = cut("video", pixel_values_videos, video_grid_thw)
         groups = [
-            ("image", input_ids == reference.image_token_id, cut("image", pixel_values, image_grid_thw)),
-            ("video", input_ids == reference.video_token_id, cut("video", pixel_values_videos, video_grid_thw)),
+            ("image", input_ids == reference.image_token_id, images),
+            ("video", input_ids == reference.video_token_id, videos),
         ]
+        lasting = [[times for times, _, _ in one.grids] if one else [] for one in (images, videos)]
+        timed = _timed(lasting[1], second_per_grid_ts, ticks)
         made, layout = put(batch, groups, model, merge=merge)
         if layout is None or batch.positions is not None:
             return made
-        layout = layout.by_frame() if apart else layout  # the frames of a video are placed one after the other
+        if timed is not None:
+            layout = replace(layout, moments=(*(moments(times, 1.0) for times in lasting[0]), *timed))
+        layout = layout.by_frame() if kind.apart else layout  # the frames of a video are placed one after the other
         return replace(made, positions=axial_positions(made.image_slot, batch.valid, layout))
 
     return to_batch
+
+
+def _timed(
+    times: Sequence[int], seconds: Float[Tensor, " K"] | Sequence[float] | None, ticks: int | None
+) -> tuple[tuple[int, ...], ...] | None:
+    """Where the frames of each video stand in time, by the seconds of each; None for one after the other.
+
+    Raises InputError for seconds where none are counted, and where there are not as many as videos.
+    """
+    if ticks is None:
+        if seconds is not None:
+            raise InputError("second_per_grid_ts, but this checkpoint counts the frames of videos; leave them out")
+        return None
+    told = [1.0] * len(times) if seconds is None else seconds
+    each = list(told.flatten().cpu() if isinstance(told, Tensor) else told)
+    if len(each) != len(times) or not all(0 <= float(second) < float("inf") for second in each):
+        named = [round(float(second), 3) for second in each]
+        raise InputError(
+            f"second_per_grid_ts is {named} but video_grid_thw has {len(times)} videos; give both as the checkpoint's "
+            "processor returns them, a number of seconds each"
+        )
+    return tuple(moments(number, ticks * second) for number, second in zip(times, each, strict=True))
 
 
 def _by_row(position_ids: Int[Tensor, "*axes B L"] | None) -> Int[Tensor, "B L *three"] | None:
