@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+from transformers.video_utils import VideoMetadata
 
 from foveal.core.errors import InputError
 from foveal.front import load
@@ -28,6 +29,7 @@ QWEN = {
 }
 LOOKS = {
     "qwen2_vl": ("Qwen2VL", QWEN, {**QWEN, "size": {"shortest_edge": 128, "longest_edge": 700}, "fps": 2}),
+    "qwen2_5_vl": ("Qwen2VL", QWEN, {**QWEN, "size": {"shortest_edge": 128, "longest_edge": 700}, "fps": 2}),
     "qwen3_vl": ("Qwen2VL", QWEN, {**QWEN, "size": {"shortest_edge": 128, "longest_edge": 3000}, "fps": 2}),
     "llava_onevision": (
         "LlavaOnevision",
@@ -113,13 +115,15 @@ def brought(kind, size=None):
 
 def of_qwen(kind):
     """What its processors return for the video: patches two frames deep, their grid and the words in its place."""
-    chosen = [0, 1, 2, 3] if kind == "qwen2_vl" else [0, 1, 2, 3, 4, 4]
-    values, (_, rows, columns) = brought(kind, {"qwen2_vl": 700, "qwen3_vl": 600}[kind])
+    chosen = [0, 1, 2, 3, 4, 4] if kind == "qwen3_vl" else [0, 1, 2, 3]
+    values, (_, rows, columns) = brought(kind, 600 if kind == "qwen3_vl" else 700)
     halves = [one.view(-1, 3, 2, 16)[:, :, :1] for one in values]
     deep = [torch.cat([halves[a], halves[b]], 2).flatten(1) for a, b in zip(chosen[::2], chosen[1::2], strict=True)]
     grid = torch.tensor([[len(deep), rows, columns]])
     given = {"pixel_values_videos": torch.cat(deep), "video_grid_thw": grid}
-    if kind == "qwen2_vl":
+    if kind == "qwen2_5_vl":  # 4 of 5 frames, one a second
+        given["second_per_grid_ts"] = torch.tensor([2 / VideoMetadata(COUNT, 1.0, frames_indices=chosen).sampled_fps])
+    if kind != "qwen3_vl":
         return given, START + PAD * int(grid.prod() // 4) + END
     own = SimpleNamespace(
         video_processor=SimpleNamespace(merge_size=2, temporal_patch_size=2), video_token=PAD, vision_start_token=START
@@ -155,6 +159,7 @@ def test_asks_and_answers_as_transformers_does(checkpoint, clip, kind):
         given["mm_token_type_ids"] = 2 * (ids == theirs.config.video_token_id).int()
     told = ours.batch(**given)
     assert torch.equal(batch.image_slot, told.image_slot)
+    assert told.positions is None or torch.equal(batch.positions, told.positions)
     values = told.visual.values.view_as(batch.visual.values)
     torch.testing.assert_close(batch.visual.values, values, atol=1e-6, rtol=0)
     with torch.no_grad():
@@ -176,6 +181,27 @@ def test_pictures_and_videos_side_by_side(checkpoint, clip):
     ]
     with pytest.raises(InputError, match="is no video; name a file"):
         ours.answer(None, QUESTION, videos=str(clip / "0.png"))
+
+
+@pytest.mark.parametrize(
+    ("apart", "looked", "expected"),
+    [  # 9 frames so far apart in time, of 3 places a second: 2 frames a second are looked at, or at least 4
+        (0.5, 8, [0, 3, 6, 10]),
+        (0.1, 4, [0, 1]),
+        (10.0, 8, [0, 67, 135, 202]),
+    ],
+)
+def test_seconds_are_places_in_time_where_a_checkpoint_counts_them(checkpoint, apart, looked, expected):
+    ours = load(checkpoint("qwen2_5_vl")[0])
+    film = Video(frames=(picture(SEEN, 0),) * 9, seconds=tuple(apart * number for number in range(9)))
+    batch = ours.processor.prompt([([picture((16, 16)), film], QUESTION)], plan=ours.model.plan)
+    laid = ours.model.connector.plan(batch.visual.layout)
+    assert laid.frames == (1, looked // 2)
+    first, count = int((batch.image_slot[0] == laid.counts[0]).nonzero()), laid.counts[1]
+    times = batch.positions[0, first : first + count, 0].view(looked // 2, -1)
+    assert (times - times[0, 0]).tolist() == [[place] * times.shape[1] for place in expected]
+    second = 2 / VideoMetadata(9, 1 / apart, frames_indices=list(range(looked))).sampled_fps
+    assert expected == (torch.arange(looked // 2) * (3 * torch.tensor(second))).long().tolist()
 
 
 def test_an_opened_video_tells_its_own_times(checkpoint):

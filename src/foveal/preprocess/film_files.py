@@ -24,18 +24,21 @@ _SMOL = Film(
 # Where a checkpoint says nothing else: how many frames at most and least, and how many a second.
 _FRAMES: Mapping[str, Frames] = {
     "qwen2_vl": Frames(rule="qwen2_vl", count=768, least=4, fps=2.0, depth=2, written=_QWEN_2),
+    "qwen2_5_vl": Frames(rule="qwen2_vl", count=768, least=4, fps=2.0, depth=2, written=_QWEN_2, ticks=4),
     "qwen3_vl": Frames(rule="qwen3_vl", count=768, least=4, fps=2.0, depth=2, written=_QWEN_3),
     "llava_onevision": Frames(rule="llava_onevision", count=32, written=Film()),
     "smolvlm": Frames(rule="smolvlm", count=64, fps=1.0, written=_SMOL),
 }
 _PIXELS: Mapping[str, tuple[int, int]] = {
     "qwen2_vl": (128 * 28 * 28, 28 * 28 * 768),
+    "qwen2_5_vl": (128 * 28 * 28, 28 * 28 * 768),
     "qwen3_vl": (128 * 32 * 32, 32 * 32 * 768),
 }
 
 
-def frames_of(kind: str, video: Mapping[str, Any]) -> Frames | None:
-    """Which frames a checkpoint of this kind looks at, and how they are told; None for one that sees no videos.
+def frames_of(kind: str, video: Mapping[str, Any], vision: Mapping[str, Any]) -> Frames | None:
+    """Which frames a checkpoint of this kind looks at, and how they are told, by the settings of its `video` processor
+    and of its `vision` encoder; None for one that sees no videos.
 
     Frames are always chosen by the processor's rule, as it does where `do_sample_frames` is set.
     """
@@ -49,6 +52,8 @@ def frames_of(kind: str, video: Mapping[str, Any]) -> Frames | None:
         "least": int(given.get("min_frames") or usual.least),
         "depth": int(given.get("temporal_patch_size") or usual.depth),
     }
+    if usual.ticks is not None:
+        changed["ticks"] = int(vision.get("tokens_per_second", usual.ticks))
     fps = given.get("fps") or usual.fps
     return replace(usual, **changed, fps=None if given.get("num_frames") or fps is None else float(fps))
 

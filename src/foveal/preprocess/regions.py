@@ -18,7 +18,7 @@ from foveal.preprocess.image import Part, Whole, image_size
 from foveal.preprocess.region_files import Reader
 from foveal.preprocess.tiling import Tiling
 from foveal.preprocess.transform import ImageTransform
-from foveal.preprocess.video import Frames, counts, planned, refuse
+from foveal.preprocess.video import Frames, counts, planned, refuse, timed
 
 Source = Literal["grid", "oracle", "windows", "proposals"]
 Find = Callable[[Sequence[Any]], Sequence[Sequence[Box]]]  # the boxes that each picture is found to hold
@@ -108,11 +108,12 @@ def sights(
         return Sights(images, places, plan(files.layout(images)))
     if source == "grid" and transform.tiling is not None:
         cuts = planned(images, transform, frames)
-        return Sights(images, places, plan(cuts), cuts=tuple(one for one in cuts if isinstance(one, Cut)))
+        layout = timed(plan(cuts), images, frames)
+        return Sights(images, places, layout, cuts=tuple(one for one in cuts if isinstance(one, Cut)))
     if source == "grid":
         film = counts(images, frames)
         if film is not None:
-            return Sights(images, places, plan([transform.grid] * sum(film), frames=film))
+            return Sights(images, places, timed(plan([transform.grid] * sum(film), frames=film), images, frames))
         return Sights(images, places, plan([transform.grid] * len(images)))
     refuse(images, "regions")
     if transform.tiling is not None:

@@ -30,7 +30,7 @@ _MARKED_CHAT = Template(
     beside="\n",
 )
 _MARKED_PIXELS = (448 * 448, 1344 * 1792)
-_PLACES: dict[str, Places] = {"qwen2_vl": "grid", "qwen3_vl": "frames"}
+_PLACES: dict[str, Places] = {"qwen2_vl": "grid", "qwen2_5_vl": "grid", "qwen3_vl": "frames"}
 _SPELLINGS = {"split": BY_NAME, "native": BETWEEN, "covering_turned": BY_MARK}
 
 
@@ -115,7 +115,7 @@ def from_huggingface(directory: Path, *, context: int | None = None) -> Processo
         marker=marker,
         spelling=spelling,
         positions=_PLACES.get(kind, "line"),
-        video=frames_of(kind, video),
+        video=frames_of(kind, video, config.get("vision_config") or {}),
     )
     made = Processor(tokenizer=words, config=settings)
     made.listener = _listener(directory)

@@ -5,7 +5,7 @@ A video is a directory of pictures in natural order (`frame2` before `frame10`),
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import torch
 from foveal.core.config import later
 from foveal.core.errors import InputError
 from foveal.core.example import VIDEOS, is_film
-from foveal.core.types import Cut, Grid, Patches, Pixels
+from foveal.core.types import Cut, Grid, Layout, Patches, Pixels
+from foveal.layers.axes import moments
 from foveal.preprocess import video_files
 from foveal.preprocess.films import Film, Rule, pace, taken
 from foveal.preprocess.image import Whole, image_size, opened_once
@@ -32,7 +33,8 @@ class Frames:
 
     A video with fewer gives each of its own once. With `fps`, those shown at so many instants a second are chosen
     before. A directory holds `rate` frames a second. Another `rule` is that of a checkpoint's processor, which takes
-    `least` frames or more and puts `depth` of them in a patch; `written` says how it tells of a video in words. Raises
+    `least` frames or more and puts `depth` of them in a patch; `written` says how it tells of a video in words. On axes
+    a patch is one place further in time than the last, or with `ticks` as many as its seconds have (Qwen2.5-VL). Raises
     InputError for numbers out of range.
     """
 
@@ -43,6 +45,7 @@ class Frames:
     least: int = later(1)
     depth: int = later(1)
     written: Film | None = later(None)
+    ticks: int | None = later(None)
 
     def __post_init__(self) -> None:
         if min(self.count, self.least, self.depth) < 1:
@@ -50,6 +53,8 @@ class Frames:
         for name, value in (("fps", self.fps), ("rate", self.rate)):
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"video.{name} is {value}; give a number above 0")
+        if self.ticks is not None and self.ticks < 0:
+            raise InputError(f"video.ticks is {self.ticks}; give how many places in time a second takes, 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +191,23 @@ def counts(images: Sequence[Any], frames: Frames | None = None) -> tuple[int, ..
     if not any(map(is_video, images)):
         return None
     return tuple(len(chosen(times(image, frames.rate), frames)) if is_video(image) else 1 for image in images)
+
+
+def timed(layout: Layout, images: Sequence[Any], frames: Frames | None = None) -> Layout:
+    """The layout of these images with the moments of their frames, where a second takes so many places in time."""
+    if frames is None or frames.ticks is None or not any(map(is_video, images)):
+        return layout
+    steps = [_step(image, frames) if is_video(image) else 1.0 for image in images]
+    numbers = layout.frames or (1,) * len(images)
+    return replace(layout, moments=tuple(moments(*one) for one in zip(numbers, steps, strict=True)))
+
+
+def _step(source: Any, frames: Frames) -> torch.Tensor:
+    """Places in time from a patch of frames to the next, rounded as where the seconds come in a tensor."""
+    assert frames.ticks is not None
+    seconds = times(source, frames.rate)
+    looked = len(chosen(seconds, frames)) / len(seconds) * pace(seconds, frames.rate)  # frames a second
+    return frames.ticks * torch.tensor(frames.depth / looked, dtype=torch.float32)
 
 
 def pixels(images: Sequence[Any], look: ImageTransform, frames: Frames | None = None) -> Pixels | Patches:
