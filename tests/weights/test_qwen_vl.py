@@ -279,9 +279,26 @@ def test_other_weights_and_settings_are_refused(tmp_path):
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match=r"missing: model\.visual\.deepstack_merger_list\.1\.norm\.weight"):
         load(tmp_path)
-    config = reference(6, "qwen2_vl").config.to_dict()
-    config["vision_config"]["patch_size"] = [4, 8]
-    with pytest.raises(InputError, match=r"vision_config.patch_size is \[4, 8\]"):
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("part", "changed", "told"),
+    [
+        ("vision_config", {"patch_size": [4, 8]}, r"vision_config.patch_size is \[4, 8\]"),
+        ("vision_config", {"patch_size": 0}, "vision_config.patch_size is 0; give 1 or more"),
+        ("vision_config", {"spatial_merge_size": -2}, "vision_config.spatial_merge_size is -2; give 1 or more"),
+        (
+            "text_config",
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 1, 1]}},
+            r"mrope_section \[1, 1, 1, 1\] has 4 parts for 3 axes",
+        ),
+    ],
+)
+def test_sizes_that_cannot_be_are_told(kind, part, changed, told):
+    config = reference(6, kind).config.to_dict()
+    config[part] |= changed
+    with pytest.raises(InputError, match=told):
         qwen_vl.model_config(config)
 
 
@@ -317,7 +334,7 @@ def test_seconds_are_told_of_each_video_where_they_count(tmp_path):
         load(tmp_path / "counted").batch(**given)
 
 
-def test_a_checkpoint_in_the_layout_of_its_authors_is_the_same(tmp_path):
+def test_a_flat_config_and_names_of_either_layout_are_the_same(tmp_path):
     reference(3, "qwen2_5_vl").save_pretrained(tmp_path / "new")
     config, state = json.loads((tmp_path / "new" / "config.json").read_text()), read_checkpoint(tmp_path / "new")
     text, vision = config.pop("text_config"), {**config.pop("vision_config"), "model_type": "qwen2_5_vl"}
@@ -328,10 +345,11 @@ def test_a_checkpoint_in_the_layout_of_its_authors_is_the_same(tmp_path):
         tmp_path / "old" / "config.json",
         {**old, "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]}},
     )
-    renamed = {
-        name.replace("model.visual.", "visual.").replace("model.language_model.", "model."): weight
-        for name, weight in state.items()
-    }
+    there = any(name.startswith("model.visual.") for name in state)  # whichever layout transformers writes
+    language = ("model.language_model.", "model.") if there else ("model.", "model.language_model.")
+    visual = ("model.visual.", "visual.") if there else ("visual.", "model.visual.")
+    renamed = {name.replace(*(visual if "visual." in name else language), 1): weight for name, weight in state.items()}
+    assert len(renamed.keys() - state.keys()) == len(state) - 1  # all but the head
     save_file(renamed, tmp_path / "old" / "model.safetensors")
     given = inputs("qwen2_5_vl", [[(1, 4, 4), (2, 2, 4)]])
     assert torch.equal(load(tmp_path / "old")(**given).logits, load(tmp_path / "new")(**given).logits)

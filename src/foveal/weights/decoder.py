@@ -9,6 +9,7 @@ import torch
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch
+from foveal.layers.axes import AXES
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
@@ -160,6 +161,10 @@ def _turns(named: str, config: Any) -> dict[str, Any]:
         return {}
     usual = (24, 20, 20) if named == "qwen3_vl_text" else (16, 24, 24)
     sections = config.rope_parameters.get("mrope_section") or usual
+    if len(sections) > AXES:
+        raise InputError(
+            f"mrope_section {list(sections)} has {len(sections)} parts for {AXES} axes; give each axis one"
+        )
     return {"sections": tuple(sections), "interleaved": named == "qwen3_vl_text"}
 
 

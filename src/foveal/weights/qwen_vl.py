@@ -61,7 +61,7 @@ def _tower_2(vision: Any) -> dict[str, Any]:
 
 
 def _tower_25(vision: Any) -> dict[str, Any]:
-    patch, merge = _one(vision.patch_size, "patch_size"), vision.spatial_merge_size
+    patch, merge = _side(vision, "patch_size"), _side(vision, "spatial_merge_size")
     return {
         "width": vision.hidden_size,
         "inner": vision.intermediate_size,
@@ -128,7 +128,7 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
             "among words: give one to both"
         )
     levels = _levels(vision)
-    merger = {"name": "patch_merger", "factor": vision.spatial_merge_size, **kind.merger}
+    merger = {"name": "patch_merger", "factor": _side(vision, "spatial_merge_size"), **kind.merger}
     after = tuple(sorted(levels).index(level) for level in levels)  # the lowest level goes first, wherever it is named
     fusion = {"name": "deepstack", "after": after} if levels else "prefix"
     return ModelConfig.parse(
@@ -153,21 +153,23 @@ def _tower(vision: Any) -> dict[str, Any]:
         "name": "qwen_vit",
         "depth": vision.depth,
         "heads": vision.num_heads,
-        "patch": _one(vision.patch_size, "patch_size"),
-        "frames": _one(vision.temporal_patch_size, "temporal_patch_size"),
+        "patch": _side(vision, "patch_size"),
+        "frames": _side(vision, "temporal_patch_size"),
         "channels": vision.in_channels,
         "activation": vision.hidden_act,
         "base": vision.rope_parameters["rope_theta"],
     }
 
 
-def _one(value: Any, name: str) -> int:
-    """A size written [s, s] is s."""
-    if not isinstance(value, list | tuple):
-        return value
-    if len(set(value)) != 1:
+def _side(vision: Any, name: str) -> int:
+    """A size, which may be written [s, s]; raises InputError for sides that differ and for one of nothing."""
+    value = getattr(vision, name)
+    sides = set(value) if isinstance(value, list | tuple) else {value}
+    if len(sides) != 1:
         raise InputError(f"vision_config.{name} is {list(value)}; a qwen_vit needs both sides equal")
-    return value[0]
+    if (side := sides.pop()) < 1:
+        raise InputError(f"vision_config.{name} is {side}; give 1 or more")
+    return side
 
 
 def load(
