@@ -1,6 +1,7 @@
 """Videos: which frames are looked at, and that they are those of the file."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from foveal.core.errors import InputError
+from foveal.core.types import Layout
 from foveal.preprocess import video
 from foveal.preprocess.transform import ImageTransform
-from foveal.preprocess.video import Frames, Video, chosen, is_video, open_video, paced, uniform
+from foveal.preprocess.video import Frames, Video, chosen, is_video, open_video, paced, timed, uniform
 
 
 @given(st.integers(1, 400), st.integers(1, 60))
@@ -53,11 +55,19 @@ def test_pace_and_number_go_together():
     assert chosen(seconds, Frames(fps=1.0, count=4)) == (0, 30, 60, 90)
 
 
-@pytest.mark.parametrize("settings", [{"count": 0}, {"fps": 0.0}, {"rate": -1.0}])
+@pytest.mark.parametrize("settings", [{"count": 0}, {"fps": 0.0}, {"rate": -1.0}, {"ticks": -2}])
 def test_numbers_out_of_range_are_refused(settings):
     (value,) = settings.values()
     with pytest.raises(InputError, match=str(value)):
         Frames(**settings)
+
+
+def test_seconds_are_places_in_time_where_ticks_are_told():
+    film, frames = Video(frames=("a",) * 6, seconds=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5)), Frames(count=3, ticks=4)
+    layout = Layout(counts=(1, 3), grids=((1, 1), (1, 1)), frames=(1, 3))  # 3 of 6 frames: one a second
+    assert timed(layout, ["p.png", film], frames) == replace(layout, moments=((0,), (0, 4, 8)))
+    for still, how in ((["p.png", "q.png"], frames), (["p.png", film], Frames(count=3)), (["p.png", film], None)):
+        assert timed(layout, still, how) is layout
 
 
 @pytest.fixture
