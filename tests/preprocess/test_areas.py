@@ -37,7 +37,7 @@ def test_sizes_are_the_references(height, width, multiple, limits):
 def test_values_and_grids_are_the_references_bit_for_bit(settings):
     pictures = [picture(size, seed) for seed, size in enumerate(SIZES)]
     expected = Qwen2VLImageProcessorPil(**settings)(pictures, return_tensors="pt")
-    for named in ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast"):
+    for named in ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2_5_VLImageProcessor"):
         look = ImageTransform.from_huggingface({"image_processor_type": named, **settings})
         made = look.pixels(pictures)
         assert isinstance(made, Patches) and made.block == settings["merge_size"]

@@ -47,6 +47,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # config files leave out what eq
     "ViT": {**_SQUARE, "resample": 2, **_STANDARD},
     "VideoMAE": {**_CROPPED, "resample": 2, **_STANDARD},
 }  # fmt: skip
+_EARLIER = {"Qwen2_5_VL": "Qwen2VL"}  # names that transformers had for a time, for the same
 _CROP_IS_TILE = ("LlavaNext", "LlavaOnevision")  # whether or not they say do_center_crop
 _UNCROPPED = ("Gemma3",)  # whether or not they say it
 _EVERY_384 = tuple((384 * rows, 384 * columns) for rows in range(1, 7) for columns in range(1, 7))
@@ -59,13 +60,14 @@ def kind_of(config: Mapping[str, Any]) -> str:
     """
     given = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "CLIPImageProcessor")
     named = re.fullmatch(r"(.+?)(Image|ImageProcessor|FeatureExtractor)(Fast|Pil)?", given)
-    if named is None or named[1] not in _DEFAULTS:
+    kind = "" if named is None else _EARLIER.get(named[1], named[1])
+    if kind not in _DEFAULTS:
         raise InputError(
             f"the preprocessor config names {given!r}, which Foveal does not follow; it follows "
             f"{', '.join(f'{name}ImageProcessor' for name in _DEFAULTS)}: name the one that prepares images alike, or "
             "none"
         )
-    return named[1]
+    return kind
 
 
 def filled(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
