@@ -105,6 +105,26 @@ def test_an_interrupted_encoding_goes_on_where_it_stopped(world, tmp_path, image
     assert filled(world, model, tmp_path, images).missing(images) == []
 
 
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda rows, index: rows.write_bytes(rows.read_bytes()[:-4]),
+        lambda rows, index: rows.unlink(),
+        lambda rows, index: index.write_text(index.read_text()[:40]),
+        lambda rows, index: index.write_text("[]"),
+    ],
+)
+def test_what_was_damaged_is_encoded_again(world, tmp_path, images, monkeypatch, harm):
+    monkeypatch.setattr(features, "SHARD", 5)
+    model = world.model().eval()
+    whole = filled(world, model, tmp_path, images)(images).features
+    rows = sorted(tmp_path.glob("*.bin"))[0]
+    harm(rows, rows.with_suffix(".json"))
+    with pytest.warns(UserWarning, match=f"features in {rows} are damaged; they are made anew"):
+        assert len(Store(tmp_path, "fp32").missing(images)) == 5
+    assert torch.equal(filled(world, model, tmp_path, images)(images).features, whole)
+
+
 def test_a_changed_image_is_encoded_again(world, tmp_path, images):
     model, copy = world.model().eval(), tmp_path / "copy.png"
     shutil.copy(images[0], copy)

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,9 +75,14 @@ class Store:
         return {**self.__dict__, "shards": {}}  # each process maps the files itself
 
     def refresh(self) -> None:
-        """Read the index of every whole shard."""
+        """Read the index of every whole shard; what was damaged since is forgotten, and said."""
         for path in sorted(self.folder.glob("*.json")):
-            self._know(path.stem, json.loads(path.read_text(encoding="utf-8")))
+            index = _index(path, np.dtype(_RAW[self.dtype]).itemsize)
+            if index is None:
+                path.unlink(missing_ok=True)
+                warnings.warn(f"features in {path.with_suffix('.bin')} are damaged; they are made anew", stacklevel=2)
+            else:
+                self._know(path.stem, index)
 
     def _know(self, shard: str, index: Mapping[str, Any]) -> None:
         self.widths, start = tuple(index["widths"]), 0
@@ -146,6 +152,20 @@ class Store:
                     f"a feature is {given[lost][0].item():g}, and {self.dtype} holds up to "
                     f"{torch.finfo(stored.dtype).max:g}; set training.features.dtype to bf16 or fp32"
                 )
+
+
+def _index(path: Path, size: int) -> dict[str, Any] | None:
+    """What a shard holds, in numbers of so many bytes; None where its index or its rows are not whole.
+
+    Rows are written before their index, each file in one stroke: what is not whole is no shard that is being made.
+    """
+    try:
+        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        rows = sum(count for _, count, *_ in index["images"])
+        whole = path.with_suffix(".bin").stat().st_size == rows * sum(index["widths"]) * size
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return index if whole else None
 
 
 def _more(seen: VisualTokens) -> list[Any]:
