@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from foveal.core.errors import InputError, unknown, yaml_fault
+from foveal.core.parsing import from_yaml
 from foveal.models.assembly import assemble, check
 from foveal.models.config import ModelConfig
 from foveal.preprocess.processor import Processor
@@ -105,7 +106,7 @@ def _check_made(parts: Mapping[str, Any]) -> None:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = from_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"there is no config {path}; give a mapping or the path of a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:

@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 import pickle
@@ -16,9 +17,9 @@ from foveal.preprocess.image import image_size, open_image
 ROW = {"id": "7", "images": ["7.png"], "messages": chat("What?", "a fox")}
 
 
-def png(side=8):
+def png(side=8, kind="PNG"):
     stream = io.BytesIO()
-    Image.new("RGB", (side, side), "red").save(stream, "PNG")
+    Image.new("RGB", (side, side), "red").save(stream, kind)
     return stream.getvalue()
 
 
@@ -71,11 +72,39 @@ def test_written_shards_are_read_back(tmp_path):
         ({"7__json": b'{"id": "x\\ud800"}'}, "a.tar:7: id holds half a character"),
         ({"7__json": json.dumps(ROW).encode()}, "names the image '7.png', which is not in"),
         ({"7__json": json.dumps(ROW).encode(), "7__png": b"no"}, "a.tar:7: cannot read an image"),
+        ({"7__json": json.dumps(ROW).encode(), "7__png": b"no"}, r"image, 7.png \(it is no picture that Pillow reads"),
+        (
+            {"7__json": json.dumps(ROW).encode(), "7__png": png(kind="JPEG")[:30]},
+            "a.tar:7: cannot read an image, 7.png",
+        ),
+        ({"7__json": b"[" * 100_000}, "a.tar:7: 7.json is not JSON"),
     ],
 )
 def test_mistakes_in_a_shard(tmp_path, members, message):
     with pytest.raises(InputError, match=message):
         list(read_shard(pack(tmp_path / "a.tar", **members)))
+
+
+HARMS = {  # of a shard of two samples, of which the second begins there
+    "a bit of a head": lambda whole, begin: whole[:begin] + bytes([whole[begin] ^ 1]) + whole[begin + 1 :],
+    "cut in a head": lambda whole, begin: whole[: begin + 200],
+    "cut between members": lambda whole, begin: whole[:begin],
+    "zeros": lambda whole, begin: whole[:begin] + bytes(1024) + whole[begin + 1024 :],
+    "two in one": lambda whole, begin: whole + whole,
+    "half unpacked": lambda whole, begin: gzip.compress(whole)[:-20],
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_shard_that_ends_before_its_end_is_no_shorter_one(tmp_path, harm):
+    row, path = json.dumps(ROW).encode(), tmp_path / "a.tar"
+    pack(path, **{"7__json": row, "7__png": png(), "8__json": row.replace(b"7.png", b"8.png"), "8__png": png(9)})
+    assert len(list(read_shard(path))) == 2
+    with tarfile.open(path) as tar:
+        begin = tar.getmembers()[2].offset
+    path.write_bytes(HARMS[harm](path.read_bytes(), begin))
+    with pytest.raises(InputError, match=r"cannot read the shard .*a\.tar .*; it must be a whole tar file"):
+        list(read_shard(path))
 
 
 def test_a_file_that_is_no_shard(tmp_path):

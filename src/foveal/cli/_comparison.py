@@ -26,6 +26,7 @@ from foveal.cli._recipe import Recipe
 from foveal.core.config import dump, later, override, parse
 from foveal.core.errors import InputError, unknown, yaml_fault
 from foveal.core.lookup import spec
+from foveal.core.parsing import from_yaml
 from foveal.models.budget import ROOM
 from foveal.training.config import Stage
 
@@ -156,7 +157,7 @@ def read(config: str, assignments: Sequence[str] = ()) -> Comparison:
             raise InputError(f"there is no comparison {config}; name a YAML file or one of: {', '.join(names())}")
         raise unknown("comparison", config, names())
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = from_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not YAML: {yaml_fault(error)}") from None
     if not isinstance(given, dict):

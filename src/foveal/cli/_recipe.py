@@ -28,6 +28,7 @@ from foveal.cli import _codes, _detection, _language, _objectives, _regions, _si
 from foveal.core.config import dump, later, override, parse
 from foveal.core.errors import InputError, unknown, yaml_fault
 from foveal.core.example import Example
+from foveal.core.parsing import from_yaml
 from foveal.data.motion import MotionConfig
 from foveal.data.portraits import PortraitConfig
 from foveal.data.scenes import SceneConfig
@@ -133,7 +134,7 @@ def read(recipe: str, assignments: Sequence[str] = (), *, data: Path | None = No
             raise InputError(f"there is no recipe file {recipe}; name a YAML file or one of: {', '.join(names())}")
         raise unknown("recipe", recipe, names())
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = from_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not YAML: {yaml_fault(error)}") from None
     if not isinstance(given, dict):

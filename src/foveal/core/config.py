@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from foveal.core.errors import InputError, unknown
+from foveal.core.parsing import from_yaml
 
 T = TypeVar("T")
 
@@ -135,7 +136,7 @@ def override(given: Mapping[str, Any], assignments: Iterable[str], roots: Iterab
         if not equals or not path:
             raise InputError(f"{assignment!r} is not an assignment; write key=value, for example training.steps=100")
         try:
-            value = yaml.safe_load(text)
+            value = from_yaml(text)
         except yaml.YAMLError:
             raise InputError(f"the value of {path!r} is not YAML: {text!r}") from None
         root, *inner = path.split(".")

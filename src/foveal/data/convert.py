@@ -1,7 +1,6 @@
 """Published layouts become ours: `converters/` holds one file for each, found by its name."""
 
 import difflib
-import json
 import math
 import os
 import re
@@ -13,6 +12,7 @@ from typing import Any
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example
 from foveal.core.lookup import module, names
+from foveal.core.parsing import from_json
 from foveal.data.copies import Copies
 from foveal.data.format import Checker, encode, write
 
@@ -119,8 +119,8 @@ def load(source: Path) -> Any:
     if not source.is_file():
         raise InputError(f"no file at {source}; name the annotation file of the data set")
     try:
-        return json.loads(source.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return from_json(source.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
         raise InputError(f"{source} is not JSON ({error}); name the annotation file of the data set") from None
 
 

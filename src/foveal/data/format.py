@@ -21,6 +21,7 @@ from typing import Any
 
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import FEATURES, Box, Example, answers_of, is_film, marks, pictures
+from foveal.core.parsing import from_json
 from foveal.data import media
 from foveal.data.halves import SPELLED, refuse
 from foveal.data.marks import area, keypoints, polygons
@@ -112,15 +113,13 @@ def image_size(path: str) -> tuple[int, int]:
         return region_files.size(path)
     if is_film(path):
         return media.frame_size(path)
-    from PIL import Image
+    from foveal.preprocess.image import begun, upright
 
-    from foveal.preprocess.image import upright
-
-    try:
-        with Image.open(path) as picture:
+    with begun(path, f"the image {path}") as picture:
+        try:
             height, width = upright(picture)
-    except Exception as error:  # Pillow's readers raise nearly anything on broken data
-        raise InputError(f"cannot read the image {path} ({error}); replace it or remove its lines") from None
+        except Exception as error:  # Pillow's readers raise nearly anything on broken data
+            raise InputError(f"cannot read the image {path} ({error}); replace it or remove its lines") from None
     return width, height
 
 
@@ -137,9 +136,11 @@ class Checker:
 
     def __call__(self, line: str, where: str) -> Example:
         try:
-            row = json.loads(line)
+            row = from_json(line)
         except json.JSONDecodeError as error:
             raise InputError(f"{where}: not JSON ({error.msg} at column {error.colno}); mend or remove it") from None
+        except ValueError as error:
+            raise InputError(f"{where}: not JSON that is read ({error}); mend or remove it") from None
         if SPELLED.search(line):
             refuse(row, where)
         return self.example(row, where)

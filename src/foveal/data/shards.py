@@ -1,20 +1,24 @@
 """WebDataset shards: plain tar files where an example is a .json member and the images that it names, one key long."""
 
 import io
-import json
 import os
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from foveal.core.errors import InputError
 from foveal.core.example import FEATURES, Example, Held
+from foveal.core.parsing import from_json
 from foveal.data.format import Checker, encode
 from foveal.data.halves import refuse
 from foveal.data.media import markers, size
+from foveal.preprocess.image import begun
+
+_BLOCKS = 1 << 20  # bytes
 
 
 def read_shard(path: str | os.PathLike[str]) -> Iterator[Example]:
@@ -28,8 +32,20 @@ def read_shard(path: str | os.PathLike[str]) -> Iterator[Example]:
         with tarfile.open(place) as tar:
             for key, members in samples(tar):
                 yield example(key, members, f"{place}:{key}")
-    except (tarfile.TarError, OSError) as error:
-        raise InputError(f"cannot read the shard {place} ({error}); it must be a whole tar file") from None
+            _check_end(tar)
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")  # not all ways of unpacking it
+        raise InputError(f"cannot read the shard {place} ({why}); it must be a whole tar file") from None
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Raises ReadError for members that nobody has read: the library takes any block that is no head for the end."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    blocks = iter(lambda: tar.fileobj.read(_BLOCKS), b"")  # type: ignore[union-attr]
+    rest = next(blocks, b"")
+    if len(rest) < tarfile.BLOCKSIZE or any(rest) or any(map(any, blocks)):
+        raise tarfile.ReadError(f"no end where its members end, at byte {tar.offset}")
 
 
 def samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -58,17 +74,17 @@ def example(key: str, members: dict[str, bytes], where: str) -> Example:
     if len(heads) != 1:
         raise InputError(f"{where}: {len(heads)} .json members; a key has one")
     try:
-        row = json.loads(members[heads[0]])
+        row = from_json(members[heads[0]])
     except ValueError as error:
         raise InputError(f"{where}: {heads[0]} is not JSON ({error}); mend or remove it") from None
     refuse(row, where)
     if isinstance(row, dict):
         row.setdefault("id", key)
         row.setdefault("images", [name for name in members if _pictured(name)])
-    check = Checker(root=Path(), exists=members.__contains__, size=lambda name: size(held(members[name], where)))
+    check = Checker(root=Path(), exists=members.__contains__, size=lambda name: size(held(members[name], where, name)))
     found = check.example(row, where)
     _check_pictures(found, where)
-    return replace(found, images=tuple(held(members[str(name)], where) for name in found.images))
+    return replace(found, images=tuple(held(members[str(name)], where, str(name)) for name in found.images))
 
 
 def _pictured(name: str) -> bool:
@@ -78,12 +94,12 @@ def _pictured(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in Image.registered_extensions()
 
 
-def held(data: bytes, where: str) -> Held:
+def held(data: bytes, where: str, name: str = "") -> Held:
     """A picture whose head reads; raises InputError for any other."""
     try:
-        Image.open(io.BytesIO(data)).close()
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise InputError(f"{where}: cannot read an image ({error}); replace it") from None
+        begun(io.BytesIO(data), f"an image, {name}" if name else "an image").close()
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     return Held(data)
 
 

@@ -272,7 +272,21 @@ def _decode(data: bytes, name: str) -> Image.Image:
         raise InputError(f"{name} is damaged or truncated ({_line(broken)}); replace the file") from broken
 
 
-def _identify(stream: io.BytesIO) -> Image.Image:
+def begun(source: str | io.BytesIO, name: str) -> Image.Image:
+    """A picture of which the head alone has been read; raises InputError for one of no pixels or too many, and for what
+    Pillow does not read.
+    """
+    try:
+        opened = _identify(source)
+    except UnidentifiedImageError:
+        raise InputError(f"cannot read {name} (it is no picture that Pillow reads); replace it") from None
+    except Exception as error:  # Pillow's readers raise nearly anything on broken data
+        raise InputError(f"cannot read {name} ({_line(error)}); replace it") from None
+    _check_size(opened.size, name, LIMIT)
+    return opened
+
+
+def _identify(stream: str | io.BytesIO) -> Image.Image:
     """Read the header with Pillow's own pixel limit off: ours can then name the size."""
     with _GUARD:
         guard, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

@@ -1,6 +1,5 @@
 """Processors on disk: Foveal's own, and those of Hugging Face checkpoints."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from foveal.core.errors import InputError, yaml_fault
+from foveal.core.parsing import from_json, from_yaml
 from foveal.preprocess.chat import Template
 from foveal.preprocess.collate import Places
 from foveal.preprocess.film_files import filmed, frames_of
@@ -173,7 +173,7 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text())
+        found = from_json(path.read_text())
     except ValueError as wrong:
         raise InputError(f"{path} is not JSON ({wrong}); copy it again from its source") from None
     if not isinstance(found, dict):
@@ -183,7 +183,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = from_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as wrong:
         raise InputError(f"{path} is not YAML: {yaml_fault(wrong)}; mend or restore it") from None
     if not isinstance(found, dict):

@@ -10,6 +10,7 @@ import yaml
 from torch import Tensor
 
 from foveal.core.errors import InputError, unknown, yaml_fault
+from foveal.core.parsing import from_yaml
 from foveal.models.autoencoder import Autoencoder
 from foveal.models.causal import Causal
 from foveal.models.masked import Masked
@@ -68,7 +69,7 @@ def is_run(directory: Path) -> bool:
     if not path.is_file() or not (directory / "config.json").exists():
         return path.is_file()
     try:
-        described = yaml.safe_load(path.read_text(encoding="utf-8"))
+        described = from_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         return False
     return isinstance(described, dict) and "model" in described
@@ -84,7 +85,7 @@ def described(directory: Path | None) -> dict[str, Any] | None:
 def read_config(path: Path) -> dict[str, Any]:
     """What a config.yaml says; raises InputError for a file of another kind or format."""
     try:
-        described = yaml.safe_load(path.read_text(encoding="utf-8"))
+        described = from_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not YAML: {yaml_fault(error)}") from None
     if not isinstance(described, dict) or "model" not in described:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from foveal.core.errors import InputError
+from foveal.core.parsing import from_json
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -58,7 +59,7 @@ def check_class(config: Mapping[str, Any], known: Collection[str]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; raises InputError that names the file where it is missing or something else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"there is no {path}; give the directory that holds it") from None
     except (OSError, ValueError) as error:
@@ -167,7 +168,7 @@ def _shards(index: Path) -> dict[str, Tensor]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places = from_json(index.read_text(encoding="utf-8"))["weight_map"]
         return {str(name): str(Path(shard).name) for name, shard in places.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{index} is no index of shards (JSON with weight_map); copy it again") from None

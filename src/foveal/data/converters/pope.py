@@ -7,6 +7,7 @@ from typing import Any
 
 from foveal.core.errors import InputError
 from foveal.core.example import Example
+from foveal.core.parsing import from_json
 from foveal.data.convert import folder_of, get, question, text
 from foveal.data.format import chat
 
@@ -38,8 +39,10 @@ def _rows(source: Path) -> Iterator[tuple[str, Any]]:
         try:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield f"{source}:{number}", json.loads(line)
+                    yield f"{source}:{number}", from_json(line)
         except json.JSONDecodeError as error:
             raise InputError(f"{source}:{number}: not JSON ({error.msg}); POPE's files are JSON lines") from None
         except UnicodeDecodeError as error:
             raise InputError(f"{source} is not UTF-8 text ({error.reason}); POPE's files are JSON lines") from None
+        except ValueError as error:
+            raise InputError(f"{source}:{number}: {error}; POPE's files are JSON lines") from None
