@@ -166,3 +166,11 @@ def test_rows_that_follow_each_other_on_a_picture_share_it(tmp_path):
     told = summary(thorough(tmp_path / "set", repeated={}))
     assert (told["examples"], told["images"], told["scenes"]) == (3, 2, 2)
     assert told["sizes"] == {"width": [8, 8, 8], "height": [6, 6, 6]}
+
+
+def test_rows_on_a_picture_that_others_part_share_it_too(tmp_path):
+    said = [chat("What?", "a fox"), chat("What?", "sky"), chat("Where?", "left")]
+    examples = read(saved(tmp_path / "set", {"image": [RED, BLUE, RED], "messages": said}))
+    assert [[one.answer for one in group] for group in grouped(examples)] == [["a fox", "left"], ["sky"]]
+    told = summary(thorough(tmp_path / "set", repeated={}))
+    assert (told["images"], told["scenes"]) == (2, 2) and told == summary(examples)

@@ -1,8 +1,9 @@
 import pytest
+from PIL import Image
 
 from foveal.core.errors import InputError
-from foveal.core.example import Example
-from foveal.evaluation.questions import blind, captions, questions, said, told, without_images
+from foveal.core.example import Example, Held
+from foveal.evaluation.questions import blind, captioned, captions, questions, said, told, without_images
 
 
 def message(role, text, image=False):
@@ -75,6 +76,22 @@ def test_words_of_a_plain_message():
 def test_captions_are_left_out():
     caption = Example(id="8", images=ONE.images, messages=ONE.messages, meta={"kind": "caption"})
     assert [asked.id for asked in questions([caption, ONE])] == ["7"]
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_captions_of_a_picture_in_memory_are_one_question_wherever_they_stand(opened):
+    def shown(names):
+        drawn = {name: Image.new("L", (2, 2)) for name in names}
+        return [(drawn[name] if opened else Held(name.encode()),) for name in names]
+
+    asked = ONE.messages[:1]
+    rows = [
+        Example(id=str(i), images=images, messages=(*asked, message("assistant", f"{i}")), meta={"kind": "caption"})
+        for i, images in enumerate(shown("abab"))
+    ]
+    assert [(one.scene, one.golds) for one in captioned(rows)] == [("0", ("0", "2")), ("1", ("1", "3"))]
+    known = captions(rows)
+    assert list(known.values()) == ["2", "3"] and said(told(rows[0], captions=known).messages[0]).startswith("2 ")
 
 
 def test_a_caption_stands_where_its_images_were():

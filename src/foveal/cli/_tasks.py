@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveal.core.example import Box, Example, Held
+from foveal.core.example import Box, Example, identity
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -140,12 +140,7 @@ def questions(data: Path, split: str, pictures: Sequence[tuple[int, Any]]) -> li
         return []
     from foveal.data.format import iterate
 
-    shown = {_content(image) for _, image in pictures}
+    shown = {identity(image) for _, image in pictures}
     return [
-        example for example in iterate(data, split=split) if example.images and _content(example.images[0]) in shown
+        example for example in iterate(data, split=split) if example.images and identity(example.images[0]) in shown
     ]
-
-
-def _content(image: Any) -> Any:
-    """What tells a picture from others when data are read once more: another object then holds it."""
-    return image.data if isinstance(image, Held) else image

@@ -1,8 +1,10 @@
 """One example of a data set: the chat format of the OpenAI and Hugging Face processors, with what is known besides."""
 
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 
@@ -20,9 +22,20 @@ def is_film(path: str | os.PathLike[str]) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """A picture in memory as the bytes of its file, decoded anew at each look; it equals itself alone."""
+    """A picture in memory as the bytes of its file, decoded anew at each look; it equals one of the same bytes."""
 
     data: bytes = field(repr=False)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """What stands for the bytes where pictures are told apart, and lets go of them."""
+        return hashlib.sha256(self.data).digest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Held) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +103,17 @@ def answers_of(example: Example, where: str = "") -> tuple[str, ...]:
     return tuple(given or ())
 
 
-def pictures(example: Example) -> tuple[Any, ...]:
-    """What tells an example's pictures from others: their paths, or which objects they are where they are opened."""
-    return tuple(str(image) if isinstance(image, str | PurePath) else id(image) for image in example.images)
+def identity(picture: Any) -> Hashable:
+    """What two mentions of one picture share: its path, what is in its bytes, or which object it is if it is opened.
+
+    An opened picture is to be kept as long as this is, or another may take its place in memory.
+    """
+    if isinstance(picture, str | PurePath):
+        return str(picture)
+    held = Held(picture) if isinstance(picture, bytes) else picture
+    return held.digest if isinstance(held, Held) else id(picture)
+
+
+def pictures(example: Example) -> tuple[Hashable, ...]:
+    """What tells an example's pictures from others: the `identity` of each, in order."""
+    return tuple(map(identity, example.images))

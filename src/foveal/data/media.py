@@ -85,11 +85,6 @@ def pictures(path: Any, most: int = 4) -> list[Image.Image]:
     return [open_image(one) for one in some]
 
 
-def among(picture: Any, some: Iterable[Any]) -> bool:
-    """Whether a picture in memory is one of these: which object it is tells it from others."""
-    return any(picture is one for one in some)
-
-
 def size(picture: Any) -> tuple[int, int]:
     """Width and height in pixels of a picture in memory, upright."""
     from foveal.preprocess.image import image_size

@@ -1,11 +1,11 @@
 """What a data set holds: how many, of which kinds, how its answers are spread, and what guessing them earns."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
-from foveal.core.example import Example, is_film
+from foveal.core.example import Example, Held, identity, is_film, pictures
 from foveal.data import media
 from foveal.data.format import image_size, said
 
@@ -18,21 +18,17 @@ def summary(examples: Iterable[Example]) -> dict[str, Any]:
     """
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     areas: dict[str, list[float]] = defaultdict(list)
-    images: dict[Any, Any] = {}
+    images: dict[Hashable, Any] = {}
     scenes: set[Any] = set()
-    last: tuple[Any, ...] = ()  # pictures in memory are told apart while they are held, and only these are held
+    opened: list[Any] = []  # which object it is tells an opened picture, so all of them stay
     for example in examples:
         kind = str(example.meta.get("kind", "all"))
         answers[kind].update(said(example, "assistant")[-1:])
         for image in example.images:
-            if isinstance(image, Path):
-                images[image] = image
-            elif not media.among(image, last):
-                images[len(images)] = media.size(image)
-                last = (*last, image)
-        shown = example.images if _filed(example.images) else len(images)
-        last = example.images or last
-        scenes.add(example.meta.get("scene", shown if example.images else example.id))
+            if identity(image) not in images:
+                images[identity(image)] = image if isinstance(image, Path) else media.size(image)
+                opened += [] if isinstance(image, Path | Held) else [image]
+        scenes.add(example.meta.get("scene", pictures(example) or example.id))
         if "area" in example.meta:
             areas[kind].append(example.meta["area"])
     kinds = {kind: _kind(counts) for kind, counts in sorted(answers.items())}
@@ -58,10 +54,6 @@ def _kind(counts: Counter[str]) -> dict[str, Any]:
         "majority": round(most / max(total, 1), 4),
         "top": dict(counts.most_common(5)),
     }
-
-
-def _filed(images: Iterable[Any]) -> bool:
-    return all(isinstance(image, Path) for image in images)
 
 
 def _film(image: Any) -> bool:

@@ -1,12 +1,10 @@
 """What is looked for in a data set beyond what reading it checks: pictures to their last pixel, ids that repeat."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from foveal.core.errors import InputError
-from foveal.core.example import FEATURES, Example, is_film
-from foveal.data import media
+from foveal.core.example import FEATURES, Example, identity, is_film
 from foveal.data.format import image_size, located
 
 
@@ -24,8 +22,7 @@ def thorough(
     from foveal.preprocess.image import open_image
 
     ids: set[str] = set()
-    seen: set[Path] = set()
-    last: tuple[Any, ...] = ()  # pictures in memory are told apart while they are held, and only these are held
+    seen: set[Hashable] = set()
     for number, (where, example) in enumerate(located(source, split=split), start=1):
         if example.id in ids:
             repeated[where] = example.id
@@ -33,17 +30,15 @@ def thorough(
         told = example.meta.get("size") if example.boxes else None
         for place, image in enumerate(example.images):
             filed = isinstance(image, Path)
-            if image.suffix in FEATURES or is_film(image) or image in seen if filed else media.among(image, last):
+            if identity(image) in seen or (filed and (image.suffix in FEATURES or is_film(image))):
                 continue
-            last = (*last, image)
-            seen |= {image} if filed else set()
+            seen.add(identity(image))
             try:
                 open_image(image)
             except InputError as error:
                 raise InputError(f"{where}: {error}") from None
             if filed and told and any(box.image == place for box in example.boxes):
                 _agree(told, image, where)
-        last = example.images or last
         progress(number)
         yield example
 

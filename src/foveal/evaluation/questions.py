@@ -60,8 +60,9 @@ def captioned(examples: Iterable[Example], *, limit: int | None = None) -> tuple
         for question in _turns(example, known):
             if question.kind not in OPEN:
                 continue
-            first = found.setdefault(example.images, replace(question, answers=()))
-            found[example.images] = replace(first, answers=(*first.answers, *question.golds))
+            shown = pictures(example)
+            first = found.setdefault(shown, replace(question, answers=()))
+            found[shown] = replace(first, answers=(*first.answers, *question.golds))
     if not found:
         raise InputError("the data hold no captions to score against; give examples of kind 'caption' in their 'meta'")
     return tuple(found.values())[:limit]
@@ -131,8 +132,8 @@ def without_images(example: Example) -> Example:
 
 
 def captions(examples: Iterable[Example]) -> dict[tuple[Any, ...], str]:
-    """What the caption of each set of images says. Raises InputError where there is none at all."""
-    found = {one.images: one.answer for one in examples if one.meta.get("kind") in OPEN and one.images}
+    """What the caption says of each set of `pictures`. Raises InputError where there is none at all."""
+    found = {pictures(one): one.answer for one in examples if one.meta.get("kind") in OPEN and one.images}
     if not found:
         raise InputError("the data hold no captions to stand in the place of images; give examples of kind 'caption'")
     return found
@@ -145,7 +146,7 @@ def told(example: Example, *, captions: Mapping[tuple[Any, ...], str]) -> Exampl
     """
     if not example.images:
         return example
-    caption = captions.get(example.images)
+    caption = captions.get(pictures(example))
     if caption is None:
         raise InputError(f"example {example.id!r} shows images that have no caption; give them one, or show the images")
     first, *others = without_images(example).messages

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from foveal.core.errors import InputError
+from foveal.core.example import identity as of_picture
 from foveal.core.types import IGNORE, Batch, Fan, Layout
 from foveal.layers.axes import axial_positions, extent
 from foveal.preprocess.image import Part, Whole
@@ -327,12 +327,12 @@ def _padded(rows: Sequence[Stretch], name: str, width: int, padding: Padding, pa
 
 
 def identity(image: Any) -> Any:
-    """What two mentions of one picture share: the path, or the object itself, and whether it is whole or a part."""
+    """What two mentions of one picture share, as `core.example` has it, and whether it is whole or a part."""
     if isinstance(image, Whole):
         return identity(image.image), Whole
     if isinstance(image, Part):
         return identity(image.image), image.number
-    return str(image) if isinstance(image, str | Path) else id(image)
+    return of_picture(image)
 
 
 def same_images(group: Group) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 import numpy as np
 
 from foveal.core.errors import InputError, unknown
-from foveal.core.example import Example
+from foveal.core.example import Example, pictures
 
 OTHERS = "*"  # the kinds that are not named
 
@@ -17,12 +17,8 @@ def groups(data: Sequence[Example], *, shared: bool) -> list[tuple[int, ...]]:
         return [(i,) for i in range(len(data))]
     found: OrderedDict[Hashable, list[int]] = OrderedDict()
     for i, example in enumerate(data):
-        found.setdefault(_pictures(example) or i, []).append(i)
+        found.setdefault(pictures(example) or i, []).append(i)
     return [tuple(members) for members in found.values()]
-
-
-def _pictures(example: Example) -> tuple[Hashable, ...]:
-    return tuple(image if isinstance(image, Hashable) else id(image) for image in example.images)
 
 
 def copies(data: Sequence[Example], kinds: Mapping[str, float], sources: Sequence[str] = ()) -> np.ndarray:
