@@ -8,7 +8,11 @@ import foveal
 from foveal.cli import _budget
 from foveal.cli.main import run
 from foveal.core.lookup import spec
+from foveal.layers.mosaic import Mosaic
 from foveal.models.causal import assemble
+from foveal.preprocess.processor import Processor
+from foveal.preprocess.tiling import Tiling
+from foveal.preprocess.transform import ImageTransform
 from foveal.weights.run import Run
 
 LONGEST = ["--max-new-tokens", "5"]
@@ -147,6 +151,28 @@ def test_budgets_are_scored_beside_all_tokens(tiny, capsys):
     assert told["budgets"][1]["flips"] == told["budgets"][3]["flips"] == 0  # 16 are all there are
     assert run([*arguments, "--budget", "16,few"]) == 2
     assert "holds what is no number" in capsys.readouterr().err
+
+
+def test_what_is_read_of_images_in_tiles_is_told_and_no_strategy_reads_more_than_there_is(tiny, tmp_path, capsys):
+    made = foveal.load(tiny.run)
+    config = replace(made.model.config, mosaic=Mosaic(order="raster", newline=True))
+    tiling = Tiling(kind="anyres", tile=16, pinpoints=((16, 32), (32, 32)))
+    processor = replace(made.processor.config, image=ImageTransform(size=16, tiling=tiling), context=200)
+    tiled = Run(assemble(config).eval(), Processor(tokenizer=made.processor.tokenizer, config=processor))
+    tiled.save(tmp_path / "run")
+    every = tiled.answer(tiny.picture, "How many").visual_tokens
+    over, cells = every + 1, 6 * 8  # 20 x 28 pixels fill 6 x 8 of the 8 x 8 cells of four tiles
+    arguments = ["eval", "--run", str(tmp_path / "run"), "--data", str(tiny.data), "--limit", "4", *LONGEST]
+    arguments += ["--strategy", "foveal,downsample", "--json"]
+    assert run([*arguments, "--budget", f"{over},{every - 1},5"]) == 0
+    rows = {(one["strategy"], one["budget"]): one for one in json.loads(capsys.readouterr().out)["budgets"]}
+    assert rows["all", None]["tokens"] == every
+    for name in ("foveal", "downsample"):
+        assert [rows[name, budget]["tokens"] for budget in (over, every - 1, 5)] == [every, cells, 5]
+        assert rows[name, over]["flips"] == 0
+        note = f"a budget of {over} for pictures of at most {every} visual tokens: all are read"
+        assert tiled.answer(tiny.picture, "How many", budget=over, strategy=name).note == note
+        assert tiled.answer(tiny.picture, "How many", budget=every - 1, strategy=name).note == ""
 
 
 def test_a_price_is_scored_and_tells_what_was_read(tiny, capsys):

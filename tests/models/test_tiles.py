@@ -330,34 +330,6 @@ def test_a_video_before_an_image_does_not_choose_its_tiles():
         torch.testing.assert_close(found[1].features[-found[0].layout.total :], found[0].features, atol=1e-5, rtol=1e-5)
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("budget", [3, 16])
-def test_downsampling_reads_tiles_as_the_one_picture_that_they_show(budget):
-    """The encoder sees a whole small picture of each, in its own shape, and says what it says of such alone."""
-    model = model_of("mlp", RASTER, vision="efficientnet_lite")
-    view, seen = budgeted(model, budget, "downsample"), []
-    given = replace(batch_of(view), labels=None)
-    hook = model.vision.register_forward_hook(lambda part, given, made: seen.append(given[0]))
-    made = view.see(given)
-    hook.remove()
-    assert made.layout.counts == view.plan(CUTS).counts
-    assert sum(len(one.values) for one in seen) == len(CUTS) and all(one.cuts is None for one in seen)
-    assert max(made.layout.counts) <= budget and view(given).logits.isfinite().all()
-    canvas = torch.zeros(1, 3, 64, 96)
-    tiles = given.visual.values[1:7].view(2, 3, 3, 32, 32)  # after the view
-    for row in range(2):
-        for column in range(3):
-            canvas[0, :, 32 * row : 32 * row + 32, 32 * column : 32 * column + 32] = tiles[row, column]
-    alone = budgeted(model_of("mlp", None, vision="efficientnet_lite"), budget, "downsample")
-    alone.load_state_dict({name: part for name, part in model.state_dict().items() if not name.startswith("joined.")})
-    one = alone.see(replace(given, visual=Pixels.whole(canvas), owner=given.owner[:1]))
-    count = one.layout.counts[0]
-    torch.testing.assert_close(one.features, made.features[:count], atol=1e-4, rtol=1e-4)
-    film = Pixels.cut(canvas[:, :, :32, :32], (Cut(tile=(32, 32), size=(9, 9), frames=1),))
-    with pytest.raises(InputError, match="frames of a video"):
-        view.see(replace(given, visual=film, owner=given.owner[:1]))
-
-
 def test_the_models_own_words_are_heard():
     with pytest.raises(InputError, match="hears words of width 12, and this model's have 16; give that"):
         budgeted(model_of("mlp", RASTER), 3, hears=12)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from foveal.cli._evaluate import Told, Wanted, ask, asked_of, gallery_of
 from foveal.core.errors import InputError
+from foveal.core.example import pictures
 from foveal.evaluation import measure
 from foveal.evaluation.questions import Question
 from foveal.evaluation.spending import Control, Spent, plain
@@ -130,7 +131,7 @@ class _Asking:
         writing: Any = {"sampling": heard, "told": lambda seen: counts.extend(seen.layout.counts)}
         said = ask(self.loaded, self.asked, wanted, self.progress, what, self.gallery, **writing)
         seconds = round(time.perf_counter() - started, 2)
-        tokens = round(fmean(counts), 2) if counts else _tokens(self.loaded, wanted)
+        tokens = round(fmean(counts), 2) if counts else _tokens(self.loaded, self.asked, wanted)
         budget = str(wanted.budget) if isinstance(wanted.budget, Terms) else wanted.budget
         about: Any = {"strategy": wanted.strategy, "budget": budget, "tokens": tokens}
         return Spent(answers=(tuple(said),), seconds=seconds, **about), heard.first
@@ -182,15 +183,25 @@ def _encoded(loaded: Any, asked: Any, wanted: Wanted, spendings: Spendings) -> t
     return gallery, round(time.perf_counter() - started, 2)
 
 
-def _tokens(loaded: Any, wanted: Wanted) -> float | None:
-    """How many visual tokens of a picture each layer reads, on average; None where pictures differ in how many."""
+def _tokens(loaded: Any, asked: Sequence[Question], wanted: Wanted) -> float | None:
+    """How many visual tokens of a picture each layer reads, on average; None where this is not known beforehand."""
     from foveal.models.budget import budgeted
 
-    image = loaded.processor.config.image
-    if loaded.model.vision is None or image.tiling is not None or isinstance(wanted.budget, Terms):
+    if loaded.model.vision is None or isinstance(wanted.budget, Terms):
         return None
-    by_layer = budgeted(loaded.model, wanted.budget, wanted.strategy).plan_by_layer([image.grid])
-    return round(sum(by_layer) / len(by_layer), 2)
+    view, image = budgeted(loaded.model, wanted.budget, wanted.strategy), loaded.processor.config.image
+    shown = [[image.grid]] if image.tiling is None else _cut(loaded.processor, asked)
+    by_layer = [fmean(view.plan_by_layer(sizes)) for sizes in shown]
+    return round(sum(by_layer) / sum(map(len, shown)), 2) if shown else None
+
+
+def _cut(processor: Any, asked: Sequence[Question]) -> list[list[Any]]:
+    """How the pictures of each scene are cut into tiles, those of one scene together."""
+    from foveal.preprocess.video import among, planned
+
+    look, known = processor.config.image, {pictures(question.example): question.example for question in asked}
+    scenes = [among(processor.viewed(example).images, look.tiling) for example in known.values() if example.images]
+    return [planned(images, look, processor.config.video) for images in scenes]
 
 
 def show(console: "Console", told: dict[str, Any]) -> None:

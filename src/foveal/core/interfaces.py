@@ -9,9 +9,9 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from foveal.core.types import Batch, Cache, Grid, Layout, Pixels, Query, Reconstruction, Stream, VisualTokens
+from foveal.core.types import Batch, Cache, Cut, Grid, Layout, Pixels, Query, Reconstruction, Stream, VisualTokens
 
-Plan = Callable[[Sequence[Grid]], Layout]  # what images of these sizes bring
+Plan = Callable[[Sequence[Grid | Cut]], Layout]  # what images of these sizes bring
 
 
 @runtime_checkable

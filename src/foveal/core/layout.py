@@ -86,7 +86,8 @@ class Cut:
     """An image as tiles of `tile` pixels (height, width) each: rows and columns of them, or none (0, 0).
 
     The whole image in one more tile, its `view`, comes before or after them. `size` is the image's own; `padded` says
-    that it fills its tiles in one direction alone. A video is so many `frames`, each in one tile.
+    that it fills its tiles in one direction alone. A video is so many `frames`, each in one tile. A `plain` one is a
+    whole picture of that tile beside others that are cut: it is no view, and nothing stands behind it.
     """
 
     tile: Grid
@@ -95,6 +96,7 @@ class Cut:
     view: Literal["first", "last", "none"] = "first"
     padded: bool = False
     frames: int = 0
+    plain: bool = False
 
     @property
     def spots(self) -> tuple[Grid, ...]:

@@ -124,7 +124,7 @@ class Joined(nn.Module):
         view = count if cut.view != "none" else 0
         rows, columns = cut.grid
         if not rows:
-            return view + newline
+            return view + (newline and not cut.plain)
         if self.settings.order == "raster":
             rows, columns = self._field(cut, cells)[1]
             return view + rows * (columns + newline)
@@ -152,7 +152,7 @@ class Joined(nn.Module):
         return kept, (rows, columns)
 
     def _placed(self, features: Float[Tensor, "T N D"], cut: Cut) -> Float[Tensor, "T N D"]:
-        if self.rows is None or self.columns is None or self.view is None:
+        if self.rows is None or self.columns is None or self.view is None or cut.plain:
             return features
         rows, columns, view = self.rows, self.columns, self.view
         places = [view if spot[0] < 0 else rows[spot[0]] + columns[spot[1]] for spot in cut.spots]
@@ -174,7 +174,7 @@ class Joined(nn.Module):
         parts = [(features[i], boxes[i], mass[i]) for i in range(cut.tiles)]
         views = [parts.pop(0 if cut.view == "first" else -1)] if cut.view != "none" else []
         if not parts:
-            return _joined([*views, *self._between(self.newline, _WHOLE, features)])
+            return _joined([*views, *self._between(None if cut.plain else self.newline, _WHOLE, features)])
         field = self._raster(parts, cut, cells) if self.settings.order == "raster" else self._tiles(parts, cut)
         return _joined([*views, *field] if cut.view == "first" else [*field, *views])
 

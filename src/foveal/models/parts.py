@@ -238,10 +238,11 @@ class Sight(nn.Module):
         placed = getattr(self.fusion, "placed", None)
         return layout if placed is None else placed(layout)
 
-    def _bare(self, sizes: Sequence[Grid]) -> Layout:
-        """What whole images of these sizes bring, before a budget is spent."""
-        layout = self._planned(sizes, None)
-        return layout if self.connector is None else self.connector.plan(layout)
+    def _bare(self, sizes: Sequence[Grid | Cut]) -> Layout:
+        """What images of these sizes, whole or cut, bring before a budget is spent."""
+        cuts, layout = [one for one in sizes if isinstance(one, Cut)], self._planned(sizes, None)
+        layout = layout if self.connector is None else self.connector.plan(layout)
+        return self._join().plan(layout, cuts) if cuts and not self.reads_whole else layout
 
     @property
     def hears_later(self) -> bool:

@@ -89,8 +89,10 @@ def _prompted(
     anew = isinstance(budget, Terms)  # the counts are known later
     model = unspent(model) if anew else budgeted(model, budget, strategy)
     layouts: list[Layout] = []
+    notes: list[str] = []
 
     def plan(*given: Any, **named: Any) -> Layout:
+        notes.append(unneeded(unspent(model).plan(*given, **named), budget))
         layouts.append(model.plan(*given, **named))
         return layouts[-1]
 
@@ -100,9 +102,8 @@ def _prompted(
     elif allocator_of(model) is not None and batch.visual is not None:
         batch = replace(batch, seen=model.see(batch))
     read = sum(0 if layout.slots is None else layout.total - sum(layout.places) for layout in layouts)
-    notes = [note for layout in layouts if (note := unneeded(layout, budget))]
-    notes += [note] if budget is None and (note := idle(model, strategy)) else []
-    cost = Answer(text="", visual_tokens=int((batch.image_slot >= 0).sum()) + read, note="; ".join(notes))
+    notes += [idle(model, strategy)] if budget is None else []
+    cost = Answer(text="", visual_tokens=int((batch.image_slot >= 0).sum()) + read, note="; ".join(filter(None, notes)))
     return model, batch, cost
 
 

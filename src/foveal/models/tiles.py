@@ -40,6 +40,7 @@ def choosable(
         return tiled, tiled.layout
     if tiled is None and not lazy:
         return None, Layout(counts=(), grids=())
+    cuts = cuts or getattr(tiled, "cuts", None)  # who acts before the encoder cuts otherwise, or no longer
     assert cuts is not None
     tiles, there = _read(model, batch, spender, cuts) if tiled is None else (tiled, None)
     joined = model.mosaic(replace(tiles, cuts=cuts))
