@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from foveal.relevance.knowing import coupling, entropy, information, received, surprise
+from foveal.relevance.balancing import Balancer, Tensions
+from foveal.relevance.knowing import aloof, coupling, entropy, information, received, surprise
 
 
 def features(seed=0, grid=(6, 6), width=5):
@@ -101,3 +102,21 @@ def test_autocast_knows_the_same():
         assert all(torch.equal(*pair) for pair in zip(known(), plain, strict=True))
     assert coupling(given.to("meta"), words.to("meta"), valid.to("meta")).shape == (1, 36)
     assert information(given.to("meta"), (6, 6)).shape == (1, 36)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 20.0])
+def test_nothing_stands_out_of_features_that_are_alike_but_for_rounding(size):
+    """Of a picture of one colour no patch is worth more than another."""
+    grid, width = (7, 9), 64
+    one = size * torch.randn(1, 1, width, generator=torch.Generator().manual_seed(0))
+    given = (one * torch.ones(1, 63, 1)).requires_grad_()
+    maps = torch.stack([information(given, grid), surprise(given, grid), aloof(given)], 1)
+    assert maps.eq(0).all() and maps.sum().backward() is None and given.grad.isfinite().all()
+    torch.testing.assert_close(63 * Balancer()(maps, Tensions(explore=0.0)), torch.ones(1, 63))
+
+
+def test_what_is_faint_stands_out_as_clearly():
+    given, grid = torch.randn(1, 36, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), (6, 6)
+    faint = (1000 + given).float()  # a thousandth of the size, of which rounding takes a ten-thousandth
+    for way in (surprise, lambda features, grid: aloof(features)):
+        torch.testing.assert_close(way(faint, grid), way(given.float(), grid), atol=1e-3, rtol=1e-3)

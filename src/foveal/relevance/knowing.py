@@ -11,6 +11,8 @@ from torch import Tensor
 from foveal.core.types import Grid
 from foveal.layers.precision import own_dtype
 
+FLAT = 1e-5  # of the size of features: deviations below it are rounding
+
 
 def information(
     features: Float[Tensor, "I N D"], grid: Grid, *, reach: int = 1, noise: float = 1.0
@@ -20,9 +22,8 @@ def information(
     The neighbourhood is the patch and those up to `reach` away; `noise` is in mean variances of the image's features.
     """
     with own_dtype(features):  # determinants want more than half precision
-        features = features.float()
-        features = features - features.mean(1, keepdim=True)
-        scale = features.square().mean((1, 2)).clamp(min=1e-12) * noise
+        features, alike = _apart(features)
+        scale = features.square().mean((1, 2)).masked_fill(alike, torch.inf) * noise
         gram, there = _products(features, grid, reach)
         count = there.sum(-1, keepdim=True)
         apart = (gram @ there[..., None]).transpose(-1, -2) / count[..., None]  # of each with the mean of all
@@ -40,21 +41,18 @@ def entropy(chances: Float[Tensor, "I N K"]) -> Float[Tensor, "I N"]:
 
 def surprise(features: Float[Tensor, "I N D"], grid: Grid, *, reach: int = 2) -> Float[Tensor, "I N"]:
     """Perspectival: how far a patch is from the mean of those up to `reach` around it, over the image's deviation."""
-    features = features.float()  # squares of half precision would overflow
+    features, alike = _apart(features)
     field = features.unflatten(1, grid).permute(0, 3, 1, 2)
     mean = F.avg_pool2d(field, 2 * reach + 1, 1, reach, count_include_pad=False).permute(0, 2, 3, 1).flatten(1, 2)
     number = _around(grid, reach).to(features)
     apart = (features - mean).norm(dim=-1) * (number / (number - 1).clamp(min=1))  # the mean holds the patch itself
-    scale = (features - features.mean(1, keepdim=True)).square().sum(-1).mean(1).clamp(min=1e-12).sqrt()
-    return apart / scale[:, None]
+    return apart / _deviation(features, alike)
 
 
 def aloof(features: Float[Tensor, "I N D"]) -> Float[Tensor, "I N"]:
     """Perspectival, of tokens that lie on no grid: how far each is from the mean of all, over the image's deviation."""
-    features = features.float()
-    away = features - features.mean(1, keepdim=True)
-    scale = away.square().sum(-1).mean(1).clamp(min=1e-12).sqrt()
-    return away.norm(dim=-1) / scale[:, None]
+    away, alike = _apart(features)
+    return away.norm(dim=-1) / _deviation(away, alike)
 
 
 def received(attention: Float[Tensor, "I H N M"], *, sinks: float = 4.0) -> Float[Tensor, "I M"]:
@@ -93,6 +91,19 @@ def coupling(
     apart = apart if gain is None else apart * gain[:, None]
     best = apart.masked_fill(~valid[:, None], -torch.inf).amax(-1)
     return torch.where(valid.any(1)[:, None], best, 0.0)
+
+
+def _apart(features: Float[Tensor, "I N D"]) -> tuple[Float[Tensor, "I N D"], Bool[Tensor, " I"]]:
+    """Features less their mean over the image, and of which images no more than rounding is left of them."""
+    features = features.float()  # squares of half precision would overflow
+    apart = features - features.mean(1, keepdim=True)
+    found, whole = (part.square().sum(-1).mean(1) for part in (apart, features))
+    return apart, found <= FLAT**2 * whole
+
+
+def _deviation(apart: Float[Tensor, "I N D"], alike: Bool[Tensor, " I"]) -> Float[Tensor, "I 1"]:
+    """The deviation of an image's features from their mean; without bound where they are `alike`: none stands out."""
+    return apart.square().sum(-1).mean(1).masked_fill(alike, torch.inf).sqrt()[:, None]
 
 
 def _around(grid: Grid, reach: int) -> Int[Tensor, " N"]:
