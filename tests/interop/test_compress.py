@@ -251,6 +251,16 @@ def test_several_models_in_one_are_named():
         foveal.compress(both, budget=BUDGET)
 
 
+@pytest.mark.parametrize("hears", [7, 32])
+def test_what_is_learned_by_training_is_refused_at_the_call(hears):
+    model = tiny.model("llava")
+    with pytest.raises(
+        InputError, match=f"'foveal' with hears={hears} hears what it has been taught, .* leave hears out"
+    ):
+        foveal.compress(model, budget=9, hears=hears)
+    assert not hasattr(model, "foveal") and foveal.compress(model, budget=9, hears=0) is model
+
+
 def test_an_export_is_refused():
     model = foveal.compress(tiny.model("llava"), budget=BUDGET)
     with pytest.raises(InputError, match=r"torch\.export of a compressed model, whose cut depends on what it reads"):

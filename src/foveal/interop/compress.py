@@ -27,12 +27,17 @@ def compress(
     that the model's config names (give a tokenizer's `all_special_ids`). `model.foveal.last` tells what was read, and
     `restore()` of the model, or of `model.foveal`, undoes it; so does a later call, of a model around it or in it too.
     Raises InputError for a model of another family, several models in one, a budget below 1, an unknown strategy or
-    setting, a seed of more than 64 bits, and tokens by other than their numbers.
+    setting, one that is learned by training, a seed of more than 64 bits, and tokens by other than their numbers.
     """
     hushed, seed = numbers(quiet), settings.get("seed", 0)
     if isinstance(seed, int) and not -(2**63) <= seed < 2**64:
         raise InputError(f"a seed of {seed} is beyond 64 bits; give one from 0 to {2**64 - 1}")
     purse = Purse(budget, strategy, settings)
+    if hears := getattr(purse.allocator(purse.budget), "hears", 0):
+        raise InputError(
+            f"strategy {strategy!r} with hears={hears} hears what it has been taught, and foveal.compress teaches "
+            "nothing; leave hears out, or train a checkpoint that foveal.load takes"
+        )
     head, base, language = _parts(model)
     for old in standing(base):
         old.restore()
