@@ -21,6 +21,9 @@ def test_divergence_is_from_the_whole_model_in_nats():
     first = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
     assert divergence(said, whole) == pytest.approx((first + math.log(2)) / 2)
     assert divergence(whole, whole) == 0  # a word of no chance counts nothing
+    rounded = divergence(whole - 1e-9, whole), divergence(whole + 1e-7, whole)
+    assert rounded[0] >= 0 and f"{round(rounded[1], 6)}" == "0.0", "what rounding leaves is no less than nothing"
+    assert math.isnan(divergence(whole * torch.nan, whole))
     assert divergence(torch.randn(3, 5).log_softmax(-1), torch.randn(3, 5).log_softmax(-1)) > 0
 
 

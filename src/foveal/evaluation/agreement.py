@@ -40,4 +40,4 @@ def divergence(said: Float[Tensor, "Q V"], whole: Float[Tensor, "Q V"]) -> float
     """The mean divergence of log-probabilities from those of the whole model, in nats (Kullback and Leibler, 1951)."""
     chance = whole.double().exp()
     apart = torch.where(chance > 0, chance * (whole.double() - said.double()), 0.0)  # words of no chance count nothing
-    return float(apart.sum(-1).mean())
+    return float(apart.sum(-1).mean().clamp(min=0))  # chances that rounding has summed to more than 1 take it below

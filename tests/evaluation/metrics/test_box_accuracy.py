@@ -16,6 +16,9 @@ def about(*xyxy, **meta):
     [
         ("[0.1, 0.2, 0.5, 0.8]", (10, 10, 50, 40)),
         ("It is at (10,10, 50,40).", (10, 10, 50, 40)),
+        ("[.1,.2,.5,.8]", (10, 10, 50, 40)),
+        ("[1e1, 10., +5e+1, 4.0E1]", (10, 10, 50, 40)),
+        ("[1e-1, 0.2, 5.e-1, .8]", (10, 10, 50, 40)),
         ("[0, 0, 1, 1] or [0.1, 0.2, 0.5, 0.8]", (0, 0, 100, 50)),
     ],
 )
@@ -23,7 +26,9 @@ def test_boxes_are_read_from_words(answer, xyxy):
     assert told(answer, (100.0, 50.0)).xyxy == pytest.approx(xyxy)
 
 
-@pytest.mark.parametrize("answer", ["", "left", "[0.1, 0.2, 0.5]", "[0.5, 0.2, 0.1, 0.8]"])
+@pytest.mark.parametrize(
+    "answer", ["", "left", "[0.1, 0.2, 0.5]", "[., ., ., .]", "[1e, 2e, 3e, 4e]", "[0.5, 0.2, 0.1, 0.8]"]
+)
 def test_what_is_no_box_is_wrong(answer):
     assert told(answer, (100.0, 50.0)) is None
     assert figures(parts([about(10, 10, 50, 40)], [answer]).sum(0)) == pytest.approx([0, 0])

@@ -13,7 +13,7 @@ from foveal.evaluation.tasks import overlap
 
 FIGURES = ("acc_at_0.5", "mean_iou")
 RIGHT = 0.5
-_NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
+_NUMBER = r"\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*"
 _FOUR = re.compile(rf"[\[(]{','.join([_NUMBER] * 4)}[\])]")
 
 
