@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -133,4 +134,21 @@ def test_a_pickled_file_of_any_name_is_read_where_it_is_the_only_one(tmp_path):
     assert same(read_checkpoint(tmp_path), state)
     torch.save(state, tmp_path / "pytorch_model_8.bin")
     with pytest.raises(InputError, match="holds no weights"):
+        read_checkpoint(tmp_path)
+
+
+def test_what_may_not_be_read_is_not_said_to_be_missing(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path, weights(1))
+
+    def guarded(self, *given, **named):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", guarded)  # whoever runs the tests may be one that nothing is kept from
+    with pytest.raises(InputError, match=r"model.safetensors: no permission to read it; change its mode or its owner"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_directory_is_no_weight_file(tmp_path):
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(InputError, match="is a directory and no weight file; put the file there"):
         read_checkpoint(tmp_path)

@@ -112,6 +112,14 @@ def test_packaged_weights_that_have_learned_since_are_written(tmp_path):
         ({"foveal": 9}, "has format 9, this Foveal reads 1"),
         ({"modle": 1}, "did you mean 'model'"),
         ({"model": None}, "did you mean|describes no model|NoneType"),
+        ({"processor": 5}, "has 5 as 'processor', which holds keys and values; mend or restore it"),
+        ({"external": "x"}, "has 'x' as 'external'"),
+        ({"origin": [1]}, "as 'origin'"),
+        ({"origin": {"config": 5}}, "has an origin whose config holds no keys and values"),
+        ({"about": "x"}, "as 'about'"),
+        ({"external": {"vision": "x"}}, "tells no source and no sha256 of external.vision"),
+        ({"external": {"vision": {"source": "imagenet"}}}, "tells no sha256 of external.vision"),
+        ({"model": {**TINY, "vision": None}}, "connector 'mlp' has nothing to connect: the model names no vision"),
     ],
 )
 def test_a_strange_config_is_refused(run, tmp_path, change, message):

@@ -41,7 +41,8 @@ def check(config: ModelConfig) -> None:
 
 
 def empty(config: ModelConfig) -> Any:
-    """A model whose weights take no memory yet, for loading a checkpoint into."""
+    """A model whose weights take no memory yet, for loading a checkpoint into; takes the errors of `check`."""
+    check(config)
     return _file(config).empty(config)
 
 

@@ -95,7 +95,23 @@ def read_config(path: Path) -> dict[str, Any]:
             raise unknown(f"key in {path}:", str(key), _KEYS)
     if described.get("foveal") != FORMAT:
         raise InputError(f"{path} has format {described.get('foveal')!r}, this Foveal reads {FORMAT}; update Foveal")
+    _check_parts(described, path)
     return described
+
+
+def _check_parts(described: Mapping[str, Any], path: Path) -> None:
+    """Raises InputError for a part of a config.yaml that is none of what `write_run` writes there."""
+    for key in ("processor", "external", "origin", "about"):
+        if not isinstance(described.get(key) or {}, Mapping):
+            raise InputError(
+                f"{path} has {described[key]!r} as {key!r}, which holds keys and values; mend or restore it"
+            )
+    if not isinstance((described.get("origin") or {}).get("config") or {}, Mapping):
+        raise InputError(f"{path} has an origin whose config holds no keys and values; mend or restore it")
+    for part, entry in (described.get("external") or {}).items():
+        told = entry if isinstance(entry, Mapping) else {}
+        if lacks := [key for key in ("source", "sha256") if not isinstance(told.get(key), str)]:
+            raise InputError(f"{path} tells no {' and no '.join(lacks)} of external.{part}; mend or restore it")
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:

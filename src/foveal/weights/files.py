@@ -88,8 +88,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_weights(path: Path, *, key: str | None = None) -> dict[str, Tensor]:
     """Every weight of one safetensors or pickled file, which may lie under a `key` there.
 
-    Raises InputError where it is damaged or holds other things.
+    Raises InputError where it is damaged or holds other things, and where it may not be read.
     """
+    _check_readable(path)
     try:
         if path.suffix == ".safetensors":
             return _copied(path)
@@ -110,6 +111,16 @@ def read_weights(path: Path, *, key: str | None = None) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(weight, Tensor) for weight in state.values()):
         raise InputError(f"{path} is not a state dict of named tensors; save the model's state_dict() alone")
     return dict(state)
+
+
+def _check_readable(path: Path) -> None:
+    """Raises InputError for a folder, and for a file without permission, which safetensors calls missing."""
+    try:
+        path.open("rb").close()
+    except PermissionError:
+        raise InputError(f"{path}: no permission to read it; change its mode or its owner") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a directory and no weight file; put the file there") from None
 
 
 def read_nested(path: Path, key: str, *, but: str = "") -> dict[str, Tensor]:

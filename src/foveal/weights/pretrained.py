@@ -105,6 +105,10 @@ def external(
     found: dict[str, Tensor] = {}
     for part, entry in (run.get("external") or {}).items():
         if parts is None or part in parts:
+            if getattr(config, part, None) is None:
+                raise InputError(
+                    f"{directory} left out the weights of its {part}, and its model names none; restore it"
+                )
             fresh = pretrained(part, entry["source"], getattr(config, part))
             if fingerprint(fresh) != entry["sha256"]:
                 raise InputError(
