@@ -43,7 +43,7 @@ def load(
     any weight that does not fit.
     """
     if format is not None and format not in _FORMATS:
-        raise unknown("format", format, _FORMATS)
+        raise unknown("format", str(format), _FORMATS)
     directory = packaged.place(path)
     if not directory.is_dir():
         raise InputError(

@@ -200,3 +200,13 @@ def test_a_reader_that_closes_early_is_no_fault(tmp_path):
     shown.stdout.close()
     assert shown.stderr.read() == b"" and shown.wait() == 0
     shown.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("to", "code", "said"), [("&-", 0, ""), ("/dev/full", 2, "foveal: no space left where the output goes;")]
+)
+def test_output_that_goes_nowhere_is_no_fault_of_ours(to, code, said):
+    line = f"{sys.executable} -m foveal --version >{to}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert done.returncode == code
+    assert done.stderr.startswith(said) and len(done.stderr.splitlines()) == bool(said)

@@ -72,3 +72,8 @@ def test_kinds_of_questions_stand_in_tables(tiny, tmp_path, capsys, kind):
 def test_a_number_that_is_none_is_null_in_json(capsys):
     _show.print_json({"a": [float("nan"), 1.5], "b": (float("inf"), True)})
     assert json.loads(capsys.readouterr().out) == {"a": [None, 1.5], "b": [None, True]}
+
+
+def test_a_terminal_of_no_columns_is_none(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "0")
+    assert _show.console().width > 80

@@ -4,6 +4,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -303,3 +304,23 @@ def test_windows_that_a_prompt_is_within_and_ones_that_would_look_too_far(text):
     with pytest.raises(InputError, match=r"47 tokens, and layers that look back over 46: .* give a shorter prompt"):
         model(**given)
     assert torch.equal(foveal.compress(model, budget=36)(**given).logits, before)
+
+
+def test_each_thread_is_told_what_it_read():
+    model = foveal.compress(tiny.model("llava"), budget=BUDGET)
+    read, told, turn = [], {}, threading.Barrier(2, timeout=60)
+
+    def ask(rows):
+        with torch.no_grad():
+            model(**tiny.prompt(model, rows))
+        read.append(rows)
+        turn.wait()
+        told[len(rows)] = len(model.foveal.last.before)
+
+    threads = [threading.Thread(target=ask, args=(rows,)) for rows in ([[0]], [[1], [2, 0]])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told == {1: 1, 2: 3}
+    assert len(model.foveal.last.before) == (1 if len(read[-1]) == 1 else 3)  # who read nothing: the latest

@@ -25,6 +25,8 @@ def console(*, quiet: bool = False) -> "Console":
     made = Console(stderr=quiet, soft_wrap=True, highlight=False, markup=False, emoji=False)
     if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = _WIDE
+    if made.width < 1:  # COLUMNS=0, as some hosts without a terminal say
+        made.width = _WIDE
     return made
 
 

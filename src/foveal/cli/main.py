@@ -17,7 +17,8 @@ from foveal.core.errors import InputError
 
 ABOUT = "Vision-language models of every fusion family, with visual tokens spent where the question needs them."
 
-_GUARDED = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_GUARDED = (errno.EROFS, errno.ENAMETOOLONG, *_FULL)
 
 
 def collect() -> typer.Typer:
@@ -72,7 +73,8 @@ def _run(arguments: Sequence[str]) -> int:
         command = typer.main.get_command(collect())
         with command.make_context("foveal", list(arguments) or ["--help"]) as context:
             command.invoke(context)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it may be closed
+            sys.stdout.flush()
     except typer.Exit as wish:
         return wish.exit_code
     except InputError as error:
@@ -80,8 +82,11 @@ def _run(arguments: Sequence[str]) -> int:
     except (BrokenPipeError, SystemExit) as ending:
         if not isinstance(ending, BrokenPipeError) and not isinstance(ending.__context__, BrokenPipeError):
             raise  # only Rich ends the process by itself where its reader has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to say
+        _silence()  # nothing is left to say
     except OSError as error:
+        if error.errno in _FULL and error.filename is None:
+            _silence()
+            return _refuse("no space left where the output goes; free some, or send it elsewhere")
         if (told := _place(error, arguments)) is None:
             raise
         return _refuse(told)
@@ -97,6 +102,11 @@ def _run(arguments: Sequence[str]) -> int:
             _refuse(f"{told().rstrip('.')}; see '{where} --help'") if told() else 2
         )  # a bare group has printed its help
     return 0
+
+
+def _silence() -> None:
+    """What is still to be written goes nowhere, so that the process ends without a second complaint."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _place(error: OSError, arguments: Sequence[str]) -> str | None:

@@ -57,11 +57,11 @@ class Call:
 
 
 class Compression:
-    """A budget on a model, until `restore`; `last` is what was read of the last prompt with images."""
+    """A budget on a model, until `restore`; `last` is what was read of the latest prompt with images, if any of this thread's."""
 
     def __init__(self, purse: Purse, *, owner: Any, head: Any, base: Any, language: Any, quiet: frozenset[int]) -> None:
         self.purse, self.owner, self.base, self.quiet = purse, owner, base, quiet
-        self.last: Spent | None = None
+        self._lasts: dict[int, Spent] = {}  # by thread, the latest one last
         self._calls: dict[int, Call] = {}  # by thread
         self._turns = None if head is None else Turns(head, base.config)
         self._told = [*listen(base), Told(base, "get_image_features", self._found)]
@@ -77,6 +77,16 @@ class Compression:
         if not hasattr(owner, "restore"):  # else it means something of its own
             owner.restore = self.restore
         torch.compiler.reset()  # what is compiled does not look for hooks that came since
+
+    @property
+    def last(self) -> Spent | None:
+        """What was read."""
+        return self._lasts.get(threading.get_ident()) or next(reversed(list(self._lasts.values())), None)
+
+    @last.setter
+    def last(self, spent: Spent) -> None:
+        self._lasts.pop(threading.get_ident(), None)
+        self._lasts[threading.get_ident()] = spent
 
     def restore(self) -> None:
         """Leave the model as it was before."""
