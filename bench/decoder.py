@@ -17,7 +17,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from foveal.core.types import Batch
 from foveal.layers.packed import pack
-from foveal.models.causal import empty
+from foveal.models.assembly import empty
 from foveal.models.config import ModelConfig
 from foveal.weights import decoder
 from foveal.weights.huggingface import text_batch

@@ -11,7 +11,8 @@ from foveal.core.errors import InputError
 from foveal.core.interfaces import LanguageModel
 from foveal.core.lookup import build, spec
 from foveal.core.types import Batch, Fan
-from foveal.models.causal import assemble, empty
+from foveal.models.assembly import empty
+from foveal.models.causal import assemble
 from foveal.models.config import ModelConfig
 
 SHAPES = {

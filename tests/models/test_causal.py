@@ -7,7 +7,8 @@ import torch
 
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, Layout, Pixels, VisualTokens
-from foveal.models.causal import Causal, assemble, empty
+from foveal.models.assembly import empty
+from foveal.models.causal import Causal, assemble
 from foveal.models.config import ModelConfig
 
 TINY = {

@@ -234,7 +234,7 @@ def test_a_config_without_an_image_token_is_told(tmp_path):
 
 
 def test_the_sizes_of_the_real_model():
-    from foveal.models.causal import empty
+    from foveal.models.assembly import empty
     from foveal.weights import blip2
 
     model = empty(blip2.model_config({"model_type": "blip-2", "image_token_index": 50265}))

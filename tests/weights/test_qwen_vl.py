@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from foveal.core.errors import InputError
 from foveal.front import load
-from foveal.models.causal import empty
+from foveal.models.assembly import empty
 from foveal.weights import qwen_vl
 from foveal.weights.files import read_checkpoint, write_json
 

@@ -57,7 +57,9 @@ class Call:
 
 
 class Compression:
-    """A budget on a model, until `restore`; `last` is what was read of the latest prompt with images, if any of this thread's."""
+    """A budget on a model, until `restore`; `last` is what was read of the latest prompt with images: of this thread,
+    where it has read any.
+    """
 
     def __init__(self, purse: Purse, *, owner: Any, head: Any, base: Any, language: Any, quiet: frozenset[int]) -> None:
         self.purse, self.owner, self.base, self.quiet = purse, owner, base, quiet

@@ -7,6 +7,7 @@ from typing import Any
 from foveal.core.errors import InputError, unknown
 from foveal.core.lookup import Spec
 from foveal.models.config import ModelConfig
+from foveal.models.making import unfilled
 
 ASSEMBLIES = ("autoencoder", "causal", "masked", "seq2seq", "two_tower")
 _SIZES = ("width", "heads", "kv_heads", "head_width", "inner", "context", "patch", "stride", "image_size", "vocabulary")
@@ -41,9 +42,16 @@ def check(config: ModelConfig) -> None:
 
 
 def empty(config: ModelConfig) -> Any:
-    """A model whose weights take no memory yet, for loading a checkpoint into; takes the errors of `check`."""
+    """A model whose weights take no memory yet, for loading a checkpoint into.
+
+    Takes the errors of `check`, and raises InputError for sizes of which nothing can be made.
+    """
     check(config)
-    return _file(config).empty(config)
+    try:
+        return unfilled(_file(config).assemble, config)
+    except (ArithmeticError, RuntimeError) as error:  # nothing is computed there: it is the sizes
+        why = str(error).splitlines()[0]
+        raise InputError(f"no model can be made of these sizes ({why}); mend the config") from None
 
 
 def _file(config: ModelConfig) -> ModuleType:

@@ -11,7 +11,6 @@ from foveal.core.interfaces import ImageTokenizer
 from foveal.core.lookup import build
 from foveal.core.types import Batch, Grid, Layout, Pixels, Reconstruction
 from foveal.models.config import ModelConfig
-from foveal.models.making import unfilled
 
 NEEDS = ("vision",)
 
@@ -65,8 +64,3 @@ def assemble(config: ModelConfig) -> Autoencoder:
     if not isinstance(vision, ImageTokenizer) or getattr(vision, "decoder", None) is None:
         raise InputError(f"vision {wanted.name!r} makes no pixels of codes; take 'vq' with its decoder")
     return Autoencoder(config=config, vision=vision)
-
-
-def empty(config: ModelConfig) -> Autoencoder:
-    """A tokenizer whose weights take no memory yet, for loading a checkpoint into."""
-    return unfilled(assemble, config)

@@ -15,7 +15,7 @@ from foveal.layers.mosaic import Joined
 from foveal.layers.thinning import spread
 from foveal.models import seats
 from foveal.models.config import ModelConfig
-from foveal.models.making import check_reading, deeper, language_for, sight, spender, unfilled
+from foveal.models.making import check_reading, deeper, language_for, sight, spender
 from foveal.models.parts import Sight, flow
 
 NEEDS = ("language", "fusion", "head")
@@ -145,8 +145,3 @@ def _check_words(words: Tensor | None, vocabulary: int) -> None:
             f"the fusion's image words go from {int(words.min())} to {int(words.max())} but the language model has "
             f"{vocabulary}; raise model.language.vocabulary, or name other words"
         )
-
-
-def empty(config: ModelConfig) -> Causal:
-    """A model whose weights take no memory yet, for loading a checkpoint into."""
-    return unfilled(assemble, config)

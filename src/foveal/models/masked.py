@@ -15,7 +15,7 @@ from foveal.core.types import Batch, Output, Stream
 from foveal.decode.choose import worded
 from foveal.layers.mosaic import Joined
 from foveal.models.config import ModelConfig
-from foveal.models.making import check_reading, language_for, sight, spender, unfilled
+from foveal.models.making import check_reading, language_for, sight, spender
 from foveal.models.parts import Sight, flow
 
 NEEDS = ("language", "fusion")
@@ -162,8 +162,3 @@ def filled(head: Spec, width: int) -> Spec:
     """A head whose number of labels is left to the assembly gets one for each of the `width` features of a region."""
     open_ended = getattr(head.settings, "labels", width) is None
     return replace(head, settings=replace(head.settings, labels=width)) if open_ended else head
-
-
-def empty(config: ModelConfig) -> Masked:
-    """A model whose weights take no memory yet, for loading a checkpoint into."""
-    return unfilled(assemble, config)

@@ -8,7 +8,6 @@ from foveal.models import causal
 from foveal.models.causal import NEEDS as NEEDS
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
-from foveal.models.making import unfilled
 
 
 def assemble(config: ModelConfig) -> Causal:
@@ -21,8 +20,3 @@ def assemble(config: ModelConfig) -> Causal:
             f"language {config.part('language').name!r} reads no memory, and a seq2seq model must; use sequence_decoder"
         )
     return model
-
-
-def empty(config: ModelConfig) -> Causal:
-    """A model whose weights take no memory yet, for loading a checkpoint into."""
-    return unfilled(assemble, config)

@@ -15,7 +15,6 @@ from foveal.core.types import IGNORE, Batch, Grid, Layout, Output
 from foveal.layers.masks import Sees
 from foveal.layers.meeting import places_of
 from foveal.models.config import ModelConfig
-from foveal.models.making import unfilled
 from foveal.models.parts import Sight
 
 NEEDS = ("vision", "language")
@@ -169,8 +168,3 @@ def seeing(wanted: Spec, width: int) -> Spec:
     if named not in (None, width):
         raise InputError(f"memory_width {named} over visual tokens of width {width}; leave memory_width out")
     return replace(wanted, settings=replace(wanted.settings, memory_width=width))
-
-
-def empty(config: ModelConfig) -> TwoTower:
-    """A model whose weights take no memory yet, for loading a checkpoint into."""
-    return unfilled(assemble, config)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Pixels, VisualTokens
+from foveal.models.assembly import empty
 from foveal.models.config import ModelConfig
-from foveal.models.masked import Masked, empty
+from foveal.models.masked import Masked
 from foveal.weights.arguments import same, unneeded
 from foveal.weights.files import read_checkpoint
 from foveal.weights.names import Renaming, Rule, load_strict, prefixed

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import Pixels
+from foveal.models.assembly import empty
 from foveal.models.config import ModelConfig
-from foveal.models.two_tower import Pairs, TwoTower, empty
+from foveal.models.two_tower import Pairs, TwoTower
 from foveal.vision.vit import Vit
 from foveal.weights.arguments import same, unneeded
 from foveal.weights.decoder import reference_config

@@ -19,8 +19,9 @@ from foveal.core.errors import InputError, unknown
 from foveal.core.types import IGNORE, Answer, Batch, Grid, Layout, Output, Pixels
 from foveal.decode import generate as decoding
 from foveal.models.asked import Asking
+from foveal.models.assembly import empty
 from foveal.models.budget import spent
-from foveal.models.causal import Causal, empty, next_labels
+from foveal.models.causal import Causal, next_labels
 from foveal.models.config import ModelConfig
 from foveal.models.draw import draw
 from foveal.models.talk import answer, stream_answer

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch
+from foveal.models.assembly import empty
 from foveal.models.config import ModelConfig
-from foveal.models.masked import Masked, empty
+from foveal.models.masked import Masked
 from foveal.weights.arguments import heeded
 from foveal.weights.bert import EMBEDDINGS, beside, block, masked_words, readable, share
 from foveal.weights.files import read_checkpoint

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Layout, Pixels, VisualTokens
 from foveal.decode.constrained import nucleus, write
+from foveal.models.assembly import empty
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
-from foveal.models.seq2seq import empty
 from foveal.weights.files import read_checkpoint
 from foveal.weights.names import Renaming, Rule, load_strict
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from foveal.core.errors import InputError
+from foveal.models.assembly import empty
 from foveal.models.config import ModelConfig
-from foveal.models.masked import empty
 from foveal.weights.bert import EMBEDDINGS, block, masked_words, share
 from foveal.weights.files import read_checkpoint
 from foveal.weights.names import Renaming, Rule, load_strict, prefixed, whole

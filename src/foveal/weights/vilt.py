@@ -12,8 +12,8 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, Grid, Layout, Pixels, VisualTokens
+from foveal.models.assembly import empty
 from foveal.models.config import ModelConfig
-from foveal.models.masked import empty
 from foveal.models.parts import flow
 from foveal.weights.arguments import unneeded
 from foveal.weights.bert import fit_words, joined

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch
+from foveal.models.assembly import empty
 from foveal.models.config import ModelConfig
-from foveal.models.masked import empty
 from foveal.weights.arguments import heeded, in_table, same
 from foveal.weights.bert import EMBEDDINGS, asked_for, beside, block, masked_words, readable
 from foveal.weights.files import check_class, read_checkpoint
