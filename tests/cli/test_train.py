@@ -124,7 +124,12 @@ def test_the_same_command_goes_on_after_ctrl_c_to_the_same_weights(home, capsys,
 
 def test_a_hugging_face_data_set_is_trained_on_and_scored(home, capsys):
     from datasets import Dataset, Image, List
+    from PIL import Image as Picture
 
+    for number in range(6):  # in a table pictures of the same bytes are one
+        picture = Picture.open(f"data/{number}.png")
+        picture.putpixel((0, 0), (number, 0, 0))
+        picture.save(f"data/{number}.png")
     rows = [json.loads(line) for line in Path("data/train.jsonl").read_text().splitlines()]
     columns = {"images": [[f"data/{name}" for name in row["images"]] for row in rows]}
     columns |= {name: [row.get(name) for row in rows] for name in ("id", "messages", "boxes", "meta")}
@@ -204,6 +209,18 @@ def test_a_run_can_be_what_the_next_one_starts_from(home):
     assert not torch.equal(first.model.language.norm.weight, second.model.language.norm.weight)
     assert second.processor.config.image.mode == "letterbox"
     write({**later, "text_only": True})
+    assert run(["train", "tiny.yaml", "--out", "blind"]) == 0
+    assert foveal.load("blind").model.vision is None
+
+
+def test_a_run_of_several_levels_goes_on_without_images(home):
+    vision = {**TINY["model"]["vision"], "levels": [1]}
+    model = {**TINY["model"], "vision": vision, "fusion": {"name": "deepstack", "after": [0]}}
+    stage = {"steps": 1, "train": ["language"]}
+    training = {"device": "cpu", "stages": [stage]}
+    write({**TINY, "model": model, "data": {"path": "data"}, "training": training})
+    assert run(["train", "tiny.yaml"]) == 0
+    write({"init": {"from": "runs/tiny"}, "data": {"path": "data"}, "text_only": True, "training": training})
     assert run(["train", "tiny.yaml", "--out", "blind"]) == 0
     assert foveal.load("blind").model.vision is None
 

@@ -172,7 +172,7 @@ def ask(
     if isinstance(wanted.budget, Terms):
         writes = _laid_out(writes, view, wanted.budget, told)
     spender = allocator_of(view)
-    steered = getattr(spender, "steered", False)
+    steered = getattr(view, "steered", False)
     visual = gallery_of(loaded, seats.needs(spender)) if steered and visual is None else visual
     if loaded.model.vision is None and loaded.model.connector is None:
         asked = blind(asked)

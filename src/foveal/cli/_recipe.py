@@ -319,6 +319,7 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
         if recipe.text_only:
             started.model = unspent(started.model)
             started.model.vision = started.model.connector = None
+            started.model._modules.pop("deeper", None)
             none = dict.fromkeys(_SIGHT)
             started.model.config = replace(started.model.config, **none)
         elif recipe.model.get("allocator") is not None:

@@ -142,7 +142,9 @@ class Batches:
         settings = merged({**own.settings(), "masking": masking(stage)}, stage.processor)
         config = parse(ProcessorConfig, settings, where=f"stage {stage.name}.processor")
         find = finder(config, device=processes(self.recipe.training.device).device)
-        return Processor(tokenizer=own.tokenizer, config=config, find=find)
+        made = Processor(tokenizer=own.tokenizer, config=config, find=find)
+        made.listener = own.listener
+        return made
 
     def __call__(self, stage: Stage) -> "Collate":
         """The collate of a stage; features of a frozen encoder are computed now, those that are not there yet."""

@@ -89,6 +89,11 @@ class Qformer(nn.Module):
         """How many queries it has."""
         return len(self.queries)
 
+    @property
+    def steered(self) -> bool:
+        """Whether its queries hear the question."""
+        return self.words is not None
+
     def query(self, batch: Batch, *, per_image: int | None = None) -> Query | None:
         """What each image is asked, a row an image; None where no question is heard.
 

@@ -62,7 +62,8 @@ class Connector(Protocol):
 
     One whose `latents`, so many learned queries, look at each image takes a `gaze` when it is called, which names fewer
     of them and leads them, and has `said(visual)`, `[S D]`: what each token would tell a query that looks at it alone.
-    One that hears what is asked has `query(batch)`, which makes of it what it is called with beside the tokens.
+    One that may hear what is asked has `query(batch)`, which makes of it what it is called with beside the tokens, and
+    is `steered` where it does.
     One that `counts_images` is told the number of each among those of its row. One that changes over a run has
     `at_progress(done)`, called with how much lies behind, and one with numbers for the log `told()`, which gives them.
     """

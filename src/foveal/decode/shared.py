@@ -48,7 +48,7 @@ def generate_shared(
     whole = batch.order is None or not (batch.image_slot[:, length:] >= 0).any()  # mutual tokens must not be parted
     whole = whole and batch.looks is None  # which name images by their number among all of a row
     whole = whole and not getattr(model, "hears_later", False)
-    steered = getattr(getattr(model, "allocator", None), "steered", False)
+    steered = getattr(model, "steered", False)
     whole = whole and (batch.seen is not None or not steered)  # each row's own words say what is seen for it
     if length > 0 and whole and len(first) < len(group):
         trunk = _read(model, _part(batch, first, slice(0, length)))

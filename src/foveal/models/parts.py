@@ -159,9 +159,7 @@ class Sight(nn.Module):
         return self._modules.get("allocator")  # type: ignore[return-value]
 
     def query(self, batch: Batch) -> Query:
-        """What the text before the first answer says, word by word: all that may steer vision. Of packed conversations
-        an image hears its own.
-        """
+        """What the text before an image's first answer says, word by word: all that may steer how it is seen."""
         words, ids, owner = batch.prompt & batch.valid & (batch.image_slot == -1), batch.input_ids, batch.owner
         if batch.segment is not None and batch.conversation is not None:
             words = words[owner] & (batch.segment[owner] == batch.conversation[:, None])
@@ -243,6 +241,11 @@ class Sight(nn.Module):
         cuts, layout = [one for one in sizes if isinstance(one, Cut)], self._planned(sizes, None)
         layout = layout if self.connector is None else self.connector.plan(layout)
         return self._join().plan(layout, cuts) if cuts and not self.reads_whole else layout
+
+    @property
+    def steered(self) -> bool:
+        """Whether what is asked changes what is seen of an image: rows that ask otherwise cannot share it."""
+        return seats.steered(self._spender, self.connector, self.fusion)
 
     @property
     def hears_later(self) -> bool:

@@ -27,6 +27,12 @@ def needs(spender: Any) -> tuple[str, ...]:
     return getattr(spender, "needs", ())
 
 
+def steered(spender: Any, connector: Any, fusion: Any) -> bool:
+    """Whether any of these hears what is asked."""
+    heard = getattr(spender, "steered", False) or getattr(connector, "steered", False)
+    return bool(heard or getattr(fusion, "reads_relevance", False))
+
+
 def acts_before(spender: Any) -> bool:
     """Whether it changes what is encoded."""
     return hasattr(spender, "before")

@@ -19,7 +19,7 @@ from foveal.preprocess.cells import shown_cells
 from foveal.preprocess.coarser import coarser, fitting
 from foveal.preprocess.collate import Group, Padding, Places, collate, lengths, packed, same_images
 from foveal.preprocess.detection import Detection
-from foveal.preprocess.hearing import heard
+from foveal.preprocess.hearing import heard, taught
 from foveal.preprocess.masking import Masking, Words, exchanged, mask_regions, mask_words
 from foveal.preprocess.region_files import Reader, RegionFiles
 from foveal.preprocess.regions import Find, Plan, Proposals, Sights, Source, sights
@@ -222,8 +222,9 @@ class Processor:
         ordered = [group for row in rows for group in row]
         shown = self._sights(ordered, plan)
         batch = self._laid(rows, shown, padding, length)
+        batch = replace(batch, question=taught(self.listener, ordered, shown.places), regions=shown.regions)
         targets = {"cells": self._cells(ordered, shown.layout)} if cells else {}
-        return replace(batch, visual=self._seen(shown, visual), regions=shown.regions, targets=targets)
+        return replace(batch, visual=self._seen(shown, visual), targets=targets)
 
     def _chosen(self, asked: Sequence[Encoded], plan: Plan, visual: See | None, padding: Padding) -> Batch:
         """Questions in rows that share their images, and the classes of their answers."""

@@ -32,7 +32,7 @@ def joint(
     output = model(batch, keep="labelled", keep_hidden=match > 0)
     parts = {"answers": next_token.score(output, batch)}
     weights = {"answers": 1.0, "cells": cells, "match": match}
-    if output.visual is not None:
+    if output.visual is not None and cells:
         parts["cells"] = by_cell.score(model, output.visual, batch)
     if output.visual is not None and match:
         parts["match"] = by_match.score(model, output, batch)
