@@ -13,7 +13,7 @@ from foveal.core.errors import InputError
 from foveal.training import checkpoint, loop, memory
 from foveal.training.checkpoint import Checkpoints
 from foveal.training.config import Lora, Stage, TrainingConfig
-from foveal.training.loop import differences, train
+from foveal.training.loop import train
 from foveal.training.objective import objective
 from foveal.training.stop import Interrupted
 
@@ -240,33 +240,6 @@ def test_a_finished_run_is_not_trained_again(world, tmp_path):
     again, result = run(world, tmp_path, stage())
     assert result.resumed_from == result.steps == 4
     same(again, first)
-
-
-def test_another_recipe_does_not_resume(world, tmp_path):
-    run(world, tmp_path, stage())
-    with pytest.raises(InputError, match=r"training.stages.0.rate 0.01, not 0.02; .*--fresh"):
-        run(world, tmp_path, stage(rate=2e-2))
-    _, result = run(world, tmp_path, stage(), keep=3, log_every=2)  # what changes no weight may change
-    assert result.resumed_from == 4
-    assert list(differences({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}], "c": 4})) == [("a.1.b", 2, 3), ("c", None, 4)]
-
-
-def test_other_lines_do_not_resume_and_a_run_that_knows_of_none_does(world, tmp_path):
-    def go(**recipe):
-        model = world.model()
-        told = {"config": config(stage(steps=1)), "collate": world.collate(model), "out": tmp_path, "recipe": recipe}
-        return train(model, world.data, **told)
-
-    go(data="a")
-    assert go(data="a", lines="1").resumed_from == 1, "a run from before fingerprints"
-    store = Checkpoints(folder=tmp_path / "checkpoints")
-    store.clear()
-    go(data="a", lines="1")
-    assert go(data="a", lines="1").resumed_from == 1
-    with pytest.raises(InputError, match="other lines than its data files hold now; put those back, begin anew"):
-        go(data="a", lines="2")
-    with pytest.raises(InputError, match="with data 'a', not 'b'"):
-        go(data="b", lines="2")
 
 
 def test_stages_added_at_the_end_go_on_from_a_finished_run(world, tmp_path):

@@ -1,10 +1,9 @@
 """The one training loop: stages of steps, under Accelerate, whatever the model and the objective."""
 
 import errno
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +16,6 @@ from accelerate.utils import gather_object, set_seed
 from torch import nn
 from torch.optim import Optimizer
 
-from foveal.core.config import dump, parse
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.training import checkpoint
@@ -34,12 +32,12 @@ from foveal.training.order import Order, copies, groups
 from foveal.training.pace import Pace
 from foveal.training.parts import carried, check, learning, optimizer, recomputed
 from foveal.training.processes import accelerator
+from foveal.training.resuming import check as check_resumed
+from foveal.training.resuming import described
 from foveal.training.step import Scored, take
 from foveal.training.stop import SIGNALS, Interrupted, Stop
 from foveal.training.window import Window
 
-# what may differ when a run is resumed
-_HARMLESS = ("checkpoint_minutes", "keep", "keep_stages", "log_every", "tensorboard", "workers", "device")
 _PASSED = 32  # steps in a row that may count nothing, however small the data are
 
 
@@ -120,8 +118,7 @@ class _Run:
         self.model, self.data, self.config, self.collate, self.out = model, data, config, collate, out
         self.ended = ended
         self.accelerator = accelerator(config.device)
-        training = {key: value for key, value in dump(config).items() if key not in _HARMLESS}
-        self.recipe = json.loads(json.dumps({**recipe, "training": training, "examples": len(data)}))
+        self.recipe = described(config, recipe, examples=len(data))
         self.checkpoints = Checkpoints(folder=out / "checkpoints", keep=config.keep)
         self.progress, self.began, self.saved_at = Progress(), 0.0, 0.0
         self.learned: set[str] = set()  # names of the parameters that some stage has trained
@@ -150,7 +147,7 @@ class _Run:
         return Result(steps=self.progress.step, seconds=self.progress.seconds, loss=self.loss, resumed_from=start)
 
     def _found(self, fresh: bool) -> Snapshot | None:
-        """The checkpoint to resume, if there is one. Raises InputError where another recipe wrote it."""
+        """The checkpoint to resume, if there is one. Raises InputError for one that does not come to the same curve."""
         if self.accelerator.is_main_process:
             (self.checkpoints.clear if fresh else self.checkpoints.sweep)()
         self.accelerator.wait_for_everyone()
@@ -158,16 +155,7 @@ class _Run:
         if newest is None:
             return None
         snapshot = self.checkpoints.read(newest)
-        for path, was, now in differences(_extended(snapshot.recipe, self.recipe), self.recipe):
-            if path == "lines" and was and now:
-                raise InputError(
-                    f"{self.out} was trained on other lines than its data files hold now; "
-                    "put those back, begin anew with --fresh, or give another --out"
-                )
-            raise InputError(
-                f"{self.out} holds a run with {path} {was!r}, not {now!r}; "
-                "resume it with the same settings, begin anew with --fresh, or give another --out"
-            )
+        check_resumed(snapshot, self.recipe, processes=self.accelerator.num_processes, out=self.out)
         return snapshot
 
     def _stage(self, stage: Stage, snapshot: Snapshot | None, stop: Stop, log: Log) -> None:
@@ -371,24 +359,3 @@ def _where(stage: Stage, progress: Progress, micros: Sequence[Micro]) -> str:
     ids = [identity for micro in micros for identity in micro.ids]
     shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
     return f"step {progress.step} (stage {stage.name!r}" + (f", examples {shown})" if shown else ")")
-
-
-def _extended(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run was made by, with the defaults of settings that are new since, and the stages that now follow."""
-    training = dump(parse(TrainingConfig, was["training"], where="the checkpoint's training"))
-    training = {key: value for key, value in training.items() if key not in _HARMLESS}
-    training["stages"] += now["training"]["stages"][len(training["stages"]) :]
-    since = {key: now[key] for key in ("lines",) if key in now}
-    return {**since, **was, "training": json.loads(json.dumps(training))}
-
-
-def differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Where two plain trees differ: the dotted place, and what stands there in each."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in sorted(was.keys() | now.keys()):
-            yield from differences(was.get(key), now.get(key), f"{path}.{key}".lstrip("."))
-    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
-        for i, (old, new) in enumerate(zip(was, now, strict=True)):
-            yield from differences(old, new, f"{path}.{i}")
-    elif was != now:
-        yield path, was, now
