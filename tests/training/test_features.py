@@ -1,9 +1,11 @@
 """Cached features: the loss of pixels without the pixels."""
 
 import errno
+import importlib
 import os
 import pickle
 import shutil
+import sys
 import time
 from collections import namedtuple
 from dataclasses import replace
@@ -201,6 +203,36 @@ def test_a_store_belongs_to_weights_and_settings(world):
     one, other = world.model().vision, world.model(seed=1).vision
     assert identity(one, size=16) == identity(world.model().vision, size=16)
     assert len({identity(one, size=16), identity(other, size=16), identity(one, size=32)}) == 3
+
+
+def test_a_store_belongs_to_the_file_of_an_encoder_of_others(world, tmp_path, monkeypatch):
+    def described(gain):
+        (tmp_path / "strange_eye.py").write_text(
+            "import torch\n\n\nclass Eye(torch.nn.Module):\n"
+            f"    def forward(self, pixels):\n        return pixels * {gain}\n"
+        )
+        sys.modules.pop("strange_eye", None)
+        importlib.invalidate_caches()
+        return identity(torch.nn.Sequential(world.model().vision, importlib.import_module("strange_eye").Eye()))
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert described(1) == described(1) != described(2)
+
+
+def test_a_store_belongs_to_buffers_that_are_not_saved(world):
+    one, other, third = (world.model().vision for _ in range(3))
+    for vision, value in ((one, 1.0), (other, 2.0), (third, 1.0)):
+        vision.register_buffer("scale", torch.tensor(value), persistent=False)
+    assert identity(one) == identity(third) != identity(other)
+
+
+@torch.no_grad()
+def test_an_encoder_of_foveal_keeps_the_store_that_it_had(world):
+    vision = world.model().vision
+    for parameter in vision.parameters():
+        parameter.fill_(0.5)
+    assert identity(vision, size=16) == "f679ca22f1bae53048e8"
 
 
 @pytest.mark.parametrize("tiling", [Tiling(kind="grid", tile=16, most=3), Tiling(kind="uhd", tile=16, patch=8)])

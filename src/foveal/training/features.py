@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections import deque
@@ -33,6 +34,7 @@ from foveal.preprocess.image import Part, Whole
 from foveal.training.checkpoint import fingerprint
 
 SHARD = 256  # images
+_KNOWN = {"foveal", "torch", *sys.stdlib_module_names}  # whose classes are no stranger's
 _OPENERS = 16  # batches of images that are open at once, at most
 _TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _RAW = {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16}  # numpy has no bfloat16
@@ -41,9 +43,24 @@ Progress = Callable[[int], None]  # images just done
 
 
 def identity(encoder: nn.Module, **settings: Any) -> str:
-    """The name of the store for an encoder's weights and whatever else its features depend on."""
+    """The name of the store for an encoder's weights and whatever else its features depend on.
+
+    Of parts that are not Foveal's own it is also the files of their classes, and of buffers those that are not saved.
+    """
     described = json.dumps(settings, sort_keys=True, default=str)
-    return hashlib.sha256((fingerprint(encoder.state_dict()) + described).encode()).hexdigest()[:20]
+    tensors, strange = {**dict(encoder.named_buffers()), **encoder.state_dict()}, _strange(encoder)
+    described += json.dumps(strange) if strange else ""
+    return hashlib.sha256((fingerprint(tensors) + described).encode()).hexdigest()[:20]
+
+
+def _strange(encoder: nn.Module) -> list[str]:
+    """Fingerprints of the files that others wrote the classes of an encoder's parts in."""
+    kinds = {kind for part in encoder.modules() for kind in type(part).__mro__}
+    modules = {kind.__module__ for kind in kinds if kind.__module__.partition(".")[0] not in _KNOWN}
+    files = {getattr(sys.modules.get(name), "__file__", None) for name in modules}
+    return sorted(
+        hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if file and Path(file).is_file()
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
