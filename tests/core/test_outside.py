@@ -6,7 +6,8 @@ import pytest
 
 from foveal.core import outside
 from foveal.core.errors import InputError
-from foveal.core.lookup import build, names, spec
+from foveal.core.lookup import build, kind, names, spec
+from foveal.core.outside import known_as
 
 CONFIG = """
 from dataclasses import dataclass
@@ -41,8 +42,8 @@ def strangers(tmp_path, monkeypatch):
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: strangers\nVersion: 1\n")
     monkeypatch.syspath_prepend(tmp_path)
 
-    def install(words, entry="strangers_mine"):
-        (folder / "entry_points.txt").write_text(f"[foveal.connectors]\nmine = {entry}\n")
+    def install(words, entry="strangers_mine", name="mine"):
+        (folder / "entry_points.txt").write_text(f"[foveal.connectors]\n{name} = {entry}\n")
         if words is not None:
             (tmp_path / "strangers_mine.py").write_text(words)
         outside.outside.cache_clear()
@@ -96,3 +97,24 @@ def test_an_entry_point_names_a_module(strangers):
     strangers(GOOD, entry="strangers_mine:Mine")
     with pytest.raises(InputError, match=r"is a type and no module; .* as in mine = 'strangers_mine'"):
         made()
+
+
+@pytest.mark.parametrize("name", ["mine", "my_mine"])
+def test_a_component_of_another_package_is_known_as_its_entry_point_is(strangers, name):
+    strangers(GOOD + ("" if name == "mine" else "MyMine = Mine\n"), name=name)
+    component = build("connectors", spec("connectors", name), width_in=2, width_out=4)
+    assert known_as(component) == name
+    ours = build("connectors", spec("connectors", "pixel_shuffle"), width_in=2, width_out=4)
+    assert known_as(ours) == "pixel_shuffle"
+
+
+def test_a_component_of_ours_is_replaced_by_none_of_another_package(strangers):
+    strangers(GOOD, name="linear")
+    told = (
+        "connectors.linear, which is strangers_mine of strangers, bears the name of a component of Foveal's own; "
+        "uninstall that package"
+    )
+    for ask in (spec, kind):
+        with pytest.raises(InputError, match=told):
+            ask("connectors", "linear")
+    assert spec("connectors", "mlp").name == "mlp", "others stay as they are"

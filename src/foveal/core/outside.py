@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import sys
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import cache
@@ -24,6 +25,24 @@ _PROTOCOLS = {
 def outside(room: str) -> dict[str, EntryPoint]:
     """The entry points of a room, by the names of their components."""
     return {entry.name: entry for entry in entry_points(group=f"foveal.{room}")}
+
+
+def known_as(component: Any) -> str:
+    """The name that a component is asked for by: of ours that of its file, of an outside package its entry point's."""
+    kinds = type(component).__mro__
+    file = kinds[0].__module__
+    for entry in () if file.startswith("foveal.") else (one for room in _PROTOCOLS for one in outside(room).values()):
+        if getattr(sys.modules.get(entry.module), class_name(entry.name), None) in kinds:
+            return entry.name
+    return file.rpartition(".")[2]
+
+
+def taken(entry: EntryPoint) -> InputError:
+    """The error of an entry point that is called as a component of ours."""
+    return InputError(
+        f"{_told(entry)} bears the name of a component of Foveal's own; uninstall that package, or have it name the "
+        "entry point otherwise"
+    )
 
 
 def class_name(name: str) -> str:

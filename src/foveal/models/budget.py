@@ -11,6 +11,7 @@ from foveal.core.config import dump
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Allocator
 from foveal.core.lookup import build, spec
+from foveal.core.outside import known_as
 from foveal.core.types import Batch, Grid, Layout
 from foveal.models import seats
 from foveal.models.parts import Sight
@@ -39,7 +40,7 @@ def budgeted(model: S, budget: SupportsIndex | Terms | None, strategy: str = "fo
 def idle(model: Sight, strategy: str) -> str:
     """What is told of a strategy without a budget; nothing of the model's own, or of one that spends none."""
     own = allocator_of(model)
-    if strategy in ("foveal", "all") or (own is not None and seats.named(own) == strategy):
+    if strategy in ("foveal", "all") or (own is not None and known_as(own) == strategy):
         return ""
     return f"strategy {strategy!r} spends a budget and there is none; give a budget, such as 64"
 

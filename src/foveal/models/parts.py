@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Allocator, Connector, Fusion, LanguageModel, VisionEncoder
+from foveal.core.outside import known_as
 from foveal.core.types import (
     Batch,
     Cache,
@@ -104,7 +105,7 @@ class Sight(nn.Module):
             raise InputError("this model spends no budget of visual tokens; give it a model.allocator")
         if budget is not None and (seats.acts_before(self._spender) or seats.acts_within(self._spender)):
             raise InputError(
-                f"strategy {seats.named(self._spender)!r} does not act behind the connector, and its budget cannot be "
+                f"strategy {known_as(self._spender)!r} does not act behind the connector, and its budget cannot be "
                 "drawn anew for a batch; train with one that does, such as 'foveal'"
             )
         spender: Any = copy.copy(self._spender)  # another budget for the same weights

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from foveal.core.errors import InputError
+from foveal.core.outside import known_as
 from foveal.core.types import Layout, Pixels, VisualTokens
 
 
@@ -17,24 +18,25 @@ def as_planned(room: str, component: Any, made: VisualTokens, plan: Layout, widt
     """
     if torch.compiler.is_compiling():
         return made
-    name, counts = type(component).__module__.rpartition(".")[2], made.layout.counts
+    counts = made.layout.counts
     if plan.counts != counts:
         pairs = zip(plan.counts, counts, strict=False)
         image = next((i for i, (said, came) in enumerate(pairs) if said != came), min(len(plan.counts), len(counts)))
         said, came = (sum(some[image : image + 1]) for some in (plan.counts, counts))
         raise InputError(
-            f"{room} {name!r} planned {said} visual tokens of image {image} and made {came} ({plan.total} and "
-            f"{sum(counts)} of {max(len(plan.counts), len(counts))} images); make its plan and its call agree"
+            f"{room} {known_as(component)!r} planned {said} visual tokens of image {image} and made {came} "
+            f"({plan.total} and {sum(counts)} of {max(len(plan.counts), len(counts))} images); make its plan and its "
+            "call agree"
         )
     if len(made.features) != plan.total:
         raise InputError(
-            f"{room} {name!r} planned {plan.total} visual tokens and made {len(made.features)}; make its plan and its "
-            "call agree"
+            f"{room} {known_as(component)!r} planned {plan.total} visual tokens and made {len(made.features)}; make "
+            "its plan and its call agree"
         )
     if width not in (None, made.features.shape[1]):
         raise InputError(
-            f"{room} {name!r} made visual tokens of width {made.features.shape[1]} where {width} is wanted; give its "
-            "last map that width"
+            f"{room} {known_as(component)!r} made visual tokens of width {made.features.shape[1]} where {width} is "
+            "wanted; give its last map that width"
         )
     return made
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Plan
+from foveal.core.outside import known_as
 from foveal.core.types import Cut, Gaze, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
 from foveal.models.promised import as_planned
 from foveal.relevance.pricing import Terms
@@ -54,7 +55,7 @@ def before(spender: Any, pixels: Pixels | Patches | VisualTokens, plan: Plan) ->
         return pixels
     if isinstance(pixels, VisualTokens):
         raise InputError(
-            f"strategy {named(spender)!r} changes what is encoded, and the batch brings features; give it pictures"
+            f"strategy {known_as(spender)!r} changes what is encoded, and the batch brings features; give it pictures"
         )
     return spender.before(pixels, plan)
 
@@ -92,14 +93,16 @@ def _untaught(device: torch.device) -> Foveal:
 def cover_of(spender: Any, cover: float) -> float:
     """The share of what a view is worth that tiles are to hold; raises InputError for none, and where all are read."""
     if not hasattr(spender, "cover"):
-        raise InputError(f"strategy {named(spender)!r} reads all tiles, and a cover of {cover:g} is set; leave it out")
+        raise InputError(
+            f"strategy {known_as(spender)!r} reads all tiles, and a cover of {cover:g} is set; leave it out"
+        )
     return covering(cover)
 
 
 def unpriced(spender: Any, connector: Any) -> str | None:
     """Why a price or a total cannot be spent, in a line; None: it can."""
     if not hasattr(spender, "priced"):
-        return f"strategy {named(spender)!r} tells no token's gain, and a price or a total needs it; take foveal"
+        return f"strategy {known_as(spender)!r} tells no token's gain, and a price or a total needs it; take foveal"
     if latents := getattr(connector, "latents", 0):
         return (
             f"a price or a total is spent on a grid, and the {latents} queries of connector {type(connector).__name__} "
@@ -148,7 +151,7 @@ def fit(spender: T, *, vision: Any, connector: Any, fusion: Any, language: Any) 
 
 def refusal(spender: Any, *, vision: Any, connector: Any, fusion: Any, language: Any) -> str | None:
     """What this model lacks that the strategy needs, in a line; None: nothing."""
-    name = named(spender)
+    name = known_as(spender)
     if "attention" in needs(spender) and vision is not None and not hasattr(vision, "attended"):
         return (
             f"strategy {name!r} needs the encoder's attention, and {type(vision).__name__} has none to tell; take an "
@@ -187,11 +190,6 @@ def _within(spender: Any, name: str, fusion: Any, language: Any) -> str | None:
     except InputError as error:
         return str(error)
     return None
-
-
-def named(spender: Any) -> str:
-    """The strategy's name: that of its file."""
-    return type(spender).__module__.rpartition(".")[2]
 
 
 def by_layer(spender: Any, layout: Layout, depth: int) -> tuple[tuple[int, ...], ...] | None:
