@@ -1,5 +1,8 @@
 """Which objectives teach which models, told before anything is trained or cleared."""
 
+import math
+from dataclasses import fields
+
 import pytest
 import torch
 
@@ -36,6 +39,36 @@ def test_every_objective_names_assemblies_that_are_there():
     for name in names("training.objectives"):
         named = module("training.objectives", name).WANTS.assemblies
         assert named and set(named) <= set(ASSEMBLIES), name
+
+
+def test_no_setting_of_an_objective_is_below_zero_or_no_number():
+    asked = [
+        (name, entry.name, value)
+        for name in names("training.objectives")
+        for entry in fields(module("training.objectives", name).Config)
+        for value in {int: (-1,), float: (-1.0, math.nan, math.inf)}.get(type(entry.default), ())
+    ]
+    assert ("joint", "cells", -1.0) in asked
+    for name, setting, value in asked:
+        with pytest.raises(InputError, match=rf"^{name}\.{setting} is {value:g}(\.0)?; give "):
+            objective({"name": name, setting: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"name": "budgets", "least": 0}, "budgets.least is 0; give 1 or more"),
+        ({"name": "budgets", "least": 9, "most": 3}, "budgets.least is 9 and budgets.most 3; give a least up to the"),
+        ({"name": "budgets", "whole": 2}, "budgets.whole is 2; give a share of the batches from 0 to 1"),
+        ({"name": "budgets", "cover": 0}, "budgets.cover is 0; give a share above 0, or 1 for all tiles"),
+        ({"name": "budgets", "cover": 5}, "budgets.cover is 5; give a share above 0"),
+        ({"name": "evidence", "budget": 0}, "evidence.budget is 0; give 1 or more"),
+        ({"name": "pretrain", "words": 0, "regions": 0, "matching": 0}, "pretrain leaves out words, regions and match"),
+    ],
+)
+def test_settings_of_an_objective_that_cannot_be_are_refused(settings, told):
+    with pytest.raises(InputError, match=told):
+        objective(settings)
 
 
 @pytest.mark.parametrize(

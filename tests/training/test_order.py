@@ -75,6 +75,10 @@ def test_kinds_have_weights_and_the_rest_is_a_star():
         copies(data, {"d": 0.5})
     with pytest.raises(InputError, match="weight -1"):
         copies(data, {"a": -1.0})
+    with pytest.raises(
+        InputError, match=r"an epoch of 1e\+12 visits to 3 examples, and an order holds 268,435,456; give"
+    ):
+        copies(data, {"a": 1e12})
     with pytest.raises(InputError, match="no example is left"):
         Order(groups(data, shared=False), copies(data, {"*": 0.0}), seed=(0,))
 

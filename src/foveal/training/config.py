@@ -136,14 +136,14 @@ class Stage:
                 raise InputError(
                     f"stage {self.name!r} has betas.{place} {value}; give a share from 0 to 1, without 1 itself"
                 )
-        rates = {f"rates.{part}": rate for part, rate in self.rates.items()}
-        for key, value in {"warmup": self.warmup, "weight_decay": self.weight_decay, **rates}.items():
+        shares = {f"{key}.{name}": value for key in ("rates", "kinds") for name, value in getattr(self, key).items()}
+        for key, value in {"warmup": self.warmup, "weight_decay": self.weight_decay, **shares}.items():
             if not 0 <= value < math.inf:
                 raise InputError(f"stage {self.name!r} has {key} {value}; give 0 or more")
         if not self.train and self.lora is None:
             raise InputError(f"stage {self.name!r} trains nothing; name parts in 'train' or give lora settings")
         begins = [0.0, *(one.at for one in self.then), 1.0]
-        if any(after <= before for before, after in pairwise(begins)):
+        if not all(before < after for before, after in pairwise(begins)):
             told = ", ".join(f"{begin:g}" for begin in begins[1:-1])
             raise InputError(
                 f"stage {self.name!r} changes what learns at {told}; give shares between 0 and 1, the first first"

@@ -9,6 +9,7 @@ from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example, pictures
 
 OTHERS = "*"  # the kinds that are not named
+_MOST = 2**28  # visits in an epoch, whose order takes 16 bytes each while it is made
 
 
 def groups(data: Sequence[Example], *, shared: bool) -> list[tuple[int, ...]]:
@@ -22,8 +23,17 @@ def groups(data: Sequence[Example], *, shared: bool) -> list[tuple[int, ...]]:
 
 
 def copies(data: Sequence[Example], kinds: Mapping[str, float], sources: Sequence[str] = ()) -> np.ndarray:
-    """How often each example is seen in an epoch; raises InputError for a kind or source that the data lack."""
-    return _by_kind(data, kinds) * _from_sources(data, sources)
+    """How often each example is seen in an epoch.
+
+    Raises InputError for a kind or source that the data lack, and for weights of which no order can be made.
+    """
+    often = _by_kind(data, kinds) * _from_sources(data, sources)
+    if not often.sum() <= _MOST:
+        raise InputError(
+            f"its kinds make an epoch of {often.sum():.3g} visits to {len(data):,} examples, and an order holds "
+            f"{_MOST:,}; give smaller weights"
+        )
+    return often
 
 
 def _from_sources(data: Sequence[Example], sources: Sequence[str]) -> np.ndarray:

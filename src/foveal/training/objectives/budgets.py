@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveal.core.config import later
+from foveal.core.errors import InputError
 from foveal.core.types import Batch
 from foveal.training.objectives import choose, next_token
+from foveal.training.settings import check_weights, check_whole
 from foveal.training.wants import Wants
 
 Of = Literal["next_token", "choose"]
@@ -36,6 +38,16 @@ class Config:
     teacher: float = 0.0
     of: Of = "next_token"
     cover: float | None = later(None)
+
+    def __post_init__(self) -> None:
+        check_whole("budgets", 1, least=self.least, most=self.most)
+        if self.least > self.most:
+            raise InputError(f"budgets.least is {self.least} and budgets.most {self.most}; give a least up to the most")
+        if not 0 <= self.whole <= 1:
+            raise InputError(f"budgets.whole is {self.whole:g}; give a share of the batches from 0 to 1")
+        if self.cover is not None and not 0 < self.cover <= 1:
+            raise InputError(f"budgets.cover is {self.cover:g}; give a share above 0, or 1 for all tiles")
+        check_weights("budgets", teacher=self.teacher)
 
 
 def budgets(

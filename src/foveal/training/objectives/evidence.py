@@ -21,6 +21,7 @@ from foveal.models.budget import allocator_of
 from foveal.models.tiles import choosable, glanced
 from foveal.training.objectives import choose, next_token
 from foveal.training.objectives.budgets import Of
+from foveal.training.settings import check_whole
 from foveal.training.wants import Wants
 
 Worth = Float[Tensor, " N"]
@@ -35,6 +36,9 @@ class Config:
 
     budget: int = 512
     of: Of = "next_token"
+
+    def __post_init__(self) -> None:
+        check_whole("evidence", 1, budget=self.budget)
 
 
 def evidence(

@@ -9,6 +9,7 @@ from foveal.core.types import Batch
 from foveal.training.objectives import cells as by_cell
 from foveal.training.objectives import match as by_match
 from foveal.training.objectives import next_token
+from foveal.training.settings import check_weights
 from foveal.training.wants import Wants
 
 WANTS = Wants(assemblies=("causal", "seq2seq"), answers=True, cells=True)
@@ -20,6 +21,9 @@ class Config:
 
     cells: float = 0.1
     match: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_weights("joint", cells=self.cells, match=self.match)
 
 
 def joint(

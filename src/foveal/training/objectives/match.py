@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, Output
 from foveal.training.objectives.next_token import exact
+from foveal.training.settings import check_whole
 from foveal.training.wants import Wants
 
 WANTS = Wants(assemblies=("causal", "seq2seq"), boxes=True, cells=True, blind=None)
@@ -25,6 +26,9 @@ class Config:
 
     layer: int = 0
     head: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole("match", 0, layer=self.layer, head=self.head)
 
 
 def match(model: nn.Module, batch: Batch, *, layer: int = 0, head: int = 0) -> tuple[Tensor, int]:

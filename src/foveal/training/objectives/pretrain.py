@@ -4,11 +4,13 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from foveal.core.errors import InputError
 from foveal.core.types import Batch, visible
 from foveal.training.objectives import masked_regions as by_region
 from foveal.training.objectives import masked_words as by_word
 from foveal.training.objectives import matching as by_pair
 from foveal.training.objectives.masked_regions import Parts, Target
+from foveal.training.settings import check_weights
 from foveal.training.wants import Wants
 
 WANTS = Wants(assemblies=("masked",))
@@ -25,6 +27,11 @@ class Config:
     regions: float = 1.0
     matching: float = 1.0
     target: Target = "feature"
+
+    def __post_init__(self) -> None:
+        check_weights("pretrain", words=self.words, regions=self.regions, matching=self.matching)
+        if not self.words + self.regions + self.matching:
+            raise InputError("pretrain leaves out words, regions and matching; give one of them a weight above 0")
 
 
 def wants(settings: Config) -> Wants:

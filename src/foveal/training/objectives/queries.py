@@ -17,6 +17,7 @@ from foveal.preprocess.masking import BELONGS, FOREIGN
 from foveal.training.across import Across, Compared
 from foveal.training.objectives import contrastive, next_token
 from foveal.training.objectives.matching import Parts, compared
+from foveal.training.settings import check_weights
 from foveal.training.wants import Wants
 
 WANTS = Wants(assemblies=("two_tower",), blind=None)
@@ -36,6 +37,7 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise InputError(f"queries.share is {self.share}; give a share above 0 and up to 1, or matching 0")
+        check_weights("queries", words=self.words, matching=self.matching)
 
 
 def wants(settings: Config) -> Wants:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Reconstruction
 from foveal.core.usage import MEMORY, USED, perplexity
+from foveal.training.settings import check_weights
 from foveal.training.wants import Wants
 
 WANTS = Wants(assemblies=("autoencoder",), blind=None)
@@ -27,6 +28,9 @@ class Config:
     """The weight of the states' distance to their codes, beside the pixels' own loss."""
 
     commitment: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_weights("reconstruct", commitment=self.commitment)
 
 
 def reconstruct(
