@@ -58,6 +58,18 @@ def test_a_row_alone_equals_itself_in_a_batch(by, language):
             same(found["left"][i, -length:], expected)
 
 
+def test_scores_learn_in_double_precision():
+    seen = images(*IMAGES)
+    batch = batch_of(ROWS, seen.with_features(seen.features.double()), side="right", answers=1)
+    model = model_of(by="learned").double()
+    with torch.no_grad():
+        expected = model(batch).logits
+    found = model(batch).logits
+    found.square().sum().backward()
+    assert torch.equal(found, expected) and found.dtype == torch.float64
+    assert all(parameter.grad.any() for parameter in model.fusion.scorers.parameters())
+
+
 @pytest.mark.parametrize("by", SELECTORS)
 def test_exactly_as_many_as_planned(by):
     model, batch = model_of(by=by), batch_of([[7, -1, 5, 4, -2, 3]], images(8, 3))

@@ -287,7 +287,8 @@ def _through(stream: Stream, score: Float[Tensor, "B L"], seen: Bool[Tensor, "B 
     total = torch.zeros_like(table).scatter_add(1, key, weight).gather(1, key)
     share = weight / total.clamp(min=torch.finfo(score.dtype).tiny)
     spots = key[..., None].expand_as(state)
-    pooled = share.new_zeros(len(score), size, state.shape[2]).scatter_add(1, spots, share[..., None] * state)
+    weighed = share[..., None] * state
+    pooled = weighed.new_zeros(len(score), size, state.shape[2]).scatter_add(1, spots, weighed)
     mean = pooled.gather(1, spots).to(state.dtype)
     return stream.with_hidden(torch.where(seen[..., None], stream.hidden + (mean - mean.detach()), stream.hidden))
 
