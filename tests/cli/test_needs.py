@@ -43,6 +43,17 @@ def test_what_a_later_stage_lacks_is_told_with_its_setting_and_other_recipes():
     _needs.check(_recipe.blind(of({}, {"images": "told"})), examples("where"))
 
 
+def test_a_source_is_one_data_set():
+    data = [Example(id="1", messages=(), meta={"source": "data"})]
+    for path, words in (
+        (["a/data", "b/data", "b/more"], "the source 'data' is a/data and b/data; rename all but one"),
+        (["a/data.jsonl", "b/data.tar"], "the source 'data' is a/data.jsonl and b/data.tar; rename all"),
+    ):
+        with pytest.raises(InputError, match=rf"stage 's0': {words}.*; change training.stages.0.sources"):
+            _needs.check(of({"sources": ["data"]}, data={"path": path}), data)
+        _needs.check(of({}, data={"path": path}), data)
+
+
 def test_nothing_is_trained_before_it_is_told(painted, capsys):
     lines = [json.loads(line) for line in (painted / "data" / "train.jsonl").read_text().splitlines()]
     plain = [json.dumps({key: value for key, value in line.items() if key != "meta"}) for line in lines]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from foveal.cli._objectives import objective_of, wants
-from foveal.cli._recipe import Recipe
+from foveal.cli._recipe import Recipe, paths
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.training.config import Stage
@@ -23,7 +23,7 @@ def check(recipe: Recipe, data: Sequence[Example]) -> None:
                 raise InputError("its kinds leave no example to train on")
 
         needs: dict[str, Callable[[], object]] = {"kinds": some}
-        needs["sources"] = lambda stage=stage: copies(data, {}, stage.sources)
+        needs["sources"] = lambda stage=stage: (_apart(recipe, stage), copies(data, {}, stage.sources))
         if stage.images == "told" and not recipe.text_only:
             needs["images"] = lambda: captions(data)
         for setting, need in needs.items():
@@ -34,6 +34,14 @@ def check(recipe: Recipe, data: Sequence[Example]) -> None:
                     f"stage {stage.name!r}: {error}; change training.stages.{number}.{setting} (or the data), "
                     f"or take a recipe that asks for nothing of the kind, such as {' or '.join(PLAIN)}"
                 ) from None
+
+
+def _apart(recipe: Recipe, stage: Stage) -> None:
+    """Raises InputError for a source of the stage that several data sets are called by."""
+    for name in stage.sources:
+        places = [str(path) for path in paths(recipe.data) if path.stem == name]
+        if len(places) > 1:
+            raise InputError(f"the source {name!r} is {' and '.join(places)}; rename all but one of these data sets")
 
 
 def answered(recipe: Recipe, data: Sequence[Example], say: Callable[[str], None]) -> list[Example]:
