@@ -141,6 +141,20 @@ def test_what_is_loaded_is_typed():
     assert {*Asking.__annotations__} == told | {*_WRITING}
 
 
+def test_a_training_that_has_not_ended_is_told(tmp_path):
+    place = tmp_path / "mine" / "checkpoints" / "step-00000002-stage-00"
+    place.mkdir(parents=True)
+    (place / "state.json").write_text("{}")
+    for given in (tmp_path / "mine", place.parent, place):
+        with pytest.raises(InputError, match=r"mine holds a training that has not ended; the foveal train that began"):
+            foveal.load(given)
+    foveal.build(TINY).save(tmp_path / "mine")
+    for given in (place.parent, place):
+        with pytest.raises(InputError, match=r"00 holds what .*, and no run; give .*/mine$|checkpoints holds .*/mine$"):
+            foveal.load(given)
+    foveal.load(tmp_path / "mine")
+
+
 def test_load_refuses_in_one_line(tmp_path):
     with pytest.raises(InputError, match="there is no directory"):
         foveal.load(tmp_path / "nothing")

@@ -39,8 +39,8 @@ def load(
 
     `format` is found out where it is not given; a `dtype` of "auto" is that of the file. "starter" names the starter
     model, "smollm2-135m" the packaged language model; a directory of that name goes first. Raises InputError for a
-    directory of neither kind or of another than `format`, an unsupported model type, a device that is not there, and
-    any weight that does not fit.
+    directory of neither kind or of another than `format`, a training that has not ended, an unsupported model type, a
+    device that is not there, and any weight that does not fit.
     """
     if format is not None and format not in _FORMATS:
         raise unknown("format", str(format), _FORMATS)
@@ -55,8 +55,24 @@ def load(
     if format == "foveal" or (format is None and run.matches(directory)):
         return cast(Model, run.load(directory, **wanted))
     check_adapter(directory)
+    _check_ended(directory)
     config = read_config(directory)
     return family(config, str(directory), format=format).load(directory, config, **wanted)
+
+
+def _check_ended(directory: Path) -> None:
+    """Raise InputError for a training that has not ended, and for checkpoints of one."""
+    above = (directory.name, directory.parent.name, "checkpoints").index("checkpoints")
+    training = (directory.parent, directory.parent.parent, directory)[above]
+    if (directory / "config.json").exists() or not any(training.glob("checkpoints/*/state.json")):
+        return
+    if not run.matches(training):
+        raise InputError(
+            f"{training} holds a training that has not ended; the foveal train that began it goes on from its last "
+            "checkpoint, and what that leaves can be loaded"
+        )
+    if training != directory:
+        raise InputError(f"{directory} holds what a training goes on from, and no run; give {training}")
 
 
 def build(config: ModelConfig | Mapping[str, Any] | str | os.PathLike[str]) -> run.Run:
