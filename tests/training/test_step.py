@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from foveal.core.errors import InputError
 from foveal.training.config import Stage, TrainingConfig
 from foveal.training.loop import train
-from foveal.training.step import rescale
+from foveal.training.step import Scored, rescale
 
 
 @pytest.mark.parametrize(("clip", "norm"), [(100.0, 2.5), (1.0, 1.0)])
@@ -73,3 +74,39 @@ def test_what_learns_stays_where_a_step_counts_nothing(world, tmp_path):
 
 def test_where_nothing_has_a_gradient_the_norm_is_zero():
     assert rescale([nn.Parameter(torch.zeros(1))], divisor=torch.tensor(4.0), clip=1.0).item() == 0
+
+
+ONE = torch.ones(())
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (ONE, r"a Tensor of shape \(\) alone"),
+        ((ONE,), "a tuple of 1"),
+        ((ONE, 1, {}, {}), "a tuple of 4"),
+        ((torch.ones(2), 1), r"as its loss a Tensor of shape \(2,\)"),
+        ((1.0, 1), "as its loss a float"),
+        ((ONE, None), "as its count a NoneType"),
+        ((ONE, torch.ones(1)), r"as its count a Tensor of shape \(1,\)"),
+        ((ONE, 1, ONE), r"as its parts a Tensor of shape \(\)"),
+        ((ONE, 1, {"mine": ONE}), r"as its part 'mine' a Tensor"),
+    ],
+)
+def test_what_an_objective_returns_is_checked(world, told, words):
+    def my_loss(model, batch, *, gain=1.0):
+        return told
+
+    batch = world.collate(world.model())(Stage(steps=1))([world.data[:1]])
+    with pytest.raises(
+        InputError, match=f"^the objective 'my_loss' returns {words}.*; let it return the summed loss and "
+    ):
+        Scored(nn.Identity(), partial(my_loss, gain=2.0), precision="fp32")(batch)
+
+
+@pytest.mark.parametrize(
+    "told", [(ONE, 1), (ONE, ONE), (ONE, 0.5, {}), (ONE, 1, {"mine": (ONE, 1), "own": (0.5, ONE)})]
+)
+def test_a_sum_with_its_count_is_what_an_objective_returns(world, told):
+    batch = world.collate(world.model())(Stage(steps=1))([world.data[:1]])
+    assert Scored(nn.Identity(), lambda model, batch: told, precision="fp32")(batch) is told

@@ -11,10 +11,47 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from foveal.core.errors import InputError
 from foveal.core.types import Batch
 from foveal.training.across import Across, pulls
 
 Objective = Callable[[nn.Module, Batch], tuple[Any, ...]]  # sum of loss, count, perhaps named parts of them
+
+
+def checked(objective: Objective, told: Any) -> tuple[Any, ...]:
+    """What an objective returned; raises InputError where that is no sum with its count, and perhaps named parts."""
+    if (wrong := _wrong(told)) is None:
+        return told  # type: ignore[no-any-return]
+    function = objective.func if isinstance(objective, partial) else objective
+    raise InputError(
+        f"the objective {getattr(function, '__name__', type(function).__name__)!r} returns {wrong}; let it return the "
+        "summed loss and its count, perhaps with named parts of both: (loss, count, {name: (loss, count)})"
+    )
+
+
+def _wrong(told: Any) -> str | None:
+    if not isinstance(told, tuple) or not 2 <= len(told) <= 3:
+        return f"a tuple of {len(told)}" if isinstance(told, tuple) else f"a {_kind(told)} alone"
+    loss, count, *named = told
+    if not isinstance(loss, Tensor) or loss.ndim:
+        return f"as its loss a {_kind(loss)}"
+    if not _number(count):
+        return f"as its count a {_kind(count)}"
+    for parts in named:
+        if not isinstance(parts, Mapping):
+            return f"as its parts a {_kind(parts)}"
+        for name, part in parts.items():
+            if not isinstance(part, tuple) or len(part) != 2 or not all(map(_number, part)):
+                return f"as its part {name!r} a {_kind(part)}"
+    return None
+
+
+def _number(value: Any) -> bool:
+    return not value.ndim if isinstance(value, Tensor) else isinstance(value, int | float)
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__ + (f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else "")
 
 
 class Scored(nn.Module):
@@ -33,11 +70,12 @@ class Scored(nn.Module):
     def forward(self, batch: Batch, pull: Tensor | None = None) -> tuple[Any, ...]:
         """The objective's sum and count for one micro-batch.
 
-        Of one across batches what has the gradient `pull`, and what this batch adds by itself.
+        Of one across batches what has the gradient `pull`, and what this batch adds by itself. Raises InputError for an
+        objective that returns something else.
         """
         with self._precise(batch):
             if pull is None:
-                return self.objective(self.model, batch)
+                return checked(self.objective, self.objective(self.model, batch))
             embedded = self.embed(batch)
             assert self.across is not None
             alone = self.across.alone(self.model, batch, embedded, self._settings)
