@@ -91,9 +91,10 @@ def test_files_are_read_in_their_order(tmp_path):
     told = json.loads(state.read_text())
     state.write_text(json.dumps({**told, "_data_files": told["_data_files"][::-1]}))
     assert [one.id for one in read(tmp_path / "set")] == ["a", "b"]
-    state.write_text("{}")
-    with pytest.raises(InputError, match=r"state.json names no files of data .*save the data set again"):
-        read(tmp_path / "set")
+    for broken in ("{}", "[" * 100_000):
+        state.write_text(broken)
+        with pytest.raises(InputError, match=r"state.json names no files of data .*save the data set again"):
+            read(tmp_path / "set")
 
 
 def test_paths_are_those_of_the_folder(tmp_path, monkeypatch):
@@ -131,11 +132,32 @@ def test_other_columns(tmp_path, column, said):
         ({"images": [["a.png"]], "messages": [chat("What?", "a fox")]}, "'a.png' is no picture; cast that column"),
         ({"images": [[RED]], "messages": [chat("What?", "a fox", 2)]}, "2 image markers but 1"),
         ({"images": [[RED]], "messages": [[{"role": "friend", "content": "x"}]]}, "unknown role 'friend'"),
+        ({"image": [RED], "messages": [5]}, "row 0: 'messages' is a int; it must be a list"),
+        ({"image": [RED], "conversations": [3]}, "row 0: 'conversations' is a int; it must be a list"),
+        ({"image": [RED], "texts": [["a", "b"]]}, "row 0: 'texts' holds a str; give pairs of user and assistant"),
+        (
+            {"images": [5], "messages": [chat("What?", "a fox")]},
+            "'images' is a int; .* single picture stands in 'image'",
+        ),
+        ({"id": ["a"], "messages": [None]}, "row 0: has the columns id; what is said is read .* leave out the row"),
+        ({"messages": [None]}, "row 0: has no column that is not null; what is said"),
     ],
 )
 def test_what_is_wrong_is_told(tmp_path, rows, told):
     with pytest.raises(InputError, match=told):
         read(saved(tmp_path / "set", rows))
+
+
+def test_tables_without_rows_hold_none(tmp_path):
+    Dataset.from_dict(ROWS).select([]).to_parquet(tmp_path / "none.parquet")
+    Dataset.from_dict(ROWS).filter(lambda row: False).save_to_disk(tmp_path / "set")
+    assert read(tmp_path / "none.parquet") == read(tmp_path / "set") == []
+
+
+def test_the_name_of_a_table_is_no_pattern(tmp_path):
+    for place, name in enumerate(("a1.parquet", "a[1].parquet")):
+        Dataset.from_dict(ROWS).select([place]).to_parquet(tmp_path / name)
+    assert [one.id for one in read(tmp_path / "a[1].parquet")] == ["b"]
 
 
 def test_broken_files_and_pictures(tmp_path):

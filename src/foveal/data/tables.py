@@ -4,7 +4,7 @@
 picture may stand in `image`. Needs the package datasets.
 """
 
-import json
+import glob
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +13,7 @@ from typing import Any
 
 from foveal.core.errors import InputError
 from foveal.core.example import Example, Held
+from foveal.core.parsing import from_json
 from foveal.data.converters.llava import MARKER, message
 from foveal.data.format import Checker
 from foveal.data.halves import refuse
@@ -21,6 +22,7 @@ from foveal.data.shards import held
 
 _SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
 _NUMBERED = re.compile(r"(.+?)-\d+-of-\d+.*")  # train-00000-of-00003.parquet
+_AT_ONCE = 128  # rows; the library asks for as many as the first group of a file has, which may be none
 
 
 def found(folder: Path) -> dict[str, list[Path]]:
@@ -41,7 +43,7 @@ def _named(folder: Path) -> list[Path]:
     """The files of a saved data set: others may lie beside them, that `map` and `filter` have kept there."""
     place = folder / _SAVED
     try:
-        return [folder / one["filename"] for one in json.loads(place.read_bytes())["_data_files"]]
+        return [folder / one["filename"] for one in from_json(place.read_bytes())["_data_files"]]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{place} names no files of data ({error!r}); save the data set again") from None
 
@@ -55,7 +57,7 @@ def read(file: Path) -> Iterator[tuple[str, Example]]:
     known: dict[bytes, Held] = {}
     for number, row in enumerate(_rows(file)):
         where, given = f"{file}: row {number}", _bare(row)
-        shown = given.pop("images", None) or ([given["image"]] if given.get("image") else [])
+        shown = _listed(given, "images", where) or ([given["image"]] if given.get("image") else [])
         files = [_bytes(picture, file.parent, where) for picture in shown]
         known = {data: known.get(data) or held(data, where) for data in files}
         yield where, example(given, [known[data] for data in files], f"{file.stem}:{number}", where)
@@ -74,20 +76,32 @@ def example(given: Mapping[str, Any], shown: Sequence[Held], name: str, where: s
 
 def _messages(row: Mapping[str, Any], shown: Collection[str], where: str) -> list[Any]:
     if "messages" in row:
-        return [_parted(one, where) for one in row["messages"]]
+        return [_parted(one, where) for one in _listed(row, "messages", where)]
     if "conversations" in row:
-        return [message(turn, where, {MARKER: "image"}) for turn in row["conversations"]]
+        return [message(turn, where, {MARKER: "image"}) for turn in _listed(row, "conversations", where)]
     if "texts" not in row:
+        told = f"the columns {', '.join(row)}" if row else "no column that is not null"
         raise InputError(
-            f"{where}: has the columns {', '.join(row)}; what is said is read from messages, conversations or texts: "
-            "rename one"
+            f"{where}: has {told}; what is said is read from messages, conversations or texts: rename one, or leave "
+            "out the row"
         )
     made: list[Any] = []
-    for pair in row["texts"]:
+    for pair in _listed(row, "texts", where):
+        if not isinstance(pair, Mapping):
+            raise InputError(f"{where}: 'texts' holds a {type(pair).__name__}; give pairs of user and assistant")
         marks = [] if made else [{"type": "image"} for _ in shown]
         made.append({"role": "user", "content": [*marks, {"type": "text", "text": pair.get("user")}]})
         made.append({"role": "assistant", "content": [{"type": "text", "text": pair.get("assistant")}]})
     return made
+
+
+def _listed(row: Mapping[str, Any], name: str, where: str) -> list[Any]:
+    """A column of lists, none where the row has no such; raises InputError for one of anything else."""
+    given = row.get(name, [])
+    if not isinstance(given, list):
+        way = "; a single picture stands in 'image'" if name == "images" else ""
+        raise InputError(f"{where}: {name!r} is a {type(given).__name__}; it must be a list{way}")
+    return given
 
 
 def _parted(one: Any, where: str) -> Any:
@@ -126,10 +140,13 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
         raise InputError(f"{file} is of a Hugging Face data set; pip install datasets, which reads it") from None
     try:
         if file.suffix == ".parquet":
-            data = datasets.load_dataset("parquet", data_files=str(file), split="train", streaming=True)
-        else:
-            data = datasets.Dataset.from_file(str(file)).to_iterable_dataset()
-        yield from data.decode(False)
+            named = glob.escape(str(file))  # the library takes it for a pattern
+            rows = datasets.load_dataset(
+                "parquet", data_files=named, split="train", streaming=True, batch_size=_AT_ONCE
+            )
+            yield from rows.decode(False)
+        elif len(saved := datasets.Dataset.from_file(str(file))):
+            yield from saved.to_iterable_dataset().decode(False)
     except (OSError, ValueError, DatasetsError) as error:
         line = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise InputError(f"cannot read {file} of a Hugging Face data set ({line}); save it again") from None
