@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -34,6 +35,15 @@ def test_kinds_answers_and_what_guessing_earns(images):
     assert where["top"] == {"a": 2, "b": 1, "c": 1} and where["area"] == 0.2
     assert found["kinds"]["present"]["majority"] == 1
     assert found["sizes"] == {"width": [10, 20, 30], "height": [8, 8, 8]}
+
+
+def test_scenes_of_any_name_and_areas_that_are_no_numbers(images):
+    scenes = ([1, 2], [1, 2], {"a": 1, "b": 2}, {"b": 2, "a": 1}, "s", None, "s")
+    areas = ("wide", None, [0.5], math.nan, 10**400, 0.25, 0.75)
+    rows = enumerate(zip(scenes, areas, strict=True))
+    found = summary(example(i, "a", images[0], scene=scene, area=area) for i, (scene, area) in rows)
+    assert (found["scenes"], found["kinds"]["all"]["area"]) == (4, 0.5)
+    assert "area" not in summary([example(0, "a", images[0], area="wide")])["kinds"]["all"]
 
 
 def test_a_picture_in_memory_is_counted_once(images):

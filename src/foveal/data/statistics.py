@@ -1,5 +1,7 @@
 """What a data set holds: how many, of which kinds, how its answers are spread, and what guessing them earns."""
 
+import json
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable
 from pathlib import Path
@@ -14,7 +16,7 @@ def summary(examples: Iterable[Example]) -> dict[str, Any]:
     """Counts of examples, scenes and images, image sizes, and for every kind its answers.
 
     `majority` of a kind is the accuracy (0 to 1) of always giving its most frequent answer, `answer`; `area` is the
-    mean share of the image that the answers cover, where the data say it.
+    mean share of the image that the answers cover, where the data say it in a number. A scene may have any name.
     """
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     areas: dict[str, list[float]] = defaultdict(list)
@@ -28,9 +30,9 @@ def summary(examples: Iterable[Example]) -> dict[str, Any]:
             if identity(image) not in images:
                 images[identity(image)] = image if isinstance(image, Path) else media.size(image)
                 opened += [] if isinstance(image, Path | Held) else [image]
-        scenes.add(example.meta.get("scene", pictures(example) or example.id))
-        if "area" in example.meta:
-            areas[kind].append(example.meta["area"])
+        scenes.add(_scene(example))
+        if _finite(area := example.meta.get("area")):
+            areas[kind].append(float(area))
     kinds = {kind: _kind(counts) for kind, counts in sorted(answers.items())}
     for kind, values in areas.items():
         kinds[kind]["area"] = round(sum(values) / len(values), 5)
@@ -42,6 +44,15 @@ def summary(examples: Iterable[Example]) -> dict[str, Any]:
         "sizes": sizes(images.values()),
         "kinds": kinds,
     }
+
+
+def _scene(example: Example) -> Hashable:
+    named = example.meta.get("scene", pictures(example) or example.id)
+    return json.dumps(named, sort_keys=True) if isinstance(named, list | dict) else named
+
+
+def _finite(given: Any) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool) and abs(given) <= sys.float_info.max
 
 
 def _kind(counts: Counter[str]) -> dict[str, Any]:
