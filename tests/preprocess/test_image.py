@@ -6,11 +6,11 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from foveal.core.errors import InputError
-from foveal.preprocess.image import _load, image_size, kept, open_image, upright
+from foveal.preprocess.image import _load, begun, image_size, kept, open_image, upright
 
 COLOURS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
 
@@ -187,6 +187,63 @@ def test_bad_files_say_what_where_and_what_to_do(tmp_path):
             open_image(path)
         assert str(caught.value).startswith(str(path))
         assert "\n" not in str(caught.value)
+
+
+def behind(data, kind, said):
+    """A PNG with one more chunk behind its pixels."""
+    end = len(data) - 12
+    return (
+        data[:end]
+        + struct.pack(">I", len(said))
+        + kind
+        + said
+        + struct.pack(">I", zlib.crc32(kind + said))
+        + data[end:]
+    )
+
+
+def test_long_texts_of_a_png_are_read_up_to_a_bound():
+    plain, long, longer = saved(Image.fromarray(COLOURS), "PNG"), bytes(3 << 20), bytes(65 << 20)
+    word = b"Raw profile type exif\0\0"
+    before = PngInfo()
+    before.add_text("a", long.decode(), zip=True)
+    for data in (
+        saved(Image.fromarray(COLOURS), "PNG", pnginfo=before),
+        saved(Image.fromarray(COLOURS), "PNG", icc_profile=long),
+        behind(plain, b"zTXt", b"a\0\0" + zlib.compress(long)),
+        behind(plain, b"zTXt", word + zlib.compress(long)),
+    ):
+        same(open_image(data), COLOURS)
+        assert image_size(data) == (4, 6)
+        begun(io.BytesIO(data), "it").close()
+    for read in (open_image, image_size):
+        with pytest.raises(
+            InputError, match=r"^the image holds over 64 MiB of text beside its pixels; save it without$"
+        ):
+            read(behind(plain, b"zTXt", word + zlib.compress(longer)))
+    assert PngImagePlugin.MAX_TEXT_CHUNK == ImageFile.SAFEBLOCK
+
+
+def test_a_png_that_is_turned_behind_broken_pixels_is_told_when_its_size_is_asked():
+    data = bytearray(behind(saved(Image.effect_noise((64, 64), 9), "PNG"), b"eXIf", b""))
+    data[800:860] = bytes(60)
+    for read in (open_image, image_size):
+        with pytest.raises(InputError, match=r"is damaged or truncated .*; replace the file"):
+            read(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (saved(Image.fromarray(COLOURS), "EPS"), "EPS"),
+        (b"\0\0\1\xb3" + bytes(range(1, 9)), "MPEG"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(8), "HDF5"),
+    ],
+)
+def test_of_what_the_head_alone_is_read_is_told(data, kind):
+    for read in (open_image, image_size, lambda data: begun(io.BytesIO(data), "the image")):
+        with pytest.raises(InputError, match=rf"the image is {kind}, of which Pillow reads the head alone; convert it"):
+            read(data)
 
 
 def test_missing_directory_and_odd_things(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from foveal.core.errors import InputError
 from foveal.core.example import FEATURES, Held
@@ -21,6 +21,8 @@ _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 _PNG, _PNG_WORD = b"\x89PNG\r\n\x1a\n", 80  # how one begins, and how long the word before a text of it is at most
 _PNG_TEXTS, _PNG_SIGNS = (b"tEXt", b"zTXt", b"iTXt"), (b"adobe.xmp", b"Raw profile type")
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
+_TEXT = 64 << 20  # bytes of text and profiles that a PNG may hold: what Pillow reads of all together, not of each
+_HEAD_ONLY = ("EPS", "MPEG")  # no pixels without another program
 _GUARD = threading.Lock()
 _ALL = 4  # the number of a part that is the whole picture
 
@@ -88,7 +90,18 @@ def open_image(source: Any, *, name: str | None = None, limit: int = LIMIT) -> I
     except MemoryError:
         raise
     except Exception as broken:  # Pillow's readers raise nearly anything on broken data
-        raise InputError(f"{name} is damaged or truncated ({_line(broken)}); replace the file") from broken
+        raise _unread(name, broken) from broken
+
+
+def _unread(name: str, broken: Exception) -> InputError:
+    """What is said of a picture that Pillow recognises and does not read."""
+    _check_text(name, broken)
+    return InputError(f"{name} is damaged or truncated ({_line(broken)}); replace the file")
+
+
+def _check_text(name: str, broken: Exception) -> None:
+    if "MAX_TEXT" in str(broken):
+        raise InputError(f"{name} holds over {_TEXT >> 20} MiB of text beside its pixels; save it without") from None
 
 
 def _load(opened: Image.Image) -> None:
@@ -98,13 +111,18 @@ def _load(opened: Image.Image) -> None:
 
 
 class _Strict:
-    """Within it Pillow fills up nothing; threads may be in here together, and the last to leave lets it as it was."""
+    """Within it Pillow fills up nothing and reads any one text of a PNG that all of them may be as long as.
+
+    Threads may be in here together, and the last to leave lets Pillow as it was.
+    """
 
     def __init__(self) -> None:
-        self.inside, self.lenient = 0, False
+        self.inside, self.lenient, self.text = 0, False, 0
 
     def __enter__(self) -> None:
         with _GUARD:
+            if not self.inside:
+                self.text, PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_CHUNK, _TEXT
             self.inside += 1
             self.lenient |= ImageFile.LOAD_TRUNCATED_IMAGES
             ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -112,6 +130,8 @@ class _Strict:
     def __exit__(self, *raised: object) -> None:
         with _GUARD:
             self.inside -= 1
+            if not self.inside:
+                PngImagePlugin.MAX_TEXT_CHUNK = self.text
             if self.lenient and not self.inside:
                 ImageFile.LOAD_TRUNCATED_IMAGES, self.lenient = True, False
 
@@ -156,13 +176,21 @@ def _file_size(path: str, stamp: tuple[int, int]) -> Grid:
 
 
 def _header_size(source: Any) -> Grid:
-    return upright(_open(source, _name(source)))
+    name = _name(source)
+    opened = _open(source, name)
+    try:
+        return upright(opened)
+    except MemoryError:
+        raise
+    except Exception as broken:  # the turn of some PNGs is told behind their pixels
+        raise _unread(name, broken) from broken
 
 
 def upright(opened: Image.Image) -> Grid:
     """Height and width in pixels of a picture that Pillow has opened, after EXIF rotation; takes Pillow's errors."""
     width, height = opened.size
-    turned = opened.format != "TIFF" and _orientation(opened) in _SIDEWAYS  # Pillow gives a TIFF's size upright
+    with _STRICT:
+        turned = opened.format != "TIFF" and _orientation(opened) in _SIDEWAYS  # Pillow gives a TIFF's size upright
     return (width, height) if turned else (height, width)
 
 
@@ -260,7 +288,7 @@ def _decode(data: bytes, name: str) -> Image.Image:
     if not data:
         raise InputError(f"{name} is empty (0 bytes); replace it by a picture")
     try:
-        return _identify(io.BytesIO(data))
+        opened = _identify(io.BytesIO(data))
     except UnidentifiedImageError:
         if data.startswith(_SIGNATURES):
             raise InputError(f"{name} is damaged or truncated (its head does not read); replace the file") from None
@@ -269,7 +297,9 @@ def _decode(data: bytes, name: str) -> Image.Image:
             "give a PNG, JPEG, WebP, GIF, BMP or TIFF"
         ) from None
     except Exception as broken:
-        raise InputError(f"{name} is damaged or truncated ({_line(broken)}); replace the file") from broken
+        raise _unread(name, broken) from broken
+    _check_pixels(opened, name)
+    return opened
 
 
 def begun(source: str | io.BytesIO, name: str) -> Image.Image:
@@ -281,19 +311,26 @@ def begun(source: str | io.BytesIO, name: str) -> Image.Image:
     except UnidentifiedImageError:
         raise InputError(f"cannot read {name} (it is no picture that Pillow reads); replace it") from None
     except Exception as error:  # Pillow's readers raise nearly anything on broken data
+        _check_text(name, error)
         raise InputError(f"cannot read {name} ({_line(error)}); replace it") from None
+    _check_pixels(opened, name)
     _check_size(opened.size, name, LIMIT)
     return opened
 
 
 def _identify(stream: str | io.BytesIO) -> Image.Image:
     """Read the header with Pillow's own pixel limit off: ours can then name the size."""
-    with _GUARD:
+    with _STRICT, _GUARD:
         guard, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(stream)
         finally:
             Image.MAX_IMAGE_PIXELS = guard
+
+
+def _check_pixels(opened: Image.Image, name: str) -> None:
+    if opened.format in _HEAD_ONLY or isinstance(opened, ImageFile.StubImageFile):
+        raise InputError(f"{name} is {opened.format}, of which Pillow reads the head alone; convert it to PNG or JPEG")
 
 
 def _check_size(size: tuple[int, int], name: str, limit: int) -> None:
