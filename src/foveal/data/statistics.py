@@ -5,7 +5,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from foveal.core.example import Example, Held, identity, is_film, pictures
 from foveal.data import media
@@ -51,7 +51,7 @@ def _scene(example: Example) -> Hashable:
     return json.dumps(named, sort_keys=True) if isinstance(named, list | dict) else named
 
 
-def _finite(given: Any) -> bool:
+def _finite(given: Any) -> TypeGuard[int | float]:
     return isinstance(given, int | float) and not isinstance(given, bool) and abs(given) <= sys.float_info.max
 
 

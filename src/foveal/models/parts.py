@@ -140,9 +140,8 @@ class Sight(nn.Module):
         if seen is None or self.connector is None:
             return seen
         if getattr(self.connector, "counts_images", False):
-            alike = batch.owner[:, None] == batch.owner  # images of the same row, and of one conversation
-            if batch.conversation is not None:
-                alike = alike & (batch.conversation[:, None] == batch.conversation)
+            both = (batch.owner, batch.owner if batch.conversation is None else batch.conversation)
+            alike = torch.stack([one[:, None] == one for one in both]).all(0)  # images of one row and conversation
             before = alike.tril(-1).sum(1)
             image = seen.image if seen.cuts is None else _owners(seen.cuts).to(seen.image.device)[seen.image]
             seen = replace(seen, number=before[image])
