@@ -354,13 +354,8 @@ def _by_size(vision: VisionEncoder, pixels: Pixels, look: Callable[[Pixels], Vis
         each = torch.cat(list(pieces)).split(counts)
         return torch.cat([each[i] for i in place])
 
-    names = [
-        "features",
-        "boxes",
-        "mass",
-        *(name for name in ("attention", "keys") if getattr(parts[0], name) is not None),
-    ]
-    made = {name: ordered(getattr(part, name) for part in parts) for name in names}
+    more = (name for name in ("attention", "keys") if getattr(parts[0], name) is not None)
+    made = {name: ordered(getattr(part, name) for part in parts) for name in ("features", "boxes", "mass", *more)}
     levels = tuple(ordered(pieces) for pieces in zip(*(part.levels for part in parts), strict=True))
     return replace(VisualTokens.on_layout(made.pop("features"), layout, levels), **made)
 
