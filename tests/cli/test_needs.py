@@ -65,6 +65,17 @@ def test_nothing_is_trained_before_it_is_told(painted, capsys):
     assert run(["train", "tiny.yaml", "training.stages.1.kinds={caption: 0}"]) == 0
 
 
+def test_rows_that_no_batch_fills_are_told_before_the_first_stage(painted, capsys):
+    write({**TINY, "data": {"path": "data"}})
+    wrong = ["processor.context=64", "training.stages.0.pack=257", "training.stages.1.pack=257"]
+    told = (
+        "packs rows of 257 tokens, and its 4 conversations, as long as processor.context lets them be, have 256; give"
+    )
+    assert run(["train", "tiny.yaml", *wrong]) == 2
+    assert f"stage 'align' {told}" in capsys.readouterr().err
+    assert run(["train", "tiny.yaml", wrong[0], "training.stages.0.pack=256", wrong[2]]) == 0
+
+
 def said(*words, **more):
     messages = tuple({"role": "assistant", "content": [{"type": "text", "text": word}]} for word in words)
     return Example(id=f"row {len(words)}", messages=messages, **more)

@@ -29,6 +29,7 @@ def test_settings_read_back():
         ({"stages": [{"minutes": "nan"}]}, "minutes nan; give more than 0"),
         ({"stages": [{"steps": 1, "rate": "inf"}]}, "rate inf; give more than 0"),
         ({"stages": [{"steps": 1, "group_limit": 0}]}, "group_limit 0; give more than 0"),
+        ({"stages": [{"steps": 1, "pack": 1000000}]}, "pack 1000000; give up to 131,072 tokens a row"),
         ({"stages": [{"steps": 1, "floor": 2}]}, "floor 2.0; give a share from 0 to 1"),
         ({"stages": [{"steps": 1, "betas": [0.9, 1.5]}]}, "betas.1 1.5; give a share from 0 to 1"),
         ({"stages": [{"steps": 1, "betas": [0.9, 1.0]}]}, "betas.1 1.0; give a share from 0 to 1, without 1 itself"),

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from foveal.core.errors import InputError
 from foveal.core.example import Example
+from foveal.core.machine import cores
 from foveal.core.types import Batch
-from foveal.training.feed import Feed, ahead
+from foveal.training.feed import Feed, ahead, check_workers
 from foveal.training.order import Order
 
 
@@ -64,3 +66,11 @@ def test_leaving_early_ends_the_thread():
         assert threading.active_count() == before + 1
     time.sleep(0.01)
     assert threading.active_count() == before
+
+
+def test_workers_are_few_enough_for_the_machine():
+    most = max(16, 4 * cores())
+    check_workers(most)
+    told = rf"training.workers is {most + 1}, and this machine has {cores()} processor cores; give up to {most}$"
+    with pytest.raises(InputError, match=told):
+        check_workers(most + 1)

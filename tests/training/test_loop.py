@@ -307,6 +307,12 @@ def test_data_without_answers_are_refused(world, tmp_path):
         run(world, tmp_path, stage(), data=mute)
 
 
+def test_too_many_workers_are_refused_before_a_run_is_begun(world, tmp_path):
+    with pytest.raises(InputError, match=r"training.workers is 1,000,000, and this machine has"):
+        run(world, tmp_path / "run", stage(), workers=1_000_000)
+    assert not (tmp_path / "run").exists()
+
+
 def test_recomputed_activations_and_workers_change_nothing(world, tmp_path):
     plain, _ = run(world, tmp_path / "plain", stage())
     for name, more, settings in (

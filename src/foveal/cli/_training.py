@@ -104,13 +104,18 @@ def _lines(recipe: Recipe) -> dict[str, str]:
 def _check_stages(run: "Run", batches: "Batches", stages: Sequence[Stage], *, begun: bool) -> None:
     """Raises InputError for a part, a rate, an adapter or a processor's setting that cannot be, of any stage.
 
-    Of a training that has `begun` rates may stand that are of no use: it goes on as it was.
+    Of a training that has `begun` rates and rows may stand that are of no use: it goes on as it was.
     """
     from foveal.training.lora import check as check_lora
     from foveal.training.parts import check, select
 
     for stage in stages:
-        batches.processor(stage)
+        most = stage.batch_size * batches.processor(stage).config.context
+        if not begun and not stage.group and (stage.pack or 0) > most:
+            raise InputError(
+                f"stage {stage.name!r} packs rows of {stage.pack:,} tokens, and its {stage.batch_size} conversations, "
+                f"as long as processor.context lets them be, have {most:,}; give pack up to that"
+            )
         check_lora(run.model, stage.lora)
         if stage.lora is None:  # adapters have names of their own
             select(run.model, (*stage.parts, *stage.rates)) if begun else check(run.model, stage)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from foveal.core.errors import InputError
 
 _LARGEST = 2**32 - 1  # NumPy's
+_LONGEST = 2**17  # tokens in a row, whose mask is then 16 GiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +130,8 @@ class Stage:
             value = getattr(self, key)
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"stage {self.name!r} has {key} {value}; give more than 0")
+        if (self.pack or 0) > _LONGEST:
+            raise InputError(f"stage {self.name!r} has pack {self.pack}; give up to {_LONGEST:,} tokens a row")
         if not 0 <= self.floor <= 1:
             raise InputError(f"stage {self.name!r} has floor {self.floor}; give a share from 0 to 1")
         for place, value in enumerate(self.betas):

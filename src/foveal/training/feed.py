@@ -9,13 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader
 
+from foveal.core.errors import InputError
 from foveal.core.example import Example
+from foveal.core.machine import cores
 from foveal.core.types import Batch
 from foveal.training.order import Order
 
 # Groups of examples (a group shares its images), and the place of the first in the order: what chance is seeded from.
 Collate = Callable[[Sequence[Sequence[Example]], int], Batch]
 AHEAD = 3  # micro-batches that wait
+_FEWEST, _EACH = 16, 4  # workers that any machine may have, and those to a core: some wait for a disk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,15 @@ class Feed:
         batch = self.collate(chosen, start)
         ids = tuple(str(example.id) for example in examples)
         return Micro(batch=batch, examples=len(examples), tokens=int(batch.valid.sum()), ids=ids)
+
+
+def check_workers(workers: int) -> None:
+    """Raises InputError for more processes than this machine can have busy."""
+    most = max(_FEWEST, _EACH * cores())
+    if workers > most:
+        raise InputError(
+            f"training.workers is {workers:,}, and this machine has {cores()} processor cores; give up to {most}"
+        )
 
 
 @contextmanager

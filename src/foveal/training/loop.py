@@ -22,7 +22,7 @@ from foveal.training import checkpoint
 from foveal.training.changing import advance, behind, heard, thinning
 from foveal.training.checkpoint import Checkpoints, Progress, Snapshot
 from foveal.training.config import Stage, TrainingConfig
-from foveal.training.feed import Collate, Feed, Micro, ahead
+from foveal.training.feed import Collate, Feed, Micro, ahead, check_workers
 from foveal.training.log import Entry, Log
 from foveal.training.lora import adapted
 from foveal.training.memory import memory_kept
@@ -70,6 +70,7 @@ def train(
     data, which older runs lack). Raises InputError for what cannot be trained, a loss that is no number and a full disk
     (the last checkpoint stands), and Interrupted.
     """
+    check_workers(config.workers)
     for stage in config.stages:
         check_objective(model, stage.objective)
     run = _Run(model, data, config=config, collate=collate, out=out, recipe=recipe or {}, ended=ended)
