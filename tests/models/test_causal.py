@@ -1,9 +1,13 @@
 """The assembly: what a question may change, what a batch may not, and that everything learns."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, Layout, Pixels, VisualTokens
@@ -97,6 +101,30 @@ def test_the_last_layer_speaks_at_labelled_places_alone(model, monkeypatch, plac
         none = torch.zeros_like(weight)
         ours, other = (none if slope is None else slope for slope in (ours, other))
         torch.testing.assert_close(ours, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("keep", ["last", "labelled"])
+def test_hooks_of_the_last_layer_run_where_it_speaks_at_some_places(model, keep):
+    batch, widths, last = asked(model), [], model.language.layers[-1]
+    expected = model(batch, keep=keep).logits
+    last.register_forward_pre_hook(lambda part, given: widths.append(given[0].hidden.shape[1]))
+    last.register_forward_hook(lambda part, given, says: widths.append(says.hidden.shape[1]))
+    assert torch.equal(model(batch, keep=keep).logits, expected)
+    assert widths[0] == batch.input_ids.shape[1] > widths[1]
+
+
+def test_sharded_layers_say_the_same_at_some_places(model):
+    batch = asked(model)
+    expected = [model(batch, keep=keep).logits for keep in ("last", "labelled")]
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        mesh, sharded = init_device_mesh("cpu", (1,)), copy.deepcopy(model)
+        for part in (*sharded.language.layers, sharded):
+            fully_shard(part, mesh=mesh)
+        for keep, logits in zip(("last", "labelled"), expected, strict=True):
+            assert torch.equal(sharded(batch, keep=keep).logits, logits)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_ready_features_stand_for_pixels(model):

@@ -17,6 +17,7 @@ from foveal.layers.masks import attention_mask
 from foveal.layers.mlp import GatedFeedForward
 from foveal.layers.norms import HeadNorm, RMSNorm
 from foveal.layers.rotary import STANDARD, Rope, axes, inverse_frequencies, tables
+from foveal.layers.speaking import Speaking
 
 QkNorm = bool | Literal["own"]
 
@@ -56,7 +57,7 @@ class Config:
     window: int | None = None
 
 
-class Layer(nn.Module):
+class Layer(Speaking):
     """Norm, attention, add; norm, gated feed-forward, add: a stream to a stream. The norms may come second."""
 
     def __init__(
@@ -75,7 +76,7 @@ class Layer(nn.Module):
         self.attention_norm, self.attention = RMSNorm(width, eps=eps), attention
         self.mlp_norm, self.mlp = RMSNorm(width, eps=eps), mlp
 
-    def forward(self, stream: Stream) -> Stream:
+    def everywhere(self, stream: Stream) -> Stream:
         """One layer."""
         rotary = None if self.still else stream.rotary
         attention = partial(

@@ -13,6 +13,7 @@ from foveal.core.types import Batch, Cache, Stream
 from foveal.layers.blocks import Block, PostNormBlock
 from foveal.layers.initial import small_normal
 from foveal.layers.masks import attention_mask
+from foveal.layers.speaking import Speaking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +40,12 @@ class Config:
     deviation: float = 0.02
 
 
-class Layer(PostNormBlock):
+class Layer(Speaking, PostNormBlock):
     """Attend, add, norm; feed, add, norm: a stream to a stream."""
 
-    def forward(self, stream: Stream) -> Stream:  # type: ignore[override]
+    def everywhere(self, stream: Stream) -> Stream:
         """One layer."""
-        return stream.with_hidden(super().forward(stream.hidden, mask=stream.mask))
+        return stream.with_hidden(PostNormBlock.forward(self, stream.hidden, mask=stream.mask))
 
     def only(self, stream: Stream, at: Int[Tensor, "B Q"]) -> Stream:
         """What the layer says at these places of each row alone, `[B Q D]`: all that a last layer need say."""

@@ -16,6 +16,7 @@ from foveal.layers.linear import Linear
 from foveal.layers.masks import attention_mask
 from foveal.layers.mlp import activation as named
 from foveal.layers.positions import Positions
+from foveal.layers.speaking import Speaking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +71,14 @@ class Expert(nn.Module):
         return self.last_norm(hidden + self.down(self.inner_norm(wide)))
 
 
-class Layer(nn.Module):
+class Layer(Speaking):
     """Two experts around one attention: a stream to a stream."""
 
     def __init__(self, expert: Callable[[], Expert]) -> None:
         super().__init__()
         self.words, self.sight = expert(), expert()
 
-    def forward(self, stream: Stream) -> Stream:
+    def everywhere(self, stream: Stream) -> Stream:
         """One layer."""
         query, key, value = self._projected(stream)
         return self._finished(stream, attend(query, key, value, mask=stream.mask))

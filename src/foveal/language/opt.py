@@ -17,6 +17,7 @@ from foveal.layers.cache import KVCache
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
 from foveal.layers.mlp import FeedForward
+from foveal.layers.speaking import Speaking
 
 OFFSET = 2  # rows of the table of positions before that of the first word
 
@@ -44,7 +45,7 @@ class Config:
     deviation: float = 0.02
 
 
-class Layer(nn.Module):
+class Layer(Speaking):
     """Attend to what was written, then feed, each beside a residual: a stream to a stream.
 
     `parallel` layers feed on what attention reads, beside it (GPT-J). With a `steepest` slope, attention falls with the
@@ -73,7 +74,7 @@ class Layer(nn.Module):
         self.attention = Attention(width=width, heads=heads, bias=bias, out_bias=bias, qk_norm=qk_norm, causal=True)
         self.feed = FeedForward(width=width, inner=inner, activation=activation, bias=bias)
 
-    def forward(self, stream: Stream) -> Stream:
+    def everywhere(self, stream: Stream) -> Stream:
         """One layer."""
         stream = self._fallen(stream)
         attend = partial(

@@ -30,6 +30,7 @@ from foveal.core.types import (
 from foveal.layers.mosaic import Joined
 from foveal.layers.regions import pooled
 from foveal.layers.relaid import first, relaid, stretched
+from foveal.layers.speaking import alone
 from foveal.layers.thinning import placed
 from foveal.models import seats
 from foveal.models.promised import as_planned, looking
@@ -380,8 +381,8 @@ def flow(
         stream, entered = _fused(fusion, i, replace(stream, ahead=layer) if ahead else stream)
         states += entered if keep_hidden else []
         stream = seats.at_layer(spender, i, stream, ahead=layer, depth=language.depth)
-        last = only is not None and i + 1 == language.depth
-        stream = layer.only(stream, placed(stream, only)) if last else layer(stream)  # type: ignore[operator]
+        places = placed(stream, only) if only is not None and i + 1 == language.depth else None
+        stream = layer(stream) if places is None else alone(layer, stream, places)
     stream, entered = _fused(fusion, language.depth, stream)
     return stream, [*states, *entered[:-1]] if keep_hidden else states
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from foveal.core.errors import InputError, unknown
+from foveal.layers.speaking import Speaking
 from foveal.training.config import Stage
 from foveal.training.muon import Muon
 
@@ -85,7 +86,9 @@ def learning(model: nn.Module, stage: Stage) -> Iterator[list[nn.Parameter]]:
 @contextmanager
 def recomputed(layers: Iterable[nn.Module], *, wanted: bool) -> Iterator[None]:
     """Activations of these layers are computed again in the backward pass instead of kept (1604.06174)."""
-    wrapped = [(layer, way) for layer in layers for way in ("forward", "only") if hasattr(layer, way)] if wanted else []
+    found = list(layers) if wanted else []
+    wrapped = [(layer, "forward") for layer in found]
+    wrapped += [(layer, "only") for layer in found if hasattr(layer, "only") and not isinstance(layer, Speaking)]
     for layer, way in wrapped:  # an instance's own, over its class's
         setattr(layer, way, partial(checkpoint, getattr(layer, way), use_reentrant=False))
     try:
