@@ -1,6 +1,7 @@
 import gzip
 import io
 import json
+import lzma
 import pickle
 import tarfile
 
@@ -94,6 +95,7 @@ HARMS = {  # of a shard of two samples, of which the second begins there
     "cut between members": lambda whole, begin: whole[:begin],
     "zeros": lambda whole, begin: whole[:begin] + bytes(1024) + whole[begin + 1024 :],
     "two in one": lambda whole, begin: whole + whole,
+    "no sum of what is packed": lambda whole, begin: lzma.compress(whole + bytes(1 << 20))[:-40] + bytes(40),
     "half unpacked": lambda whole, begin: gzip.compress(whole)[:-20],
 }
 

@@ -1,6 +1,7 @@
 """WebDataset shards: plain tar files where an example is a .json member and the images that it names, one key long."""
 
 import io
+import lzma
 import os
 import tarfile
 import zlib
@@ -33,7 +34,7 @@ def read_shard(path: str | os.PathLike[str]) -> Iterator[Example]:
             for key, members in samples(tar):
                 yield example(key, members, f"{place}:{key}")
             _check_end(tar)
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")  # not all ways of unpacking it
         raise InputError(f"cannot read the shard {place} ({why}); it must be a whole tar file") from None
 
