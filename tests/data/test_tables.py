@@ -1,14 +1,16 @@
 """Hugging Face data sets on disk give the examples of JSON lines."""
 
 import json
+import logging
 
 import pytest
 from datasets import Dataset, DatasetDict, Features, Image, List, Value, load_from_disk
 from PIL import Image as Pictures
 
+from foveal.cli.main import run
 from foveal.core.errors import InputError
 from foveal.data.format import chat, grouped, located, read
-from foveal.data.places import files, fingerprint, splits
+from foveal.data.places import files, fingerprint, locate, splits
 from foveal.data.statistics import summary
 from foveal.data.thorough import thorough
 from foveal.preprocess.image import open_image
@@ -158,6 +160,22 @@ def test_the_name_of_a_table_is_no_pattern(tmp_path):
     for place, name in enumerate(("a1.parquet", "a[1].parquet")):
         Dataset.from_dict(ROWS).select([place]).to_parquet(tmp_path / name)
     assert [one.id for one in read(tmp_path / "a[1].parquet")] == ["b"]
+
+
+def test_a_split_without_rows_is_where_its_set_is(tmp_path, capsys):
+    Dataset.from_dict(ROWS).select([]).save_to_disk(tmp_path / "set")
+    assert not files(tmp_path / "set") and locate(tmp_path / "set") == tmp_path / "set"
+    assert run(["data", "inspect", str(tmp_path / "set")]) == 2
+    assert "set holds no examples; write one a line" in capsys.readouterr().err
+
+
+def test_half_a_table_is_told_once(tmp_path, caplog, monkeypatch):
+    Dataset.from_dict(ROWS).to_parquet(tmp_path / "a.parquet")
+    (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-200])
+    monkeypatch.setattr(logging.getLogger("datasets"), "handlers", [caplog.handler])
+    with pytest.raises(InputError, match=r"cannot read .*a.parquet of a Hugging Face data set .*save it again"):
+        read(tmp_path / "a.parquet")
+    assert not caplog.records
 
 
 def test_broken_files_and_pictures(tmp_path):

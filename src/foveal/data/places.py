@@ -21,11 +21,11 @@ def splits(folder: Path) -> list[str]:
 
 
 def locate(path: str | os.PathLike[str], split: str = "train") -> Path:
-    """The file of a data set's split (of several the first), or the file itself where a file is named.
+    """The file of a data set's split (of several the first), or what is named where that is a file or has none.
 
     Raises InputError where there is none.
     """
-    return files(path, split)[0]
+    return next(iter(files(path, split)), Path(path))
 
 
 def files(path: str | os.PathLike[str], split: str = "train") -> list[Path]:

@@ -136,10 +136,12 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
     try:
         import datasets
         from datasets.exceptions import DatasetsError
+        from pyarrow.parquet import read_metadata
     except ImportError:
         raise InputError(f"{file} is of a Hugging Face data set; pip install datasets, which reads it") from None
     try:
         if file.suffix == ".parquet":
+            read_metadata(file)  # the library raises the same, and logs it before
             named = glob.escape(str(file))  # the library takes it for a pattern
             rows = datasets.load_dataset(
                 "parquet", data_files=named, split="train", streaming=True, batch_size=_AT_ONCE
