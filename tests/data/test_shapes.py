@@ -79,3 +79,9 @@ def test_starter_scenes_know_themselves(tmp_path):
     assert not drawn(tmp_path)
     (tmp_path / "dataset.json").write_text(json.dumps({"made_by": "foveal data scenes"}))
     assert drawn(tmp_path) and drawn(tmp_path / "train.jsonl") and not drawn(Path("nowhere"))
+
+
+@pytest.mark.parametrize("told", ["[1]", "{", "[" * 100_000, "\ufeff"])
+def test_what_others_note_beside_their_data_is_none_of_ours(tmp_path, told):
+    (tmp_path / "dataset.json").write_text(told, encoding="utf-8")
+    assert not drawn(tmp_path)

@@ -1,6 +1,5 @@
 """Whether what a run draws is what it was asked for, as a classifier says that never saw the run's own pictures."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -77,15 +76,14 @@ def drawings(
 def portraits_of(data: Path) -> PortraitConfig:
     """What a data set's portraits are made of. Raises InputError for data of another kind."""
     from foveal.core.config import parse
-    from foveal.data.generate import MARK
+    from foveal.data.generate import noted
 
-    file = (data if data.is_dir() else data.parent) / MARK
-    about = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if about.get("made_by") != "foveal data portraits":
+    told = noted(data)
+    if told.get("made_by") != "foveal data portraits":
         raise InputError(
             f"{data} holds no portraits, whose drawings a classifier could learn; make some: foveal data portraits"
         )
-    return parse(PortraitConfig, about["config"], where=str(file))
+    return parse(PortraitConfig, told["config"], where=f"the config of {data}")
 
 
 def _seeds(config: PortraitConfig, about: Any) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from foveal.core.config import dump
 from foveal.core.errors import InputError, unknown
+from foveal.core.parsing import from_json
 from foveal.data.drawings import ATTRIBUTION, share
 from foveal.data.format import chat, encode_box
 from foveal.data.questions import Question
@@ -48,6 +49,16 @@ class Summary:
     def rate(self) -> float:
         """Scenes a second by the clock."""
         return sum(self.scenes.values()) / max(self.seconds, 1e-9)
+
+
+def noted(data: Path) -> dict[str, Any]:
+    """What is noted of a data set, by its directory or a file in it; nothing of one that others have made."""
+    file = (data if data.is_dir() else data.parent) / MARK
+    try:
+        told = from_json(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def picture_bytes(picture: Image.Image, codec: str) -> bytes:

@@ -8,7 +8,6 @@ it).
 """
 
 import functools
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 
 from foveal.core.example import Box, Example
 from foveal.data.drawings import CLDR, rendered
-from foveal.data.generate import MARK
+from foveal.data.generate import noted
 from foveal.preprocess.outlines import area, clockwise, simplified
 
 POINTS = ("left", "top", "right", "bottom", "middle")
@@ -110,8 +109,7 @@ def _farthest(ink: np.ndarray) -> list[Point]:
 
 def drawn(data: Path) -> bool:
     """Whether a data set, by its directory or a file in it, is one of starter scenes."""
-    mark = (data if data.is_dir() else data.parent) / MARK
-    return mark.is_file() and json.loads(mark.read_text(encoding="utf-8")).get("made_by") == "foveal data scenes"
+    return noted(data).get("made_by") == "foveal data scenes"
 
 
 def with_shapes(examples: Iterable[Example]) -> Iterator[Example]:
