@@ -2,6 +2,7 @@ import io
 import os
 import struct
 import threading
+import warnings
 import zlib
 
 import numpy as np
@@ -187,6 +188,17 @@ def test_bad_files_say_what_where_and_what_to_do(tmp_path):
             open_image(path)
         assert str(caught.value).startswith(str(path))
         assert "\n" not in str(caught.value)
+
+
+def test_heads_have_the_limit_of_whole_pictures(tmp_path):
+    (tmp_path / "a.png").write_bytes(bomb(17_000, 11_000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for source in (str(tmp_path / "a.png"), io.BytesIO(bomb(17_000, 11_000))):
+            with begun(source, "it") as opened:
+                assert opened.size == (17_000, 11_000)
+    with pytest.raises(InputError, match=r"it has 17000 x 12000 pixels .*over the limit of 200000000; make it smaller"):
+        begun(io.BytesIO(bomb(17_000, 12_000)), "it")
 
 
 def behind(data, kind, said):
