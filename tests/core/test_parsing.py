@@ -36,6 +36,14 @@ def test_a_key_that_stands_twice_is_told_with_its_line():
     assert yaml_fault(caught.value) == "the key 'seed' stands twice in a mapping (line 4, column 3)"
 
 
-def test_yaml_too_deep_is_one_line():
-    with pytest.raises(yaml.YAMLError, match="nested too deeply"):
-        from_yaml("[" * 5000)
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[" * 5000, "nested too deeply"),
+        ("seed: " + "9" * 5000, "value has 5000 digits$"),
+        ("name: 2026-02-31", "day is out of range for month"),
+    ],
+)
+def test_what_is_no_yaml_is_one_line(text, why):
+    with pytest.raises(yaml.YAMLError, match=why):
+        from_yaml(text)

@@ -25,6 +25,8 @@ def from_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_loader())
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply") from None
+    except ValueError as error:  # numbers longer than Python reads, dates that are none
+        raise yaml.YAMLError(str(error).partition(";")[0]) from None
 
 
 @cache
