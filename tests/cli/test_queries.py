@@ -1,9 +1,6 @@
 """BLIP-2 in its two stages: queries by three objectives, then a frozen language model that reads them."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ import foveal
 from foveal.cli import _objectives, _recipe, systems
 from foveal.cli.main import run
 from foveal.training.config import Stage
+from tests.launcher import two_processes
 
 COLOURS = ("red", "green", "blue", "black", "white", "yellow", "purple", "cyan")
 VIT = {"name": "vit", "width": 8, "depth": 1, "heads": 2, "inner": 16, "patch": 8, "image_size": 16, "layers": [-1]}
@@ -125,11 +123,7 @@ def test_contrast_and_writing_are_over_all_rows_of_a_step(pictures, ways):
     assert run(["train", "first.yaml", objective, steps, "--out", "one"]) == 0
     halves = ["train", "first.yaml", objective, steps, "training.stages.0.batch_size=4", "--out", "two"]
     if ways == "processes":
-        launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run(
-            [*launched, "-m", "foveal.cli.main", *halves], env=environment, capture_output=True, text=True, check=True
-        )
+        two_processes(*halves)
     else:
         assert run([*halves, "training.stages.0.accumulate=2"]) == 0
     one, two = (load_file(f"{place}/model.safetensors") for place in ("one", "two"))

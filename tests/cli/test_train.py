@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from foveal.cli.main import run
 from foveal.core.errors import InputError
 from foveal.models import assembly
 from foveal.models.config import ModelConfig
+from tests.launcher import two_processes
 
 TINY = {
     "system": "llava",
@@ -151,12 +150,8 @@ def test_two_processes_train_as_one(home, capsys):
     settings = [f"training.stages.{stage}.batch_size={{0}}" for stage in (0, 1)]
     assert run(["train", "tiny.yaml", *(setting.format(6) for setting in settings)]) == 0
     told = capsys.readouterr().err
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = ["-m", "foveal.cli.main", "train", "tiny.yaml", "--out", "two"]
-    arguments = [*launcher, *command, *(setting.format(3) for setting in settings)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    both = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True)
-    assert both.stderr.count("ask it:") == told.count("ask it:") == 1
+    both = two_processes("train", "tiny.yaml", "--out", "two", *(setting.format(3) for setting in settings))
+    assert both.count("ask it:") == told.count("ask it:") == 1
     torch.testing.assert_close([row["loss"] for row in log("two")], [row["loss"] for row in log("runs/tiny")])
     one, two = (foveal.load(place).state_dict() for place in ("runs/tiny", "two"))
     assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)

@@ -30,7 +30,7 @@ def command(
     from foveal.cli import _recipe, _scored, _show
     from foveal.cli._runs import missing
     from foveal.cli._training import carry_out
-    from foveal.training.processes import processes
+    from foveal.training.processes import part, processes
     from foveal.training.stop import Interrupted
 
     wanted = _recipe.read(recipe, settings or [], data=data)
@@ -55,6 +55,7 @@ def command(
         again = shlex.join(word for word in ["foveal", *sys.argv[1:]] if word != "--fresh")
         console.print(f"stopped at step {stopped.step}, {kept}; go on with: {again}", soft_wrap=True)
         raise typer.Exit(stopped.exit_code) from None
+    part()
     if not main:
         return
     if as_json:

@@ -21,6 +21,11 @@ def accelerator(device: str = "auto") -> Accelerator:
     )
 
 
+def part() -> None:
+    """Leave the other processes, all of which have done their work; whoever exits without may be torn down mid-word."""
+    PartialState().destroy_process_group()
+
+
 def on_cpu(device: str) -> bool:
     """Whether to train on the processor: several processes there must say so."""
     return device == "cpu" or not torch.accelerator.is_available()
