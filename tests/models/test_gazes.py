@@ -104,6 +104,18 @@ def test_relevance_leads_most_queries_by_the_question_and_no_answer_is_heard(con
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("connector", CONNECTORS)
+def test_queries_are_led_by_what_the_encoder_attends_to_where_that_is_wished(connector):
+    model = model_of(connector)
+    view = budgeted(model, 4, salience="attention")
+    given = batch(view)
+    together, contrast = view.see(given), budgeted(model, 4).see(given)
+    assert not torch.allclose(together.features, contrast.features, atol=1e-4)
+    alone = view.see(batch(view, only=1))
+    torch.testing.assert_close(alone.features, together.features[4:], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_the_log_of_relevance_leads_and_more_queries_lead_the_same_ones():
     model = model_of("perceiver")
     view = budgeted(model, 4)

@@ -44,9 +44,9 @@ def test_entropy_is_in_nats():
 
 
 def test_sinks_receive_no_more_than_is_usual():
-    attention = torch.full((1, 2, 8, 8), 0.05)
-    attention[..., 3] = 0.65
-    attention[..., 5] = 0.1
+    attention = torch.full((1, 8), 0.05)
+    attention[0, 3] = 0.65
+    attention[0, 5] = 0.1
     got = received(attention)[0]
     assert int(got.argmax()) == 5 and got[3] == got[0]
 

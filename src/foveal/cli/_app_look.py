@@ -77,20 +77,21 @@ def lens(model: Any, processor: Any, picture: "Image", wish: Wish) -> Lens:
 
     Raises InputError where the visual tokens lie on no grid, and takes the errors of `budgeted`.
     """
-    from foveal.models.budget import budgeted, unspent
+    from foveal.models.budget import allocator_of, budgeted, unspent
     from foveal.relevance.allocation import allocate
     from foveal.relevance.balancing import WAYS
 
     free: Any = unspent(model)
-    ours: Any = budgeted(free, 1, **wish.tensions)._modules["allocator"]
+    view = budgeted(free, 1, **wish.tensions)
+    ours: Any = allocator_of(view)
     batch = _batch(free, processor, picture, wish)
-    seen = free.whole(batch)
+    seen = view.whole(batch)
     grid = None if seen is None else seen.layout.grids[0]
     if seen is None or grid is None:
         raise InputError("the visual tokens of this model lie on no grid, so there is no map of them to draw")
     query = free.query(batch)
-    classes = None if seen.classes is None else seen.classes[None]
-    maps = ours.knowing(seen.features[None], grid, query, query.owner[:1], classes=classes)
+    known = ours.beside(seen, torch.zeros_like(query.owner[:1]))
+    maps = ours.knowing(seen.features[None], grid, query, query.owner[:1], **known)
     shares = ours.shares(maps, grid, query, query.owner[:1])
     made = allocate(seen.features, grid=grid, budget=seen.layout.total, relevance=shares[0])
     looked = Relevance(

@@ -84,7 +84,8 @@ class Allocator(Protocol):
     One that `needs` "attention" is given tokens that bring the encoder's, and one that `hears` words of a certain
     width fits no other. One that tells what tokens are `worth(visual, query)` can tell it of those that a fusion
     thins out, has `priced(visual, query, terms)`, which spends by what a token gains, and `shares(maps, grid,
-    query, row)`, what its kinds of knowing come to, which an objective may teach. One that chooses tiles has
+    query, row)`, what its kinds of knowing come to, which an objective may teach: `knowing` makes the maps of features
+    and of what is known `beside(visual, images)` them. One that chooses tiles has
     `glance(features, grid, query, row)`, what each cell of the view of a whole image is worth, and the share
     `cover` of it that tiles must hold. Its `realize` says what a token becomes that stands for several. One that
     leads the queries of a connector has `gaze(visual, said, query, count)`, how so many of them look at what comes
@@ -188,3 +189,9 @@ class Fusion(Protocol):
     def at_layer(self, index: int, stream: Stream) -> Stream:
         """Called before layer `index`, and once after the last with `index` equal to the depth."""
         ...
+
+
+def in_line(fusion: Fusion) -> bool:
+    """Whether all visual tokens stand in the text as tokens of their own, one to a place, before every layer."""
+    elsewhere = any(hasattr(fusion, part) for part in ("placed", "apart", "fills_memory", "codes"))
+    return not elsewhere and not getattr(fusion, "thins", False)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from foveal.models.budget import allocator_of
+
 # the parts of a model by the beginning of their modules' names; what lies in none of them is `other`
 PARTS: Mapping[str, str] = {
     "vision": "vision",
@@ -122,7 +124,7 @@ def counting(model: nn.Module) -> Iterator[Flops]:
 def _seated(model: nn.Module, flops: Flops) -> Iterator[None]:
     """An allocator spends outside of any forward, so what it is called by is watched: its copies' too, which carry
     another budget."""
-    allocator: Any = model._modules.get("allocator")
+    allocator: Any = allocator_of(model)
     if allocator is None:
         yield
         return

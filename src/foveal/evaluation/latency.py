@@ -12,6 +12,7 @@ import torch
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch
+from foveal.models.budget import allocator_of
 from foveal.models.tiles import choosable, stood
 
 K = TypeVar("K", bound=Hashable)
@@ -60,7 +61,7 @@ def first_token(model: Any, batch: Batch, *, clock: Callable[[], float] | None =
     if batch.visual is None:
         raise InputError("a first token is timed of a batch with pictures, and this one holds none; show it some")
     clock = clock or clock_of(batch.input_ids.device)
-    spender = model._modules.get("allocator")
+    spender: Any = allocator_of(model)
     cache = model.language.cache(*batch.input_ids.shape)
     spender, glances = _watched(spender, clock)
     times = [clock()]

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
+from foveal.core.interfaces import in_line
 from foveal.core.lookup import build, spec
 from foveal.core.types import Batch, Layout, Stream, VisualTokens
 from foveal.layers.initial import small_normal
@@ -264,8 +265,7 @@ def between(count: int, last: int, done: float, curve: str) -> int:
 
 
 def _check(over: Any) -> None:
-    apart = any(hasattr(over, name) for name in ("placed", "apart", "fills_memory", "codes"))
-    if apart or not over.causal or getattr(over, "thins", False):
+    if not in_line(over) or not over.causal:
         raise InputError(
             f"dense_sparse over {type(over).__name__}, whose images do not stand in the text as tokens of their own; "
             "take prefix or deepstack as fusion.over"

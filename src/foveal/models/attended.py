@@ -8,9 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foveal.core.errors import InputError
+from foveal.core.interfaces import in_line
 from foveal.core.types import Batch
 from foveal.fusion.gated_cross_attention import GatedCrossAttention
 from foveal.models import seats
+from foveal.models.budget import allocator_of
 from foveal.models.causal import Causal
 from foveal.models.glances import glances
 from foveal.models.looks import looks
@@ -44,9 +46,8 @@ def attended(model: Causal | Masked, batch: Batch) -> Float[Tensor, " S"]:
 def _in_line(model: Causal | Masked, batch: Batch) -> Float[Tensor, " S"]:
     """The same where visual tokens stand among the words of a decoder."""
     layers: Any = list(model.language.layers)
-    spender = model._modules.get("allocator")
-    apart = any(hasattr(model.fusion, part) for part in ("placed", "apart", "fills_memory", "codes"))
-    if apart or seats.acts_within(spender) or getattr(model.fusion, "thins", False) or not hasattr(layers[0], "shares"):
+    spender = allocator_of(model)
+    if not in_line(model.fusion) or seats.acts_within(spender) or not hasattr(layers[0], "shares"):
         raise InputError(
             f"no map of what {type(model.language).__name__} with {type(model.fusion).__name__} takes of each visual "
             "token; ask a decoder before which all of them stand in line"

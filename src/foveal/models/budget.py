@@ -63,7 +63,7 @@ def allocated(model: Sight, budget: SupportsIndex | Terms, strategy: str = "fove
     said = coarser(said, number) if isinstance(budget, Terms) else said
     allocator = build(ROOM, spec(ROOM, {"name": strategy, **described, "budget": number, **said}))
     if described:
-        known = model._modules["allocator"]
+        known: Any = allocator_of(model)
         for kind in ("_modules", "_parameters", "_buffers"):
             own, learned = allocator.__dict__[kind], known.__dict__[kind]
             own.update({name: part for name, part in learned.items() if part is not None and own.get(name) is not None})
@@ -73,7 +73,7 @@ def allocated(model: Sight, budget: SupportsIndex | Terms, strategy: str = "fove
 def _described(model: Sight, strategy: str) -> dict[str, Any]:
     """The settings of a model's own allocator; none where that is of another strategy, or is not there."""
     own = getattr(model.config, "allocator", None)
-    if own is None or own.name != strategy or model._modules.get("allocator") is None:
+    if own is None or own.name != strategy or allocator_of(model) is None:
         return {}
     return dump(own.settings)
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from foveal.core.errors import InputError
-from foveal.core.interfaces import Plan
+from foveal.core.interfaces import Plan, in_line
 from foveal.core.outside import known_as
 from foveal.core.types import Cut, Gaze, Grid, Layout, Patches, Pixels, Query, Stream, VisualTokens
 from foveal.models.promised import as_planned
@@ -174,8 +174,7 @@ def refusal(spender: Any, *, vision: Any, connector: Any, fusion: Any, language:
 
 
 def _within(spender: Any, name: str, fusion: Any, language: Any) -> str | None:
-    apart = any(hasattr(fusion, part) for part in ("placed", "apart", "fills_memory", "codes"))
-    if apart or getattr(fusion, "thins", False) or not fusion.causal:
+    if not in_line(fusion) or not fusion.causal:
         return (
             f"strategy {name!r} lets visual tokens leave in the language model, and with fusion "
             f"{type(fusion).__name__} they do not stand in a text that is written, or leave it already; take another"

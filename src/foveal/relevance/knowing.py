@@ -55,12 +55,12 @@ def aloof(features: Float[Tensor, "I N D"]) -> Float[Tensor, "I N"]:
     return away.norm(dim=-1) / _deviation(away, alike)
 
 
-def received(attention: Float[Tensor, "I H N M"], *, sinks: float = 4.0) -> Float[Tensor, "I M"]:
-    """Perspectival, where the encoder shows its attention: what each patch receives, over the mean.
+def received(attention: Float[Tensor, "I N"], *, sinks: float = 4.0) -> Float[Tensor, "I N"]:
+    """Perspectival, where the encoder shows its attention: what each patch receives of it, over the image's mean.
 
-    A patch that receives more than `sinks` times the median of its row is a sink, and gets the median.
+    A patch that receives more than `sinks` times the image's median is a sink (2309.16588), and gets the median.
     """
-    got = attention.float().mean((1, 2))
+    got = attention.float()
     usual = got.median(dim=1, keepdim=True).values
     got = torch.where(got > sinks * usual, usual, got)
     return got / got.mean(1, keepdim=True).clamp(min=1e-12)

@@ -1,11 +1,14 @@
 """Our own strategy, where its contract does not reach."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from foveal.core.errors import InputError
 from foveal.core.types import Layout, Query, VisualTokens
 from foveal.relevance.allocation import allocate
+from foveal.relevance.knowing import received
 from foveal.relevance.pooling import medoids
 from foveal.relevance.strategies.foveal import Foveal
 
@@ -35,6 +38,25 @@ def test_a_medoid_is_the_patch_of_a_token_that_is_nearest_to_its_mean():
             torch.testing.assert_close(pooled.features[7 * image + number], mean)
             nearest = of[(mine[of] - mean).norm(dim=-1).argmin()]
             assert torch.equal(kept.features[7 * image + number], mine[nearest])
+
+
+def test_what_stands_out_may_be_what_the_encoder_attends_to():
+    torch.manual_seed(0)
+    grids = [(4, 5), (3, 4)]
+    layout = Layout.of_grids(grids)
+    visual = VisualTokens.on_layout(torch.randn(32, 6), layout)
+    visual = replace(visual, attention=torch.rand(32))
+    query = Query(features=torch.randn(1, 3, 6), valid=torch.ones(1, 3, dtype=torch.bool), owner=torch.tensor([0, 0]))
+    plain, attends = (Foveal(budget=7, salience=how) for how in ("contrast", "attention"))
+    assert (plain.needs, attends.needs) == ((), ("attention",))
+    known, told = plain.between(visual, query), attends.between(visual, query)
+    for image, own in enumerate((visual.attention[:20], visual.attention[20:])):
+        torch.testing.assert_close(told.looked[image].maps[1], received(own[None])[0].view(grids[image]))
+        assert torch.equal(told.looked[image].maps[::2], known.looked[image].maps[::2])
+    assert not torch.equal(told.features, known.features)
+    assert not torch.equal(attends.worth(visual, query), plain.worth(visual, query))
+    with pytest.raises(InputError, match="strategy 'foveal' needs the encoder's attention"):
+        attends.between(replace(visual, attention=None), query)
 
 
 def test_of_equal_patches_the_first_is_the_medoid_and_what_no_token_holds_is_none():

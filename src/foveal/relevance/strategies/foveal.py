@@ -15,14 +15,15 @@ from foveal.core.types import Gaze, Grid, Layout, Query, Relevance, VisualTokens
 from foveal.relevance.allocation import Partition, partition
 from foveal.relevance.balancing import WAYS, Balancer, Tensions, balanced
 from foveal.relevance.hearing import Hearing
-from foveal.relevance.knowing import aloof, coupling, entropy, information, surprise
+from foveal.relevance.knowing import aloof, coupling, entropy, information, received, surprise
 from foveal.relevance.painting import painted
 from foveal.relevance.pooling import medoids
 from foveal.relevance.pricing import Terms, gained
 from foveal.relevance.spending import Shares, alike, checked, covering, each, of_images, planned, spend
-from foveal.relevance.tokens import chosen
+from foveal.relevance.tokens import attention_of, chosen
 
 Realizer = Literal["pool", "medoid"]
+Salience = Literal["contrast", "attention"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,8 @@ class Config:
     Where a connector's queries look at an image, relevance leads a share `lead` of them, and the others explore. A
     token is the `pool` of its patches by what they are worth, or their `medoid`, one of them as it is: then nothing of
     where to look is learned from what is said. Where `hears` is how wide the words are, it is learned which of them
-    tell, how what they name looks and where they say it is (0: they couple to what is like them).
+    tell, how what they name looks and where they say it is (0: they couple to what is like them). What stands out does
+    so by its `contrast` with what is around it, or by the `attention` that the encoder pays to it.
     """
 
     budget: int = 64
@@ -46,6 +48,7 @@ class Config:
     lead: float = 0.75
     realize: Realizer = later("pool")
     hears: int = later(0)
+    salience: Salience = later("contrast")
 
 
 class Foveal(nn.Module):
@@ -64,6 +67,7 @@ class Foveal(nn.Module):
         lead: float = 0.75,
         realize: Realizer = "pool",
         hears: int = 0,
+        salience: Salience = "contrast",
     ) -> None:
         super().__init__()
         if not 0 <= lead <= 1:
@@ -77,10 +81,15 @@ class Foveal(nn.Module):
                 f"to {most}"
             )
         self.budget, self.floor, self.cover, self.lead = budget, floor, covering(cover), lead
-        self.realize = realize
+        self.realize, self.salience = realize, salience
         self.tensions = Tensions(explore=explore, temperature=temperature)
         self.balancer = Balancer()
         self.hears, self.hearing = hears, Hearing(width=hears) if hears else None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What it asks of the encoder."""
+        return ("attention",) if self.salience == "attention" else ()
 
     def plan(self, layout: Layout) -> Layout:
         """The budget of each image, or all it has."""
@@ -110,8 +119,7 @@ class Foveal(nn.Module):
 
         def choose(features: Tensor, grid: Grid | None, images: Tensor) -> Shares:
             if grid is None:  # regions of any size: what is most worth stays as it is
-                classes = None if visual.classes is None else of_images(visual.classes, visual.layout, images)
-                maps = self.knowing(features, None, query, query.owner[images], classes=classes)
+                maps = self.knowing(features, None, query, query.owner[images], **self.beside(visual, images))
                 worth = self.shares(maps, None, query, query.owner[images])
                 made = chosen(worth, budgets[int(images[0])])
                 boxes = of_images(visual.boxes[:, :4], visual.layout, images)
@@ -134,8 +142,7 @@ class Foveal(nn.Module):
         self, visual: VisualTokens, features: Tensor, grid: Grid, images: Tensor, query: Query, budget: int
     ) -> tuple[Partition, Float[Tensor, "I N"], Float[Tensor, "I 3 N"]]:
         """How some images on a grid are parted, what their patches are worth, and the maps by which they are."""
-        classes = None if visual.classes is None else of_images(visual.classes, visual.layout, images)
-        maps = self.knowing(features, grid, query, query.owner[images], classes=classes)
+        maps = self.knowing(features, grid, query, query.owner[images], **self.beside(visual, images))
         weight = self.shares(maps, grid, query, query.owner[images])
         cells = _cells(self.floor, grid, budget) if self.floor else None
         return partition(features, grid=grid, budget=budget, relevance=weight, floor=cells), weight, maps
@@ -177,14 +184,14 @@ class Foveal(nn.Module):
     ) -> Iterator[tuple[list[int], Grid | None, Int[Tensor, "I N"], Float[Tensor, "I 3 N"], Float[Tensor, "I N"]]]:
         """Of images that are alike: which, on what grid, where their tokens are, the maps, and what these are worth."""
         layout, frames = visual.layout.by_frame(), visual.layout.frames
+        visual = replace(visual, layout=layout)
         owner = query.owner if frames is None else query.owner.repeat_interleave(torch.tensor(frames).to(query.owner))
         begins = torch.tensor(layout.offsets[:-1], device=visual.features.device)
         for some in alike(layout):
             images, grid = torch.tensor(some, device=begins.device), layout.grids[some[0]]
             features = of_images(visual.features, layout, images)
             spoken = None if said is None else of_images(said, layout, images)
-            classes = None if visual.classes is None else of_images(visual.classes, layout, images)
-            maps = self.knowing(features, grid, query, owner[images], said=spoken, classes=classes)
+            maps = self.knowing(features, grid, query, owner[images], said=spoken, **self.beside(visual, images))
             at = begins[images][:, None] + torch.arange(layout.counts[some[0]], device=begins.device)
             yield some, grid, at, maps, self.shares(maps, grid, query, owner[images])
 
@@ -200,6 +207,14 @@ class Foveal(nn.Module):
             return None
         return self.hearing.place(query.features[row], query.valid[row], grid)
 
+    def beside(self, visual: VisualTokens, images: Int[Tensor, " I"]) -> dict[str, Tensor]:
+        """What more is known of the tokens of some images than their features.
+
+        Raises InputError where salience is the encoder's attention and nobody brought it.
+        """
+        told = {} if visual.classes is None else {"classes": of_images(visual.classes, visual.layout, images)}
+        return {**told, "taken": attention_of(visual, images, name="foveal")} if self.needs else told
+
     def knowing(
         self,
         features: Float[Tensor, "I N D"],
@@ -209,16 +224,18 @@ class Foveal(nn.Module):
         *,
         said: Float[Tensor, "I N Q"] | None = None,
         classes: Float[Tensor, "I N K"] | None = None,
+        taken: Float[Tensor, "I N"] | None = None,
     ) -> Float[Tensor, "I 3 N"]:
         """The three maps of each image, whose question stands in a row.
 
         What tokens have `said` in the words' width couples to these (None: the features do). Their `classes`, where
         they are distributions, tell by their entropy. Without these, or where an image's are zeros, the neighbourhood
-        tells, which tokens on no grid do not have.
+        tells, which tokens on no grid do not have. Where it is known what the encoder has `taken` of each, that stands
+        out, and else what is unlike the others.
         """
         still = features.detach()  # what is there is read off; what is asked for learns
         heard = self.coupled(features if said is None else said, query, row)
-        out = aloof(still) if grid is None else surprise(still, grid)
+        out = received(taken) if taken is not None else aloof(still) if grid is None else surprise(still, grid)
         there = torch.zeros_like(heard) if grid is None else information(still, grid)
         if classes is not None:
             told = (classes.sum(-1, keepdim=True) > 0).all(1)
