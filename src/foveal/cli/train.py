@@ -1,5 +1,6 @@
 """`foveal train`: a recipe, trained, resumed where it was interrupted, and saved as a run."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ def command(
     import sys
     from functools import partial
 
-    from foveal.cli import _recipe, _scored, _show
+    from foveal.cli import _recipe, _show
     from foveal.cli._runs import missing
     from foveal.cli._training import carry_out
     from foveal.training.processes import part, processes
@@ -56,20 +57,28 @@ def command(
         console.print(f"stopped at step {stopped.step}, {kept}; go on with: {again}", soft_wrap=True)
         raise typer.Exit(stopped.exit_code) from None
     part()
-    if not main:
-        return
-    if as_json:
+    if main and as_json:
         _show.print_json(told)
-        return
+    elif main:
+        for line in _ended(told, wanted, place):
+            console.print(line)
+
+
+def _ended(told: dict[str, Any], wanted: "Recipe", place: Path) -> Iterator[str]:
+    """What is said at the end: what was trained, and the commands that ask and score it."""
+    import shlex
+
+    from foveal.cli import _scored
+
     minutes, seconds = divmod(round(told["seconds"]), 60)
     loss = "" if told["loss"] is None else f", loss {told['loss']:.3f}"
-    console.print(f"{place}: {told['steps']:,} steps in {minutes}:{seconds:02d}{loss}")
+    yield f"{place}: {told['steps']:,} steps in {minutes}:{seconds:02d}{loss}"
     run = shlex.quote(str(place))
     if (question := _question(wanted)) is not None:
-        console.print(f"ask it:   foveal ask {question} --run {run}")
+        yield f"ask it:   foveal ask {question} --run {run}"
     split, how = _held_out(Path(told["data"]), wanted.data.split), _scored.option(place)
     if split is not None and how is not None:
-        console.print(f"score it: foveal eval --run {run} --data {shlex.quote(told['data'])}{split}{how}")
+        yield f"score it: foveal eval --run {run} --data {shlex.quote(told['data'])}{split}{how}"
 
 
 def _question(wanted: "Recipe") -> str | None:
