@@ -44,3 +44,9 @@ def test_the_recipe_makes_a_run_that_keeps_its_own_encoder(tmp_path):
     assert all(torch.equal(weight, wanted[name]) for name, weight in again.model.state_dict().items())
     with pytest.raises(InputError, match="over a run; give hybrid_vit"):
         model_of(read("attentive", ["model.vision=vit"]), [])
+
+
+@pytest.mark.parametrize("allocator", [{"name": "visionzip", "budget": 9}, {"name": "foveal", "salience": "attention"}])
+def test_who_spends_by_attention_may_be_given_with_the_blocks_that_have_it(allocator):
+    spender = model_of(read("attentive", [f"model.allocator={allocator}"]), []).model.allocator
+    assert spender.needs == ("attention",)

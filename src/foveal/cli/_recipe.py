@@ -322,11 +322,11 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
             started.model._modules.pop("deeper", None)
             none = dict.fromkeys(_SIGHT)
             started.model.config = replace(started.model.config, **none)
-        elif recipe.model.get("allocator") is not None:
-            endow(started.model, recipe.model["allocator"])
-        if recipe.model.get("vision") is not None and not recipe.text_only:
+        elif recipe.model.get("vision") is not None:  # before who spends, who may ask for its attention
             look_over(started.model, recipe.model["vision"])
             started.external.pop("vision", None)
+        if recipe.model.get("allocator") is not None and not recipe.text_only:
+            endow(started.model, recipe.model["allocator"])
         kept = () if recipe.text_only else ("external", "origin", "beside")
         return Run(started.model, started.processor, **{name: getattr(started, name, None) for name in kept})
     recipe = _codes.adopted(recipe)
