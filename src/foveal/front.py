@@ -14,8 +14,8 @@ from foveal.core.parsing import from_yaml
 from foveal.models.assembly import assemble, check
 from foveal.models.config import ModelConfig
 from foveal.preprocess.processor import Processor
-from foveal.weights import packaged, run
-from foveal.weights.families import FORMATS, family
+from foveal.weights import families, packaged, run
+from foveal.weights.families import FORMATS
 from foveal.weights.files import read_config
 from foveal.weights.pretrained import EXTERNAL, initialise
 from foveal.weights.refusals import check_adapter
@@ -56,8 +56,7 @@ def load(
         return cast(Model, run.load(directory, **wanted))
     check_adapter(directory)
     _check_ended(directory)
-    config = read_config(directory)
-    return family(config, str(directory), format=format).load(directory, config, **wanted)
+    return cast(Model, families.load(directory, read_config(directory), format=format, **wanted))
 
 
 def _check_ended(directory: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from foveal.core.errors import InputError
-from foveal.weights import decoder
+from foveal.weights import decoder, families
 from foveal.weights.files import read_config, write_json
 
 SMALL = {
@@ -42,7 +42,7 @@ EXACT = {"atol": 1e-5, "rtol": 1e-5}
 
 
 def load(folder):
-    return decoder.load(folder, read_config(folder))
+    return families.load(folder, read_config(folder))
 
 
 def reference(case="llama grouped and tied", seed=0):
@@ -170,7 +170,7 @@ def test_shards_are_one_model(folder):
 def test_dtype_is_the_checkpoints_unless_told(folder):
     reference().to(torch.bfloat16).save_pretrained(folder)
     assert next(load(folder).parameters()).dtype == torch.bfloat16
-    told = decoder.load(folder, read_config(folder), dtype=torch.float32)
+    told = families.load(folder, read_config(folder), dtype=torch.float32)
     assert next(told.parameters()).dtype == torch.float32
     inputs = {"input_ids": torch.arange(3, 11)[None]}
     with torch.no_grad():
@@ -219,7 +219,7 @@ def test_weights_that_old_checkpoints_carry_are_no_obstacle(folder):
 )
 def test_configs_that_are_not_supported_are_told(folder, change, told):
     with pytest.raises(InputError, match=told):
-        decoder.load(folder, read_config(folder) | change)
+        families.load(folder, read_config(folder) | change)
 
 
 def test_missing_fields_are_the_references_defaults():

@@ -13,7 +13,7 @@ from foveal.core.errors import InputError
 from foveal.decode.sampling import greedy
 from foveal.preprocess.processor import Processor
 from foveal.preprocess.words import word_tokenizer
-from foveal.weights import decoder
+from foveal.weights import families
 from foveal.weights.files import read_checkpoint, read_config, write_json
 
 IDS = torch.arange(3, 11)[None]
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(folder):
-    return decoder.load(folder, read_config(folder))
+    return families.load(folder, read_config(folder))
 
 
 def test_harmless_arguments_are_taken(model):
@@ -96,11 +96,11 @@ def test_stop_tokens_come_from_the_checkpoint_one_or_several(folder, model):
     free = model.generate(IDS, max_new_tokens=10, eos_token_id=[])[0].tolist()
     config = read_config(folder)
     write_json(folder / "generation_config.json", {"eos_token_id": [29, free[3]], "pad_token_id": 0})
-    stopping = decoder.load(folder, config)
+    stopping = families.load(folder, config)
     first = free.index(free[3])
     assert stopping.generate(IDS, max_new_tokens=10)[0].tolist() == free[: first + 1]
     (folder / "generation_config.json").unlink()
-    assert decoder.load(folder, config | {"eos_token_id": free[3]}).generation["eos_token_id"] == free[3]
+    assert families.load(folder, config | {"eos_token_id": free[3]}).generation["eos_token_id"] == free[3]
 
 
 def test_twenty_tokens_unless_told(model):
@@ -109,7 +109,7 @@ def test_twenty_tokens_unless_told(model):
 
 def test_the_checkpoints_own_sampling_is_followed(folder):
     write_json(folder / "generation_config.json", {"do_sample": True, "temperature": 5.0, "top_k": 30})
-    sampling = decoder.load(folder, read_config(folder))
+    sampling = families.load(folder, read_config(folder))
     (folder / "generation_config.json").unlink()
     torch.manual_seed(0)
     drawn = {tuple(sampling.generate(IDS, max_new_tokens=6)[0].tolist()) for _ in range(5)}
@@ -125,7 +125,7 @@ def talking(folder, tmp_path):
 
     def load(**generation):
         write_json(tmp_path / "words" / "generation_config.json", generation)
-        return decoder.load(tmp_path / "words", read_config(tmp_path / "words"))
+        return families.load(tmp_path / "words", read_config(tmp_path / "words"))
 
     return load
 
@@ -187,7 +187,7 @@ def test_a_context_that_the_config_leaves_out_is_the_references(talking):
     del config["max_position_embeddings"]
     for kind, places in (("llama", 2048), ("mistral", 131072)):
         write_json(folder / "config.json", {**config, "model_type": kind})
-        asked = decoder.load(folder, read_config(folder))
+        asked = families.load(folder, read_config(folder))
         assert asked.processor.config.context == asked.model.language.context == places
 
 
@@ -206,11 +206,11 @@ def test_weights_in_several_dtypes_take_that_of_the_config_or_of_most_of_them(ta
     config.pop("dtype")
     some = {name: weight.bfloat16() if "norm" in name else weight for name, weight in state.items()}
     save_file(some, folder / "model.safetensors")
-    asked = decoder.load(folder, {**config, **said})
+    asked = families.load(folder, {**config, **said})
     assert {weight.dtype for weight in asked.parameters()} == {wanted}
     assert asked.answer(None, "where is the fox", max_new_tokens=2).token_ids
     save_file(state, folder / "model.safetensors")
-    whole = decoder.load(folder, {**config, **said})  # one dtype stays as it comes
+    whole = families.load(folder, {**config, **said})  # one dtype stays as it comes
     assert {weight.dtype for weight in whole.parameters()} == {torch.float32}
 
 

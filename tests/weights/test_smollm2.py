@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from foveal.core.errors import InputError
-from foveal.weights import decoder, smollm2
+from foveal.weights import families, smollm2
 from foveal.weights.files import read_config
 
 WORDS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "a", "b", "c", "d", "ab", "cd"]
@@ -76,7 +76,7 @@ def test_made_once_as_a_directory_that_transformers_reads_too(packaged):
     )["input_ids"]
     assert ids.tolist() == [[1, 7, 8, 2]]
     assert tokenizer.model_max_length == 64
-    theirs, ours = AutoModelForCausalLM.from_pretrained(folder), decoder.load(folder, read_config(folder))
+    theirs, ours = AutoModelForCausalLM.from_pretrained(folder), families.load(folder, read_config(folder))
     with torch.no_grad():
         torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, atol=1e-5, rtol=1e-5)
     assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == 2

@@ -2,17 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch
 from foveal.layers.axes import AXES
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
-from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
+from foveal.weights.huggingface import text_batch
 from foveal.weights.names import Renaming, Rule, prefixed
 from foveal.weights.refusals import instead
 
@@ -112,27 +109,9 @@ def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
     return text_batch
 
 
-def load(
-    directory: str | Path,
-    config: Mapping[str, Any],
-    *,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-) -> HuggingFaceCausal:
-    """The model of a checkpoint directory, called as the reference is; `config` is its config.json.
-
-    Raises InputError for an unsupported config and for a missing, unexpected or mis-shaped weight.
-    """
-    parts = {"language": language_settings(config), "head": head_settings(config)}
-    return load_causal(
-        Path(directory),
-        ModelConfig.parse(parts),
-        to_batch=batcher,
-        renaming=renaming(config),
-        config=config,
-        dtype=dtype,
-        device=device,
-    )
+def model_config(config: Mapping[str, Any]) -> ModelConfig:
+    """The language model and its head for a config.json; raises InputError for settings that they lack."""
+    return ModelConfig.parse({"language": language_settings(config), "head": head_settings(config)})
 
 
 def reference_config(given: Mapping[str, Any]) -> Any:

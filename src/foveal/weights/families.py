@@ -5,6 +5,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from foveal.core.errors import InputError
 from foveal.models.causal import Causal
 from foveal.preprocess.processor import Processor
@@ -41,7 +43,7 @@ from foveal.weights import (
     visualbert,
 )
 from foveal.weights.companions import ORIGIN
-from foveal.weights.huggingface import HuggingFaceCausal
+from foveal.weights.huggingface import HuggingFaceCausal, load_causal
 from foveal.weights.refusals import check, instead
 
 _FAMILIES = (
@@ -98,6 +100,32 @@ def family(config: Mapping[str, Any], where: str, *, format: str | None = None) 
     if told is None:
         raise InputError(f"config.json of {where} names no model_type; write it there, one of {', '.join(kinds)}")
     raise InputError(f"{where} holds a {told!r} model; {instead(told, kinds)}")
+
+
+def load(
+    directory: Path,
+    config: Mapping[str, Any],
+    *,
+    format: str | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Any:
+    """The model of a checkpoint directory, called as the reference is; `config` is its config.json.
+
+    Raises InputError for a model type of no family, and for a missing, unexpected or mis-shaped weight.
+    """
+    found = family(config, str(directory), format=format)
+    if hasattr(found, "load"):  # of weights that say more than the config
+        return found.load(directory, config, dtype=dtype, device=device)
+    return load_causal(
+        directory,
+        found.model_config(config),
+        to_batch=found.batcher,
+        renaming=found.renaming(config),
+        config=config,
+        dtype=dtype,
+        device=device,
+    )
 
 
 def wrapped(

@@ -1,10 +1,8 @@
 """GPT-NeoX checkpoints of Hugging Face (2204.06745): Pythia, RedPajama-INCITE, StableLM-Alpha."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from foveal.core.errors import InputError
@@ -12,7 +10,7 @@ from foveal.core.types import Batch
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.weights.decoder import reference_config
-from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
+from foveal.weights.huggingface import text_batch
 from foveal.weights.names import Change, Renaming, Rule, prefixed
 
 KINDS = ("gpt_neox",)
@@ -103,23 +101,6 @@ def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
     return text_batch
 
 
-def load(
-    directory: str | Path,
-    config: Mapping[str, Any],
-    *,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-) -> HuggingFaceCausal:
-    """The model of a checkpoint directory, called as the reference is; `config` is its config.json.
-
-    Raises InputError for an unsupported config and for a missing, unexpected or mis-shaped weight.
-    """
-    return load_causal(
-        Path(directory),
-        ModelConfig.parse({"language": language_settings(config), "head": head_settings(config)}),
-        to_batch=batcher,
-        renaming=renaming(config),
-        config=config,
-        dtype=dtype,
-        device=device,
-    )
+def model_config(config: Mapping[str, Any]) -> ModelConfig:
+    """The language model and its head for a config.json; raises InputError for settings that they lack."""
+    return ModelConfig.parse({"language": language_settings(config), "head": head_settings(config)})

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.vision.native_vit import Config as Tower
 from foveal.weights.decoder import language_rules, language_settings, reference_config
-from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
+from foveal.weights.huggingface import text_batch
 from foveal.weights.names import Renaming, Rule, prefixed
 from foveal.weights.vision_towers import SIGLIP, vision_rules, vision_settings
 
@@ -93,28 +92,6 @@ def native_tower(vision_config: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of the component `native_vit` for a vision config whose fields are SigLIP's."""
     every = vision_settings({**vision_config, "model_type": SIGLIP})
     return {"name": "native_vit", **{one.name: every[one.name] for one in fields(Tower) if one.name in every}}
-
-
-def load(
-    directory: str | Path,
-    config: Mapping[str, Any],
-    *,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-) -> HuggingFaceCausal:
-    """The model of a checkpoint directory, called as the reference is; `config` is its config.json.
-
-    Raises InputError for an unsupported part and for a missing, unexpected or mis-shaped weight.
-    """
-    return load_causal(
-        Path(directory),
-        model_config(config),
-        to_batch=batcher,
-        renaming=renaming(config),
-        config=config,
-        dtype=dtype,
-        device=device,
-    )
 
 
 def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:

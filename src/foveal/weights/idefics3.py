@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -13,7 +11,7 @@ from foveal.core.types import Batch
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.weights.decoder import language_rules, language_settings, reference_config
-from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
+from foveal.weights.huggingface import text_batch
 from foveal.weights.idefics2 import native_tower, put, shown
 from foveal.weights.names import Renaming
 from foveal.weights.vision_towers import SIGLIP, vision_rules
@@ -51,28 +49,6 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
             "language": language_settings(reference.text_config.to_dict()),
             "head": {"name": "language_model", "tied": bool(reference.tie_word_embeddings)},
         }
-    )
-
-
-def load(
-    directory: str | Path,
-    config: Mapping[str, Any],
-    *,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-) -> HuggingFaceCausal:
-    """The model of a checkpoint directory, called as the reference is; `config` is its config.json.
-
-    Raises InputError for an unsupported part and for a missing, unexpected or mis-shaped weight.
-    """
-    return load_causal(
-        Path(directory),
-        model_config(config),
-        to_batch=batcher,
-        renaming=renaming(config),
-        config=config,
-        dtype=dtype,
-        device=device,
     )
 
 

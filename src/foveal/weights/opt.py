@@ -1,16 +1,13 @@
 """OPT checkpoints of Hugging Face (2205.01068), alone or as the language part of a larger model."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
-from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
+from foveal.weights.huggingface import text_batch
 from foveal.weights.names import Renaming, Rule, prefixed
 
 KINDS = ("opt",)
@@ -100,23 +97,6 @@ def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
     return text_batch
 
 
-def load(
-    directory: str | Path,
-    config: Mapping[str, Any],
-    *,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-) -> HuggingFaceCausal:
-    """The model of a checkpoint directory, called as the reference is; `config` is its config.json.
-
-    Raises InputError for an unsupported config and for a missing, unexpected or mis-shaped weight.
-    """
-    return load_causal(
-        Path(directory),
-        ModelConfig.parse({"language": language_settings(config), "head": head_settings(config)}),
-        to_batch=batcher,
-        renaming=renaming(config),
-        config=config,
-        dtype=dtype,
-        device=device,
-    )
+def model_config(config: Mapping[str, Any]) -> ModelConfig:
+    """The language model and its head for a config.json; raises InputError for settings that they lack."""
+    return ModelConfig.parse({"language": language_settings(config), "head": head_settings(config)})

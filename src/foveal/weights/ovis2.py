@@ -1,10 +1,8 @@
 """Ovis 2 checkpoints of Hugging Face: AIMv2 tower, visual embedding table, Qwen2 decoder (2405.20797)."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -13,7 +11,7 @@ from foveal.core.types import Batch
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.weights.decoder import language_rules, language_settings, reference_config
-from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch, with_images
+from foveal.weights.huggingface import text_batch, with_images
 from foveal.weights.names import Renaming, Rule, prefixed
 
 KINDS = ("ovis2",)
@@ -123,28 +121,6 @@ def _side(given: Any, field: str) -> tuple[int, int]:
     if len(set(sides)) != 1:
         raise InputError(f"vision_config.{field} is {list(sides)}; an Ovis 2 needs both sides equal")
     return sides[0], sides[0]
-
-
-def load(
-    directory: str | Path,
-    config: Mapping[str, Any],
-    *,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-) -> HuggingFaceCausal:
-    """The model of a checkpoint directory, called as the reference is; `config` is its config.json.
-
-    Raises InputError for an unsupported part and for a missing, unexpected or mis-shaped weight.
-    """
-    return load_causal(
-        Path(directory),
-        model_config(config),
-        to_batch=batcher,
-        renaming=renaming(config),
-        config=config,
-        dtype=dtype,
-        device=device,
-    )
 
 
 def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:

@@ -5,7 +5,6 @@ Native resolution, windows in Qwen2.5-VL, M-RoPE, DeepStack in Qwen3-VL.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from foveal.layers.axes import axial_positions, moments
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.weights.decoder import language_rules, language_settings, reference_config
-from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
+from foveal.weights.huggingface import text_batch
 from foveal.weights.names import Renaming, Rule, prefixed
 from foveal.weights.rows import rows_of
 from foveal.weights.windows import window_side
@@ -170,28 +169,6 @@ def _side(vision: Any, name: str) -> int:
     if (side := sides.pop()) < 1:
         raise InputError(f"vision_config.{name} is {side}; give 1 or more")
     return side
-
-
-def load(
-    directory: str | Path,
-    config: Mapping[str, Any],
-    *,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-) -> HuggingFaceCausal:
-    """The model of a checkpoint directory, called as the reference is; `config` is its config.json.
-
-    Raises InputError for an unsupported part and for a missing, unexpected or mis-shaped weight.
-    """
-    return load_causal(
-        Path(directory),
-        model_config(config),
-        to_batch=batcher,
-        renaming=renaming(config),
-        config=config,
-        dtype=dtype,
-        device=device,
-    )
 
 
 def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
