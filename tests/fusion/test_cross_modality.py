@@ -78,3 +78,8 @@ def test_both_directions_have_one_set_of_weights():
 def test_more_meetings_than_layers_are_refused():
     with pytest.raises(InputError, match="4 meetings of words and sight in 3 language layers"):
         model(cross=4)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused():
+    with pytest.raises(InputError, match="3 heads do not divide a width of 8"):
+        model(heads=3)

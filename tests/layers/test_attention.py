@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from foveal.core.errors import InputError
 from foveal.layers.attention import Attention, attend, attend_apart
 from foveal.layers.cache import KVCache
+from foveal.layers.cross_attention import CrossAttention
 from foveal.layers.masks import attention_mask
 from foveal.layers.norms import HeadNorm
 
@@ -77,3 +79,17 @@ def test_stretches_are_seen_in_the_precision_of_the_values():
     seen = attend_apart(query, key, value.bfloat16(), lengths=(2, 2))
     expected = attend_apart(query.bfloat16(), key.bfloat16(), value.bfloat16(), lengths=(2, 2))
     assert seen.dtype == torch.bfloat16 and torch.equal(seen, expected)
+
+
+@pytest.mark.parametrize("kind", [Attention, CrossAttention])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"heads": 3}, "3 heads do not divide a width of 16"),
+        ({"heads": 0}, "0 heads do not divide a width of 16"),
+        ({"heads": 4, "kv_heads": 3}, "3 kv_heads do not divide 4 heads"),
+    ],
+)
+def test_heads_that_share_nothing_evenly_are_refused(kind, given, said):
+    with pytest.raises(InputError, match=said):
+        kind(width=16, **given)

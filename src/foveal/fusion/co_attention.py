@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Stream, VisualTokens
-from foveal.layers.attention import Gates
+from foveal.layers.attention import Gates, check_heads
 from foveal.layers.blocks import PostNormBlock
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
@@ -261,5 +261,4 @@ def _check(schedule: tuple[tuple[int, int], ...], fixed: tuple[int, int], *, dep
 
 def _check_heads(pairs: dict[int, int]) -> None:
     for width, heads in pairs.items():
-        if width % heads:
-            raise InputError(f"{heads} heads do not divide a width of {width}; give a divisor of the width")
+        check_heads(width, heads)

@@ -138,8 +138,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.window = window
         self.vocabulary, self.width, self.depth, self.context = vocabulary, width, depth, context
+        _check(width, heads, head_width)
         self.kv_heads, self.head_width, self.rope = kv_heads or heads, head_width or width // heads, rope
-        _check(width, heads, self.kv_heads, head_width, self.head_width)
         self.embedding = nn.Embedding(vocabulary, width)
         attention = partial(
             Attention, width=width, heads=heads, kv_heads=self.kv_heads, head_width=self.head_width, bias=qkv_bias,
@@ -238,10 +238,8 @@ def _qk_norm(wanted: QkNorm, width: int, eps: float) -> Callable[[int], nn.Modul
     return (lambda heads: RMSNorm(width, eps=eps)) if wanted else None
 
 
-def _check(width: int, heads: int, kv_heads: int, given: int | None, head_width: int) -> None:
-    if given is None and width % heads:
+def _check(width: int, heads: int, head_width: int | None) -> None:
+    if head_width is None and (heads < 1 or width % heads):
         raise InputError(f"{heads} heads do not divide a width of {width}; give head_width")
-    if heads % kv_heads:
-        raise InputError(f"{kv_heads} kv_heads do not divide {heads} heads; give a divisor")
-    if head_width % 2:
-        raise InputError(f"a head width of {head_width} has an odd one out; rotary positions turn pairs")
+    if (each := head_width or width // heads) % 2:
+        raise InputError(f"a head width of {each} has an odd one out; rotary positions turn pairs")

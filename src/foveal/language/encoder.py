@@ -85,8 +85,6 @@ class Encoder(nn.Module):
         deviation: float = 0.02,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise InputError(f"{heads} heads do not divide a width of {width}; give a divisor of the width")
         self.vocabulary, self.width, self.depth, self.context = vocabulary, width, depth, context
         self.embedding = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(context, width)

@@ -10,6 +10,7 @@ from foveal.core.errors import InputError
 from foveal.core.types import Batch, Cache, Stream
 from foveal.language.decoder import opened
 from foveal.language.opt import Layer
+from foveal.layers.attention import check_heads
 from foveal.layers.cache import KVCache
 from foveal.layers.initial import small_normal
 from foveal.layers.rotary import Rope, inverse_frequencies, tables
@@ -68,8 +69,7 @@ class Gpt(nn.Module):
         deviation: float = 0.02,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise InputError(f"{heads} heads do not divide a width of {width}; give a divisor of the width")
+        check_heads(width, heads)
         if (rope is None) == (not steepest):
             raise InputError(f"places are told by rope {rope} and steepest {steepest}; give one of the two")
         self.vocabulary, self.width, self.depth, self.context = vocabulary, width, depth, context

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Apart, Batch, Cache, Stream
-from foveal.layers.attention import attend
+from foveal.layers.attention import attend, check_heads
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
 from foveal.layers.masks import attention_mask
@@ -136,8 +136,7 @@ class Multiway(nn.Module):
         last_norm: bool = True,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise InputError(f"{heads} heads do not divide a width of {width}; give a divisor of the width")
+        check_heads(width, heads)
         self.vocabulary, self.width, self.depth, self.context = vocabulary, width, depth, context
         self.embedding = nn.Embedding(vocabulary, width)
         self.positions = Positions(context, width)

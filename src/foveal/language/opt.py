@@ -143,8 +143,6 @@ class Opt(nn.Module):
         deviation: float = 0.02,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise InputError(f"{heads} heads do not divide a width of {width}; give a divisor of the width")
         self.vocabulary, self.width, self.depth, self.context = vocabulary, width, depth, context
         self.heads, self.word_width = heads, word_width or width
         mapped = self.word_width != width

@@ -104,8 +104,6 @@ class SequenceDecoder(nn.Module):
         ordered: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise InputError(f"{heads} heads do not divide a width of {width}; give a divisor of the width")
         first, last = ordered or (0, 1)
         if not 0 <= first < last <= vocabulary:
             raise InputError(f"ordered tokens from {first} to {last} of {vocabulary} words; give a range within these")

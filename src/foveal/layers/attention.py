@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from foveal.core.errors import InputError
 from foveal.core.types import Cache, Fan
 from foveal.layers.fan import attend_fan
 from foveal.layers.linear import Linear
@@ -91,10 +92,19 @@ def masked(scores: Float[Tensor, "*B L K"], mask: Tensor | None) -> Float[Tensor
     return scores + mask if mask.is_floating_point() else scores.masked_fill(~mask, float("-inf"))
 
 
+def check_heads(width: int, heads: int, kv_heads: int | None = None) -> None:
+    """Raise InputError where heads do not divide the width, or the key heads not those that they serve."""
+    if heads < 1 or width % heads:
+        raise InputError(f"{heads} heads do not divide a width of {width}; give a divisor of the width")
+    if kv_heads is not None and (kv_heads < 1 or heads % kv_heads):
+        raise InputError(f"{kv_heads} kv_heads do not divide {heads} heads; give a divisor")
+
+
 class Attention(nn.Module):
     """Self-attention `[B L D]` to `[B L D]`.
 
-    `qk_norm` makes the norm of so many query or key heads (None: no norm; 2302.05442).
+    `qk_norm` makes the norm of so many query or key heads (None: no norm; 2302.05442). Raises InputError where heads do
+    not divide the width, unless they have a `head_width` of their own, or key heads not the others.
     """
 
     def __init__(
@@ -110,6 +120,7 @@ class Attention(nn.Module):
         causal: bool = False,
     ) -> None:
         super().__init__()
+        check_heads(width if head_width is None else heads * head_width, heads, kv_heads)
         self.heads, self.kv_heads, self.causal = heads, kv_heads or heads, causal
         self.head_width = head_width or width // heads
         self.query = Linear(width, self.heads * self.head_width, bias=bias)

@@ -110,8 +110,6 @@ class Qformer(nn.Module):
         eps: float = 1e-12,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise InputError(f"{heads} heads do not divide a width of {width}; give a divisor of the width")
         self.width, self.depth, self.heads, self.text = width, depth, heads, text
         layer = partial(
             QformerLayer, width=width, heads=heads, inner=inner, text=text, activation=activation, eps=eps
