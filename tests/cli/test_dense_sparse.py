@@ -53,6 +53,9 @@ def test_a_run_that_grew_sparser_is_saved_with_its_plan(painted, capsys):
     recipe["training"] |= {"sparser": {"curve": "linear", "end": 1.0}, "keep_stages": True, "log_every": 1}
     Path("tiny.yaml").write_text(yaml.safe_dump(recipe))
     assert run(["train", "tiny.yaml"]) == 0
+    said = [line for line in "".join(capsys.readouterr()).splitlines() if "by layer" in line]
+    assert said[0] == "see: visual tokens by layer: 16, 16, 16, 16 at first, in the end 16, 16, 12, 10"
+    assert said[1:] == 2 * ["answer: visual tokens by layer: 16, 16, 12, 10 at first, in the end 16, 16, 8, 4"]
     log = [json.loads(line) for line in Path("runs/tiny/log.jsonl").read_text().splitlines()]
     assert [row.get("tokens_layer_3") for row in log] == [None, None, None, 10, 8, 6]  # cells runs no layers
     for saved in ("runs/tiny", "runs/tiny/stages/see"):

@@ -12,6 +12,7 @@ from foveal.core.lookup import spec
 from foveal.fusion.dense_sparse import between
 from foveal.models.causal import assemble
 from foveal.training import loop
+from foveal.training.changing import course
 from foveal.training.config import Sparser, Stage, Then, TrainingConfig
 from foveal.training.loop import train
 
@@ -65,6 +66,18 @@ def test_tokens_thin_out_over_a_run_and_a_stage_may_have_its_own(world, tmp_path
     stages = (stage(steps=2), stage("two", steps=2, sparser=steady), stage("three", steps=2))
     told = run(world, tmp_path, model_of(world), *stages, sparser=Sparser(end=1.0))
     assert [row["tokens_layer_1"] for row in told] == [4, 4, 4, 1, 2, 2]  # 0, 1/6; 0, 1/2; 2/3, 5/6 of the way
+
+
+def test_the_course_of_a_stage_is_where_it_begins_and_ends():
+    own = stage("own", sparser=Sparser(curve="step", begin=0.5, end=1.0))
+    run = TrainingConfig(stages=(stage(), own, stage("last")), sparser=Sparser(end=1.0))
+    last = run.stages[2].phases()[0][1]
+    assert [course(run, one) for one in (run.stages[0], own, last)] == [
+        ((0.0, "linear"), (pytest.approx(1 / 3), "linear")),
+        ((0.0, "step"), (1.0, "step")),
+        ((pytest.approx(2 / 3), "linear"), (1.0, "linear")),
+    ]
+    assert course(replace(run, sparser=None), last) == ()
 
 
 def test_the_first_step_is_the_dense_models(world, tmp_path):

@@ -1,6 +1,7 @@
 """A recipe carried out: data, model and batches handed to the training loop, and the run saved."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -210,10 +211,15 @@ class Batches:
             )
 
     def _tell(self, stage: Stage, processor: "Processor") -> None:
-        """Say what each layer will see of the images of the stage's first example, where it is not all of them."""
+        """Say what each layer will see of the images of the stage's first example, where it is not all of them.
+
+        Where tokens thin out as training goes on: as the stage begins, and as it ends.
+        """
+        from foveal.training.changing import course
+
         model, example = self.run.model, self._first(stage)
-        by_layer = getattr(getattr(model, "fusion", None), "by_layer", None)
-        if by_layer is None or example is None:
+        fusion: Any = getattr(model, "fusion", None)
+        if not hasattr(fusion, "by_layer") or example is None:
             return
         layouts: list[Layout] = []
 
@@ -222,8 +228,12 @@ class Batches:
             return layouts[-1]
 
         processor.training([example], plan=plan, visual=lambda images: None)  # type: ignore[arg-type,return-value]
-        counts = ", ".join(str(sum(seen)) for seen in by_layer(layouts[-1]))
-        self.say(f"{stage.name}: visual tokens by layer: {counts}")
+        ends: list[str] = []
+        for way in course(self.recipe.training, stage) or ((None, "linear"),):
+            then = copy(fusion)  # what trains may be on its way already
+            then.at_sparsity(*way)
+            ends.append(", ".join(str(sum(seen)) for seen in then.by_layer(layouts[-1])))
+        self.say(f"{stage.name}: visual tokens by layer: {' at first, in the end '.join(dict.fromkeys(ends))}")
 
     def _first(self, stage: Stage) -> Example | None:
         """The first example with images among those that a stage sees; None where there is none."""

@@ -38,6 +38,17 @@ def behind(stage: int, done: float, *, stages: int) -> float:
     return min(1.0, (stage + done) / stages)
 
 
+def course(config: TrainingConfig, stage: Stage) -> tuple[tuple[float, str], ...]:
+    """How much of the way to the plan lies behind, and along which curve it goes, where a stage begins and where it
+    ends; nothing where the plan always holds."""
+    sparser = stage.sparser or config.sparser
+    if sparser is None:
+        return ()
+    number, stages = [one.name for one in config.stages].index(stage.name), len(config.stages)
+    ends = (0.0, 1.0) if stage.sparser else (behind(number, done, stages=stages) for done in (0.0, 1.0))
+    return tuple((sparser.way(end), sparser.curve) for end in ends)
+
+
 @contextmanager
 def thinning(model: nn.Module, config: TrainingConfig, stage: Stage) -> Iterator[Callable[[float, float], None]]:
     """What is to be told how much of the run and of the stage lies behind, so that tokens thin out by it.
