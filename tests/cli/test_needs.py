@@ -76,6 +76,38 @@ def test_rows_that_no_batch_fills_are_told_before_the_first_stage(painted, capsy
     assert run(["train", "tiny.yaml", wrong[0], "training.stages.0.pack=256", wrong[2]]) == 0
 
 
+@pytest.mark.parametrize("images", ["hidden", "told"])
+def test_a_stage_without_images_trains_more_than_what_they_reach(images):
+    content = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
+    says = [{"role": "user", "content": content}, {"role": "assistant", "content": "a fox"}]
+    captioned = [Example(id="1", messages=tuple(says), images=("a.png",), meta={"kind": "caption"})]
+    words = f"has images {images} and trains {{}} alone, which nothing but images"
+    lora = {"part": "vision", "targets": ["query"]}
+    for stage, parts in (
+        ({"train": ["vision.blocks", "connector"]}, "vision.blocks, connector"),
+        ({"train": ["language"], "then": [{"at": 0.5, "train": ["vision"]}]}, "vision"),
+        ({"train": [], "lora": lora}, "vision"),
+    ):
+        with pytest.raises(InputError, match=rf"'s1' {words.format(parts)}.*; .* change training\.stages\.1\.images"):
+            _needs.check(of({}, {**stage, "images": images}), captioned)
+        _needs.check(of({}, stage), captioned)
+    for stage in ({"train": ["vision", "head"]}, {"train": ["vision"], "lora": {"part": "language"}}):
+        _needs.check(of({**stage, "images": images}), captioned)
+
+
+def test_what_nothing_reaches_is_told_before_the_first_step(painted, capsys):
+    write({**TINY, "data": {"path": "data"}})
+    stages = "training.stages=[{{name: one, steps: 2, batch_size: 4, {}}}]"
+    for stage, told in (
+        ("train: [vision], images: hidden", "trains vision alone, which nothing but images reaches"),
+        ("train: [language.layers], objective: cells", "in whose loss nothing that the stage trains has a part"),
+    ):
+        assert run(["train", "tiny.yaml", stages.format(stage)]) == 2
+        line = capsys.readouterr().err.strip().splitlines()[-1]
+        assert line.startswith("foveal: ") and told in line
+        assert not list((painted / "runs").glob("*/checkpoints/*"))
+
+
 def said(*words, **more):
     messages = tuple({"role": "assistant", "content": [{"type": "text", "text": word}]} for word in words)
     return Example(id=f"row {len(words)}", messages=messages, **more)

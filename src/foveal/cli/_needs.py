@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from foveal.cli._objectives import objective_of, wants
-from foveal.cli._recipe import Recipe, paths
+from foveal.cli._recipe import Recipe, paths, seeing
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.training.config import Stage
@@ -17,6 +17,7 @@ def check(recipe: Recipe, data: Sequence[Example]) -> None:
     from foveal.training.order import copies
 
     for number, stage in enumerate(recipe.training.stages):
+        _reached(number, stage)
 
         def some(stage: Stage = stage) -> None:
             if not copies(data, stage.kinds).any():
@@ -34,6 +35,17 @@ def check(recipe: Recipe, data: Sequence[Example]) -> None:
                     f"stage {stage.name!r}: {error}; change training.stages.{number}.{setting} (or the data), "
                     f"or take a recipe that asks for nothing of the kind, such as {' or '.join(PLAIN)}"
                 ) from None
+
+
+def _reached(number: int, stage: Stage) -> None:
+    """Raises InputError for a stage without images that at some time trains what nothing but images reaches."""
+    for _, phase in stage.phases() if stage.images != "shown" else ():
+        parts = (*phase.train, *(() if phase.lora is None else (phase.lora.part,)))
+        if all(map(seeing, parts)):
+            raise InputError(
+                f"stage {stage.name!r} has images {stage.images} and trains {', '.join(parts)} alone, which nothing "
+                f"but images reaches; train language or head too, or change training.stages.{number}.images"
+            )
 
 
 def _apart(recipe: Recipe, stage: Stage) -> None:

@@ -191,9 +191,9 @@ def blind(recipe: Recipe) -> Recipe:
     """The same recipe without sight: no encoder, no connector, and no stage that trains those alone."""
     stages = []
     for stage in recipe.training.stages:
-        lora = None if stage.lora is None or _seeing(stage.lora.part) else stage.lora
+        lora = None if stage.lora is None or seeing(stage.lora.part) else stage.lora
         train, then = _unseeing(stage, adapted=lora is not None)
-        rates = {part: rate for part, rate in stage.rates.items() if not _seeing(part)}
+        rates = {part: rate for part, rate in stage.rates.items() if not seeing(part)}
         objective = _objectives.blind(stage)
         if objective is not None and (train or lora is not None):
             stages.append(replace(stage, train=train, then=then, lora=lora, rates=rates, objective=objective))
@@ -208,7 +208,7 @@ def blind(recipe: Recipe) -> Recipe:
     )
 
 
-def _seeing(part: str) -> bool:
+def seeing(part: str) -> bool:
     """Whether a part of the model is gone where it has no sight."""
     return part.split(".")[0] in (*_SIGHT, "deeper")
 
@@ -217,7 +217,7 @@ def _unseeing(stage: Stage, *, adapted: bool) -> tuple[tuple[str, ...], tuple[Th
     """What a stage trains, and trains then, beside sight; with nothing adapted, what learns first begins."""
 
     def left(parts: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(part for part in parts if not _seeing(part))
+        return tuple(part for part in parts if not seeing(part))
 
     train, then = left(stage.train), [replace(one, train=left(one.train)) for one in stage.then]
     if not adapted:

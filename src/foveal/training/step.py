@@ -112,7 +112,10 @@ class Taken:
 
 
 def backward(accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batch]) -> "Sums":
-    """Gradients of the summed loss of all micro-batches, added up in place; sum, count and named parts of them."""
+    """Gradients of the summed loss of all micro-batches, added up in place; sum, count and named parts of them.
+
+    Raises InputError for a batch whose loss nothing that learns has a part in.
+    """
     whole = accelerator.unwrap_model(scored)
     if whole.across is not None and (len(batches) > 1 or accelerator.num_processes > 1):
         return _backward_across(accelerator, scored, batches)
@@ -120,9 +123,18 @@ def backward(accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batc
     for i, batch in enumerate(batches):
         with accelerator.no_sync(scored) if i < len(batches) - 1 else nullcontext():
             told = scored(batch)
+            _check_learns(told[0], batch)
             accelerator.backward(told[0])
         sums.add(told)
     return sums
+
+
+def _check_learns(loss: Tensor, batch: Batch) -> None:
+    if not loss.requires_grad:
+        raise InputError(
+            f"a batch of {len(batch.input_ids)} rows and {len(batch.owner)} images, in whose loss nothing that the "
+            "stage trains has a part; train other parts too, take another objective, or give every batch images"
+        )
 
 
 class Sums:
