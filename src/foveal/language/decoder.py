@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Cache, Stream
-from foveal.layers.attention import Attention
+from foveal.layers.attention import Attention, Read
 from foveal.layers.cache import KVCache
 from foveal.layers.initial import liken, scale_residual, small_normal
 from foveal.layers.masks import attention_mask
@@ -97,9 +97,13 @@ class Layer(Speaking):
 
     def shares(self, stream: Stream, at: Int[Tensor, "B Q"]) -> Float[Tensor, "B Q L"]:
         """How much the tokens at these places would take of each of the stream's here, the mean over the heads."""
+        read, mask, rotary = self.reads(stream)
+        return self.attention.weights(read, mask=mask, rotary=rotary, at=at).mean(1)
+
+    def reads(self, stream: Stream) -> Read:
+        """What attention reads of the stream, who sees whom, and by what heads turn."""
         read = stream.hidden if self.norm_after else self.attention_norm(stream.hidden)
-        rotary = None if self.still else stream.rotary
-        return self.attention.weights(read, mask=stream.mask, rotary=rotary, at=at).mean(1)
+        return read, stream.mask, None if self.still else stream.rotary
 
     def _normed(self, part: Callable[[Tensor], Tensor], norm: RMSNorm, hidden: Tensor) -> Tensor:
         return norm(part(hidden)) if self.norm_after else part(norm(hidden))

@@ -12,7 +12,7 @@ from foveal.core.errors import InputError
 from foveal.core.types import Batch, Cache, Stream
 from foveal.language.decoder import opened
 from foveal.layers.alibi import sloped, slopes
-from foveal.layers.attention import Attention, Mask
+from foveal.layers.attention import Attention, Mask, Read
 from foveal.layers.cache import KVCache
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
@@ -94,9 +94,14 @@ class Layer(Speaking):
 
     def shares(self, stream: Stream, at: Int[Tensor, "B Q"]) -> Float[Tensor, "B Q L"]:
         """How much the tokens at these places would take of each of the stream's here, the mean over the heads."""
+        read, mask, rotary = self.reads(stream)
+        return self.attention.weights(read, mask=mask, rotary=rotary, at=at).mean(1)
+
+    def reads(self, stream: Stream) -> Read:
+        """What attention reads of the stream, who sees whom or what it adds to scores, and by what heads turn."""
         stream = self._fallen(stream)
         read = self.attention_norm(stream.hidden) if self.norm_first else stream.hidden
-        return self.attention.weights(read, mask=self._mask(stream), rotary=stream.rotary, at=at).mean(1)
+        return read, self._mask(stream), stream.rotary
 
     def _fallen(self, stream: Stream) -> Stream:
         """The stream with what takes distances off the scores, made once for all layers that see the same."""

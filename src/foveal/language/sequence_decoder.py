@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Cache, Stream
-from foveal.layers.attention import Attention
+from foveal.layers.attention import Attention, Read
 from foveal.layers.cache import KVCache
 from foveal.layers.cross_attention import CrossAttention
 from foveal.layers.initial import in_order, small_normal
@@ -64,6 +64,10 @@ class Layer(nn.Module):
         hidden = self._beside(stream.hidden, attend, self.attention_norm)
         hidden = self._beside(hidden, look, self.cross_norm)
         return stream.with_hidden(self._beside(hidden, self.feed, self.feed_norm))
+
+    def reads(self, stream: Stream) -> Read:
+        """What attention reads of the stream, and who sees whom; no heads turn."""
+        return self.attention_norm(stream.hidden) if self.norm_first else stream.hidden, stream.mask, None
 
     def _beside(self, hidden: Tensor, part: Callable[[Tensor], Tensor], norm: nn.LayerNorm) -> Tensor:
         return hidden + part(norm(hidden)) if self.norm_first else norm(hidden + part(hidden))

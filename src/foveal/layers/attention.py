@@ -18,6 +18,8 @@ from foveal.layers.rotary import rotate
 from foveal.layers.staircase import attend_by_stretches, learns_by_stretches
 
 Mask = Bool[Tensor, "B 1 #L K"] | Float[Tensor, "B #H #L K"]  # who sees whom, or what is added to the scores
+Rotary = tuple[Float[Tensor, "B 1 L r"], Float[Tensor, "B 1 L r"]]  # cosines and sines of the places
+Read = tuple[Float[Tensor, "B L D"], Mask | None, Rotary | None]  # what attention is given of a stream
 Gates = tuple[Float[Tensor, "B queries"], Float[Tensor, "B keys"]]  # what scales a row's queries, and its keys
 
 

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from foveal.core.errors import InputError
+from foveal.core.lookup import spec
 from foveal.core.types import Batch
+from foveal.models.causal import assemble
+from foveal.models.config import ModelConfig
 from foveal.training.config import Stage
 from foveal.training.objectives.joint import joint
 from foveal.training.objectives.match import match, visible
@@ -88,6 +91,47 @@ def test_joint_adds_it_by_its_weight(world):
     assert loss.item() == pytest.approx(sum(w * parts[n][0].item() for n, w in WEIGHTS.items()), rel=1e-5)
     assert parts["match"][1] > 0
     assert count == sum(w * parts[n][1] for n, w in WEIGHTS.items())
+
+
+FORMS = {
+    "plain": {},
+    "after": {"norm_after": True, "qk_norm": True},
+    "still": {"rope": {"still": [0]}},
+    "near": {"window": 9},
+    "gpt": {"name": "gpt", "rope": {"share": 0.5}, "parallel": True},
+    "falling": {"name": "gpt", "steepest": 8.0},
+    "opt": {"name": "opt", "norm_first": False},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_it_is_what_the_attention_of_the_layer_takes(world, form):
+    settings = {"name": "decoder", "vocabulary": len(world.processor.tokenizer), "width": 16, "depth": 2, "heads": 2}
+    config = {**world.model().config.dump(), "language": {**settings, "deviation": 0.5, **FORMS[form]}}
+    model = assemble(ModelConfig.parse(config))
+    for norm in (part for name, part in model.named_modules() if name.endswith("norm") and hasattr(part, "weight")):
+        torch.nn.init.normal_(norm.weight)
+    given = asked(world.collate(model, cells=True)(Stage(steps=1))([[example] for example in world.data[:8]]))
+    kept, attention = [], model.language.layers[0].attention
+    attention.register_forward_pre_hook(
+        lambda part, read, how: kept.append(part.weights(*read, mask=how["mask"], rotary=how["rotary"])),
+        with_kwargs=True,
+    )
+    loss, count = match(model, given, head=1)
+    told = given.targets["cells"][given.image_slot.clamp(min=0)].masked_fill(given.image_slot < 0, -1)
+    falls = (kept[0][:, 1] * (told[:, None] == given.input_ids[..., None])).sum(-1)
+    falls = falls[given.valid & (given.image_slot < 0) & (falls > 0)]
+    assert count == len(falls) > 0
+    torch.testing.assert_close(loss, -falls.log().sum(), atol=1e-4, rtol=1e-5)
+
+
+def test_tokens_that_have_left_are_told(world):
+    thin = {"name": "dense_sparse", "keep": [1, 0.25], "layers": [1], "by": "norm"}
+    model = assemble(replace(world.model(depth=3).config, fusion=spec("fusion", thin)))
+    given = world.collate(model, cells=True)(Stage(steps=1))([[example] for example in world.data[:2]])
+    match(model, given)
+    with pytest.raises(InputError, match=r"tokens have left before layer 2.*; give match an earlier layer"):
+        match(model, given, layer=1)
 
 
 def test_no_cells_and_no_such_head_say_so(batch):

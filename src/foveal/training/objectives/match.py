@@ -6,13 +6,15 @@ starts from a named thing waits for them. Comparisons leave it off unless every 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, Output
+from foveal.layers.attention import Mask
 from foveal.training.objectives.next_token import exact
 from foveal.training.settings import check_whole
 from foveal.training.wants import Wants
@@ -80,17 +82,38 @@ def _missed(
 ) -> tuple[Tensor, int]:
     """Minus the summed log of the attention of a layer and head that falls where it is right, and of how many."""
     layer, head = where
-    kept = right.any(-1)
-    (row, place), right = (part[kept] for part in seekers), right[kept]
-    language, states = model.language, output.hidden_states
-    layers = getattr(language, "layers", ())
-    attention = getattr(layers[layer], "attention", None) if layer < len(layers) else None
+    made: Any = model
+    states, layers = output.hidden_states, getattr(made.language, "layers", ())
+    part: Any = layers[layer] if layer < len(layers) else None
+    attention = getattr(part, "attention", None)
     if attention is None or head >= attention.heads or states is None:
         raise InputError(f"no head {head} in layer {layer} to match with; the model has {len(layers)} layers")
-    rotary = language.open(batch).rotary  # type: ignore[union-attr,operator]
-    query, key, _ = attention.project(layers[layer].attention_norm(states[layer]), rotary)
+    if states[layer].shape[1] != batch.input_ids.shape[1]:
+        raise InputError(
+            f"tokens have left before layer {layer}, and a match is made among all of them; give match an earlier "
+            "layer, or let all tokens stay up to this one"
+        )
+    stream = made.language.open(made.placed(batch, output.visual))
+    read, mask, rotary = part.reads(stream.with_hidden(states[layer]))
+    seen, added = _sees(batch, mask, head, seekers)
+    kept = (right & seen).any(-1)
+    (row, place), right, seen = (one[kept] for one in seekers), (right & seen)[kept], seen[kept]
+    query, key, _ = attention.project(read, rotary)
     group = attention.heads // attention.kv_heads
     logits = torch.einsum("nd,nkd->nk", query[row, head, place], key[row, head // group])
     logits = exact(logits) * query.shape[-1] ** -0.5
-    everywhere = logits.masked_fill(~visible(batch, row, place), -torch.inf).logsumexp(-1)
+    logits = logits if added is None else logits + added[kept]
+    everywhere = logits.masked_fill(~seen, -torch.inf).logsumexp(-1)
     return (everywhere - logits.masked_fill(~right, -torch.inf).logsumexp(-1)).sum(), int(kept.sum())
+
+
+def _sees(
+    batch: Batch, mask: Mask | None, head: int, seekers: tuple[Tensor, Tensor]
+) -> tuple[Bool[Tensor, "N L"], Float[Tensor, "N L"] | None]:
+    """What a layer lets the token at each place of these rows see, and what it adds to the scores of a head."""
+    row, place = seekers
+    seen = visible(batch, row, place)
+    if mask is None:
+        return seen, None
+    rows = mask[row, min(head, mask.shape[1] - 1), place]
+    return (seen & (rows > -torch.inf), rows) if mask.is_floating_point() else (seen & rows, None)
