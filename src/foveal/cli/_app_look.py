@@ -90,7 +90,7 @@ def lens(model: Any, processor: Any, picture: "Image", wish: Wish) -> Lens:
     if seen is None or grid is None:
         raise InputError("the visual tokens of this model lie on no grid, so there is no map of them to draw")
     query = free.query(batch)
-    known = ours.beside(seen, torch.zeros_like(query.owner[:1]))
+    known = ours.beside(seen, [0])
     maps = ours.knowing(seen.features[None], grid, query, query.owner[:1], **known)
     shares = ours.shares(maps, grid, query, query.owner[:1])
     made = allocate(seen.features, grid=grid, budget=seen.layout.total, relevance=shares[0])

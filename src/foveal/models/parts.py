@@ -68,7 +68,7 @@ class Sight(nn.Module):
         if hasattr(self.fusion, "placed"):
             return batch
         made = stretched(batch, visual, cache)
-        if made is not batch and made.positions is not None:
+        if made is not batch and made.positions is not None and not torch.compiler.is_compiling():
             last, context = int(made.positions.max()) + 1, self.language.context
             if last > context:
                 raise InputError(

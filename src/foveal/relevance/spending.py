@@ -26,7 +26,7 @@ class Sums:
 
 
 Shares = tuple[Tensor, Tensor]  # the token that holds each patch [I N] (-1: none does), and each patch's weight [I N]
-Choose = Callable[[Tensor, Any, Tensor], Shares | Sums]  # of features [I N D] on a grid (None: none), of these images
+Choose = Callable[[Tensor, Any, Sequence[int]], Shares | Sums]  # of features [I N D], their grid or None, which images
 
 
 def whole_number(given: Any) -> int | None:
@@ -123,8 +123,9 @@ def spend(
         )
     groups = alike(visual.layout, layout.counts)
     parts = [_cut(visual, images, layout.counts[images[0]], choose) for images in groups]
-    order = torch.cat([torch.tensor(images) for images in groups]).argsort().tolist()
-    counts = [layout.counts[image] for images in groups for image in images]
+    taken = [image for images in groups for image in images]
+    order = sorted(range(len(taken)), key=taken.__getitem__)
+    counts = [layout.counts[image] for image in taken]
     whole = {key: torch.cat([part[key] for part in parts]).split(counts) for key in parts[0]}
     flat = {key: torch.cat([pieces[image] for image in order]) for key, pieces in whole.items()}
     levels = tuple(flat.pop(f"level{number}") for number in range(len(visual.levels)))
@@ -132,11 +133,10 @@ def spend(
     return replace(made, marks=visual.marks, before=visual.layout, **flat)
 
 
-def of_images(values: Tensor, layout: Layout, images: Int[Tensor, " I"]) -> Tensor:
+def of_images(values: Tensor, layout: Layout, images: Sequence[int]) -> Tensor:
     """What each patch of some images of one count has of values `[S ...]`: `[I N ...]`."""
-    begins = torch.tensor(layout.offsets[:-1], device=images.device)[images]
-    count = layout.counts[int(images[0])]
-    return values[begins[:, None] + torch.arange(count, device=images.device)]
+    begins = torch.tensor([layout.offsets[image] for image in images], device=values.device)
+    return values[begins[:, None] + torch.arange(layout.counts[images[0]], device=values.device)]
 
 
 def alike(layout: Layout, left: Sequence[int] = ()) -> list[list[int]]:
@@ -157,7 +157,7 @@ def _cut(visual: VisualTokens, images: list[int], budget: int, choose: Choose) -
     given |= {f"level{number}": level for number, level in enumerate(visual.levels)}
     mine = {key: part[rows].unflatten(0, (len(images), count)) for key, part in given.items()}
     if count > budget:
-        made = choose(mine["features"], grid, torch.tensor(images, device=device))
+        made = choose(mine["features"], grid, images)
         token = made.token if isinstance(made, Sums) else made[0]
         boxes = (_middles if grid is not None else sums)(mine["boxes"], token, budget)
         mass = sums(mine["mass"][..., None], token, budget)[..., 0]

@@ -1,5 +1,7 @@
 """Selection as shares: the patches with the highest scores become tokens, and the others none."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -22,7 +24,7 @@ def picked(places: Int[Tensor, "I B"], count: int) -> Shares:
     return chosen(scores.scatter(1, places, 1.0), places.shape[1])
 
 
-def attention_of(visual: VisualTokens, images: Int[Tensor, " I"], *, name: str) -> Float[Tensor, "I N"]:
+def attention_of(visual: VisualTokens, images: Sequence[int], *, name: str) -> Float[Tensor, "I N"]:
     """How much the encoder attends to each patch of some images; raises InputError where nobody brought it."""
     if visual.attention is None:
         raise InputError(
@@ -33,7 +35,7 @@ def attention_of(visual: VisualTokens, images: Int[Tensor, " I"], *, name: str) 
     return of_images(visual.attention, visual.layout, images).float()
 
 
-def keys_of(visual: VisualTokens, images: Int[Tensor, " I"], *, name: str) -> Float[Tensor, "I N H d"]:
+def keys_of(visual: VisualTokens, images: Sequence[int], *, name: str) -> Float[Tensor, "I N H d"]:
     """What the encoder attends to them by, each head's own; raises InputError where nobody brought it."""
     if visual.keys is None:
         raise InputError(

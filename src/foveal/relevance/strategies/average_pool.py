@@ -1,5 +1,6 @@
 """Means of rectangles that are all about equal: pooling without looking."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +34,7 @@ class AveragePool(nn.Module):
     def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
         """Part evenly, pool."""
 
-        def choose(features: Tensor, grid: Grid, images: Tensor) -> Shares:
+        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares:
             made = partition(features[:, :, :1] * 0, grid=grid, budget=self.budget)
             return made.assignment, torch.ones_like(features[..., 0])
 

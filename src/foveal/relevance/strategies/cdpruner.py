@@ -4,6 +4,7 @@ Behind the connector; hears the question, word by word, as the language model em
 width than what is seen, no cosine says what they ask for, and patches differ as if nothing were asked.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +44,7 @@ class Cdpruner(nn.Module):
     def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
         """Ask, take the most determinant again and again."""
 
-        def choose(features: Tensor, grid: Grid, images: Tensor) -> Shares:
+        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares:
             row = query.owner[images]
             asked = relevance(features, query.features[row], query.valid[row], sign=self.sign)
             return picked(determinant(features, asked, self.budget), features.shape[1])

@@ -4,6 +4,7 @@ Behind the connector, not after a layer of the language model, so that pivots ar
 the text's; needs nothing but the tokens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +45,7 @@ class Dart(nn.Module):
     def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
         """Take pivots and what differs from them."""
 
-        def choose(features: Tensor, grid: Grid, images: Tensor) -> Shares:
+        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares:
             return picked(unlike(features, self.budget, self.pivots), features.shape[1])
 
         return spend(visual, self.budget, choose, name="dart")

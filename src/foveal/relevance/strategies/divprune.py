@@ -1,5 +1,6 @@
 """DivPrune (2503.02175): patches that are as different from each other as can be, whatever is asked."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +37,7 @@ class Divprune(nn.Module):
     def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
         """Take the farthest again and again."""
 
-        def choose(features: Tensor, grid: Grid, images: Tensor) -> Shares:
+        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares:
             places = farthest(features, self.budget)
             return chosen(torch.zeros_like(features[..., 0]).scatter(1, places, 1.0), self.budget)
 

@@ -70,7 +70,7 @@ class Downsample(nn.Module):
     def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
         """Pool what is over."""
 
-        def choose(features: Tensor, grid: Grid, images: Tensor) -> Shares:
+        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares:
             made = partition(features[:, :, :1] * 0, grid=grid, budget=self.budget)
             return made.assignment, torch.ones_like(features[..., 0])
 

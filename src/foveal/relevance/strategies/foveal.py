@@ -105,11 +105,11 @@ class Foveal(nn.Module):
         planned(layout, terms.fewest, name="foveal")
         keys = {image: visual.mass.new_zeros(count - 1) for image, count in enumerate(layout.counts)}
         for some in alike(layout):
-            images, grid = torch.tensor(some, device=visual.features.device), layout.grids[some[0]]
+            grid = layout.grids[some[0]]
             if grid is None:  # within the least
                 continue
-            features = of_images(visual.features, layout, images)
-            made, weight, _ = self._split(visual, features, grid, images, query, terms.fewest)
+            features = of_images(visual.features, layout, some)
+            made, weight, _ = self._split(visual, features, grid, some, query, terms.fewest)
             keys |= dict(zip(some, gained(made.keys, features, weight), strict=True))
         return self.apart(visual, query, terms.counts([keys[image] for image in range(len(layout.counts))]))
 
@@ -117,18 +117,18 @@ class Foveal(nn.Module):
         """The same with a budget for each image."""
         known: dict[int, Relevance] = {}
 
-        def choose(features: Tensor, grid: Grid | None, images: Tensor) -> Shares:
+        def choose(features: Tensor, grid: Grid | None, images: Sequence[int]) -> Shares:
             if grid is None:  # regions of any size: what is most worth stays as it is
                 maps = self.knowing(features, None, query, query.owner[images], **self.beside(visual, images))
                 worth = self.shares(maps, None, query, query.owner[images])
-                made = chosen(worth, budgets[int(images[0])])
+                made = chosen(worth, budgets[images[0]])
                 boxes = of_images(visual.boxes[:, :4], visual.layout, images)
                 if not torch.compiler.is_compiling():
                     over = painted(maps.detach(), worth.detach(), boxes, made[0] >= 0, names=WAYS)
-                    known.update(zip(images.tolist(), over, strict=True))
+                    known.update(zip(images, over, strict=True))
                 return made
-            made, weight, maps = self._split(visual, features, grid, images, query, budgets[int(images[0])])
-            for i, image in enumerate([] if torch.compiler.is_compiling() else images.tolist()):
+            made, weight, maps = self._split(visual, features, grid, images, query, budgets[images[0]])
+            for i, image in enumerate([] if torch.compiler.is_compiling() else images):
                 shown = {"maps": maps[i].detach().unflatten(-1, grid), "shares": weight[i].detach().unflatten(-1, grid)}
                 known[image] = Relevance(names=WAYS, boxes=made.boxes[i].float(), **shown)
             if self.realize == "medoid":
@@ -139,7 +139,7 @@ class Foveal(nn.Module):
         return replace(made, looked=tuple(known.get(i) for i in range(len(made.layout.counts)))) if known else made
 
     def _split(
-        self, visual: VisualTokens, features: Tensor, grid: Grid, images: Tensor, query: Query, budget: int
+        self, visual: VisualTokens, features: Tensor, grid: Grid, images: Sequence[int], query: Query, budget: int
     ) -> tuple[Partition, Float[Tensor, "I N"], Float[Tensor, "I 3 N"]]:
         """How some images on a grid are parted, what their patches are worth, and the maps by which they are."""
         maps = self.knowing(features, grid, query, query.owner[images], **self.beside(visual, images))
@@ -188,12 +188,12 @@ class Foveal(nn.Module):
         owner = query.owner if frames is None else query.owner.repeat_interleave(torch.tensor(frames).to(query.owner))
         begins = torch.tensor(layout.offsets[:-1], device=visual.features.device)
         for some in alike(layout):
-            images, grid = torch.tensor(some, device=begins.device), layout.grids[some[0]]
-            features = of_images(visual.features, layout, images)
-            spoken = None if said is None else of_images(said, layout, images)
-            maps = self.knowing(features, grid, query, owner[images], said=spoken, **self.beside(visual, images))
-            at = begins[images][:, None] + torch.arange(layout.counts[some[0]], device=begins.device)
-            yield some, grid, at, maps, self.shares(maps, grid, query, owner[images])
+            grid = layout.grids[some[0]]
+            features = of_images(visual.features, layout, some)
+            spoken = None if said is None else of_images(said, layout, some)
+            maps = self.knowing(features, grid, query, owner[some], said=spoken, **self.beside(visual, some))
+            at = begins[some][:, None] + torch.arange(layout.counts[some[0]], device=begins.device)
+            yield some, grid, at, maps, self.shares(maps, grid, query, owner[some])
 
     def shares(
         self, maps: Float[Tensor, "I 3 N"], grid: Grid | None, query: Query, row: Int[Tensor, " I"]
@@ -207,7 +207,7 @@ class Foveal(nn.Module):
             return None
         return self.hearing.place(query.features[row], query.valid[row], grid)
 
-    def beside(self, visual: VisualTokens, images: Int[Tensor, " I"]) -> dict[str, Tensor]:
+    def beside(self, visual: VisualTokens, images: Sequence[int]) -> dict[str, Tensor]:
         """What more is known of the tokens of some images than their features.
 
         Raises InputError where salience is the encoder's attention and nobody brought it.

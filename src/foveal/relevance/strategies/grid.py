@@ -1,5 +1,6 @@
 """Patches at even steps over the image: selection without looking."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +36,7 @@ class Grid(nn.Module):
     def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
         """Part evenly, keep the middles."""
 
-        def choose(features: Tensor, grid: Sides, images: Tensor) -> Shares:
+        def choose(features: Tensor, grid: Sides, images: Sequence[int]) -> Shares:
             boxes = partition(features[:, :, :1] * 0, grid=grid, budget=self.budget).boxes
             middle = (boxes[..., :2] + boxes[..., 2:]) // 2
             place = middle[..., 0] * grid[1] + middle[..., 1]

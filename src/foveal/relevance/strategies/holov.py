@@ -3,6 +3,7 @@
 Behind the connector; needs the encoder's attention.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +46,7 @@ class Holov(nn.Module):
     def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
         """Share out, then attend."""
 
-        def choose(features: Tensor, grid: Grid, images: Tensor) -> Shares:
+        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares:
             attention = attention_of(visual, images, name="holov")
             return picked(holistic(features, attention, self.budget, self.crops, self.alpha), features.shape[1])
 

@@ -4,6 +4,7 @@ Behind the connector; needs the encoder's attention, and its keys to tell what i
 budget's; the paper lets outliers of the attention decide.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +47,7 @@ class Prumerge(nn.Module):
     def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
         """Attend, then merge."""
 
-        def choose(features: Tensor, grid: Grid, images: Tensor) -> Sums:
+        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Sums:
             attention = attention_of(visual, images, name="prumerge")
             return merged(attention, keys_of(visual, images, name="prumerge").flatten(2), self.budget, self.near)
 

@@ -1,5 +1,6 @@
 """Patches by lot: the baseline that many published methods do not beat."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +35,7 @@ class Random(nn.Module):
     def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
         """Draw and keep."""
 
-        def choose(features: Tensor, grid: Grid, images: Tensor) -> Shares:
+        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares:
             chance = torch.Generator().manual_seed(self.seed)
             lot = torch.rand(features.shape[1], generator=chance).to(features.device)
             return chosen(lot.expand(len(features), -1), self.budget)

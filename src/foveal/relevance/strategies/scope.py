@@ -3,6 +3,7 @@
 Behind the connector; needs the encoder's attention, unless `alpha` is 0: then coverage alone counts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +49,7 @@ class Scope(nn.Module):
     def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
         """Cover, weigh, take."""
 
-        def choose(features: Tensor, grid: Grid, images: Tensor) -> Shares:
+        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares:
             worth = torch.ones_like(features[..., 0], dtype=torch.float32)
             if self.alpha:
                 worth = attention_of(visual, images, name="scope") ** self.alpha

@@ -3,6 +3,7 @@
 Behind the connector, not within the encoder's blocks; needs nothing but the tokens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +40,7 @@ class Tome(nn.Module):
     def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
         """Match, merge, again."""
 
-        def choose(features: Tensor, grid: Grid, images: Tensor) -> Shares:
+        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares:
             mass = of_images(visual.mass, visual.layout, images)
             return in_order(merged(features.float(), mass, self.budget), self.budget), mass.to(features.dtype)
 
@@ -51,8 +52,9 @@ def merged(features: Float[Tensor, "I N D"], mass: Float[Tensor, "I N"], budget:
     """The token that each patch ends in; a round merges half of the tokens at most."""
     token = torch.arange(features.shape[1], device=features.device).expand(len(features), -1)
     while (left := features.shape[1]) > budget:
-        place = matched(features, min(left - budget, left // 2))
-        token, count = place.gather(1, token), int(place.max()) + 1
+        count = max(budget, left - left // 2)
+        place = matched(features, left - count)
+        token = place.gather(1, token)
         whole = sums(mass[..., None], place, count)
         features, mass = sums(features * mass[..., None], place, count) / whole, whole[..., 0]
     return token

@@ -3,6 +3,7 @@
 Behind the connector; needs the encoder's attention, and its keys to tell what is alike.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +46,7 @@ class Visionzip(nn.Module):
     def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
         """Attend, then gather."""
 
-        def choose(features: Tensor, grid: Grid, images: Tensor) -> Sums:
+        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Sums:
             attention = attention_of(visual, images, name="visionzip")
             keys = keys_of(visual, images, name="visionzip").mean(2)
             return zipped(attention, keys, self.budget, int(self.budget * self.contextual))

@@ -3,6 +3,7 @@
 Behind the connector; needs the encoder's attention.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +45,7 @@ class Vispruner(nn.Module):
     def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
         """Attend, then take twins away."""
 
-        def choose(features: Tensor, grid: Grid, images: Tensor) -> Shares:
+        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares:
             attention = attention_of(visual, images, name="vispruner")
             places = distinct(features, attention, self.budget, int(self.budget * self.important))
             return picked(places, features.shape[1])

@@ -133,7 +133,7 @@ def _images(
             heard = spender.coupled(features, query, row).float()
             yield image, grid, torch.cat([looked.maps[:2].flatten(1), heard]), looked.boxes
             continue
-        known = spender.beside(whole, row.new_tensor([image]))
+        known = spender.beside(whole, [image])
         place = torch.cartesian_prod(*(torch.arange(side, device=features.device) for side in grid)).view(-1, 2)
         boxes = torch.cat([place, place + 1], dim=1).float()
         yield image, grid, spender.knowing(features, grid, query, row, **known)[0], boxes
