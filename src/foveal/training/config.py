@@ -78,7 +78,8 @@ class Stage:
     examples, or images with all their questions where `group` is set; a step takes `accumulate` such batches in each
     process. `rates` are learning rates of single parts, `warmup` (below 1: a fraction of the stage, else steps) leads
     up to the rate and a half cosine down to `floor` times the rate. The optimizer `muon` takes orthogonal steps for
-    matrices between embeddings and head, at the rates of AdamW, and `muon_kernels` for the kernels of convolutions too.
+    matrices but embeddings and what `head` has, at the rates of AdamW, and `muon_kernels` for the kernels of
+    convolutions too; where a model has several `heads`, their matrices are among them.
     `kinds` says how often an example of a kind is seen in an epoch (0.5: every other time, 2: twice; `"*"`: all
     others); `sources` names the data sets that the stage takes, where there are several. Images are `shown`, `told`
     (the caption of an image stands in its place: text alone, from which a language model learns to answer) or `hidden`.
