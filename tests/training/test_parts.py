@@ -32,6 +32,25 @@ def test_a_rate_of_what_never_learns_in_its_stage_is_refused(world):
             check(model, Stage(steps=1, train=(), lora=Lora(part="vision"), rates={"language": 1e-3}))
 
 
+def test_a_rate_of_what_a_component_keeps_frozen_is_refused(world):
+    model = world.model()
+    stage = Stage(steps=1, train=("vision", "language"), rates={"vision": 1e-3})
+    model.vision.blocks.requires_grad_(False)
+    check(model, stage)
+    model.vision.requires_grad_(False)
+    with pytest.raises(InputError, match=r"has a rate for vision, which its component keeps frozen; leave rates\.vis"):
+        check(model, stage)
+
+
+def test_a_tied_table_has_the_rate_of_either_name(world):
+    model = world.model()
+    stage = Stage(steps=1, train=("language",), rates={"head": 1e-2})
+    check(model, stage)
+    with learning(model, stage) as chosen:
+        groups = optimizer(model, chosen, stage).param_groups
+    assert {p: group["lr"] for group in groups for p in group["params"]}[model.language.embedding.weight] == 1e-2
+
+
 def test_what_a_component_froze_stays_frozen(world):
     model = world.model()
     model.connector.map.bias.requires_grad_(False)

@@ -39,11 +39,17 @@ def check(model: nn.Module, stage: Stage) -> None:
     named = select(model, stage.parts)
     for part in stage.rates:
         adapts = any("lora_" in name for name, _ in model.named_parameters() if within(name, part))
-        if not adapts and named.isdisjoint(select(model, [part])):
+        mine = select(model, [part])
+        if adapts or any(parameter.requires_grad for parameter in named & mine):
+            continue
+        if named & mine:
             raise InputError(
-                f"stage {stage.name!r} has a rate for {part}, of which nothing learns: it trains "
-                f"{', '.join(stage.parts) or 'its adapters alone'}; leave rates.{part} out, or add it to 'train'"
+                f"stage {stage.name!r} has a rate for {part}, which its component keeps frozen; leave rates.{part} out"
             )
+        raise InputError(
+            f"stage {stage.name!r} has a rate for {part}, of which nothing learns: it trains "
+            f"{', '.join(stage.parts) or 'its adapters alone'}; leave rates.{part} out, or add it to 'train'"
+        )
 
 
 def _parts(names: Iterable[str]) -> set[str]:
@@ -98,9 +104,9 @@ def recomputed(layers: Iterable[nn.Module], *, wanted: bool) -> Iterator[None]:
             delattr(layer, way)
 
 
-def rate_of(name: str, *, rate: float, rates: Mapping[str, float]) -> float:
-    """The learning rate of a parameter: that of the longest part that it lies in."""
-    parts = [prefix for prefix in rates if within(name, prefix)]
+def rate_of(*names: str, rate: float, rates: Mapping[str, float]) -> float:
+    """The learning rate of a parameter: that of the longest part that it lies in, under any of its names."""
+    parts = [prefix for prefix in rates if any(within(name, prefix) for name in names)]
     return rates[max(parts, key=len)] if parts else rate
 
 
@@ -113,10 +119,13 @@ def optimizer(model: nn.Module, chosen: Collection[nn.Parameter], stage: Stage) 
     embeddings = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
     outer = embeddings | select(model, ["head"] if hasattr(model, "head") else [])
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
     learns = set(chosen)
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         if parameter in learns:
-            rate = rate_of(name, rate=stage.rate, rates=stage.rates)
+            rate = rate_of(*names[parameter], rate=stage.rate, rates=stage.rates)
             decay = stage.weight_decay if parameter.ndim >= 2 and parameter not in embeddings else 0.0
             matrix = parameter.ndim in _MATRICES.get(stage.optimizer, ()) and parameter not in outer
             groups.setdefault((rate, decay, matrix), []).append(parameter)
