@@ -308,19 +308,20 @@ def test_windows_that_a_prompt_is_within_and_ones_that_would_look_too_far(text):
 
 def test_each_thread_is_told_what_it_read():
     model = foveal.compress(tiny.model("llava"), budget=BUDGET)
-    read, told, turn = [], {}, threading.Barrier(2, timeout=60)
+    told = {}
 
-    def ask(rows):
+    def ask(rows, turn):
         with torch.no_grad():
             model(**tiny.prompt(model, rows))
-        read.append(rows)
         turn.wait()
         told[len(rows)] = len(model.foveal.last.before)
 
-    threads = [threading.Thread(target=ask, args=(rows,)) for rows in ([[0]], [[1], [2, 0]])]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert told == {1: 1, 2: 3}
-    assert len(model.foveal.last.before) == (1 if len(read[-1]) == 1 else 3)  # who read nothing: the latest
+    for several in ([[[0]], [[1], [2, 0]]], [[[1], [2], [0, 0]]]):
+        turn = threading.Barrier(len(several), timeout=60)
+        threads = [threading.Thread(target=ask, args=(rows, turn)) for rows in several]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert told == {1: 1, 2: 3, 3: 4}
+    assert len(model.foveal.last.before) == 4  # who read nothing: the latest

@@ -192,7 +192,7 @@ class Fusion(Protocol):
         ...
 
 
-def in_line(fusion: Fusion) -> bool:
+def in_line(fusion: object) -> bool:
     """Whether all visual tokens stand in the text as tokens of their own, one to a place, before every layer."""
     elsewhere = any(hasattr(fusion, part) for part in ("placed", "apart", "fills_memory", "codes"))
     return not elsewhere and not getattr(fusion, "thins", False)
