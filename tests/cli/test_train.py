@@ -256,6 +256,14 @@ def test_mistakes_are_told_in_one_line(home, capsys):
         ("model.fusion={name: prefix, places: -1}", "model.fusion.places is -1; give 0 or more"),
         ("model.fusion={name: gated_cross_attention, heads: 0}", "model.fusion.heads is 0; give 1 or more"),
         ("model.vision.patch=0", "model.vision.patch is 0; give 1 or more"),
+        (
+            "model.fusion={name: gated_cross_attention, heads: 4, kv_heads: 3}",
+            "3 kv_heads do not divide 4 heads; give a",
+        ),
+        (
+            "model.connector={name: perceiver, heads: 4, kv_heads: 3}",
+            "3 kv_heads do not divide 4 heads; give a divisor",
+        ),
         ("model.vision=null", "connector 'linear' has nothing to connect: the model names no vision; name one, or"),
         ("data.path=[data, ./data]", "data.path names data 2 times; name it once"),
         ("data={path: []}", "data.path names no data set; give a directory or a file"),

@@ -83,6 +83,11 @@ def test_every_setting_makes_a_model_that_learns():
     assert perceiver(qk_norm=True, norm="rms").resampler.layers[0].attention.key_norm.weight.shape == (4,)
 
 
+def test_key_heads_that_do_not_divide_the_heads_are_refused():
+    with pytest.raises(InputError, match="3 kv_heads do not divide 2 heads"):
+        perceiver(kv_heads=3)
+
+
 def test_no_images_bring_no_tokens():
     assert perceiver()(tokens()).features.shape == (0, 8)
 

@@ -105,6 +105,7 @@ def test_a_location_is_a_box_and_its_share():
         ({"schedule": [[1, 3]]}, r"after \[3\] layers of sight; give a rising row from 0 to 2"),
         ({"fixed": [2, 0]}, "2 fixed layers of words"),
         ({"heads": 5}, "5 heads do not divide a width of 12"),
+        ({"heads": 5, "meet": 12, "meet_heads": 3}, "5 heads do not divide a width of 12"),
     ],
 )
 def test_what_does_not_fit_is_named(more, said):

@@ -4,7 +4,6 @@ import torch
 from foveal.core.errors import InputError
 from foveal.layers.attention import Attention, attend, attend_apart
 from foveal.layers.cache import KVCache
-from foveal.layers.cross_attention import CrossAttention
 from foveal.layers.masks import attention_mask
 from foveal.layers.norms import HeadNorm
 
@@ -32,6 +31,21 @@ def test_a_head_width_of_its_own():
     assert attention.query.weight.shape == (24, 16)
     assert attention.query_norm.weight.shape == attention.key_norm.weight.shape == (4, 6)
     assert attention(torch.randn(1, 3, 16)).shape == (1, 3, 16)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"heads": 5}, "^5 heads do not divide a width of 12; give a divisor of the width$"),
+        ({"heads": 0}, "0 heads do not divide a width of 12"),
+        ({"heads": 0, "head_width": 4}, "0 heads do not divide a width of 12"),
+        ({"heads": 4, "kv_heads": 3}, "^3 kv_heads do not divide 4 heads; give a divisor of the heads$"),
+        ({"heads": 4, "kv_heads": -2}, "-2 kv_heads do not divide 4 heads"),
+    ],
+)
+def test_heads_that_do_not_divide_are_refused(settings, told):
+    with pytest.raises(InputError, match=told):
+        Attention(width=12, **settings)
 
 
 def test_token_by_token_with_a_cache_equals_all_at_once():
@@ -79,17 +93,3 @@ def test_stretches_are_seen_in_the_precision_of_the_values():
     seen = attend_apart(query, key, value.bfloat16(), lengths=(2, 2))
     expected = attend_apart(query.bfloat16(), key.bfloat16(), value.bfloat16(), lengths=(2, 2))
     assert seen.dtype == torch.bfloat16 and torch.equal(seen, expected)
-
-
-@pytest.mark.parametrize("kind", [Attention, CrossAttention])
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"heads": 3}, "3 heads do not divide a width of 16"),
-        ({"heads": 0}, "0 heads do not divide a width of 16"),
-        ({"heads": 4, "kv_heads": 3}, "3 kv_heads do not divide 4 heads"),
-    ],
-)
-def test_heads_that_share_nothing_evenly_are_refused(kind, given, said):
-    with pytest.raises(InputError, match=said):
-        kind(width=16, **given)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from foveal.core.errors import InputError
 from foveal.layers.cross_attention import CrossAttention
 
 
@@ -48,6 +49,19 @@ def test_key_heads_serve_several_query_heads_and_both_are_normed():
     mixed = (heads @ key.transpose(-1, -2) / 2).softmax(-1) @ spread
     expected = cross.out(mixed.transpose(1, 2).flatten(2))
     torch.testing.assert_close(cross(hidden, (cross.read(memory)[0], value)), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"heads": 5}, "5 heads do not divide a width of 12"),
+        ({"heads": 3, "inner": 16}, "3 heads do not divide a width of 16"),
+        ({"heads": 4, "kv_heads": 3}, "3 kv_heads do not divide 4 heads"),
+    ],
+)
+def test_heads_that_do_not_divide_are_refused(settings, told):
+    with pytest.raises(InputError, match=told):
+        CrossAttention(width=12, **settings)
 
 
 def test_a_glance_finds_what_a_look_finds(monkeypatch):

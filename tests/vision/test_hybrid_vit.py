@@ -62,7 +62,7 @@ def test_each_picture_is_looked_over_alone_and_all_that_looks_learns():
     [
         ({"stem": "vq"}, "has codes"),
         ({"stem": "qwen_vit"}, "has reads_frames"),
-        ({"stem": VIT, "heads": 5}, "width 12 cannot split it over 5 heads"),
+        ({"stem": VIT, "heads": 5}, "5 heads do not divide a width of 12"),
         ({"stem": VIT, "depth": 0}, "a hybrid_vit of 0 blocks"),
     ],
 )

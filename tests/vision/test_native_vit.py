@@ -65,5 +65,5 @@ def test_sizes_that_cannot_be_are_refused():
     many = Pixels(values=pixels.values, image=pixels.image, tile=pixels.tile, sizes=((8, 8), (8, 8)))
     with pytest.raises(InputError, match="2 sizes for 1 tiles"):
         tower()(many)
-    with pytest.raises(InputError, match="width 12 cannot split it over 5 heads"):
+    with pytest.raises(InputError, match="5 heads do not divide a width of 12"):
         tower(heads=5)

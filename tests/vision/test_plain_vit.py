@@ -35,5 +35,5 @@ def test_places_tell_equal_patches_apart():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(InputError, match=r"10 x 12 pixels .* multiples of 4"):
         tokens(PlainVit(**SMALL), 10, 12)
-    with pytest.raises(InputError, match="over 3 heads"):
+    with pytest.raises(InputError, match="3 heads do not divide a width of 16"):
         PlainVit(**{**SMALL, "heads": 3})

@@ -103,5 +103,5 @@ def test_what_cannot_be_is_refused():
         tower(taps=(3,))
     with pytest.raises(InputError, match="ratio of 2 x 2 for up to 2 tiles"):
         tower(tiles=2)
-    with pytest.raises(InputError, match="width 12 cannot split it over 5 heads"):
+    with pytest.raises(InputError, match="5 heads do not divide a width of 12"):
         tower(heads=5)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Stream, VisualTokens
-from foveal.layers.attention import Gates, check_heads
+from foveal.layers.attention import Gates
 from foveal.layers.blocks import PostNormBlock
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
@@ -117,7 +117,6 @@ class CoAttention(nn.Module):
         self.apart = seen = width_of_sight or width
         meet, meet_heads = meet or seen, meet_heads or heads
         _check(schedule, fixed, depth=depth, layers=layers)
-        _check_heads({seen: heads, meet: meet_heads})
         self.depth, self.schedule, self.fixed, self.whole = depth, schedule, fixed, whole
         shared = {"activation": activation, "eps": eps}
         self.location, self.norm = Linear(5, seen), nn.LayerNorm(seen, eps=eps)
@@ -257,8 +256,3 @@ def _check(schedule: tuple[tuple[int, int], ...], fixed: tuple[int, int], *, dep
             )
         if not 0 <= own <= given[0]:
             raise InputError(f"{own} fixed layers of {name}, and the streams meet after {given[0]}; fix at most these")
-
-
-def _check_heads(pairs: dict[int, int]) -> None:
-    for width, heads in pairs.items():
-        check_heads(width, heads)

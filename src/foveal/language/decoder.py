@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Cache, Stream
-from foveal.layers.attention import Attention, Read
+from foveal.layers.attention import Attention, Read, per_head
 from foveal.layers.cache import KVCache
 from foveal.layers.initial import liken, scale_residual, small_normal
 from foveal.layers.masks import attention_mask
@@ -142,8 +142,10 @@ class Decoder(nn.Module):
         super().__init__()
         self.window = window
         self.vocabulary, self.width, self.depth, self.context = vocabulary, width, depth, context
-        _check(width, heads, head_width)
-        self.kv_heads, self.head_width, self.rope = kv_heads or heads, head_width or width // heads, rope
+        self.kv_heads, self.rope = kv_heads or heads, rope
+        self.head_width = per_head(width, heads, kv_heads=kv_heads, given=head_width)
+        if self.head_width % 2:
+            raise InputError(f"a head width of {self.head_width} has an odd one out; rotary positions turn pairs")
         self.embedding = nn.Embedding(vocabulary, width)
         attention = partial(
             Attention, width=width, heads=heads, kv_heads=self.kv_heads, head_width=self.head_width, bias=qkv_bias,
@@ -240,10 +242,3 @@ def _qk_norm(wanted: QkNorm, width: int, eps: float) -> Callable[[int], nn.Modul
     if wanted == "own":
         return lambda heads: HeadNorm(heads, width)
     return (lambda heads: RMSNorm(width, eps=eps)) if wanted else None
-
-
-def _check(width: int, heads: int, head_width: int | None) -> None:
-    if head_width is None and (heads < 1 or width % heads):
-        raise InputError(f"{heads} heads do not divide a width of {width}; give head_width")
-    if (each := head_width or width // heads) % 2:
-        raise InputError(f"a head width of {each} has an odd one out; rotary positions turn pairs")

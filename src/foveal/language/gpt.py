@@ -10,7 +10,7 @@ from foveal.core.errors import InputError
 from foveal.core.types import Batch, Cache, Stream
 from foveal.language.decoder import opened
 from foveal.language.opt import Layer
-from foveal.layers.attention import check_heads
+from foveal.layers.attention import per_head
 from foveal.layers.cache import KVCache
 from foveal.layers.initial import small_normal
 from foveal.layers.rotary import Rope, inverse_frequencies, tables
@@ -69,11 +69,10 @@ class Gpt(nn.Module):
         deviation: float = 0.02,
     ) -> None:
         super().__init__()
-        check_heads(width, heads)
         if (rope is None) == (not steepest):
             raise InputError(f"places are told by rope {rope} and steepest {steepest}; give one of the two")
         self.vocabulary, self.width, self.depth, self.context = vocabulary, width, depth, context
-        self.heads, self.head_width, self.rope = heads, width // heads, rope
+        self.heads, self.head_width, self.rope = heads, per_head(width, heads), rope
         self.embedding = nn.Embedding(vocabulary, width)
 
         def together(count: int) -> nn.Module:

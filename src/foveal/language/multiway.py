@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Apart, Batch, Cache, Stream
-from foveal.layers.attention import attend, check_heads
+from foveal.layers.attention import attend, per_head
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
 from foveal.layers.masks import attention_mask
@@ -47,7 +47,7 @@ class Expert(nn.Module):
         self, *, width: int, heads: int, inner: int, activation: str, eps: float, sub_norm: bool, last_norm: bool
     ) -> None:
         super().__init__()
-        self.heads = heads
+        self.head_width = per_head(width, heads)
         norm = partial(nn.LayerNorm, eps=eps)
         self.attention_norm = norm(width)
         self.query, self.key, self.value, self.out = (Linear(width, width) for _ in range(4))
@@ -62,7 +62,7 @@ class Expert(nn.Module):
         """Query, key and value of each head."""
         normed = self.attention_norm(hidden)
         parts = torch.stack([self.query(normed), self.key(normed), self.value(normed)], dim=1)
-        return parts.unflatten(-1, (self.heads, -1))
+        return parts.unflatten(-1, (-1, self.head_width))
 
     def finish(self, hidden: Float[Tensor, "N D"], mixed: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
         """What attention has mixed is added, then fed and added."""
@@ -136,7 +136,6 @@ class Multiway(nn.Module):
         last_norm: bool = True,
     ) -> None:
         super().__init__()
-        check_heads(width, heads)
         self.vocabulary, self.width, self.depth, self.context = vocabulary, width, depth, context
         self.embedding = nn.Embedding(vocabulary, width)
         self.positions = Positions(context, width)

@@ -94,19 +94,23 @@ def masked(scores: Float[Tensor, "*B L K"], mask: Tensor | None) -> Float[Tensor
     return scores + mask if mask.is_floating_point() else scores.masked_fill(~mask, float("-inf"))
 
 
-def check_heads(width: int, heads: int, kv_heads: int | None = None) -> None:
-    """Raise InputError where heads do not divide the width, or the key heads not those that they serve."""
-    if heads < 1 or width % heads:
+def per_head(width: int, heads: int, *, kv_heads: int | None = None, given: int | None = None) -> int:
+    """The `given` width of a head, or what each has of a width that all share.
+
+    Raises InputError where heads do not divide that, and where key heads do not divide the heads.
+    """
+    if heads < 1 or (not given and width % heads):
         raise InputError(f"{heads} heads do not divide a width of {width}; give a divisor of the width")
-    if kv_heads is not None and (kv_heads < 1 or heads % kv_heads):
-        raise InputError(f"{kv_heads} kv_heads do not divide {heads} heads; give a divisor")
+    if kv_heads and (kv_heads < 1 or heads % kv_heads):
+        raise InputError(f"{kv_heads} kv_heads do not divide {heads} heads; give a divisor of the heads")
+    return given or width // heads
 
 
 class Attention(nn.Module):
     """Self-attention `[B L D]` to `[B L D]`.
 
-    `qk_norm` makes the norm of so many query or key heads (None: no norm; 2302.05442). Raises InputError where heads do
-    not divide the width, unless they have a `head_width` of their own, or key heads not the others.
+    `qk_norm` makes the norm of so many query or key heads (None: no norm; 2302.05442). Raises the InputError of
+    `per_head`.
     """
 
     def __init__(
@@ -122,9 +126,8 @@ class Attention(nn.Module):
         causal: bool = False,
     ) -> None:
         super().__init__()
-        check_heads(width if head_width is None else heads * head_width, heads, kv_heads)
         self.heads, self.kv_heads, self.causal = heads, kv_heads or heads, causal
-        self.head_width = head_width or width // heads
+        self.head_width = per_head(width, heads, kv_heads=kv_heads, given=head_width)
         self.query = Linear(width, self.heads * self.head_width, bias=bias)
         self.key = Linear(width, self.kv_heads * self.head_width, bias=bias)
         self.value = Linear(width, self.kv_heads * self.head_width, bias=bias)

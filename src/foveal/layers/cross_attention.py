@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from foveal.layers.attention import attend, check_heads, masked, weights
+from foveal.layers.attention import attend, masked, per_head, weights
 from foveal.layers.linear import Linear, onednn_is_twice_as_fast, plain
 
 KeyValue = tuple[Float[Tensor, "B G M d"], Float[Tensor, "B G M d"]]
@@ -17,8 +17,7 @@ class CrossAttention(nn.Module):
     """Queries of `[B L D]` over keys and values of a memory `[B M E]`, which are made once and may be kept.
 
     `inner` is the width of all H query heads together (None: that of the queries' stream); G key heads serve them in
-    order. `qk_norm` makes the norm of heads of a width (None: no norm). Raises InputError where heads do not divide
-    `inner`, or key heads not the others.
+    order. `qk_norm` makes the norm of heads of a width (None: no norm). Raises the InputError of `per_head`.
     """
 
     def __init__(
@@ -34,8 +33,7 @@ class CrossAttention(nn.Module):
     ) -> None:
         super().__init__()
         inner = inner or width
-        check_heads(inner, heads, kv_heads)
-        self.head_width = inner // heads
+        self.head_width = per_head(inner, heads, kv_heads=kv_heads)
         self.query, self.out = Linear(width, inner, bias=bias), Linear(inner, width, bias=bias)
         shared = (kv_heads or heads) * self.head_width
         self.key, self.value = (Linear(memory_width or width, shared, bias=bias) for _ in range(2))

@@ -39,8 +39,6 @@ class Look(nn.Module):
 
     def __init__(self, *, width: int, depth: int, heads: int, inner: int, activation: str, eps: float) -> None:
         super().__init__()
-        if width % heads:
-            raise InputError(f"a stem of width {width} cannot split it over {heads} heads; give a divisor of the width")
         self.class_token = nn.Parameter(nn.init.normal_(torch.empty(1, 1, width), std=0.02))
         self.place_gate, self.read_gate = Gate(), Gate()
         parts: dict[str, Any] = {"width": width, "heads": heads, "inner": inner, "activation": activation, "eps": eps}

@@ -58,8 +58,6 @@ class NativeVit(nn.Module):
         filling: bool = False,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise InputError(f"a vit of width {width} cannot split it over {heads} heads; give a divisor of the width")
         self.width, self.patch, self.side, self.filling = width, patch, image_size // patch, filling
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
         self.positions = nn.Parameter(torch.randn(self.side**2, width) * 0.02)

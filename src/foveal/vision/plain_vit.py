@@ -72,8 +72,6 @@ class PlainVit(nn.Module):
         feed_bias: bool = True,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise InputError(f"a vit of width {width} cannot split it over {heads} heads; give a divisor of the width")
         self.width, self.patch = width, patch
         self.grid = (image_size[0] // patch, image_size[1] // patch)
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)

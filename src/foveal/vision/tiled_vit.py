@@ -99,7 +99,7 @@ class TiledVit(nn.Module):
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        _check(width=width, heads=heads, depth=depth, taps=taps, tiles=tiles, ratios=ratios)
+        _check(depth=depth, taps=taps, tiles=tiles, ratios=ratios)
         self.tiles, self.ratios, self.taps, self.image_size = tiles, ratios, taps, image_size
         self.side, self.width = image_size // patch, width * (1 + len(taps))
         self.size = self.side**2 + 1
@@ -217,9 +217,7 @@ def _grid(spots: Sequence[Sequence[int]]) -> tuple[Grid, list[int]]:
     ]
 
 
-def _check(*, width: int, heads: int, depth: int, taps: Sequence[int], tiles: int, ratios: Sequence[Grid]) -> None:
-    if width % heads:
-        raise InputError(f"a vit of width {width} cannot split it over {heads} heads; give a divisor of the width")
+def _check(*, depth: int, taps: Sequence[int], tiles: int, ratios: Sequence[Grid]) -> None:
     for tap in taps:
         if not 0 <= tap < depth:
             raise InputError(f"taps has {tap}, but the tower has {depth} layers; give 0 to {depth - 1}")

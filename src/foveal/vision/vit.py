@@ -129,8 +129,6 @@ class Vit(nn.Module):
         smooth: bool = False,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise InputError(f"a vit of width {width} cannot split it over {heads} heads; give a divisor of the width")
         self.depth, self.patch, self.image_size, self.select = depth, patch, image_size, select
         self.last_norm, self.smooth = last_norm, smooth
         self.taps, self.levels = _depths("layers", layers, depth), _depths("levels", levels, depth)
