@@ -98,6 +98,29 @@ def test_sixteen_bits_are_scaled_not_clipped():
     same(open_image(ramp), wanted)
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (
+            np.array([[0, 2_000_000_000]], np.int32),
+            "wide.tif has values from 0 to 2e.09; bring them to 0 to 255 or 65535",
+        ),
+        (np.array([[-100, 200]], np.int32), "from -100 to 200"),
+        (np.array([[0, 70_000]], np.float32), "from 0 to 70000"),
+        (np.array([[-1, 1]], np.float32), "from -1 to 1"),
+        (np.array([[0, np.nan]], np.float32), "from nan to nan"),
+    ],
+)
+def test_values_beyond_the_range_are_told_and_not_clipped(values, told):
+    with pytest.raises(InputError, match=told):
+        open_image(saved(Image.fromarray(values), "TIFF"), name="wide.tif")
+
+
+def test_a_value_that_rounds_into_the_range_is_in_it():
+    near = Image.fromarray(np.array([[-1e-7, 0.5, 1.0]], np.float32))
+    same(open_image(near), np.repeat(np.array([[0, 128, 255]])[..., None], 3, axis=2))
+
+
 def test_floats_grey_bits_and_cmyk():
     ramp = np.linspace(0, 1, 24).reshape(4, 6)
     wanted = np.repeat(np.round(ramp * 255).astype(np.uint8)[..., None], 3, axis=2)

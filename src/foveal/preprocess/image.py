@@ -76,7 +76,8 @@ def open_image(source: Any, *, name: str | None = None, limit: int = LIMIT) -> I
     """An upright RGB image from a path, bytes, `Held`, a binary file, a PIL image or an array `[H W]`, `[H W 1|3|4]`.
 
     EXIF rotation is applied, alpha is laid over white, 16 bits are scaled to 8, an animation gives its first frame.
-    Raises InputError, with what to do, for anything that is not a whole picture of at most `limit` pixels.
+    Raises InputError, with what to do, for anything that is not a whole picture of at most `limit` pixels, and for
+    values that no range of a picture holds.
     """
     if isinstance(source, Part):
         whole = open_image(source.image, name=name, limit=limit)
@@ -86,8 +87,8 @@ def open_image(source: Any, *, name: str | None = None, limit: int = LIMIT) -> I
     _check_size(opened.size, name, limit)
     try:
         _load(opened)
-        return _rgb(ImageOps.exif_transpose(opened) if _orientation(opened) != 1 else opened)
-    except MemoryError:
+        return _rgb(ImageOps.exif_transpose(opened) if _orientation(opened) != 1 else opened, name)
+    except (MemoryError, InputError):
         raise
     except Exception as broken:  # Pillow's readers raise nearly anything on broken data
         raise _unread(name, broken) from broken
@@ -367,11 +368,11 @@ def _eight_bits(array: np.ndarray, name: str) -> np.ndarray:
     )
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith(("I", "F")):
-        return _scaled(image).convert("RGB")
+        return _scaled(image, name).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         coloured = image.convert("RGBA")
         white = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
@@ -379,14 +380,20 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _scaled(image: Image.Image) -> Image.Image:
+def _scaled(image: Image.Image, name: str) -> Image.Image:
     """Whole numbers of more than 8 bits, and floats, on the range 0 to 255 (Pillow's own conversion clips them)."""
     values = np.asarray(image).astype(np.float64)
+    low, high = values.min(), values.max()
     if image.mode == "F":
-        top = 1.0 if values.max(initial=0) <= 1 else 255.0 if values.max() <= 255 else 65535.0
+        top = 1.0 if high <= 1 else 255.0 if high <= 255 else 65535.0
     else:
-        top = 65535.0 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 255.0
-    return Image.fromarray(np.round(values.clip(0, top) * (255 / top)).astype(np.uint8))
+        top = 65535.0 if image.mode.startswith("I;16") or high > 255 else 255.0
+    eight = np.round(values * (255 / top))
+    if not (eight.min() >= 0 and eight.max() <= 255):  # what is no number fails too
+        raise InputError(
+            f"{name} has values from {low:.7g} to {high:.7g}; bring them to 0 to 255 or 65535, or floats to 0 to 1"
+        )
+    return Image.fromarray(eight.astype(np.uint8))
 
 
 def _line(error: BaseException) -> str:
