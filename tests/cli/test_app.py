@@ -169,6 +169,15 @@ def test_bad_requests_are_refused(server, picture):
     assert sent(server, None, path="/", method="GET", Host="localhost:1")[0] == 200
 
 
+def test_who_is_refused_while_still_sending_reads_why(server):
+    heavy = b" " * (HEAVIEST + 1)
+    assert sent(server, heavy)[1]["error"].startswith("the picture is too heavy")
+    assert sent(server, heavy, **{"Content-Type": "text/plain"})[0] == 415
+    assert sent(server, heavy, path="/else")[0] == 404
+    assert sent(server, heavy, Host="elsewhere.example:80")[0] == 403
+    assert sent(server, (heavy[: 2**20] for _ in range(8)))[0] == 411
+
+
 def test_an_error_of_ours_is_a_line_here_and_a_traceback_there(server, picture, desk, monkeypatch, capsys):
     monkeypatch.setattr(desk, "ask", lambda body: 1 / 0)
     status, told = asked(server, picture)

@@ -4,11 +4,13 @@ import json
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from ipaddress import ip_address
+from time import monotonic
 from typing import Any
 
 from foveal.cli._app_desk import Desk
@@ -23,6 +25,7 @@ _PAGE = {
 _POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data: blob:; " \
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"  # fmt: skip
 _PATIENCE = 30  # seconds that a slow sender is waited for
+_RUN_BY = 16 * HEAVIEST  # bytes of a refused request that are let run by
 
 
 class Server(ThreadingHTTPServer):
@@ -81,25 +84,25 @@ class _Handler(BaseHTTPRequestHandler):
             name, kind = _PAGE[path]
             self._send(HTTPStatus.OK, (files("foveal.cli") / "page" / name).read_bytes(), kind)
         else:
-            self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
+            self._turn_away(HTTPStatus.NOT_FOUND, "there is no such page")
 
     def do_POST(self) -> None:
         """An answer."""
         if not self._welcome():
             return
         if self.path != "/ask":
-            return self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
+            return self._turn_away(HTTPStatus.NOT_FOUND, "there is no such page")
         if self.headers.get_content_type() != "application/json":  # what another site's form cannot send unasked
-            return self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")
-        length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit()):
-            return self._refuse(HTTPStatus.LENGTH_REQUIRED, "the request does not say how long it is")
-        if len(length) > 12 or int(length) > HEAVIEST:
+            return self._turn_away(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")
+        length = self._length()
+        if length is None:
+            return self._turn_away(HTTPStatus.LENGTH_REQUIRED, "the request does not say how long it is")
+        if length > HEAVIEST:
             most = HEAVIEST * 3 // 4 // 2**20
-            return self._refuse(
+            return self._turn_away(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the picture is too heavy; give one of at most {most} MB"
             )
-        body = self.rfile.read(int(length))
+        body = self.rfile.read(length)
         try:
             self._tell(HTTPStatus.OK, self.desk.ask(body))
         except InputError as error:
@@ -115,9 +118,27 @@ class _Handler(BaseHTTPRequestHandler):
         """Whether the request names this machine; a foreign name that leads here is another site's trick."""
         host = (self.headers.get("Host") or "").rpartition(":")[0] or self.headers.get("Host") or ""
         if self.server.near and not is_near(host.strip("[]")):
-            self._refuse(HTTPStatus.FORBIDDEN, "this page is for its own machine; open it at 127.0.0.1")
+            self._turn_away(HTTPStatus.FORBIDDEN, "this page is for its own machine; open it at 127.0.0.1")
             return False
         return True
+
+    def _length(self) -> int | None:
+        """How many bytes the request says that it brings; None where it does not say."""
+        length = self.headers.get("Content-Length", "")
+        if not (length.isascii() and length.isdigit()):
+            return None
+        return int(length) if len(length) <= 12 else sys.maxsize
+
+    def _turn_away(self, status: HTTPStatus, told: str) -> None:
+        """Refuse a request unheard, and let what it still brings run by: who is cut off while sending reads nothing."""
+        self._refuse(status, told)
+        brings = "Content-Length" in self.headers or "Transfer-Encoding" in self.headers
+        length, until = self._length(), monotonic() + _PATIENCE
+        left = min(_RUN_BY if length is None else length, _RUN_BY) if brings else 0
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            while left > 0 and monotonic() < until and (part := self.rfile.read1(min(left, 2**20))):
+                left -= len(part)
 
     def _refuse(self, status: HTTPStatus, told: str) -> None:
         self.close_connection = True
