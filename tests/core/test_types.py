@@ -75,7 +75,12 @@ def test_images_alone_are_no_frames():
 
 @pytest.mark.parametrize(
     ("frames", "told"),
-    [((2, 3), "5 frames of videos for 3 pictures"), ((2, 1), "a video with frames of 2 to 4 tokens")],
+    [
+        ((2, 3), "5 frames of videos for 3 pictures"),
+        ((2, 1), "a video with frames of 2 to 4 tokens"),
+        ((0, 3), "a video of 0 frames; give each 1 or more"),
+        ((-1, 4), "a video of -1 frames"),
+    ],
 )
 def test_frames_that_do_not_fit_are_refused(frames, told):
     with pytest.raises(InputError, match=told):

@@ -54,12 +54,15 @@ class Layout:
     def filmed(self, frames: tuple[int, ...] | None) -> "Layout":
         """The layout in which as many neighbouring images as `frames` say are the frames of one.
 
-        Raises InputError where these are not all images, and for frames of one video that differ in size.
+        Raises InputError where these are not all images, for a video of no frames, and for frames of one video that
+        differ in size.
         """
         if frames is None or set(frames) <= {1}:
             return self
         if sum(frames) != len(self.counts):
             raise InputError(f"{sum(frames)} frames of videos for {len(self.counts)} pictures; give each frame one")
+        if min(frames) < 1:
+            raise InputError(f"a video of {min(frames)} frames; give each 1 or more")
         counts, grids, begin = [], [], 0
         for number in frames:
             some, lying = self.counts[begin : begin + number], self.grids[begin : begin + number]
