@@ -150,6 +150,13 @@ def test_what_does_not_fit_is_told(tmp_path):
     write_json(tmp_path / "config.json", {**config, "hidden_size": 32, "llm_config": None})
     with pytest.raises(InputError, match="names no llm_config"):
         load(tmp_path)
+    write_json(tmp_path / "config.json", {**config, "hidden_size": 32, "vit_config": None})
+    with pytest.raises(InputError, match=r"config\.json of a ovis2_5 holds None as vit_config"):
+        load(tmp_path)
+    del config["vit_config"]
+    write_json(tmp_path / "config.json", config)
+    with pytest.raises(InputError, match=r"config\.json of a ovis2_5 lacks vit_config"):
+        load(tmp_path)
 
 
 def test_it_is_asked_in_words_as_the_reference_formats_them(tmp_path):

@@ -15,7 +15,7 @@ from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.weights import ovis25
 from foveal.weights.decoder import language_rules, language_settings
-from foveal.weights.files import read_json
+from foveal.weights.files import read_json, section
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
 from foveal.weights.names import Renaming
 from foveal.weights.qwen_vl import cut, put
@@ -28,7 +28,7 @@ _WORDS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|video_pad|>
 
 def matches(config: Mapping[str, Any]) -> bool:
     """Whether a config.json is that of an Ovis 2.5."""
-    return config.get("model_type") in KINDS and "vit_config" in config
+    return config.get("model_type") in KINDS
 
 
 def renaming(config: Mapping[str, Any]) -> Renaming:
@@ -52,9 +52,9 @@ def _language() -> list[Any]:
 def model_config(config: Mapping[str, Any], *, marks: tuple[int, ...] = MARKS) -> ModelConfig:
     """The rooms' components for such a config.json, with words for the `marks` of its table.
 
-    Raises InputError for an unsupported part, and for sizes that differ.
+    Raises InputError for a part that is missing or unsupported, and for sizes that differ.
     """
-    text, vit = config.get("llm_config"), config["vit_config"]
+    text, vit = config.get("llm_config"), section(config, "vit_config")
     if not isinstance(text, Mapping):
         raise InputError("config.json names no llm_config; copy it again from the checkpoint's source")
     entries, width = int(config.get("visual_vocab_size", 65536)), config.get("hidden_size") or text["hidden_size"]
