@@ -1,6 +1,7 @@
 """The panels of `ask --map` and the microscope, pixel by pixel."""
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -52,6 +53,20 @@ def test_finer_boxes_are_brighter_and_boxes_of_one_size_are_all_fine():
     same = inside([[0.0, 0.0, 3.0, 3.0], [0.0, 3.0, 3.0, 6.0]])
     assert same == [fine, fine]
     assert inside([]) == []
+
+
+@pytest.mark.parametrize("size", [(9000, 9), (3, 9000), (640, 480)])
+def test_a_sheet_is_of_a_size_to_be_looked_at_whatever_the_picture(size, tmp_path):
+    width, height = size
+    shares = torch.rand(2, 3)
+    found = Relevance(names=("one",), maps=shares[None], shares=shares / shares.sum(), boxes=torch.zeros(0, 4))
+    rows, columns = (torch.arange(side) * cells // side for side, cells in ((height, 2), (width, 3)))
+    boxes = torch.tensor([[0.0, 0.0, height, width]])
+    one = Looked(found=found, boxes=boxes, rows=rows, columns=columns)
+    answer = Answer(text="", visual_tokens=1, relevance=(one,))
+    _looked.draw([Image.new("RGB", size)], answer, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width <= 3 * (_looked._WIDE + 6) and sheet.height <= _looked._HIGH + _looked._BAND
 
 
 def test_a_box_of_nothing_is_still_drawn():

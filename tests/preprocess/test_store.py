@@ -102,6 +102,31 @@ def test_a_checkpoints_own_template_comes_first(tokenizers, plan, tmp_path):
     same(made, Processor.from_huggingface(tmp_path), plan)
 
 
+def test_of_two_files_the_one_is_read_that_transformers_reads(tokenizers, tmp_path):
+    from transformers.image_processing_utils import BaseImageProcessor
+    from transformers.video_processing_utils import BaseVideoProcessor
+
+    said = "{{ 'USER: ' + messages[0]['content'] }}"
+    checkpoint(tmp_path, tokenizers["vicuna"], template=said)
+    (tmp_path / "chat_template.jinja").write_text("no")
+    nested = {"image_processor": {**IMAGE, "image_mean": [0.1, 0.2, 0.3]}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(nested))
+    made = Processor.from_huggingface(tmp_path)
+    wanted = BaseImageProcessor.get_image_processor_dict(tmp_path)[0]["image_mean"]
+    assert made.transform.mean == tuple(wanted) == (0.1, 0.2, 0.3)
+    assert made.tokenizer.chat_template == said
+    (tmp_path / "processor_config.json").unlink()
+    area = {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 4, "min_pixels": 64, "max_pixels": 4096}
+    limits = [area, {**area, "max_pixels": 2048}, {**area, "max_pixels": 1024}]
+    checkpoint(tmp_path, tokenizers["vicuna"], config={**LLAVA, "model_type": "qwen2_vl"}, image=area)
+    for put, limit in zip(("preprocessor_config", "video_preprocessor_config", None), limits, strict=True):
+        where = tmp_path / f"{put or 'processor_config'}.json"
+        where.write_text(json.dumps(limit if put else {"image_processor": area, "video_processor": limit}))
+        theirs = BaseVideoProcessor.get_video_processor_dict(tmp_path)[0]
+        wanted = (theirs["min_pixels"], theirs["max_pixels"])
+        assert Processor.from_huggingface(tmp_path).transform.tiling.film == wanted == (64, limit["max_pixels"])
+
+
 def test_of_a_list_of_templates_the_default_is_taken(tokenizers, plan, tmp_path):
     named = [
         {"name": "rag", "template": "no"},

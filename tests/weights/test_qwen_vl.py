@@ -334,6 +334,19 @@ def test_seconds_are_told_of_each_video_where_they_count(tmp_path):
         load(tmp_path / "counted").batch(**given)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_head_of_its_own_is_read_where_the_text_alone_is_tied(tmp_path, kind):
+    theirs = reference(5, kind, tie_word_embeddings=False)
+    theirs.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"]["tie_word_embeddings"] = True
+    write_json(tmp_path / "config.json", config)
+    given = inputs(kind, [[(1, 4, 4)]])
+    with torch.no_grad():
+        wanted = type(theirs).from_pretrained(tmp_path).eval()(**given).logits
+        torch.testing.assert_close(load(tmp_path)(**given).logits, wanted, atol=5e-5, rtol=1e-5)
+
+
 def test_a_flat_config_and_names_of_either_layout_are_the_same(tmp_path):
     reference(3, "qwen2_5_vl").save_pretrained(tmp_path / "new")
     config, state = json.loads((tmp_path / "new" / "config.json").read_text()), read_checkpoint(tmp_path / "new")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from foveal.core.types import Answer, Looked
 
-_HIGH = 360  # pixels of a panel
+_HIGH, _WIDE = 360, 1440  # pixels of a panel, at most
 _BAND = 22  # of the words over it
 _HUES = ((13, 8, 60), (126, 30, 140), (222, 80, 90), (253, 190, 60), (252, 253, 190))  # from nothing to most
 
@@ -55,12 +55,13 @@ def counted(one: "Looked", answer: "Answer") -> str:
 def _row(picture: "Image", one: "Looked", tokens: str) -> "Image":
     from PIL import Image, ImageDraw, ImageFont
 
-    size = (max(1, round(picture.width * _HIGH / picture.height)), _HIGH)
+    scale = min(_HIGH / picture.height, _WIDE / picture.width)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     plain = picture.convert("RGB").resize(size)
     panels = [(tokens, parted(plain, one.boxes.tolist(), picture.size))]
     panels += [(name, heat(plain, values)) for name, values in zip(one.names, one.maps, strict=True)]
     panels.append(("relevance", heat(plain, one.shares)))
-    sheet = Image.new("RGB", ((size[0] + 6) * len(panels), _HIGH + _BAND), "white")
+    sheet = Image.new("RGB", ((size[0] + 6) * len(panels), size[1] + _BAND), "white")
     pen, letters = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for place, (name, panel) in enumerate(panels):
         left = place * (size[0] + 6)

@@ -89,12 +89,13 @@ def from_huggingface(directory: Path, *, context: int | None = None) -> Processo
     if template:
         words.chat_template = template
     text = config.get("text_config") or config.get("llm_config") or config
-    image = _json(directory / "preprocessor_config.json") or processor.get("image_processor") or {}
+    alone = _json(directory / "preprocessor_config.json")
+    image = processor.get("image_processor") or alone
     if not image and {"vision_config", "vit_config"} & config.keys():
         raise InputError(f"{directory} has no preprocessor_config.json; copy it from the checkpoint's source")
     look = ImageTransform.from_huggingface(image) if image else ImageTransform()
     kind = str(config.get("model_type"))
-    video = _json(directory / "video_preprocessor_config.json") or processor.get("video_processor") or {}
+    video = processor.get("video_processor") or _json(directory / "video_preprocessor_config.json") or alone
     look = filmed(look, kind, video)
     spelling = _SPELLINGS.get("" if look.tiling is None else look.tiling.kind)
     marker = _marker(config, processor, words)
@@ -153,11 +154,11 @@ def _usual(config: dict[str, Any], words: "PreTrainedTokenizerBase") -> str | Te
 
 
 def _template(directory: Path, processor: dict[str, Any]) -> str | dict[str, Any] | None:
-    """The checkpoint's chat template, or several by name."""
+    """The checkpoint's chat template, or several by name; of several files the one that the reference takes."""
+    told = processor.get("chat_template") or _json(directory / "chat_template.json").get("chat_template")
     written = directory / "chat_template.jinja"
-    if written.exists():
+    if told is None and written.exists():
         return written.read_text()
-    told = _json(directory / "chat_template.json").get("chat_template") or processor.get("chat_template")
     if not isinstance(told, list):
         return told
     return {str(one.get("name")): one.get("template") for one in told if isinstance(one, dict)}

@@ -1,14 +1,17 @@
 """The families of reference checkpoints: for each a file that knows its config, its names and its arguments."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.models.causal import Causal
+from foveal.models.config import ModelConfig
 from foveal.preprocess.processor import Processor
 from foveal.weights import (
     beit3,
@@ -43,7 +46,9 @@ from foveal.weights import (
     visualbert,
 )
 from foveal.weights.companions import ORIGIN
+from foveal.weights.files import read_checkpoint
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal
+from foveal.weights.names import Renaming
 from foveal.weights.refusals import check, instead
 
 _FAMILIES = (
@@ -117,15 +122,31 @@ def load(
     found = family(config, str(directory), format=format)
     if hasattr(found, "load"):  # of weights that say more than the config
         return found.load(directory, config, dtype=dtype, device=device)
+    described, names = found.model_config(config), found.renaming(config)
+    state = read_checkpoint(directory)
     return load_causal(
         directory,
-        found.model_config(config),
+        _with_own_head(described, config, state, names),
         to_batch=found.batcher,
-        renaming=found.renaming(config),
+        renaming=names,
         config=config,
+        state=state,
         dtype=dtype,
         device=device,
     )
+
+
+def _with_own_head(
+    described: ModelConfig, config: Mapping[str, Any], state: Mapping[str, Tensor], renaming: Renaming
+) -> ModelConfig:
+    """The model untied, where text_config alone ties its head and the weights hold another one than their table."""
+    if config.get("tie_word_embeddings") or not (config.get("text_config") or {}).get("tie_word_embeddings"):
+        return described
+    ours = renaming.read(renaming.once(state))[0]
+    head, table = ours.get("head.map.weight"), ours.get("language.embedding.weight")
+    if head is None or table is None or torch.equal(head, table):
+        return described
+    return replace(described, head=ModelConfig.parse({"head": {"name": "language_model", "tied": False}}).head)
 
 
 def wrapped(

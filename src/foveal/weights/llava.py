@@ -1,11 +1,8 @@
 """LLaVA checkpoints of Hugging Face: CLIP or SigLIP tower, MLP projector, Llama or Qwen decoder (2310.03744)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -13,8 +10,8 @@ from foveal.core.types import Batch
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.weights.decoder import language_rules, language_settings, reference_config
-from foveal.weights.files import read_checkpoint, section
-from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch, with_images
+from foveal.weights.files import section
+from foveal.weights.huggingface import text_batch, with_images
 from foveal.weights.names import Renaming, Rule
 from foveal.weights.vision_towers import CLIP, vision_leading, vision_rules, vision_settings
 
@@ -71,44 +68,6 @@ def model_config(config: Mapping[str, Any]) -> ModelConfig:
             "language": language_settings(text),
             "head": {"name": "language_model", "tied": bool(reference_config(config).tie_word_embeddings)},
         }
-    )
-
-
-def with_own_head(
-    described: ModelConfig, config: Mapping[str, Any], state: Mapping[str, Tensor], renaming: Renaming
-) -> ModelConfig:
-    """The model untied, where text_config alone ties its head and the weights hold another one than their table."""
-    if config.get("tie_word_embeddings") or not section(config, "text_config").get("tie_word_embeddings"):
-        return described
-    ours = renaming.read(renaming.once(state))[0]
-    head, table = ours.get("head.map.weight"), ours.get("language.embedding.weight")
-    if head is None or table is None or torch.equal(head, table):
-        return described
-    return replace(described, head=ModelConfig.parse({"head": {"name": "language_model", "tied": False}}).head)
-
-
-def load(
-    directory: str | Path,
-    config: Mapping[str, Any],
-    *,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-) -> HuggingFaceCausal:
-    """The model of a checkpoint directory, called as the reference is; `config` is its config.json.
-
-    Raises InputError for an unsupported part and for a missing, unexpected or mis-shaped weight.
-    """
-    described, names = model_config(config), renaming(config)
-    state = read_checkpoint(directory)
-    return load_causal(
-        Path(directory),
-        with_own_head(described, config, state, names),
-        to_batch=batcher,
-        renaming=names,
-        config=config,
-        state=state,
-        dtype=dtype,
-        device=device,
     )
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +15,8 @@ from foveal.models.config import ModelConfig
 from foveal.preprocess.tiling import Tiling
 from foveal.weights import llava
 from foveal.weights.decoder import reference_config
-from foveal.weights.files import read_checkpoint, section
-from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch
+from foveal.weights.files import section
+from foveal.weights.huggingface import text_batch
 from foveal.weights.names import Renaming
 from foveal.weights.rows import rows_of
 from foveal.weights.vision_towers import vision_leading
@@ -59,31 +58,6 @@ def _most(ratio: str) -> int:
     if number == ratio or not number.isdecimal():
         raise InputError(f"vision_aspect_ratio {ratio!r} is not supported; supported: anyres_max_N, as anyres_max_9")
     return int(number)
-
-
-def load(
-    directory: str | Path,
-    config: Mapping[str, Any],
-    *,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-) -> HuggingFaceCausal:
-    """The model of a checkpoint directory, called as the reference is; `config` is its config.json.
-
-    Raises InputError for an unsupported part and for a missing, unexpected or mis-shaped weight.
-    """
-    described, names = model_config(config), renaming(config)
-    state = read_checkpoint(directory)
-    return load_causal(
-        Path(directory),
-        llava.with_own_head(described, config, state, names),
-        to_batch=batcher,
-        renaming=names,
-        config=config,
-        state=state,
-        dtype=dtype,
-        device=device,
-    )
 
 
 def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
