@@ -137,6 +137,7 @@ def test_a_price_and_a_total_are_kept_and_drawn(tiny, capsys, tmp_path):
     [
         (["--budget", "0"], "a budget of 0 visual tokens"),
         (["--strategy", "random"], "give --budget"),
+        (["--strategy", "foveal"], "--strategy foveal spends a budget and there is none"),
         (["--budget", "4", "--strategy", "fovael"], "did you mean 'foveal'"),
         (["--price", "0.1", "--budget", "4"], "--budget 4 and a price 0.1; give one of the two"),
         (["--price", "0.1", "--total", "4"], "--price 0.1 and --total 4; give one of the two"),

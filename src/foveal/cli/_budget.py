@@ -11,14 +11,15 @@ if TYPE_CHECKING:
 
     from foveal.relevance.pricing import Terms
 
+_OURS = "foveal"  # chooses where no strategy is named
 BUDGET = typer.Option(None, "--budget", help="The most visual tokens of a picture that the language model reads.")
 BUDGETS = typer.Option(
     None, "--budget", help="Score with at most so many visual tokens a picture, such as 64 or 128,64."
 )
-STRATEGIES = typer.Option("foveal", "--strategy", help="How they are chosen, such as foveal,random.")
+STRATEGIES = typer.Option(None, "--strategy", help="How they are chosen, such as foveal,random.", show_default="foveal")
 DRAWS = typer.Option(1, "--draws", help="With --budget: how often a strategy of lots is drawn.")
 CONTROLS = typer.Option(False, "--controls", help="With --budget: also let other questions say where to look.")
-STRATEGY = typer.Option("foveal", "--strategy", help="How these are chosen.", show_default="foveal")
+STRATEGY = typer.Option(None, "--strategy", help="How these are chosen.", show_default="foveal")
 PRICE = typer.Option(
     None, "--price", help="Instead: what a token must gain, as a share such as 0.001, or 0.001:64-400 for so many."
 )
@@ -50,22 +51,28 @@ def terms(price: str | None, total: str | None) -> "Terms | None":
     return Terms(**worth, **ends)  # type: ignore[arg-type]
 
 
-def spending(budget: int | None, strategy: str, price: str | None = None, total: str | None = None) -> dict[str, Any]:
-    """What an answer is to cost, as settings of `answer`; none where none is given. Raises InputError for several."""
+def spending(
+    budget: int | None, strategy: str | None, price: str | None = None, total: str | None = None
+) -> dict[str, Any]:
+    """What an answer is to cost, as settings of `answer`; none where none is given.
+
+    Raises InputError for several, and for a strategy that has nothing to spend.
+    """
+    name = _OURS if strategy is None else strategy
     if (found := terms(price, total)) is not None:
         if budget is not None:
             raise InputError(f"--budget {budget} and a {found}; give one of the two")
-        return {"budget": found, "strategy": strategy}
+        return {"budget": found, "strategy": name}
     if budget is None:
-        if strategy != "foveal":
+        if strategy is not None:
             raise InputError(f"--strategy {strategy} spends a budget and there is none; give --budget, such as 64")
         return {}
-    return {"budget": budget, "strategy": strategy}
+    return {"budget": budget, "strategy": name}
 
 
 def many(
     budgets: str | None,
-    strategies: str,
+    strategies: str | None,
     instead: tuple[str | None, str | None] = (None, None),
     *,
     draws: int = 1,
@@ -93,9 +100,9 @@ def many(
     return [(name, number) for name in _names(strategies) for number in dict.fromkeys(numbers)]
 
 
-def _names(strategies: str) -> "list[str]":
+def _names(strategies: str | None) -> "list[str]":
     """The names in a list with commas, each once."""
-    return list(dict.fromkeys(name.strip() for name in strategies.split(",")))
+    return list(dict.fromkeys(name.strip() for name in (_OURS if strategies is None else strategies).split(",")))
 
 
 def one(spendings: "Sequence[tuple[str, int | Terms]]") -> tuple[str, int] | None:

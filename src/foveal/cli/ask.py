@@ -25,7 +25,7 @@ def command(
     budget: int | None = _budget.BUDGET,
     price: str | None = _budget.PRICE,
     total: str | None = _budget.TOTAL,
-    strategy: str = _budget.STRATEGY,
+    strategy: str | None = _budget.STRATEGY,
     drawn: Path | None = typer.Option(
         None, "--map", help="Write the picture with the boxes that a run has found, or where it spent its budget."
     ),

@@ -40,7 +40,7 @@ def command(
     budget: str | None = _budget.BUDGETS,
     price: str | None = _budget.PRICE,
     total: str | None = _budget.TOTAL,
-    strategy: str = _budget.STRATEGIES,
+    strategy: str | None = _budget.STRATEGIES,
     draws: int = _budget.DRAWS,
     controls: bool = _budget.CONTROLS,
     drawings: int | None = typer.Option(None, "--drawings", help="Have so many drawn; count those recognised."),
