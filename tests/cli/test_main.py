@@ -127,6 +127,34 @@ def test_bad_input_is_one_line_and_2(monkeypatch, capsys):
     assert capsys.readouterr().err == "foveal: 3 <image> markers but 2 images; give one a marker\n"
 
 
+BLOCKED = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "accelerate":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+import foveal
+from foveal.cli.main import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_a_package_that_is_not_installed_is_one_line_and_2():
+    done = subprocess.run([sys.executable, "-c", BLOCKED, "train", "starter"], capture_output=True, text=True)
+    told = "foveal: this needs the package 'accelerate', which is not installed; pip install accelerate\n"
+    assert (done.returncode, done.stderr) == (2, told)
+
+
+def test_a_module_of_ours_that_is_not_there_stays_a_fault(monkeypatch):
+    def wants() -> None:
+        raise ModuleNotFoundError("No module named 'foveal.gone'", name="foveal.gone")
+
+    with_command(monkeypatch, wants)
+    with pytest.raises(ModuleNotFoundError):
+        main.run(["go"])
+
+
 def test_a_wrong_option_value_is_one_line_and_2(monkeypatch, capsys):
     def body(count: int = typer.Option(1)):
         raise AssertionError(count)

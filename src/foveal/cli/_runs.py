@@ -16,6 +16,11 @@ PACKAGES = {
     "peft": "lora",
     "pycocotools": "detection",
 }
+# What Foveal always needs and a part of it does without, by the names that pip knows.
+NEEDED = {
+    **{name: name for name in ("accelerate", "jaxtyping", "numpy", "rich", "safetensors", "tokenizers", "torch")},
+    **{"PIL": "pillow", "transformers": "transformers", "yaml": "pyyaml"},
+}
 
 
 def open_run(run: Path | None) -> Any:
@@ -41,8 +46,10 @@ def open_run(run: Path | None) -> Any:
 
 
 def missing(error: ModuleNotFoundError) -> Exception:
-    """An InputError that names the pip command for an absent extra; the error itself where it is none of ours."""
-    extra = PACKAGES.get((error.name or "").partition(".")[0])
-    if extra is None:
+    """An InputError that names the pip command for an absent package; the error itself where it is none of ours."""
+    name = error.name or ""
+    extra = PACKAGES.get(name.partition(".")[0])
+    wanted = NEEDED.get(name) if extra is None else f"'foveal[{extra}]'"
+    if wanted is None:
         return error
-    return InputError(f"this needs the package {error.name!r}, which is not installed; pip install 'foveal[{extra}]'")
+    return InputError(f"this needs the package {name!r}, which is not installed; pip install {wanted}")

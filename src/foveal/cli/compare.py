@@ -31,7 +31,6 @@ def command(
 
     from foveal.cli import _cells, _comparison, _jobs, _show
     from foveal.cli._compared import Found, show
-    from foveal.cli._runs import missing
     from foveal.training.stop import Interrupted
 
     own = [] if data is None else [f"data={json.dumps({'path': str(data)})}"]
@@ -57,8 +56,6 @@ def command(
             return
         else:
             _jobs.carry_all(jobs, at, arguments=arguments, count=count)
-    except ModuleNotFoundError as error:
-        raise missing(error) from None
     except Interrupted as stopped:
         console.print(f"stopped; what is done is kept, go on with: {again}", soft_wrap=True)
         raise typer.Exit(stopped.exit_code) from None

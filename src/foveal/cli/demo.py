@@ -25,7 +25,6 @@ def command(
 
     from foveal.cli import _cells, _comparison, _jobs, _show
     from foveal.cli._compared import Found, show
-    from foveal.cli._runs import missing
     from foveal.training.stop import Interrupted
 
     console, began = _show.console(quiet=as_json), time.perf_counter()
@@ -45,8 +44,6 @@ def command(
         shutil.rmtree(place.run(job), ignore_errors=True)
     try:
         _jobs.carry_all(jobs, place, arguments=(), count=1)
-    except ModuleNotFoundError as error:
-        raise missing(error) from None
     except Interrupted as stopped:
         console.print(f"stopped; what is done is kept, go on with: {again}", soft_wrap=True)
         raise typer.Exit(stopped.exit_code) from None

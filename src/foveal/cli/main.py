@@ -79,6 +79,12 @@ def _run(arguments: Sequence[str]) -> int:
         return wish.exit_code
     except InputError as error:
         return _refuse(str(error))
+    except ModuleNotFoundError as error:
+        from foveal.cli._runs import missing
+
+        if (told := missing(error)) is error:
+            raise
+        return _refuse(str(told))
     except (BrokenPipeError, SystemExit) as ending:
         if not isinstance(ending, BrokenPipeError) and not isinstance(ending.__context__, BrokenPipeError):
             raise  # only Rich ends the process by itself where its reader has gone

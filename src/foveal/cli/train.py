@@ -29,7 +29,6 @@ def command(
     from functools import partial
 
     from foveal.cli import _recipe, _show
-    from foveal.cli._runs import missing
     from foveal.cli._training import carry_out
     from foveal.training.processes import part, processes
     from foveal.training.stop import Interrupted
@@ -49,8 +48,6 @@ def command(
         told = train(wanted, place, twin=blind is not None)
         if blind is not None:
             told["text_only"] = train(blind, place / "text_only")
-    except ModuleNotFoundError as error:
-        raise missing(error) from None
     except Interrupted as stopped:
         kept = "its checkpoint is written" if stopped.checkpoint else "nothing was trained yet"
         again = shlex.join(word for word in ["foveal", *sys.argv[1:]] if word != "--fresh")
