@@ -2,6 +2,7 @@
 
 import pytest
 
+from foveal.core import outside
 from foveal.core.errors import InputError
 from foveal.models.assembly import assemble
 from foveal.models.config import ModelConfig
@@ -51,6 +52,43 @@ def test_a_masked_model_refuses_a_memory_that_nobody_fills(fusion):
     told = f"fusion '{fusion}' and language 'sequence_decoder' differ on who looks at the images"
     with pytest.raises(InputError, match=told):
         made(fusion=fusion, language="sequence_decoder", assembly="masked", heads={"words": "masked_language"})
+
+
+WORDLESS = """
+from foveal.language.decoder import Config as Config
+from foveal.language.decoder import Decoder
+
+
+class Wordless(Decoder):
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.table = self.embedding
+        del self.embedding
+"""
+
+
+@pytest.fixture
+def wordless(tmp_path, monkeypatch):
+    """Installs a language model of another package whose table of words has another name."""
+    folder = tmp_path / "strangers-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: strangers\nVersion: 1\n")
+    (folder / "entry_points.txt").write_text("[foveal.language]\nwordless = strangers_wordless\n")
+    (tmp_path / "strangers_wordless.py").write_text(WORDLESS)
+    monkeypatch.syspath_prepend(tmp_path)
+    outside.outside.cache_clear()
+    yield
+    monkeypatch.undo()
+    outside.outside.cache_clear()
+
+
+@pytest.mark.parametrize("assembly", ["causal", "masked"])
+def test_a_language_model_without_its_table_of_words_is_told(wordless, assembly):
+    more = {"heads": {"words": "masked_language"}} if assembly == "masked" else {"head": "language_model"}
+    told = f"language 'wordless' is unfit for a {assembly} model: Wordless lacks an embedding with a weight"
+    with pytest.raises(InputError, match=told) as error:
+        made(language="wordless", assembly=assembly, **more)
+    assert "\n" not in str(error.value)
 
 
 def test_a_two_tower_model_without_heads_says_so():

@@ -113,10 +113,10 @@ class LanguageModel(Protocol):
 
     One whose stream does not say which tokens are `valid` has `tells_valid` of False, for fusions that `reads_valid`.
     One that looks at images out of its own layers `reads_memory`. One with rotary positions has their `rope` (None:
-    none), one that embeds words in another width its `word_width`, one that reads text its `embedding`. A layer may
-    speak at some places alone, by `only(stream, at)` (a `Speaking` one is called with both), tell how much of each
-    token these take, by `shares(stream, at)`, and what its `attention` is given, by `reads(stream)`: states, a mask
-    (None: the earlier ones are seen) and what heads turn by (None: nothing).
+    none), one that embeds words in another width its `word_width`, one that reads text its `embedding`, whose
+    `weight` a head may share. A layer may speak at some places alone, by `only(stream, at)` (a `Speaking` one is
+    called with both), tell how much of each token these take, by `shares(stream, at)`, and what its `attention` is
+    given, by `reads(stream)`: states, a mask (None: the earlier ones are seen) and what heads turn by (None: nothing).
     """
 
     width: int

@@ -96,7 +96,8 @@ def deeper(config: ModelConfig, *, vision: VisionEncoder | None, width: int, fus
 
 
 def language_for(config: ModelConfig, *needs: str) -> Any:
-    """The language model. Raises InputError for one without what the assembly `needs` of it, naming those that have it.
+    """The language model. Raises InputError for one without what the assembly `needs` of it, naming those that have it,
+    and for one without a table of words, which heads and allocators read.
 
     A Q-Former's queries and words are no stream that a fusion could reach.
     """
@@ -109,7 +110,13 @@ def language_for(config: ModelConfig, *needs: str) -> Any:
         found = " or ".join(filter(fits, sorted({*names("language")} - {*outside("language")})))
         alone = ", or assembly: two_tower for queries beside words" if wanted.name == "qformer" else ""
         raise InputError(f"language {wanted.name!r} is unfit for a {config.assembly} model; take {found}{alone}")
-    return build("language", wanted)
+    language = build("language", wanted)
+    if getattr(getattr(language, "embedding", None), "weight", None) is None:
+        raise InputError(
+            f"language {wanted.name!r} is unfit for a {config.assembly} model: {type(language).__name__} lacks an "
+            "embedding with a weight, the table of its words; give it one, as foveal.core.interfaces.LanguageModel says"
+        )
+    return language
 
 
 def spender(config: ModelConfig, **parts: Any) -> nn.Module | None:
