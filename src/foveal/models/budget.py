@@ -120,21 +120,22 @@ def endow(model: Sight, allocator: Mapping[str, Any] | str) -> None:
 def spent(
     model: S, batch: Batch, budget: SupportsIndex | Terms | None, strategy: str = "foveal", **settings: object
 ) -> tuple[S, Batch]:
-    """The model under a budget, and a batch that was laid out for all of its tokens, seen and laid out anew for these.
+    """The model under a budget (None: its own, if it has one), and a batch that was laid out for all of its tokens,
+    seen and laid out anew for these.
 
     Terms say what the images are worth in place of a budget. Takes the errors of `budgeted`; raises InputError for a
     strategy that changes what is encoded.
     """
-    if budget is None:
-        return budgeted(model, budget, strategy), batch
-    if batch.visual is None:
+    if batch.visual is None and budget is not None:
         return model, batch
     terms = budget if isinstance(budget, Terms) else None
     view = budgeted(model, budget, strategy, **settings)
-    if seats.acts_before(allocator_of(view)):
+    if (spender := allocator_of(view)) is None or batch.visual is None:
+        return view, batch
+    if seats.acts_before(spender):
         raise InputError(
-            f"strategy {strategy!r} changes what is encoded, and this batch is laid out for that already; ask by "
-            "answer(images, text), or take another strategy"
+            f"strategy {known_as(spender)!r} changes what is encoded, and this batch is laid out for that already; "
+            "ask by answer(images, text), or take another strategy"
         )
     return view, view.spent(batch, budget=terms)
 

@@ -20,7 +20,7 @@ from foveal.core.types import IGNORE, Answer, Batch, Grid, Layout, Output, Pixel
 from foveal.decode import generate as decoding
 from foveal.models.asked import Asking
 from foveal.models.assembly import empty
-from foveal.models.budget import spent
+from foveal.models.budget import allocator_of, spent, unspent
 from foveal.models.causal import Causal, next_labels
 from foveal.models.config import ModelConfig
 from foveal.models.draw import draw
@@ -122,8 +122,10 @@ class HuggingFaceCausal(nn.Module):
         self, input_ids: Int[Tensor, "B L"] | None = None, *, output_hidden_states: bool | None = None, **inputs: Any
     ) -> Output:
         """Logits `[B L V]`, the loss when `labels` are given, and hidden states when asked (before each layer, and
-        the last after its norm). Raises InputError for an argument that the model does not take."""
+        the last after its norm), of the tokens that a budget of the model's own leaves. Raises InputError for an
+        argument that the model does not take."""
         batch = self.batch(input_ids, **inputs)
+        batch = batch if allocator_of(self.model) is None else spent(self.model, batch, None)[1]
         output = self.say(batch, keep_hidden=bool(output_hidden_states))
         if (unsaid := self.model.picture_words) is not None:
             output = replace(output, logits=decoding.in_text(output.logits, unsaid))
@@ -301,7 +303,7 @@ def with_images(
     sizes: list[Grid] = []
     if pixel_values is not None:
         sizes = [(pixel_values.shape[-2], pixel_values.shape[-1])] * len(pixel_values)
-    layout = model.plan(sizes) if sizes else Layout.of_grids([])
+    layout = unspent(model).plan(sizes) if sizes else Layout.of_grids([])
     if int(marked.sum()) != layout.total:
         raise InputError(
             f"{int(marked.sum())} image tokens in input_ids but {len(sizes)} images bring {layout.total}; "

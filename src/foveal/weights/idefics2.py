@@ -10,6 +10,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Grid, Pixels
+from foveal.models.budget import unspent
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.vision.native_vit import Config as Tower
@@ -110,7 +111,7 @@ def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
         pixels, owner = None, input_ids.new_zeros(0)
         if pixel_values is not None:
             pixels, owner = shown(pixel_values, pixel_attention_mask)
-        counts = () if pixels is None else model.plan(pixels.sizes or ()).counts
+        counts = () if pixels is None else unspent(model).plan(pixels.sizes or ()).counts
         return put(batch, input_ids == image_token, pixels, owner, counts)
 
     return to_batch

@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from foveal.core.types import Batch
+from foveal.models.budget import unspent
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.weights.decoder import language_rules, language_settings, reference_config
@@ -69,7 +70,7 @@ def batcher(model: Causal, config: Mapping[str, Any]) -> Callable[..., Batch]:
             return put(batch, input_ids == image_token, None, batch.owner, ())
         pixels, owner = shown(pixel_values, pixel_attention_mask)
         room = (pixel_values.shape[-2], pixel_values.shape[-1])
-        counts = model.plan([room] * len(owner)).counts
+        counts = unspent(model).plan([room] * len(owner)).counts
         whole = all(size == room for size in pixels.sizes or ())
         pixels = replace(pixels, sizes=None) if whole else pixels
         return put(batch, input_ids == image_token, pixels, owner, counts)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Cut, Pixels
+from foveal.models.budget import unspent
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.preprocess.tiling import Tiling
@@ -135,7 +136,7 @@ def _put(
     Takes the errors of `rows_of`.
     """
     every = [one for _, _, some in groups for one in some]
-    layout = model.plan([cut for cut, _ in every]) if every else None
+    layout = unspent(model).plan([cut for cut, _ in every]) if every else None
     counts, slots, owners, begin = () if layout is None else layout.counts, batch.image_slot, [], 0
     for what, marked, some in groups:
         mine, counts = counts[: len(some)], counts[len(some) :]
