@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from foveal.core.errors import InputError
 from foveal.front import load
+from foveal.models.budget import endow
 from tests.preprocess.conftest import byte_level
 from tests.weights import test_idefics2, test_idefics3, test_llava_next, test_mllama, test_ovis2
 
@@ -143,3 +145,19 @@ def test_asks_as_transformers_does(checkpoint, kind, sizes):
     new = reference.generate(**given, max_new_tokens=5, do_sample=False)[:, given["input_ids"].shape[1] :]
     said = ours.answer(pictures, "what is there? ", max_new_tokens=5)
     assert list(said.token_ids) == new[0, : len(said.token_ids)].tolist()
+
+
+@pytest.mark.parametrize("kind", ["idefics3", "ovis2"])
+def test_tiles_of_no_known_image_have_no_budget(checkpoint, kind):
+    folder, _, _ = checkpoint(kind)
+    model, asked = load(folder), [picture((30, 50))]
+    batch = model.processor.prompt([(asked, "what is it")], plan=model.model.plan)
+    tiles = batch.visual.values if kind == "ovis2" else batch.visual.values[None]
+    given = {"input_ids": batch.input_ids, "pixel_values": tiles}
+    assert model.generate(**given, max_new_tokens=2).shape == (1, 2)
+    assert model.answer(asked, "what is it", budget=3, max_new_tokens=1).visual_tokens == 3
+    with pytest.raises(InputError, match=r"a row of \d tiles under a budget, and .* ask by answer"):
+        model.generate(**given, max_new_tokens=2, budget=3)
+    endow(model.model, {"name": "foveal", "budget": 3})
+    with pytest.raises(InputError, match=r"a row of \d tiles under a budget"):
+        model(**given)

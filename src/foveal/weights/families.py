@@ -133,6 +133,7 @@ def load(
         state=state,
         dtype=dtype,
         device=device,
+        wrapper=getattr(found, "WRAPPER", HuggingFaceCausal),
     )
 
 

@@ -125,7 +125,7 @@ class HuggingFaceCausal(nn.Module):
         the last after its norm), of the tokens that a budget of the model's own leaves. Raises InputError for an
         argument that the model does not take."""
         batch = self.batch(input_ids, **inputs)
-        batch = batch if allocator_of(self.model) is None else spent(self.model, batch, None)[1]
+        batch = batch if allocator_of(self.model) is None else self.spent(batch)[1]
         output = self.say(batch, keep_hidden=bool(output_hidden_states))
         if (unsaid := self.model.picture_words) is not None:
             output = replace(output, logits=decoding.in_text(output.logits, unsaid))
@@ -161,7 +161,7 @@ class HuggingFaceCausal(nn.Module):
         pad = settings.get("pad_token_id")
         with torch.no_grad():
             whole = self.batch(input_ids, **given)
-            model, batch = spent(self.model, whole, budget, strategy)
+            model, batch = self.spent(whole, budget, strategy)
         if settings.get("max_new_tokens") is None and (most := chosen.get("max_length")) is not None:
             settings["max_new_tokens"] = new_within(most, whole.input_ids.shape[1])
         return decoding.generate(
@@ -185,6 +185,12 @@ class HuggingFaceCausal(nn.Module):
         if isinstance(table := getattr(self.model.language, "embedding", None), nn.Embedding):
             in_table(batch.input_ids, table.num_embeddings)
         return batch
+
+    def spent(
+        self, batch: Batch, budget: SupportsIndex | Terms | None = None, strategy: str = "foveal"
+    ) -> tuple[Causal, Batch]:
+        """Who reads a batch under a budget (None: the model's own, if any), and what is left; errors as of `spent`."""
+        return spent(self.model, batch, budget, strategy)
 
     def _manner(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of an answer; raises InputError where the checkpoint's own ask for what is not there."""
@@ -227,6 +233,23 @@ class HuggingFaceCausal(nn.Module):
         write_json(folder / "config.json", {**self.config, "dtype": dtype})
         write_json(folder / "generation_config.json", self.generation)
         carry(self.beside, folder)
+
+
+class OfTiles(HuggingFaceCausal):
+    """One whose arguments bring tiles and do not say of which image each is, while a budget is an image's."""
+
+    def spent(
+        self, batch: Batch, budget: SupportsIndex | Terms | None = None, strategy: str = "foveal"
+    ) -> tuple[Causal, Batch]:
+        """The same; raises InputError where a row has several tiles and there is a budget."""
+        several = batch.visual is not None and len(batch.owner) > len(batch.owner.unique())
+        if several and (budget is not None or allocator_of(self.model) is not None):
+            most = int(batch.owner.bincount().max())
+            raise InputError(
+                f"a row of {most} tiles under a budget, and input_ids and pixel_values do not say of which images they "
+                "are; ask by answer(images, text), which knows it"
+            )
+        return super().spent(batch, budget, strategy)
 
 
 def load_causal(

@@ -12,12 +12,13 @@ from foveal.models.budget import unspent
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.weights.decoder import language_rules, language_settings, reference_config
-from foveal.weights.huggingface import text_batch
+from foveal.weights.huggingface import OfTiles, text_batch
 from foveal.weights.idefics2 import native_tower, put, shown
 from foveal.weights.names import Renaming
 from foveal.weights.vision_towers import SIGLIP, vision_rules
 
 KINDS = ("idefics3", "smolvlm")
+WRAPPER = OfTiles
 
 
 def matches(config: Mapping[str, Any]) -> bool:

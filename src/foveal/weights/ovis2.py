@@ -11,10 +11,11 @@ from foveal.core.types import Batch
 from foveal.models.causal import Causal
 from foveal.models.config import ModelConfig
 from foveal.weights.decoder import language_rules, language_settings, reference_config
-from foveal.weights.huggingface import text_batch, with_images
+from foveal.weights.huggingface import OfTiles, text_batch, with_images
 from foveal.weights.names import Renaming, Rule, prefixed
 
 KINDS = ("ovis2",)
+WRAPPER = OfTiles
 
 _CHOICES = {"softmax": "softmax", "st_argmax": "argmax", "gumbel_argmax": "gumbel"}
 _MAPS = (("query", "q"), ("key", "k"), ("value", "v"), ("out", "out"))
