@@ -75,6 +75,16 @@ def test_what_is_paired():
     assert ("one, foveal 4", "two, foveal 4") not in told and len(told) == 5
 
 
+def test_of_one_scene_nothing_is_sure():
+    of = slice(20, 22)  # which all that see get right, and none of the blind
+    few = [
+        {**record, "cells": [{**cell, "answers": cell["answers"][of]} for cell in record["cells"]]}
+        for record in RECORDS
+    ]
+    found = gaps(ASKED[of], rows(ASKED[of], few))
+    assert any(gap.rate.low > 0 for gap in found) and not any(gap.sure for gap in found)
+
+
 def test_systems_that_were_trained_under_other_strategies_are_paired_each_by_its_own():
     def trained(number, allocator):
         return {**RECORDS[number], "config": {"model": {"allocator": allocator}}}

@@ -111,9 +111,10 @@ class Found:
     def _page(self, commands: Sequence[str]) -> Page:
         scenes, seeds = len({question.scene for question in self.asked}), len(self.wanted.seeds)
         systems = len({row.system for row in self.rows})
+        pictures = f"{scenes:,} pictures" if scenes != 1 else "one picture, of which no interval can tell,"
         summed = (
             f"{systems} systems, {seeds} training{'s' if seeds > 1 else ''} each, on the same pictures; then the same "
-            f"{len(self.asked):,} questions about {scenes:,} pictures of the split {self.wanted.evaluation.split}."
+            f"{len(self.asked):,} questions about {pictures} of the split {self.wanted.evaluation.split}."
         )
         losses = {
             job.name: {name: [(x, y) for x, y in points] for name, points in record["training"]["losses"].items()}

@@ -69,11 +69,12 @@ class Gap:
     ours: Row
     theirs: Row
     rate: Rate
+    scenes: int
 
     @property
     def sure(self) -> bool:
-        """Whether the interval leaves zero out."""
-        return self.rate.low > 0 or self.rate.high < 0
+        """Whether the interval leaves zero out; of one scene no interval can tell."""
+        return self.scenes > 1 and (self.rate.low > 0 or self.rate.high < 0)
 
 
 def rows(asked: Sequence[Question], records: Sequence[Mapping[str, Any]], *, metric: str | None = None) -> list[Row]:
@@ -150,8 +151,9 @@ def gaps(asked: Sequence[Question], found: Sequence[Row]) -> list[Gap]:
         ]
         own = [row for row in less if row.strategy == row.home]
         pairs += [(one, two) for one, two in combinations(own, 2) if one.key[3] == two.key[3] and one.home != two.home]
+    scenes = len({question.scene for question in asked})
     return [
-        Gap(ours=one, theirs=two, rate=lead_trainings(asked, one.answers, two.answers).exact_match)
+        Gap(scenes=scenes, ours=one, theirs=two, rate=lead_trainings(asked, one.answers, two.answers).exact_match)
         for one, two in pairs
     ]
 
