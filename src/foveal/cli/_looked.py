@@ -31,8 +31,8 @@ def draw(pictures: list[Any], answer: "Answer", out: Path) -> None:
     rows = [_row(open_image(picture), one, counted(one, answer)) for picture, one in pairs]
     if not rows:
         raise InputError(
-            "--map draws where a budget was spent, and no picture was cut by relevance; give a --budget below its "
-            "visual tokens, with --strategy foveal"
+            "--map draws what a budget was spent by, and no picture was cut by relevance, as strategy foveal alone "
+            "does: ask with that and a --budget below the picture's visual tokens, or without --map"
         )
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
     top = 0
