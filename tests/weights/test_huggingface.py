@@ -300,3 +300,10 @@ def test_the_known_settings_are_those_that_may_be_given(model):
 def test_settings_of_an_answer_that_are_none_are_told(talking, given, told):
     with pytest.raises(InputError, match=told):
         talking().answer(None, "where is the fox", **given)
+
+
+def test_written_back_both_names_of_the_dtype_tell_what_is_there(folder, tmp_path):
+    config = {**read_config(folder), "torch_dtype": "bfloat16"}
+    families.load(folder, config, dtype=torch.float32).save_pretrained(tmp_path / "again")
+    told = read_config(tmp_path / "again")
+    assert told["dtype"] == told["torch_dtype"] == "float32"

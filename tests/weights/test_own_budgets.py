@@ -25,6 +25,8 @@ def test_a_budget_of_its_own_is_that_budget_given(tmp_path, of):
     plain, given = of(tmp_path / "whole")
     endow(plain.model, {"name": "foveal", "budget": 2})
     own, bare = load(plain.save(tmp_path / "run")), load(tmp_path / "whole")
+    with pytest.raises(InputError, match=r"no rule for allocator\..*; write it as a run, which keeps all of it"):
+        own.save_pretrained(tmp_path / "theirs")
     wanted = bare.generate(**given, max_new_tokens=3, budget=2)
     assert torch.equal(own.generate(**given, max_new_tokens=3), wanted)
     with torch.no_grad():

@@ -230,7 +230,8 @@ class HuggingFaceCausal(nn.Module):
         folder = Path(directory)
         write_checkpoint(folder, self.renaming.to_theirs(self.model.state_dict()))
         dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
-        write_json(folder / "config.json", {**self.config, "dtype": dtype})
+        older = {"torch_dtype": dtype} if "torch_dtype" in self.config else {}
+        write_json(folder / "config.json", {**self.config, "dtype": dtype, **older})
         write_json(folder / "generation_config.json", self.generation)
         carry(self.beside, folder)
 

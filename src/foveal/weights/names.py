@@ -124,7 +124,10 @@ class Renaming:
             weight = self._change(source)[1](weight)
             theirs[source] = weight[(None,) * self.leading.get(source, 0)] if source in self.leading else weight
         if strange:
-            raise InputError(f"no rule for {_listed(strange)}; such a model has no place in their format")
+            raise InputError(
+                f"no rule for {_listed(strange)}: such a model has no place in their format; write it as a run, which "
+                "keeps all of it"
+            )
         for name, (rows, rest) in self.parted.items():
             if name in theirs:
                 theirs[name], theirs[rest] = theirs[name][:rows], theirs[name][rows:]
