@@ -40,7 +40,7 @@ def check(recipe: Recipe, data: Sequence[Example]) -> None:
 def _reached(number: int, stage: Stage) -> None:
     """Raises InputError for a stage without images that at some time trains what nothing but images reaches."""
     for _, phase in stage.phases() if stage.images != "shown" else ():
-        parts = (*phase.train, *(() if phase.lora is None else (phase.lora.part,)))
+        parts = dict.fromkeys((*phase.train, *(() if phase.lora is None else (phase.lora.part,))))
         if all(map(seeing, parts)):
             raise InputError(
                 f"stage {stage.name!r} has images {stage.images} and trains {', '.join(parts)} alone, which nothing "
