@@ -213,6 +213,11 @@ class Batch(Movable):
         """Where each row begins: `begin`, or its first valid place, whichever side the padding is on."""
         return self.valid.int().argmax(1) if self.begin is None else self.begin
 
+    def only(self, at: Int[Tensor, "B Q"]) -> "Batch":
+        """These places of each row alone, `[B Q]`, in this order; what is said of whole rows stays as it was."""
+        own = "input_ids", "valid", "prompt", "image_slot", "labels", "positions"
+        return replace(self, **_at(self, (*own, "segment", "branch", "order", "looks", "types"), at))
+
 
 @runtime_checkable
 class Cache(Protocol):
@@ -303,11 +308,16 @@ class Stream(Movable):
 
     def only(self, at: Int[Tensor, "B Q"]) -> "Stream":
         """These places of each row alone, `[B Q]`, without what says how they look at each other."""
-        names = ("hidden", "positions", "slots", "types", "valid", "prompt", "places", "looks", "segment", "branch")
-        parts = {name: part for name in names if (part := getattr(self, name)) is not None}
-        kept = {name: part.take_along_dim(at[(..., *[None] * (part.ndim - 2))], 1) for name, part in parts.items()}
+        own = "hidden", "positions", "slots", "valid", "prompt", "places"
+        kept = _at(self, (*own, "segment", "branch", "looks", "types"), at)
         seen = None if self.memory_seen is None else self.memory_seen.take_along_dim(at[:, None, :, None], 2)
         return replace(self, **kept, memory_seen=seen, mask=None, rotary=None, fan=None, falling=None)
+
+
+def _at(rows: Batch | Stream, names: tuple[str, ...], at: Int[Tensor, "B Q"]) -> dict[str, Tensor]:
+    """These places of each row, of those fields `[B L ...]` that are there."""
+    parts = {name: part for name in names if (part := getattr(rows, name)) is not None}
+    return {name: part.take_along_dim(at[(..., *[None] * (part.ndim - 2))], 1) for name, part in parts.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

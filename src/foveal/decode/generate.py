@@ -31,11 +31,7 @@ class Writer(Protocol):
 
 def left_padded(batch: Batch) -> Batch:
     """The same rows with their padding moved to the left, so that every row ends at its last token."""
-    order = batch.valid.byte().argsort(dim=1, stable=True)
-    names = "input_ids", "valid", "prompt", "image_slot", "labels", "positions", "segment", "branch", "order", "looks"
-    parts = {name: part for name in names if (part := getattr(batch, name)) is not None}
-    moved = {name: part.take_along_dim(order[(..., *[None] * (part.ndim - 2))], 1) for name, part in parts.items()}
-    return replace(batch, **moved)
+    return batch.only(batch.valid.byte().argsort(dim=1, stable=True))
 
 
 def generate(

@@ -7,10 +7,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.core.types import Batch, Cache, Fan, Layout, VisualTokens
+from foveal.core.types import IGNORE, Batch, Cache, Fan, Layout, VisualTokens
 from foveal.layers.thinning import thinner
-
-_BY_PLACE = ("input_ids", "prompt", "image_slot", "labels", "positions", "segment", "branch", "order", "types", "looks")
 
 
 def relaid(batch: Batch, *, before: Layout, after: Layout, seen: VisualTokens) -> Batch:
@@ -33,17 +31,18 @@ def relaid(batch: Batch, *, before: Layout, after: Layout, seen: VisualTokens) -
     slots = torch.where(batch.image_slot >= 0, torch.tensor(after.offsets, device=image.device)[image] + rank, -1)
     slots = torch.where(batch.image_slot < 0, batch.image_slot, slots)
     fan, at, real = _left(batch, keep)
-    parts = replace(batch, positions=positions, image_slot=slots)
-    taken = {name: part for name in _BY_PLACE if (part := getattr(parts, name)) is not None}
-    made = {name: part.take_along_dim(at[(..., *[None] * (part.ndim - 2))], 1) for name, part in taken.items()}
-    made["prompt"] = made["prompt"] & real
-    made["image_slot"] = torch.where(real, made["image_slot"], -1)
-    if "labels" in made:
-        made["labels"] = torch.where(real, made["labels"], -100)
-    begin = None if batch.begin is None else (at == batch.begin[:, None]).int().argmax(1)
-    full = batch.full and bool(real.all())
-    seen = replace(seen, before=None) if positions is not None and positions.ndim == 3 else seen
-    return replace(batch, **made, valid=real, begin=begin, fan=fan, full=full, seen=seen)
+    made = replace(batch, positions=positions, image_slot=slots).only(at)
+    return replace(
+        made,
+        prompt=made.prompt & real,
+        image_slot=torch.where(real, made.image_slot, -1),
+        labels=None if made.labels is None else torch.where(real, made.labels, IGNORE),
+        valid=real,
+        begin=None if batch.begin is None else (at == batch.begin[:, None]).int().argmax(1),
+        fan=fan,
+        full=batch.full and bool(real.all()),
+        seen=replace(seen, before=None) if positions is not None and positions.ndim == 3 else seen,
+    )
 
 
 def stretched(batch: Batch, seen: VisualTokens | None, cache: Cache | None = None) -> Batch:

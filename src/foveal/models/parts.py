@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from foveal.core.types import (
     VisualTokens,
     visible,
 )
+from foveal.layers.albums import taken, together
 from foveal.layers.mosaic import Joined
 from foveal.layers.regions import pooled
 from foveal.layers.relaid import first, relaid, stretched
@@ -346,19 +348,7 @@ def _by_size(vision: VisionEncoder, pixels: Pixels, look: Callable[[Pixels], Vis
     for tile, size in enumerate(pixels.sizes):
         alike.setdefault(size, []).append(tile)
     parts = [look(Pixels.whole(pixels.values[mine, :, : size[0], : size[1]])) for size, mine in alike.items()]
-    counts = [count for part in parts for count in part.layout.counts]
-    grids = [grid for part in parts for grid in part.layout.grids]
-    place = sorted(range(len(counts)), key=[tile for mine in alike.values() for tile in mine].__getitem__)
-    layout = Layout(counts=tuple(counts[i] for i in place), grids=tuple(grids[i] for i in place))
-
-    def ordered(pieces: Iterable[Tensor]) -> Tensor:
-        each = torch.cat(list(pieces)).split(counts)
-        return torch.cat([each[i] for i in place])
-
-    more = (name for name in ("attention", "keys") if getattr(parts[0], name) is not None)
-    made = {name: ordered(getattr(part, name) for part in parts) for name in ("features", "boxes", "mass", *more)}
-    levels = tuple(ordered(pieces) for pieces in zip(*(part.levels for part in parts), strict=True))
-    return replace(VisualTokens.on_layout(made.pop("features"), layout, levels), **made)
+    return taken(together(parts), sorted(range(len(pixels.sizes)), key=[*chain(*alike.values())].__getitem__))
 
 
 def flow(
