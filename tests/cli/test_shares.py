@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from foveal.cli import _recipe
+from foveal.cli import _examples, _model, _recipe
 from foveal.cli._training import Batches
 from foveal.cli.main import run
 from foveal.training.features import Store
@@ -35,8 +35,8 @@ def as_one_of_two(monkeypatch):
 
 def batches(name, *assignments):
     recipe = _recipe.read(name, assignments, data=Path("data"))
-    data = _recipe.examples(recipe, Path("data"))
-    return Batches(_recipe.model_of(recipe, data), recipe, data, say=print, bar=bar)
+    data = _examples.examples(recipe, Path("data"))
+    return Batches(_model.model_of(recipe, data), recipe, data, say=print, bar=bar)
 
 
 def test_a_process_that_looks_later_makes_its_whole_share_of_the_features(painted, as_one_of_two, monkeypatch):

@@ -5,7 +5,8 @@ import torch
 from PIL import Image
 
 import foveal
-from foveal.cli._recipe import model_of, read
+from foveal.cli._model import model_of
+from foveal.cli._recipe import read
 from foveal.core.errors import InputError
 from foveal.models.budget import budgeted
 from foveal.models.looking_over import look_over

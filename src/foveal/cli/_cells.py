@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from foveal.cli import _cost, _recipe
+from foveal.cli import _cost, _examples, _recipe
 from foveal.cli._beside import beside
 from foveal.cli._comparison import Job, Spending, paced
 from foveal.cli._recipe import Recipe
@@ -248,7 +248,7 @@ def check_data(job: Job) -> None:
     """Raises InputError for data that are not there, or lack the split that is trained on or the one that is asked."""
     from foveal.data.places import locate
 
-    for number, path in enumerate(_recipe.paths(job.recipe.data)):
+    for number, path in enumerate(_examples.paths(job.recipe.data)):
         locate(path, job.recipe.data.split)
         if number == 0:  # which is asked
             locate(path, job.evaluation.split)
@@ -269,7 +269,7 @@ def questions_of(job: Job) -> tuple["Question", ...]:
     from foveal.data.format import iterate
     from foveal.evaluation.questions import questions
 
-    folder = _recipe.data_folder(job.recipe, say=lambda line: None, bar=None)
+    folder = _examples.data_folder(job.recipe, say=lambda line: None, bar=None)
     return questions(iterate(folder, split=job.evaluation.split), limit=job.evaluation.limit)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveal.cli import _cells, _recipe, _report
+from foveal.cli import _cells, _examples, _report
 from foveal.cli._comparison import Comparison, Job
 from foveal.core.config import dump
 from foveal.core.errors import InputError
@@ -32,7 +32,7 @@ class Found:
 
     def __init__(self, wanted: Comparison, jobs: Sequence[Job], place: _cells.Place) -> None:
         self.wanted, self.jobs, self.place = wanted, jobs, place
-        self.data = _recipe.data_folder(jobs[0].recipe, say=place.say, bar=place.bar)
+        self.data = _examples.data_folder(jobs[0].recipe, say=place.say, bar=place.bar)
         self.asked: tuple[Question, ...] = _cells.questions_of(jobs[0])
         self.records = [place.record(job).told for job in jobs]
         self.rows: list[Row] = summary.rows(self.asked, self.records, metric=wanted.evaluation.metric)

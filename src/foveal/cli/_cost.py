@@ -40,8 +40,9 @@ def stages(recipe: Recipe, *, say: Callable[[str], None], bar: Any) -> Cost:
     Takes the errors of a recipe that cannot be trained.
     """
     from foveal.cli._evaluate import sizes
+    from foveal.cli._examples import data_folder, examples
+    from foveal.cli._model import model_of
     from foveal.cli._needs import answered
-    from foveal.cli._recipe import data_folder, examples, model_of
     from foveal.cli._training import Batches
 
     data = answered(recipe, examples(recipe, data_folder(recipe, say=say, bar=bar)), lambda line: None)

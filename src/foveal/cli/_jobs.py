@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from foveal.cli import _cells, _recipe
+from foveal.cli import _cells, _examples
 from foveal.cli._cells import Place
 from foveal.cli._comparison import Job
 from foveal.core.errors import InputError
@@ -24,7 +24,7 @@ def carry_all(jobs: Sequence[Job], place: Place, *, arguments: Sequence[str], co
         raise InputError(f"--jobs {count} trains nothing; give 1 or more")
     if left := [job for job in jobs if _cells.missing(job, place.record(job))]:
         _cells.check_data(left[0])
-    _recipe.data_folder(jobs[0].recipe, say=place.say, bar=place.bar)  # made once, before several want it
+    _examples.data_folder(jobs[0].recipe, say=place.say, bar=place.bar)  # made once, before several want it
     place.say(f"{len(jobs) - len(left)} of {len(jobs)} trainings are done")
     clock = _Clock(left, place)
     if count == 1:

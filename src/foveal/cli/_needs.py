@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+from foveal.cli._examples import paths
 from foveal.cli._objectives import objective_of, wants
-from foveal.cli._recipe import Recipe, paths, seeing
+from foveal.cli._recipe import Recipe, seeing
 from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.training.config import Stage

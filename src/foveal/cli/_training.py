@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from foveal.cli import _classes, _detection, _needs
+from foveal.cli._examples import data_folder, examples, paths
+from foveal.cli._model import model_of
 from foveal.cli._objectives import check_blind, masking, wants
-from foveal.cli._recipe import Recipe, data_folder, examples, model_of, paths
+from foveal.cli._recipe import Recipe
 from foveal.core.config import dump, parse
 from foveal.core.errors import InputError
 from foveal.core.example import Example

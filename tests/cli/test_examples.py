@@ -5,7 +5,7 @@ from shutil import rmtree
 
 import pytest
 
-from foveal.cli import _recipe
+from foveal.cli import _examples, _recipe
 from foveal.core.errors import InputError
 from foveal.data.generate import MARK
 
@@ -22,7 +22,7 @@ def bar(what, total):
 
 
 def made(recipe):
-    return _recipe.data_folder(recipe, say=lambda line: None, bar=bar)
+    return _examples.data_folder(recipe, say=lambda line: None, bar=bar)
 
 
 @pytest.mark.parametrize("kind", ASSIGNED)
@@ -36,7 +36,7 @@ def test_of_two_trainings_that_make_their_data_at_once_the_first_ones_stay(paint
         firsts.append((folder / "train.jsonl").stat().st_ino)
         yield lambda images: None
 
-    folder = _recipe.data_folder(recipe, say=lambda line: None, bar=slower)
+    folder = _examples.data_folder(recipe, say=lambda line: None, bar=slower)
     assert [(folder / "train.jsonl").stat().st_ino] == firsts
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
