@@ -58,3 +58,9 @@ def test_known_words_survive_the_round_trip(words):
     ids = tokenizer(" ".join(words))["input_ids"]
     assert tokenizer.convert_ids_to_tokens(ids) == words
     assert tokenizer.decode(ids) == " ".join(words)
+
+
+def test_special_words_that_are_named_again_leave_no_gap():
+    made = word_tokenizer(["a cat"], special=["<image>", "<frame>", "<frame>", "<mask>"], mask=True)
+    assert sorted(made.get_vocab().values()) == list(range(len(made)))
+    assert made("<frame>")["input_ids"] == [made.get_vocab()["<frame>"]] and made.mask_token == "<mask>"

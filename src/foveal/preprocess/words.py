@@ -34,7 +34,7 @@ def word_tokenizer(
     for text in (*names, *texts):
         for word in _words(tokenizer, text):
             counts[word] = counts.get(word, 0) + 1
-    special = (*SPECIAL, *([MASK] if mask else []), *special)
+    special = tuple(dict.fromkeys((*SPECIAL, *([MASK] if mask else []), *special)))  # ids without a gap
     known = {name for name in names if len(_words(tokenizer, name)) > 1}
     kept = sorted(
         word for word, count in counts.items() if (count >= least or word in names) and word not in (*special, MASK)
