@@ -23,7 +23,7 @@ NEEDED = {
 }
 
 
-def open_run(run: Path | None) -> Any:
+def open_run(run: Path | None, *, dtype: str | None = None) -> Any:
     """The loaded model of a directory, or the starter model; on the accelerator where there is one.
 
     Raises InputError where there is no such run, where weights do not fit, where an extra is not installed, and for a
@@ -33,7 +33,7 @@ def open_run(run: Path | None) -> Any:
     from foveal.core.machine import device
 
     try:
-        model = foveal.load(run or "starter", device=device())
+        model = foveal.load(run or "starter", dtype=dtype, device=device())
     except ModuleNotFoundError as error:
         raise missing(error) from None
     if not hasattr(model, "stream_answer"):

@@ -16,6 +16,7 @@ from foveal.models.budget import allocator_of
 from foveal.models.tiles import choosable, stood
 
 K = TypeVar("K", bound=Hashable)
+M = TypeVar("M")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +106,16 @@ def _watched(spender: Any, clock: Callable[[], float]) -> tuple[Any, list[float]
     return watched, glances
 
 
-def alternating(sides: Mapping[K, Callable[[], FirstToken]], *, rounds: int) -> dict[K, Latency]:
-    """Every side in turn, so many rounds after a first that is not counted. Raises InputError for no rounds."""
+def turns(sides: Mapping[K, Callable[[], M]], *, rounds: int) -> list[dict[K, M]]:
+    """What every side says in turn, so many rounds after a first that is not counted; InputError for no rounds."""
     if rounds < 1:
         raise InputError(f"{rounds} rounds of measuring; give 1 or more")
-    taken = [{name: side() for name, side in sides.items()} for _ in range(rounds + 1)][1:]
+    return [{name: side() for name, side in sides.items()} for _ in range(rounds + 1)][1:]
+
+
+def alternating(sides: Mapping[K, Callable[[], FirstToken]], *, rounds: int) -> dict[K, Latency]:
+    """How long every side takes to its first token, all in turn; takes the errors of `turns`."""
+    taken = turns(sides, rounds=rounds)
     first = next(iter(sides))
     return {name: _medians([one[name] for one in taken], [one[first] for one in taken]) for name in sides}
 
