@@ -96,6 +96,11 @@ def partition(
     return Partition(**{name: part[0] if alone else part for name, part in parts.items()}, note=note)
 
 
+def evenly(features: Float[Tensor, "I N D"], *, grid: Grid, budget: int) -> Partition:
+    """Rectangles that are all about equal, whatever they show."""
+    return partition(features[:, :, :1] * 0, grid=grid, budget=budget)
+
+
 def _leaves(tree: Tree, taken: Int[Tensor, "I T"]) -> Int[Tensor, "I N 4"]:
     """The rectangle that each patch is in when these splits are made."""
     split = taken.new_zeros(taken.shape[0], max(1, len(tree.splits))).scatter(1, taken, 1)

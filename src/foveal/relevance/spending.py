@@ -2,6 +2,7 @@
 
 import math
 import operator
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,10 +10,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveal.core.errors import InputError
-from foveal.core.types import Grid, Layout, VisualTokens
+from foveal.core.types import Grid, Layout, Query, VisualTokens
 from foveal.layers.precision import own_dtype
 from foveal.relevance.pooling import means, sums
 
@@ -131,6 +132,47 @@ def spend(
     levels = tuple(flat.pop(f"level{number}") for number in range(len(visual.levels)))
     made = VisualTokens.on_layout(flat.pop("features"), layout, levels)
     return replace(made, marks=visual.marks, before=visual.layout, **flat)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Among:
+    """Images of one grid, among whose patches is chosen, out of all that are seen, and what is asked of them."""
+
+    features: Float[Tensor, "I N D"]
+    grid: Grid
+    images: Sequence[int]
+    visual: VisualTokens
+    query: Query
+
+
+class Choosing(nn.Module):
+    """A strategy between connector and text: each image has `budget` tokens, of what is chosen among its patches.
+
+    Errors call it by its `name`. Raises InputError for a budget below 1.
+    """
+
+    name: str
+    steered = False
+
+    def __init__(self, *, budget: int = 64) -> None:
+        super().__init__()
+        self.budget = checked(budget)
+
+    def plan(self, layout: Layout) -> Layout:
+        """The budget of each image, or all it has."""
+        return planned(layout, self.budget, name=self.name)
+
+    def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
+        """What is chosen of each image that has more than its budget."""
+
+        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares | Sums:
+            return self.choose(Among(features=features, grid=grid, images=images, visual=visual, query=query))
+
+        return spend(visual, self.budget, choose, name=self.name)
+
+    @abstractmethod
+    def choose(self, among: Among) -> Shares | Sums:
+        """The token that holds each patch, as many as the budget has."""
 
 
 def of_images(values: Tensor, layout: Layout, images: Sequence[int]) -> Tensor:

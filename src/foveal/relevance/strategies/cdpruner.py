@@ -4,17 +4,15 @@ Behind the connector; hears the question, word by word, as the language model em
 width than what is seen, no cosine says what they ask for, and patches differ as if nothing were asked.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.core.types import Grid, Layout, Query, VisualTokens
-from foveal.relevance.spending import Shares, checked, planned, spend
+from foveal.relevance.spending import Among, Choosing, Shares
 from foveal.relevance.tokens import picked
 
 
@@ -26,30 +24,23 @@ class Config:
     sign: float = 1.0
 
 
-class Cdpruner(nn.Module):
+class Cdpruner(Choosing):
     """The greedy mode of a determinantal point process, whose kernel is likeness times what both patches are asked."""
 
+    name = "cdpruner"
     steered = True
 
     def __init__(self, *, budget: int = 64, sign: float = 1.0) -> None:
-        super().__init__()
         if abs(sign) != 1:
             raise InputError(f"a sign of {sign:g} for strategy 'cdpruner'; give 1 or -1")
-        self.budget, self.sign = checked(budget), sign
+        super().__init__(budget=budget)
+        self.sign = sign
 
-    def plan(self, layout: Layout) -> Layout:
-        """The budget of each image, or all it has."""
-        return planned(layout, self.budget, name="cdpruner")
-
-    def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
+    def choose(self, among: Among) -> Shares:
         """Ask, take the most determinant again and again."""
-
-        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares:
-            row = query.owner[images]
-            asked = relevance(features, query.features[row], query.valid[row], sign=self.sign)
-            return picked(determinant(features, asked, self.budget), features.shape[1])
-
-        return spend(visual, self.budget, choose, name="cdpruner")
+        row = among.query.owner[among.images]
+        asked = relevance(among.features, among.query.features[row], among.query.valid[row], sign=self.sign)
+        return picked(determinant(among.features, asked, self.budget), among.features.shape[1])
 
 
 @torch.no_grad()

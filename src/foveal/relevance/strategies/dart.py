@@ -4,18 +4,16 @@ Behind the connector, not after a layer of the language model, so that pivots ar
 the text's; needs nothing but the tokens.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.core.types import Grid, Layout, Query, VisualTokens
 from foveal.layers.precision import own_dtype
-from foveal.relevance.spending import Shares, checked, planned, spend
+from foveal.relevance.spending import Among, Choosing, Shares
 from foveal.relevance.tokens import picked
 
 
@@ -27,28 +25,20 @@ class Config:
     pivots: int = 4
 
 
-class Dart(nn.Module):
+class Dart(Choosing):
     """Each pivot in turn takes an equal share of the budget: the patches least like it that nobody has taken."""
 
-    steered = False
+    name = "dart"
 
     def __init__(self, *, budget: int = 64, pivots: int = 4) -> None:
-        super().__init__()
         if pivots < 1:
             raise InputError(f"{pivots} pivots for strategy 'dart'; give 1 or more")
-        self.budget, self.pivots = checked(budget), pivots
+        super().__init__(budget=budget)
+        self.pivots = pivots
 
-    def plan(self, layout: Layout) -> Layout:
-        """The budget of each image, or all it has."""
-        return planned(layout, self.budget, name="dart")
-
-    def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
+    def choose(self, among: Among) -> Shares:
         """Take pivots and what differs from them."""
-
-        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares:
-            return picked(unlike(features, self.budget, self.pivots), features.shape[1])
-
-        return spend(visual, self.budget, choose, name="dart")
+        return picked(unlike(among.features, self.budget, self.pivots), among.features.shape[1])
 
 
 @torch.no_grad()

@@ -1,17 +1,15 @@
 """DivPrune (2503.02175): patches that are as different from each other as can be, whatever is asked."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from foveal.core.types import Grid, Layout, Query, VisualTokens
 from foveal.layers.precision import own_dtype
-from foveal.relevance.spending import Shares, checked, planned, spend
-from foveal.relevance.tokens import chosen
+from foveal.relevance.spending import Among, Choosing, Shares
+from foveal.relevance.tokens import picked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,27 +19,14 @@ class Config:
     budget: int = 64
 
 
-class Divprune(nn.Module):
+class Divprune(Choosing):
     """Greedy max-min diversity over cosine distances; needs nothing but the tokens."""
 
-    steered = False
+    name = "divprune"
 
-    def __init__(self, *, budget: int = 64) -> None:
-        super().__init__()
-        self.budget = checked(budget)
-
-    def plan(self, layout: Layout) -> Layout:
-        """The budget of each image, or all it has."""
-        return planned(layout, self.budget, name="divprune")
-
-    def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
+    def choose(self, among: Among) -> Shares:
         """Take the farthest again and again."""
-
-        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares:
-            places = farthest(features, self.budget)
-            return chosen(torch.zeros_like(features[..., 0]).scatter(1, places, 1.0), self.budget)
-
-        return spend(visual, self.budget, choose, name="divprune")
+        return picked(farthest(among.features, self.budget), among.features.shape[1])
 
 
 @torch.no_grad()

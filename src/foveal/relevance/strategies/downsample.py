@@ -12,15 +12,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Plan
-from foveal.core.types import Cut, Grid, Layout, Patches, Pixels, Query, VisualTokens
+from foveal.core.types import Cut, Grid, Patches, Pixels
 from foveal.layers.field import Shown, shown
 from foveal.layers.mosaic import spans
-from foveal.relevance.allocation import partition
-from foveal.relevance.spending import Shares, checked, planned, spend
+from foveal.relevance.allocation import evenly
+from foveal.relevance.spending import Among, Choosing, Shares, planned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +30,10 @@ class Config:
     budget: int = 64
 
 
-class Downsample(nn.Module):
+class Downsample(Choosing):
     """The smallest picture of its shape whose tokens are the budget or more; what is over is pooled evenly."""
 
-    steered = False
-
-    def __init__(self, *, budget: int = 64) -> None:
-        super().__init__()
-        self.budget = checked(budget)
+    name = "downsample"
 
     def sizes(self, sizes: Sequence[Grid | Cut], plan: Plan) -> list[Grid | Cut]:
         """How large each picture is encoded; raises InputError for videos, and for an encoder of one size alone.
@@ -63,18 +59,10 @@ class Downsample(nn.Module):
             each[i] = [one]
         return _filled([tile for some in each for tile in some], then)
 
-    def plan(self, layout: Layout) -> Layout:
-        """The budget of each image, or all it has."""
-        return planned(layout, self.budget, name="downsample")
-
-    def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
+    def choose(self, among: Among) -> Shares:
         """Pool what is over."""
-
-        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares:
-            made = partition(features[:, :, :1] * 0, grid=grid, budget=self.budget)
-            return made.assignment, torch.ones_like(features[..., 0])
-
-        return spend(visual, self.budget, choose, name="downsample")
+        made = evenly(among.features, grid=among.grid, budget=self.budget)
+        return made.assignment, torch.ones_like(among.features[..., 0])
 
     def _sizes(self, sizes: Sequence[Grid | Cut], plan: Plan) -> list[Grid | Cut]:
         known = {one: self._size(one, plan) for one in dict.fromkeys(sizes)}

@@ -1,16 +1,10 @@
 """Patches at even steps over the image: selection without looking."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-
-from foveal.core.types import Grid as Sides
-from foveal.core.types import Layout, Query, VisualTokens
-from foveal.relevance.allocation import partition
-from foveal.relevance.spending import Shares, checked, planned, spend
-from foveal.relevance.tokens import chosen
+from foveal.relevance.allocation import evenly
+from foveal.relevance.spending import Among, Choosing, Shares
+from foveal.relevance.tokens import picked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,26 +14,14 @@ class Config:
     budget: int = 64
 
 
-class Grid(nn.Module):
+class Grid(Choosing):
     """The middle patch of each of as many rectangles as the budget has, all about equal."""
 
-    steered = False
+    name = "grid"
 
-    def __init__(self, *, budget: int = 64) -> None:
-        super().__init__()
-        self.budget = checked(budget)
-
-    def plan(self, layout: Layout) -> Layout:
-        """The budget of each image, or all it has."""
-        return planned(layout, self.budget, name="grid")
-
-    def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
+    def choose(self, among: Among) -> Shares:
         """Part evenly, keep the middles."""
-
-        def choose(features: Tensor, grid: Sides, images: Sequence[int]) -> Shares:
-            boxes = partition(features[:, :, :1] * 0, grid=grid, budget=self.budget).boxes
-            middle = (boxes[..., :2] + boxes[..., 2:]) // 2
-            place = middle[..., 0] * grid[1] + middle[..., 1]
-            return chosen(torch.zeros_like(features[..., 0]).scatter(1, place, 1.0), self.budget)
-
-        return spend(visual, self.budget, choose, name="grid")
+        boxes = evenly(among.features, grid=among.grid, budget=self.budget).boxes
+        middle = (boxes[..., :2] + boxes[..., 2:]) // 2
+        place = middle[..., 0] * among.grid[1] + middle[..., 1]
+        return picked(place, among.features.shape[1])

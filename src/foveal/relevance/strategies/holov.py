@@ -3,18 +3,16 @@
 Behind the connector; needs the encoder's attention.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.core.types import Grid, Layout, Query, VisualTokens
 from foveal.layers.precision import own_dtype
-from foveal.relevance.spending import Shares, checked, planned, spend
+from foveal.relevance.spending import Among, Choosing, Shares
 from foveal.relevance.tokens import attention_of, picked
 
 
@@ -27,30 +25,22 @@ class Config:
     alpha: float = 0.09
 
 
-class Holov(nn.Module):
+class Holov(Choosing):
     """Crops are stretches of patches in raster order; each keeps its most attended patches, up to its share."""
 
-    steered = False
+    name = "holov"
     needs = ("attention",)
 
     def __init__(self, *, budget: int = 64, crops: int = 16, alpha: float = 0.09) -> None:
-        super().__init__()
         if crops < 1 or alpha < 0:
             raise InputError(f"{crops} crops and an alpha of {alpha:g} for strategy 'holov'; give 1, and 0, or more")
-        self.budget, self.crops, self.alpha = checked(budget), crops, alpha
+        super().__init__(budget=budget)
+        self.crops, self.alpha = crops, alpha
 
-    def plan(self, layout: Layout) -> Layout:
-        """The budget of each image, or all it has."""
-        return planned(layout, self.budget, name="holov")
-
-    def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
+    def choose(self, among: Among) -> Shares:
         """Share out, then attend."""
-
-        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares:
-            attention = attention_of(visual, images, name="holov")
-            return picked(holistic(features, attention, self.budget, self.crops, self.alpha), features.shape[1])
-
-        return spend(visual, self.budget, choose, name="holov")
+        attention = attention_of(among.visual, among.images, name=self.name)
+        return picked(holistic(among.features, attention, self.budget, self.crops, self.alpha), among.features.shape[1])
 
 
 @torch.no_grad()

@@ -4,18 +4,16 @@ Behind the connector; needs the encoder's attention, and its keys to tell what i
 budget's; the paper lets outliers of the attention decide.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.core.types import Grid, Layout, Query, VisualTokens
 from foveal.layers.precision import own_dtype
-from foveal.relevance.spending import Sums, checked, planned, spend
+from foveal.relevance.spending import Among, Choosing, Sums
 from foveal.relevance.tokens import attention_of, keys_of
 
 
@@ -27,31 +25,23 @@ class Config:
     near: int = 32
 
 
-class Prumerge(nn.Module):
+class Prumerge(Choosing):
     """All but one token are a patch and, by attention, those most like it, be they tokens themselves; one is, by
     attention, the sum of all others."""
 
-    steered = False
+    name = "prumerge"
     needs = ("attention",)
 
     def __init__(self, *, budget: int = 64, near: int = 32) -> None:
-        super().__init__()
         if near < 1:
             raise InputError(f"{near} patches near each for strategy 'prumerge'; give 1 or more")
-        self.budget, self.near = checked(budget), near
+        super().__init__(budget=budget)
+        self.near = near
 
-    def plan(self, layout: Layout) -> Layout:
-        """The budget of each image, or all it has."""
-        return planned(layout, self.budget, name="prumerge")
-
-    def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
+    def choose(self, among: Among) -> Sums:
         """Attend, then merge."""
-
-        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Sums:
-            attention = attention_of(visual, images, name="prumerge")
-            return merged(attention, keys_of(visual, images, name="prumerge").flatten(2), self.budget, self.near)
-
-        return spend(visual, self.budget, choose, name="prumerge")
+        attention = attention_of(among.visual, among.images, name=self.name)
+        return merged(attention, keys_of(among.visual, among.images, name=self.name).flatten(2), self.budget, self.near)
 
 
 @torch.no_grad()

@@ -3,18 +3,16 @@
 Behind the connector; needs the encoder's attention, unless `alpha` is 0: then coverage alone counts.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.core.types import Grid, Layout, Query, VisualTokens
 from foveal.layers.precision import own_dtype
-from foveal.relevance.spending import Shares, checked, planned, spend
+from foveal.relevance.spending import Among, Choosing, Shares
 from foveal.relevance.tokens import attention_of, picked
 
 
@@ -26,36 +24,28 @@ class Config:
     alpha: float = 1.0
 
 
-class Scope(nn.Module):
+class Scope(Choosing):
     """The greatest gain of coverage times attention, again and again; a patch is covered as far as one like it is."""
 
-    steered = False
+    name = "scope"
 
     def __init__(self, *, budget: int = 64, alpha: float = 1.0) -> None:
-        super().__init__()
         if alpha < 0:
             raise InputError(f"an alpha of {alpha:g} for strategy 'scope'; give 0 or more")
-        self.budget, self.alpha = checked(budget), alpha
+        super().__init__(budget=budget)
+        self.alpha = alpha
 
     @property
     def needs(self) -> tuple[str, ...]:
         """What it asks of the encoder."""
         return ("attention",) if self.alpha else ()
 
-    def plan(self, layout: Layout) -> Layout:
-        """The budget of each image, or all it has."""
-        return planned(layout, self.budget, name="scope")
-
-    def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
+    def choose(self, among: Among) -> Shares:
         """Cover, weigh, take."""
-
-        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares:
-            worth = torch.ones_like(features[..., 0], dtype=torch.float32)
-            if self.alpha:
-                worth = attention_of(visual, images, name="scope") ** self.alpha
-            return picked(covering(features, worth, self.budget), features.shape[1])
-
-        return spend(visual, self.budget, choose, name="scope")
+        worth = torch.ones_like(among.features[..., 0], dtype=torch.float32)
+        if self.alpha:
+            worth = attention_of(among.visual, among.images, name=self.name) ** self.alpha
+        return picked(covering(among.features, worth, self.budget), among.features.shape[1])
 
 
 @torch.no_grad()

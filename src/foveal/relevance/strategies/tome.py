@@ -3,18 +3,16 @@
 Behind the connector, not within the encoder's blocks; needs nothing but the tokens.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from foveal.core.types import Grid, Layout, Query, VisualTokens
 from foveal.layers.precision import own_dtype
 from foveal.relevance.pooling import sums
-from foveal.relevance.spending import Shares, checked, of_images, planned, spend
+from foveal.relevance.spending import Among, Choosing, Shares, of_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,27 +22,15 @@ class Config:
     budget: int = 64
 
 
-class Tome(nn.Module):
+class Tome(Choosing):
     """Bipartite soft matching; a token is the mean of its patches by their mass."""
 
-    steered = False
+    name = "tome"
 
-    def __init__(self, *, budget: int = 64) -> None:
-        super().__init__()
-        self.budget = checked(budget)
-
-    def plan(self, layout: Layout) -> Layout:
-        """The budget of each image, or all it has."""
-        return planned(layout, self.budget, name="tome")
-
-    def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
+    def choose(self, among: Among) -> Shares:
         """Match, merge, again."""
-
-        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares:
-            mass = of_images(visual.mass, visual.layout, images)
-            return in_order(merged(features.float(), mass, self.budget), self.budget), mass.to(features.dtype)
-
-        return spend(visual, self.budget, choose, name="tome")
+        mass = of_images(among.visual.mass, among.visual.layout, among.images)
+        return in_order(merged(among.features.float(), mass, self.budget), self.budget), mass.to(among.features.dtype)
 
 
 @torch.no_grad()

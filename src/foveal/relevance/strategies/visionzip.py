@@ -3,18 +3,16 @@
 Behind the connector; needs the encoder's attention, and its keys to tell what is alike.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.core.types import Grid, Layout, Query, VisualTokens
 from foveal.layers.precision import own_dtype
-from foveal.relevance.spending import Sums, checked, planned, spend
+from foveal.relevance.spending import Among, Choosing, Sums
 from foveal.relevance.tokens import attention_of, keys_of
 
 
@@ -26,32 +24,24 @@ class Config:
     contextual: float = 10 / 64
 
 
-class Visionzip(nn.Module):
+class Visionzip(Choosing):
     """Dominant tokens in raster order, then contextual ones: an even choice of the others, each and the mean of those
     that are most like it, added up."""
 
-    steered = False
+    name = "visionzip"
     needs = ("attention",)
 
     def __init__(self, *, budget: int = 64, contextual: float = 10 / 64) -> None:
-        super().__init__()
         if not 0 <= contextual <= 1:
             raise InputError(f"a share of {contextual:g} contextual tokens for strategy 'visionzip'; give 0 to 1")
-        self.budget, self.contextual = checked(budget), contextual
+        super().__init__(budget=budget)
+        self.contextual = contextual
 
-    def plan(self, layout: Layout) -> Layout:
-        """The budget of each image, or all it has."""
-        return planned(layout, self.budget, name="visionzip")
-
-    def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
+    def choose(self, among: Among) -> Sums:
         """Attend, then gather."""
-
-        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Sums:
-            attention = attention_of(visual, images, name="visionzip")
-            keys = keys_of(visual, images, name="visionzip").mean(2)
-            return zipped(attention, keys, self.budget, int(self.budget * self.contextual))
-
-        return spend(visual, self.budget, choose, name="visionzip")
+        attention = attention_of(among.visual, among.images, name=self.name)
+        keys = keys_of(among.visual, among.images, name=self.name).mean(2)
+        return zipped(attention, keys, self.budget, int(self.budget * self.contextual))
 
 
 @torch.no_grad()

@@ -3,18 +3,16 @@
 Behind the connector; needs the encoder's attention.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.core.types import Grid, Layout, Query, VisualTokens
 from foveal.layers.precision import own_dtype
-from foveal.relevance.spending import Shares, checked, planned, spend
+from foveal.relevance.spending import Among, Choosing, Shares
 from foveal.relevance.tokens import attention_of, picked
 
 
@@ -26,31 +24,23 @@ class Config:
     important: float = 0.5
 
 
-class Vispruner(nn.Module):
+class Vispruner(Choosing):
     """Beside the most attended patches, those that stay when the most alike are taken away, at most 8 at a time."""
 
-    steered = False
+    name = "vispruner"
     needs = ("attention",)
 
     def __init__(self, *, budget: int = 64, important: float = 0.5) -> None:
-        super().__init__()
         if not 0 <= important <= 1:
             raise InputError(f"a share of {important:g} important tokens for strategy 'vispruner'; give 0 to 1")
-        self.budget, self.important = checked(budget), important
+        super().__init__(budget=budget)
+        self.important = important
 
-    def plan(self, layout: Layout) -> Layout:
-        """The budget of each image, or all it has."""
-        return planned(layout, self.budget, name="vispruner")
-
-    def between(self, visual: VisualTokens, query: Query) -> VisualTokens:
+    def choose(self, among: Among) -> Shares:
         """Attend, then take twins away."""
-
-        def choose(features: Tensor, grid: Grid, images: Sequence[int]) -> Shares:
-            attention = attention_of(visual, images, name="vispruner")
-            places = distinct(features, attention, self.budget, int(self.budget * self.important))
-            return picked(places, features.shape[1])
-
-        return spend(visual, self.budget, choose, name="vispruner")
+        attention = attention_of(among.visual, among.images, name=self.name)
+        places = distinct(among.features, attention, self.budget, int(self.budget * self.important))
+        return picked(places, among.features.shape[1])
 
 
 @torch.no_grad()
