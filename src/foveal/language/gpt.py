@@ -101,13 +101,4 @@ class Gpt(nn.Module):
 
     def cache(self, batch: int, length: int) -> KVCache:
         """Room for the keys and values of `batch` rows of `length` tokens, where the weights are."""
-        table = self.embedding.weight
-        return KVCache(
-            layers=self.depth,
-            batch=batch,
-            kv_heads=self.heads,
-            length=length,
-            head_width=self.head_width,
-            dtype=table.dtype,
-            device=table.device,
-        )
+        return KVCache.like(self.embedding.weight, self.depth, (batch, self.heads, length, self.head_width))

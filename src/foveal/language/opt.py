@@ -180,16 +180,7 @@ class Opt(nn.Module):
 
     def cache(self, batch: int, length: int) -> KVCache:
         """Room for the keys and values of `batch` rows of `length` tokens, where the weights are."""
-        table = self.positions.weight
-        return KVCache(
-            layers=self.depth,
-            batch=batch,
-            kv_heads=self.heads,
-            length=length,
-            head_width=self.width // self.heads,
-            dtype=table.dtype,
-            device=table.device,
-        )
+        return KVCache.like(self.positions.weight, self.depth, (batch, self.heads, length, self.width // self.heads))
 
     def _check(self, positions: Int[Tensor, "B L"]) -> None:
         if not torch.compiler.is_compiling() and (longest := int(positions.max()) + 1) > self.context:

@@ -57,6 +57,13 @@ class KVCache:
         self.memory: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
         self.shift: Tensor | None = None
 
+    @classmethod
+    def like(cls, weight: Tensor, layers: int, shape: tuple[int, int, int, int]) -> "KVCache":
+        """Room for keys and values of a shape `[B H length d]`, where a weight is and in its dtype."""
+        batch, kv_heads, length, head_width = shape
+        made: dict[str, Any] = {"dtype": weight.dtype, "device": weight.device}
+        return cls(layers=layers, batch=batch, kv_heads=kv_heads, length=length, head_width=head_width, **made)
+
     @property
     def lengths(self) -> tuple[int, ...]:
         """How many tokens of a row each layer holds."""
