@@ -5,7 +5,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from foveal.layers import linear as linear_file
 from foveal.layers.linear import Linear, activated, linear, plain
-from foveal.layers.mlp import FeedForward, activation
+from foveal.layers.mlp import FeedForward, activation_of
 
 AMD = linear_file.amd
 INPUTS = {
@@ -155,7 +155,7 @@ def test_a_map_and_its_activation_in_one_pass(name):
     with torch.no_grad():
         made = activated(up, hidden, name)
         assert made is not None
-        torch.testing.assert_close(made, activation(name)(up(hidden)), atol=2e-6, rtol=1e-5)
+        torch.testing.assert_close(made, activation_of(name)(up(hidden)), atol=2e-6, rtol=1e-5)
 
 
 def test_one_pass_beside_a_product_that_is_as_fast(monkeypatch):
@@ -166,7 +166,7 @@ def test_one_pass_beside_a_product_that_is_as_fast(monkeypatch):
     with torch.no_grad():
         made = activated(up, hidden, "gelu_tanh")
         assert made is not None
-        torch.testing.assert_close(made, activation("gelu_tanh")(up(hidden)), atol=2e-6, rtol=1e-5)
+        torch.testing.assert_close(made, activation_of("gelu_tanh")(up(hidden)), atol=2e-6, rtol=1e-5)
         assert activated(up, hidden[:1, :7], "gelu_tanh") is None  # a few tokens
         assert activated(Linear(64, 64), torch.randn(99, 64), "gelu_tanh") is None  # little work
         assert not took_onednn(monkeypatch, lambda: up(hidden))

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from foveal.core.errors import InputError
-from foveal.layers.mlp import FeedForward, GatedFeedForward, activation
+from foveal.layers.mlp import FeedForward, GatedFeedForward, activation_of
 
 
 def test_gate_times_up():
@@ -25,12 +25,12 @@ def test_activations_equal_their_references(name):
     from transformers.activations import ACT2FN
 
     x = torch.linspace(-4, 4, 101)
-    torch.testing.assert_close(activation(name)(x), ACT2FN[name](x), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(activation_of(name)(x), ACT2FN[name](x), atol=1e-6, rtol=1e-6)
 
 
 def test_an_unknown_activation_has_a_hint():
     with pytest.raises(InputError, match="did you mean 'gelu'"):
-        activation("gelus")
+        activation_of("gelus")
 
 
 @pytest.mark.parametrize(

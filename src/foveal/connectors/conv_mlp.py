@@ -9,7 +9,7 @@ from foveal.core.errors import InputError
 from foveal.core.types import Layout, VisualTokens
 from foveal.layers.folding import checked, fold, folded, runs
 from foveal.layers.linear import Linear
-from foveal.layers.mlp import activation as named
+from foveal.layers.mlp import activation_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class ConvMlp(nn.Module):
         self.mix = nn.Conv2d(width, width, kernel, padding=kernel // 2)
         self.map = Linear(width, width_out)
         self.norm_out = nn.LayerNorm(width_out)  # what fusion adds, such as places, must not drown
-        self.activation = named(activation)
+        self.activation = activation_of(activation)
 
     def plan(self, layout: Layout) -> Layout:
         """A token for each `factor` x `factor` cells; they must lie on grids."""

@@ -8,7 +8,7 @@ from torch import nn
 from foveal.core.errors import InputError
 from foveal.core.types import Layout, VisualTokens
 from foveal.layers.linear import Linear
-from foveal.layers.mlp import activation as named
+from foveal.layers.mlp import activation_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Mlp(nn.Module):
             raise InputError(f"a connector mlp of depth {depth}; give 1 or more")
         widths = [width_in] + [width_out] * depth
         self.maps = nn.ModuleList(Linear(a, b, bias=bias) for a, b in pairwise(widths))
-        self.activation = named(activation)
+        self.activation = activation_of(activation)
 
     def plan(self, layout: Layout) -> Layout:
         """As many tokens as come in."""

@@ -9,7 +9,7 @@ from foveal.core.config import later
 from foveal.core.types import Layout, VisualTokens
 from foveal.layers.folding import checked, fold, folded
 from foveal.layers.linear import Linear
-from foveal.layers.mlp import activation as named
+from foveal.layers.mlp import activation_of
 from foveal.layers.norms import NormKind, norms
 
 
@@ -47,7 +47,7 @@ class PatchMerger(nn.Module):
         self.before = make(width_in) if norm == "before" else nn.Identity()
         self.after = make(merged) if norm == "after" else nn.Identity()
         self.up, self.down = Linear(merged, merged), Linear(merged, width_out)
-        self.activation = named(activation)
+        self.activation = activation_of(activation)
 
     def plan(self, layout: Layout) -> Layout:
         """A token for each `factor` x `factor` cells."""

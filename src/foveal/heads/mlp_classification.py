@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
-from foveal.layers.mlp import activation as named
+from foveal.layers.mlp import activation_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class MlpClassification(nn.Module):
         self.norm = nn.LayerNorm(width, eps=eps) if pre_norm else nn.Identity()
         self.pool, self.up, self.classes = Linear(width, width), Linear(width, 2 * width), Linear(2 * width, labels)
         self.inner_norm = nn.LayerNorm(2 * width, eps=eps)
-        self.activation, self.late_norm = named(activation), late_norm
+        self.activation, self.late_norm = activation_of(activation), late_norm
         self.apply(small_normal)
 
     def forward(self, hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B K"]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
-from foveal.layers.mlp import activation as named
+from foveal.layers.mlp import activation_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class Paired(nn.Module):
         self.words, self.sight = Linear(width, pool), Linear(sight, pool)
         self.up = Linear(rows * pool, inner) if inner else nn.Identity()
         self.inner_norm = nn.LayerNorm(inner, eps=eps) if inner and norm else nn.Identity()
-        self.activation = named(activation) if inner else nn.Identity()
+        self.activation = activation_of(activation) if inner else nn.Identity()
         self.classes = Linear(inner or rows * pool, labels)
         self.apply(small_normal)
 

@@ -14,7 +14,7 @@ from foveal.layers.attention import attend, per_head
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
 from foveal.layers.masks import attention_mask
-from foveal.layers.mlp import activation as named
+from foveal.layers.mlp import activation_of
 from foveal.layers.positions import Positions
 from foveal.layers.speaking import Speaking
 
@@ -56,7 +56,7 @@ class Expert(nn.Module):
         self.up, self.down = Linear(width, inner), Linear(inner, width)
         self.inner_norm = norm(inner) if sub_norm else nn.Identity()
         self.last_norm = norm(width) if last_norm else nn.Identity()
-        self.activation = named(activation)
+        self.activation = activation_of(activation)
 
     def project(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N 3 H d"]:
         """Query, key and value of each head."""

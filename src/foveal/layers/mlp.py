@@ -31,7 +31,7 @@ _ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def activation(name: str) -> Activation:
+def activation_of(name: str) -> Activation:
     """An activation by the name that configs and checkpoints use; raises InputError with the nearest name."""
     if name not in _ACTIVATIONS:
         raise unknown("activation", name, _ACTIVATIONS)
@@ -60,7 +60,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.up = Linear(width, inner, bias=bias)
         self.down = Linear(inner, width, bias=bias)
-        self.name, self.activation = activation, _named(activation)
+        self.name, self.activation = activation, activation_of(activation)
 
     def forward(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """Up, activate, down."""
@@ -81,11 +81,8 @@ class GatedFeedForward(nn.Module):
         self.gate = Linear(width, inner, bias=bias)
         self.up = Linear(width, inner, bias=bias)
         self.down = Linear(inner, out or width, bias=bias)
-        self.activation = _named(activation)
+        self.activation = activation_of(activation)
 
     def forward(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch O"]:
         """Gate, multiply, down."""
         return fed(lambda part: self.down(self.activation(self.gate(part)) * self.up(part)), hidden)
-
-
-_named = activation  # the constructors' keyword has the same name

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
-from foveal.layers.mlp import activation as named
+from foveal.layers.mlp import activation_of
 
 
 class Transformed(nn.Module):
@@ -15,7 +15,7 @@ class Transformed(nn.Module):
         super().__init__()
         self.transform = Linear(width, width)
         small_normal(self.transform)
-        self.activation, self.norm = named(activation), nn.LayerNorm(width, eps=eps)
+        self.activation, self.norm = activation_of(activation), nn.LayerNorm(width, eps=eps)
 
     def transformed(self, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """Map, activate, norm."""
