@@ -1,8 +1,25 @@
-"""Pictures and films cut into patches that are several frames deep."""
+"""Pictures and films cut into patches, which may be several frames deep."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from foveal.core.errors import InputError
+from foveal.core.types import Grid
+
+
+def grid_of(size: Grid, side: int, *, of: str = "patches", also: int | None = None) -> Grid:
+    """How many patches of `side` pixels a side stand down and across a picture (height, width).
+
+    Raises InputError, which calls them patches `of` something, where they do not fill it; a side of `also` need not be
+    filled.
+    """
+    if any(length < side or (length % side and length != also) for length in size):
+        raise InputError(
+            f"an image of {size[0]} x {size[1]} pixels (height x width) for {of} of {side}; "
+            f"resize it to multiples of {side}"
+        )
+    return size[0] // side, size[1] // side
 
 
 def patched(

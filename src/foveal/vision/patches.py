@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Pixels, VisualTokens
 from foveal.layers.initial import small_normal
+from foveal.layers.patching import grid_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +81,7 @@ class Patches(nn.Module):
                 f"an image of {height} x {width} pixels (height x width) for patches of images of "
                 f"{self.image_size} x {self.image_size}; resize it to that"
             )
-        if any(side < self.patch or side % self.patch for side in size):
-            raise InputError(
-                f"an image of {height} x {width} pixels (height x width) for patches of {self.patch}; "
-                f"resize it to multiples of {self.patch}"
-            )
-        return height // self.patch, width // self.patch
+        return grid_of(size, self.patch)
 
     def _resized(self, positions: Float[Tensor, "1 P E"], new: Grid) -> Float[Tensor, "1 S E"]:
         """The learned grid brought to another, bilinear from corner to corner; the class keeps its own."""

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Pixels, VisualTokens
 from foveal.layers.blocks import Block, attended
 from foveal.layers.initial import small_normal
 from foveal.layers.norms import NormKind, norms
+from foveal.layers.patching import grid_of
 from foveal.layers.sines import grid
 from foveal.vision.vit import resized_positions
 
@@ -128,9 +128,4 @@ class PlainVit(nn.Module):
         return torch.cat([self.class_token.expand(len(hidden), 1, -1), hidden], dim=1)
 
     def _grid(self, size: Grid) -> Grid:
-        if any(side < self.patch or side % self.patch for side in size):
-            raise InputError(
-                f"an image of {size[0]} x {size[1]} pixels (height x width) for a vit with patches of {self.patch}; "
-                f"resize it to multiples of {self.patch}"
-            )
-        return size[0] // self.patch, size[1] // self.patch
+        return grid_of(size, self.patch, of="a vit with patches")

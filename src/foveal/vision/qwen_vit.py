@@ -23,7 +23,7 @@ from foveal.layers.folding import runs
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import linear
 from foveal.layers.norms import NormKind, norms
-from foveal.layers.patching import patched
+from foveal.layers.patching import grid_of, patched
 from foveal.layers.rotary import Rope, inverse_frequencies, tables
 
 Stretch = Literal["bilinear", "bicubic", "antialiased"]
@@ -189,12 +189,7 @@ class QwenVit(nn.Module):
         return torch.cat(parts) if parts else self.positions[:0]
 
     def _grid(self, size: Grid) -> Grid:
-        if any(side < self.patch or side % self.patch for side in size):
-            raise InputError(
-                f"an image of {size[0]} x {size[1]} pixels (height x width) for patches of {self.patch}; "
-                f"resize it to multiples of {self.patch}"
-            )
-        return size[0] // self.patch, size[1] // self.patch
+        return grid_of(size, self.patch)
 
 
 def _stretched(table: Float[Tensor, "1 E R C"], grid: Grid, stretch: Stretch = "bilinear") -> Float[Tensor, "1 E h w"]:

@@ -18,6 +18,7 @@ from foveal.layers.gates import Scale
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
 from foveal.layers.mlp import FeedForward
+from foveal.layers.patching import grid_of
 
 Select = Literal["default", "full", "patches"]
 
@@ -208,12 +209,7 @@ class Vit(nn.Module):
         return torch.cat([hidden[:, :extra], registers, hidden[:, extra:]], dim=1)
 
     def _grid(self, size: Grid) -> Grid:
-        if any(side < self.patch or (side % self.patch and side != self.image_size) for side in size):
-            raise InputError(
-                f"an image of {size[0]} x {size[1]} pixels (height x width) for a vit with patches of {self.patch}; "
-                f"resize it to multiples of {self.patch}"
-            )
-        return size[0] // self.patch, size[1] // self.patch
+        return grid_of(size, self.patch, of="a vit with patches", also=self.image_size)
 
     def _freeze_unreached(self) -> None:
         """What no tap reaches gets no gradient, so it must not count as trainable."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import Grid, Layout, Pixels, Reconstruction, VisualTokens
 from foveal.layers.attention import attend
+from foveal.layers.patching import grid_of
 from foveal.layers.precision import own_dtype
 from foveal.layers.straight import straight_through
 
@@ -289,12 +290,7 @@ class Vq(nn.Module):
         return F.pixel_shuffle(self.decoder(self.out_of(entries.permute(0, 3, 1, 2))), self.fold)
 
     def _grid(self, size: Grid) -> Grid:
-        if any(side < self.cell or side % self.cell for side in size):
-            raise InputError(
-                f"an image of {size[0]} x {size[1]} pixels (height x width) for a vq with cells of {self.cell}; "
-                f"resize it to multiples of {self.cell}"
-            )
-        return size[0] // self.cell, size[1] // self.cell
+        return grid_of(size, self.cell, of="a vq with cells")
 
 
 def _norm(width: int) -> nn.GroupNorm:
