@@ -9,6 +9,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import Stream, VisualTokens
+from foveal.layers.masks import in_conversation
 from foveal.layers.meeting import places_of
 
 
@@ -26,24 +27,25 @@ def by_markers(stream: Stream, visual: VisualTokens, *, last: bool, together: bo
     With `last` it is the last of these alone, or `together` with it those that no word parts from it. Rows may share an
     image: so the rows say, not the images.
     """
-    opens = visual.image.diff(prepend=visual.image[:1] - 1) != 0
-    slots = stream.slots.clamp(min=0)
-    begun = (stream.slots >= 0) & opens[slots]
-    places = places_of(begun)
-    real = begun.gather(1, places)
-    here = torch.arange(slots.shape[1], device=slots.device)[:, None]
-    sees = real[:, None] & (places[:, None] <= here)
-    if stream.segment is not None:
-        sees &= stream.segment.gather(1, places)[:, None] == stream.segment[..., None]
-    if stream.branch is not None:
-        branch = stream.branch.gather(1, places)[:, None]
-        sees &= (branch == 0) | (branch == stream.branch[..., None])
+    places, real, sees = begun(stream, visual)
     if together:
         words = (stream.slots < 0).cumsum(1).gather(1, places)[:, None]  # before each image: one number is one group
         sees &= words == torch.where(sees, words, -1).amax(-1, keepdim=True)
     elif last:
         sees &= sees.flip(-1).cumsum(-1).flip(-1) == 1
-    return _laid(visual.image[slots.gather(1, places)], real, visual, sees)
+    return _laid(visual.image[stream.slots.clamp(min=0).gather(1, places)], real, visual, sees)
+
+
+def begun(
+    stream: Stream, visual: VisualTokens
+) -> tuple[Int[Tensor, "B N"], Bool[Tensor, "B N"], Bool[Tensor, "B L N"]]:
+    """The places where each row's images begin, which of these are real, and which a token finds behind or at it."""
+    opens = visual.image.diff(prepend=visual.image[:1] - 1) != 0
+    first = (stream.slots >= 0) & opens[stream.slots.clamp(min=0)]
+    places = places_of(first)
+    real = first.gather(1, places)
+    before = real[:, None] & (places[:, None] <= torch.arange(first.shape[1], device=first.device)[:, None])
+    return places, real, in_conversation(before, stream.segment, stream.branch, keys=places)
 
 
 def as_told(looks: Bool[Tensor, "B L *N"], owner: Int[Tensor, " I"], visual: VisualTokens) -> View:

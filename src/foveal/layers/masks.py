@@ -23,21 +23,33 @@ def attention_mask(
     A key is seen when it is valid, its `order` is not greater than the query's (default 0 1 2 3: causal; all equal:
     bidirectional; 0 0 0 1 2: a bidirectional prefix), it lies in the query's `segment`, its `branch` is 0 (the trunk)
     or the query's own, and it is among the `window` places up to the query's (None: all). A token that may look at
-    none sees itself, so that a row of padding stays finite;
-    padding that may look at others is read as references read it, without itself.
+    none sees itself, so that a row of padding stays finite; padding that may look at others is read as references read
+    it, without itself.
     """
     length = valid.shape[1]
     place = torch.arange(length, device=valid.device)
     order = place.expand_as(valid) if order is None else order
-    seen = valid[:, None, :] & (order[:, None, :] <= order[:, -queries:, None])
-    if segment is not None:
-        seen &= segment[:, None, :] == segment[:, -queries:, None]
-    if branch is not None:
-        seen &= (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, -queries:, None])
+    seen = in_conversation(valid[:, None] & (order[:, None] <= order[:, -queries:, None]), segment, branch)
     if window is not None:
         seen &= place > place[-queries:, None] - window
     blind = ~seen.any(-1, keepdim=True)
     return (seen | (blind & (place == place[-queries:, None])))[:, None]
+
+
+def in_conversation(
+    seen: Bool[Tensor, "B L M"],
+    segment: Int[Tensor, "B K"] | None,
+    branch: Int[Tensor, "B K"] | None,
+    *,
+    keys: Int[Tensor, "B M"] | None = None,
+) -> Bool[Tensor, "B L M"]:
+    """What of the places `keys` (None: all) the last L tokens see in their own segment, in its trunk or own branch."""
+    for part, trunk in ((segment, False), (branch, True)):
+        if part is not None:
+            key = (part if keys is None else part.gather(1, keys))[:, None]
+            same = key == part[:, -seen.shape[1] :, None]
+            seen = seen & (same | (key == 0) if trunk else same)
+    return seen
 
 
 def beside_queries(valid: Bool[Tensor, "B L"], *, queries: int, sees: Sees) -> Bool[Tensor, "B 1 N N"]:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.types import Stream, VisualTokens
-from foveal.layers.meeting import places_of
+from foveal.layers.looking import begun
 
 DEVIATION = 0.2  # about that of features; with the 0.02 of other tables, order is learned late or not at all
 
@@ -37,15 +37,5 @@ def numbered(stream: Stream, visual: VisualTokens) -> Int[Tensor, "B L"]:
 
     Rows may share an image, which is the first of one and the second of another: so the rows say, not the images.
     """
-    seen, image = stream.slots >= 0, visual.image
-    opens = image.diff(prepend=image[:1] - 1) != 0
-    opened = seen & opens[stream.slots.clamp(min=0)]
-    places = places_of(opened)
-    here = torch.arange(opened.shape[1], device=places.device)[:, None]
-    before = opened.gather(1, places)[:, None] & (places[:, None] <= here)
-    if stream.segment is not None:
-        before &= stream.segment.gather(1, places)[:, None] == stream.segment[..., None]
-    if stream.branch is not None:
-        branch = stream.branch.gather(1, places)[:, None]
-        before &= (branch == 0) | (branch == stream.branch[..., None])
-    return torch.where(seen, before.sum(-1) - 1, 0).clamp(min=0)
+    _, _, before = begun(stream, visual)
+    return torch.where(stream.slots >= 0, before.sum(-1) - 1, 0).clamp(min=0)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, Cache, Fan, Layout, VisualTokens
+from foveal.layers.masks import in_conversation
 from foveal.layers.thinning import thinner
 
 
@@ -90,12 +91,7 @@ def _inside(seen: VisualTokens, like: Tensor) -> Int[Tensor, "R 3"]:
 
 def _earlier(batch: Batch, positions: Int[Tensor, "B L"]) -> Bool[Tensor, "B L L"]:
     """Which tokens each one comes after, in its own conversation: its trunk and its own branch."""
-    earlier = positions[:, None, :] < positions[:, :, None]
-    if batch.segment is not None:
-        earlier &= batch.segment[:, None, :] == batch.segment[:, :, None]
-    if batch.branch is not None:
-        earlier &= (batch.branch[:, None, :] == 0) | (batch.branch[:, None, :] == batch.branch[:, :, None])
-    return earlier
+    return in_conversation(positions[:, None, :] < positions[:, :, None], batch.segment, batch.branch)
 
 
 def _images(slots: Int[Tensor, "B L"], layout: Layout) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:
@@ -134,9 +130,7 @@ def _positions(batch: Batch, before: Layout, seen: VisualTokens, keep: Bool[Tens
     if known.ndim == 2:
         gone = (batch.valid & ~keep)[:, None, :]
         return known - (gone & _earlier(batch, known)).sum(-1)
-    middle = torch.arange(
-        int(batch.image_slot.max()) + 1, device=known.device
-    )  # the old place of each token, at its own
+    middle = torch.arange(int(batch.image_slot.max()) + 1, device=known.device)  # each token's old place, at its own
     middle[: seen.layout.total] = _middles(before, seen).to(known.device)
     image, rank = _images(batch.image_slot, before)
     new = (torch.tensor(seen.layout.offsets, device=known.device)[image] + rank).clamp(0, len(middle) - 1)
