@@ -6,7 +6,6 @@ import torch
 from foveal.core.errors import InputError
 from foveal.core.types import Batch, Layout, VisualTokens
 from foveal.decode.generate import generate, left_padded, new_tokens, spoken, stream
-from foveal.decode.sampling import constrained, greedy
 from foveal.models.causal import assemble
 from foveal.models.config import ModelConfig
 
@@ -92,13 +91,6 @@ def test_the_stream_gives_the_same_tokens_as_they_come(model):
     steps = stream(model, batch_of(ROWS), max_new_tokens=8)
     first = next(steps)
     assert torch.equal(torch.stack([first, *steps], 1), generate(model, batch_of(ROWS), max_new_tokens=8))
-
-
-def test_constrained_choices_are_kept_to(model):
-    even = torch.arange(WORDS) % 2 == 0
-    sampling = constrained(greedy, lambda new: even.expand(len(new), -1))
-    tokens = generate(model, batch_of(ROWS), max_new_tokens=8, sampling=sampling)
-    assert (tokens % 2 == 0).all()
 
 
 def test_no_gradient_is_kept_and_generation_leaves_the_mode_alone(model):

@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveal.core.errors import InputError
-from foveal.decode.sampling import constrained, greedy, keep_top_k, keep_top_p, penalize, penalized, sampler
+from foveal.decode.sampling import greedy, keep_top_k, keep_top_p, penalize, penalized, sampler
 
 CHANCES = torch.tensor([[0.5, 0.25, 0.15, 0.1]])
-NOTHING = torch.zeros(1, 0, dtype=torch.long)
 many = torch.zeros(20000, 0, dtype=torch.long)
 
 
@@ -65,18 +64,6 @@ def test_draws_stay_within_top_k_and_top_p_and_repeat_with_a_generator():
     ]
     assert torch.equal(*given_seed)
     assert set(given_seed[0].tolist()) == {0, 1}
-
-
-def test_only_allowed_tokens_are_chosen():
-    def after_two_comes_three(new):
-        last = new[:, -1] if new.shape[1] else torch.zeros(len(new), dtype=torch.long)
-        mask = torch.zeros(len(new), 4, dtype=torch.bool)
-        mask[torch.arange(len(new)), torch.where(last == 2, 3, 2)] = True
-        return mask
-
-    choose = constrained(greedy, after_two_comes_three)
-    assert choose(CHANCES.log(), NOTHING, NOTHING).tolist() == [2]
-    assert choose(CHANCES.log(), NOTHING, torch.tensor([[2]])).tolist() == [3]
 
 
 @pytest.mark.parametrize("setting", [{"temperature": 0.0}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}])

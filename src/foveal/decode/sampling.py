@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from foveal.core.errors import InputError
@@ -82,14 +82,5 @@ def penalized(sampling: Sampling, penalty: float) -> Sampling:
 
     def choose(logits: Tensor, prompt: Tensor, new: Tensor) -> Tensor:
         return sampling(penalize(logits, torch.cat([prompt, new], 1), penalty), prompt, new)
-
-    return choose
-
-
-def constrained(sampling: Sampling, allowed: Callable[[Tensor], Bool[Tensor, "B V"]]) -> Sampling:
-    """The same choice among the tokens that `allowed(new[B M])` lets through."""
-
-    def choose(logits: Tensor, prompt: Tensor, new: Tensor) -> Tensor:
-        return sampling(logits.masked_fill(~allowed(new), -torch.inf), prompt, new)
 
     return choose

@@ -1,7 +1,7 @@
 """EfficientNet-Lite (the ReLU6 form of 1905.11946 without squeeze-and-excitation): features of any input on one grid.
 
 The ImageNet weights were trained on RGB pixels from 0 to 1, less `MEAN`, over `STD`; images came as a central crop
-of side / (side + 32) of the shorter edge, resized by `INTERPOLATION` to `SIDE`.
+of side / (side + 32) of the shorter edge, resized bicubically to `SIDE`.
 """
 
 import math
@@ -19,7 +19,6 @@ from foveal.core.types import Grid, Layout, Pixels, VisualTokens
 
 MEAN = (127 / 255,) * 3
 STD = (128 / 255,) * 3
-INTERPOLATION = "bicubic"
 SIDE = {0: 224, 1: 240, 2: 260}  # pixels, by variant
 
 Variant = Literal[0, 1, 2]

@@ -36,11 +36,11 @@ from foveal.weights import (
     open_flamingo,
     opt,
     ovis2,
-    packaged,
     siglip2,
     vision_towers,
 )
 from foveal.weights.directory import described, fingerprint, is_run, read_config
+from foveal.weights.packaged import place as place
 
 PACKAGED_LANGUAGE = "smollm2-135m"
 _PACKAGED = {"vision": ("imagenet", "starter"), "language": (PACKAGED_LANGUAGE,), "connector": ("starter",)}
@@ -117,11 +117,6 @@ def external(
                 )
             found |= fresh
     return found
-
-
-def place(source: str) -> Path:
-    """The directory that a source names; it may not be there."""
-    return packaged.place(source)
 
 
 def language_parts(source: str) -> dict[str, Any]:
