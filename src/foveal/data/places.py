@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import IO
 
 from foveal.core.errors import InputError, unknown
+from foveal.core.parsing import from_json
 
 _NUMBER = re.compile(r"[-_.]\d+$")  # of a shard among others
+_SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
+_NUMBERED = re.compile(r"(.+?)-\d+-of-\d+.*")  # train-00000-of-00003.parquet
 _PICTURED = (".tar", ".parquet", ".arrow")
 _SPOTS, _SPOT = 16, 1 << 16  # places of a file and bytes at each, so that one of a megabyte is read whole
 
@@ -48,14 +51,35 @@ def files(path: str | os.PathLike[str], split: str = "train") -> list[Path]:
 
 def _found(folder: Path) -> dict[str, list[Path]]:
     """The files of each split."""
-    from foveal.data import tables
-
     if lines := {file.stem: [file] for file in sorted(folder.glob("*.jsonl"))}:
         return lines
     shards: dict[str, list[Path]] = {}
     for file in sorted(folder.glob("*.tar")):
         shards.setdefault(_NUMBER.sub("", file.stem), []).append(file)
-    return shards or tables.found(folder)
+    return shards or _tables(folder)
+
+
+def _tables(folder: Path) -> dict[str, list[Path]]:
+    """The files of each split of a Hugging Face data set, of no other folder; without splits it has `train`."""
+    if (folder / _SAVED).is_file():
+        return {"train": _named(folder)}
+    if (folder / _SAVED_SPLITS).is_file():
+        saved = sorted(inner for inner in folder.iterdir() if (inner / _SAVED).is_file())
+        return {inner.name: _named(inner) for inner in saved}
+    made: dict[str, list[Path]] = {}
+    for file in sorted((*folder.glob("*.parquet"), *folder.glob("data/*.parquet"))):
+        numbered = _NUMBERED.fullmatch(file.stem)
+        made.setdefault(numbered[1] if numbered else file.stem, []).append(file)
+    return made
+
+
+def _named(folder: Path) -> list[Path]:
+    """The files of a saved data set: others may lie beside them, that `map` and `filter` have kept there."""
+    place = folder / _SAVED
+    try:
+        return [folder / one["filename"] for one in from_json(place.read_bytes())["_data_files"]]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{place} names no files of data ({error!r}); save the data set again") from None
 
 
 def fingerprint(files: Iterable[Path]) -> str:

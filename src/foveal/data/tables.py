@@ -5,7 +5,6 @@ picture may stand in `image`. Needs the package datasets.
 """
 
 import glob
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,39 +12,13 @@ from typing import Any
 
 from foveal.core.errors import InputError
 from foveal.core.example import Example, Held
-from foveal.core.parsing import from_json
 from foveal.data.converters.llava import MARKER, message
 from foveal.data.format import Checker
 from foveal.data.halves import refuse
 from foveal.data.media import size
 from foveal.data.shards import held
 
-_SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
-_NUMBERED = re.compile(r"(.+?)-\d+-of-\d+.*")  # train-00000-of-00003.parquet
 _AT_ONCE = 128  # rows; the library asks for as many as the first group of a file has, which may be none
-
-
-def found(folder: Path) -> dict[str, list[Path]]:
-    """The files of each split of such a data set, none of another folder; one saved without splits has `train`."""
-    if (folder / _SAVED).is_file():
-        return {"train": _named(folder)}
-    if (folder / _SAVED_SPLITS).is_file():
-        saved = sorted(inner for inner in folder.iterdir() if (inner / _SAVED).is_file())
-        return {inner.name: _named(inner) for inner in saved}
-    made: dict[str, list[Path]] = {}
-    for file in sorted((*folder.glob("*.parquet"), *folder.glob("data/*.parquet"))):
-        numbered = _NUMBERED.fullmatch(file.stem)
-        made.setdefault(numbered[1] if numbered else file.stem, []).append(file)
-    return made
-
-
-def _named(folder: Path) -> list[Path]:
-    """The files of a saved data set: others may lie beside them, that `map` and `filter` have kept there."""
-    place = folder / _SAVED
-    try:
-        return [folder / one["filename"] for one in from_json(place.read_bytes())["_data_files"]]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{place} names no files of data ({error!r}); save the data set again") from None
 
 
 def read(file: Path) -> Iterator[tuple[str, Example]]:
