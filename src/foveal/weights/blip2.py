@@ -17,16 +17,7 @@ from foveal.weights.decoder import reference_config
 from foveal.weights.files import check_class, read_checkpoint
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal, text_batch, with_images
 from foveal.weights.names import Renaming
-from foveal.weights.qformer import (
-    LEADING,
-    Blip,
-    check_queries,
-    check_size,
-    language_rules,
-    layer_rules,
-    parts,
-    tower_rules,
-)
+from foveal.weights.qformer import Blip, check_queries, check_size, parts, writing
 
 KINDS = ("blip-2",)
 WRAPPER = Blip
@@ -39,18 +30,7 @@ def matches(config: Mapping[str, Any]) -> bool:
 
 def renaming(config: Mapping[str, Any]) -> Renaming:
     """Between a BLIP-2 checkpoint's weight names and ours."""
-    text = reference_config(config).text_config
-    return Renaming(
-        [
-            ("connector.queries", "query_tokens"),
-            ("connector.stack.norm.*", "qformer.layernorm.*"),
-            *layer_rules("connector.stack.layers.*", "qformer.encoder.layer.*"),
-            ("connector.map.*", "language_projection.*"),
-            *tower_rules(),
-            *language_rules(text),
-        ],
-        leading=LEADING,
-    )
+    return writing(config, [("connector.stack.norm.*", "qformer.layernorm.*")])
 
 
 def model_config(config: Mapping[str, Any]) -> ModelConfig:

@@ -19,16 +19,7 @@ from foveal.weights.decoder import reference_config
 from foveal.weights.files import read_checkpoint
 from foveal.weights.huggingface import HuggingFaceCausal, load_causal
 from foveal.weights.names import Renaming
-from foveal.weights.qformer import (
-    LEADING,
-    Blip,
-    check_queries,
-    language_rules,
-    layer_rules,
-    parts,
-    tower_rules,
-    word_rules,
-)
+from foveal.weights.qformer import Blip, check_queries, parts, word_rules, writing
 
 KINDS = ("instructblip",)
 WRAPPER = Blip
@@ -41,19 +32,8 @@ def matches(config: Mapping[str, Any]) -> bool:
 
 def renaming(config: Mapping[str, Any]) -> Renaming:
     """Between an InstructBLIP checkpoint's weight names and ours."""
-    text = reference_config(config).text_config
-    return Renaming(
-        [
-            ("connector.queries", "query_tokens"),
-            ("connector.stack.norm.*", "qformer.embeddings.layernorm.*"),
-            *word_rules("connector.words", "qformer.embeddings"),
-            *layer_rules("connector.stack.layers.*", "qformer.encoder.layer.*"),
-            ("connector.map.*", "language_projection.*"),
-            *tower_rules(),
-            *language_rules(text),
-        ],
-        leading=LEADING,
-    )
+    norm = ("connector.stack.norm.*", "qformer.embeddings.layernorm.*")
+    return writing(config, [norm, *word_rules("connector.words", "qformer.embeddings")])
 
 
 def model_config(config: Mapping[str, Any]) -> ModelConfig:

@@ -1,6 +1,6 @@
 """What checkpoints with a Q-Former share (BLIP-2, 2301.12597): names, settings, and how their models are called."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from foveal.core.types import Batch, Output, VisualTokens
 from foveal.vision.vit import Vit
 from foveal.weights import decoder, opt
 from foveal.weights.huggingface import HuggingFaceCausal
-from foveal.weights.names import Rule, prefixed
+from foveal.weights.names import Renaming, Rule, prefixed
 from foveal.weights.refusals import instead
 from foveal.weights.vision_towers import TowerOutput
 
@@ -76,6 +76,21 @@ def language_rules(text: Any) -> list[Rule]:
     if opt.matches({"model_type": text.model_type}):
         return opt.language_rules("language_model.model.decoder.", head)
     return decoder.language_rules(theirs_prefix="language_model.model.", head=head)
+
+
+def writing(config: Mapping[str, Any], embedded: Sequence[Rule]) -> Renaming:
+    """Between the weight names of a model that writes and ours, given those of what its Q-Former's layers read."""
+    return Renaming(
+        [
+            ("connector.queries", "query_tokens"),
+            *embedded,
+            *layer_rules("connector.stack.layers.*", "qformer.encoder.layer.*"),
+            ("connector.map.*", "language_projection.*"),
+            *tower_rules(),
+            *language_rules(decoder.reference_config(config).text_config),
+        ],
+        leading=LEADING,
+    )
 
 
 def parts(config: Any, *, hears: bool) -> dict[str, Any]:
