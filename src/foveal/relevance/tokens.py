@@ -8,6 +8,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.types import VisualTokens
+from foveal.layers.precision import own_dtype
 from foveal.relevance.spending import Shares, of_images
 
 
@@ -22,6 +23,12 @@ def picked(places: Int[Tensor, "I B"], count: int) -> Shares:
     """These places of each image's `count` patches, in raster order."""
     scores = torch.zeros(len(places), count, device=places.device)
     return chosen(scores.scatter(1, places, 1.0), places.shape[1])
+
+
+def likeness(one: Float[Tensor, "I N D"], other: Float[Tensor, "I M D"]) -> Float[Tensor, "I N M"]:
+    """The cosine of each of `one` with each of the `other` unit vectors, in their own dtype."""
+    with own_dtype(one):
+        return one @ other.transpose(1, 2)
 
 
 def attention_of(visual: VisualTokens, images: Sequence[int], *, name: str) -> Float[Tensor, "I N"]:

@@ -12,9 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.layers.precision import own_dtype
 from foveal.relevance.spending import Among, Choosing, Shares
-from foveal.relevance.tokens import picked
+from foveal.relevance.tokens import likeness, picked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +47,7 @@ def unlike(features: Float[Tensor, "I N D"], budget: int, pivots: int) -> Int[Te
     pivots = min(pivots, budget)
     first = features.norm(p=1, dim=-1).sort(dim=1, descending=True, stable=True).indices[:, :pivots]
     units = F.normalize(features, dim=-1)
-    with own_dtype(units):
-        alike = units.gather(1, first[..., None].expand(-1, -1, units.shape[2])) @ units.transpose(1, 2)
+    alike = likeness(units.take_along_dim(first[..., None], 1), units)
     places, left = [first], budget - pivots
     for number in range(pivots):
         share = -(-left // (pivots - number))

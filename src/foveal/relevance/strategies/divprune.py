@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from foveal.layers.precision import own_dtype
 from foveal.relevance.spending import Among, Choosing, Shares
-from foveal.relevance.tokens import picked
+from foveal.relevance.tokens import likeness, picked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +33,7 @@ def farthest(features: Float[Tensor, "I N D"], count: int) -> Tensor:
     """The places `[I count]` of patches in the order of their choice: first the one whose nearest other is farthest,
     then each time the one whose nearest chosen one is."""
     units = F.normalize(features.float(), dim=-1)
-    with own_dtype(units):
-        far = 1 - units @ units.transpose(1, 2)
+    far = 1 - likeness(units, units)
     own = torch.eye(far.shape[1], dtype=torch.bool, device=far.device)
     nearest = far.masked_fill(own, torch.inf).amin(-1)
     places = [nearest.argmax(1)]

@@ -11,9 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.layers.precision import own_dtype
 from foveal.relevance.spending import Among, Choosing, Shares
-from foveal.relevance.tokens import attention_of, picked
+from foveal.relevance.tokens import attention_of, likeness, picked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +75,7 @@ def crop_worth(features: Float[Tensor, "I n D"], attention: Float[Tensor, "I n"]
     if count == 1:
         return scaled[:, 0]
     units = F.normalize(features, dim=-1, eps=1e-6)
-    with own_dtype(units):
-        alike = units @ units.transpose(1, 2)
-    alike = alike.masked_fill(torch.eye(count, device=units.device).bool(), 0.0)
+    alike = likeness(units, units).masked_fill(torch.eye(count, device=units.device).bool(), 0.0)
     mean = alike.sum(-1, keepdim=True) / (count - 1)
     varies = (alike - mean).square().sum(-1) / (count - 1)
     varies = varies * scaled.abs().mean(1, keepdim=True) / (varies.abs().mean(1, keepdim=True) + 1e-6)

@@ -12,9 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.layers.precision import own_dtype
 from foveal.relevance.spending import Among, Choosing, Sums
-from foveal.relevance.tokens import attention_of, keys_of
+from foveal.relevance.tokens import attention_of, keys_of, likeness
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +51,7 @@ def merged(attention: Float[Tensor, "I N"], keys: Float[Tensor, "I N K"], budget
     first = attention.sort(dim=1, descending=True, stable=True).indices[:, :centres].sort(dim=1).values
     own = F.one_hot(first, count)
     units = F.normalize(keys, dim=-1)
-    with own_dtype(units):
-        alike = units.gather(1, first[..., None].expand(-1, -1, units.shape[2])) @ units.transpose(1, 2)
-    alike = alike.masked_fill(own.bool(), -torch.inf)
+    alike = likeness(units.take_along_dim(first[..., None], 1), units).masked_fill(own.bool(), -torch.inf)
     friends = alike.sort(dim=-1, descending=True, stable=True).indices[..., : min(near, count - 1)]
     joined = torch.zeros_like(alike).scatter(2, friends, 1.0)
     parts = own + joined * attention[:, None]

@@ -11,9 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.layers.precision import own_dtype
 from foveal.relevance.spending import Among, Choosing, Shares
-from foveal.relevance.tokens import attention_of, picked
+from foveal.relevance.tokens import attention_of, likeness, picked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +51,7 @@ class Scope(Choosing):
 def covering(features: Float[Tensor, "I N D"], worth: Float[Tensor, "I N"], budget: int) -> Int[Tensor, "I B"]:
     """The places in the order of their choice."""
     units = F.normalize(features.float(), dim=-1)
-    with own_dtype(units):
-        alike = units @ units.transpose(1, 2)
+    alike = likeness(units, units)
     covered, left, places = torch.zeros_like(worth), torch.ones_like(worth, dtype=torch.bool), []
     for _ in range(budget):
         gain = (alike - covered[..., None]).clamp(min=0).sum(1) * worth

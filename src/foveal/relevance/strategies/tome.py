@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from foveal.layers.precision import own_dtype
 from foveal.relevance.pooling import sums
 from foveal.relevance.spending import Among, Choosing, Shares, of_images
+from foveal.relevance.tokens import likeness
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,7 @@ def merged(features: Float[Tensor, "I N D"], mass: Float[Tensor, "I N"], budget:
 def matched(features: Float[Tensor, "I N D"], count: int) -> Int[Tensor, "I N"]:
     """Where each token stands when so many of every other one, from the first on, join the most alike of the rest."""
     units = F.normalize(features, dim=-1)
-    with own_dtype(units):
-        best, friend = (units[:, ::2] @ units[:, 1::2].transpose(1, 2)).max(-1)
+    best, friend = likeness(units[:, ::2], units[:, 1::2]).max(-1)
     order = best.argsort(dim=1, descending=True, stable=True)
     stay = order.shape[1] - count
     place = torch.arange(-count, stay, device=features.device).expand_as(order)

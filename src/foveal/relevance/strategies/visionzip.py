@@ -11,9 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.layers.precision import own_dtype
 from foveal.relevance.spending import Among, Choosing, Sums
-from foveal.relevance.tokens import attention_of, keys_of
+from foveal.relevance.tokens import attention_of, keys_of, likeness
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +60,8 @@ def zipped(attention: Float[Tensor, "I N"], keys: Float[Tensor, "I N d"], budget
     chosen = (spread % step == 0) & (spread < step * contextual)
     middles, gathered = others[:, chosen], others[:, ~chosen]
     units = F.normalize(keys, dim=-1)
-    near, far = (units.gather(1, some[..., None].expand(-1, -1, units.shape[2])) for some in (middles, gathered))
-    with own_dtype(units):
-        home = (far @ near.transpose(1, 2)).argmax(-1) if gathered.shape[1] else gathered
+    near, far = (units.take_along_dim(some[..., None], 1) for some in (middles, gathered))
+    home = likeness(far, near).argmax(-1) if gathered.shape[1] else gathered
     own = F.one_hot(middles, count).to(keys.dtype)
     joined = own.new_zeros(images, contextual, count)
     joined[torch.arange(images, device=keys.device)[:, None], home, gathered] = 1.0

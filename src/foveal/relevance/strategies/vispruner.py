@@ -11,9 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from foveal.core.errors import InputError
-from foveal.layers.precision import own_dtype
 from foveal.relevance.spending import Among, Choosing, Shares
-from foveal.relevance.tokens import attention_of, picked
+from foveal.relevance.tokens import attention_of, likeness, picked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +51,8 @@ def distinct(
     order = attention.sort(dim=1, descending=True, stable=True).indices
     first, left = order[:, :important], order[:, important:]
     while (many := left.shape[1] - (budget - important)) > 0:
-        mine = units.gather(1, left[..., None].expand(-1, -1, units.shape[2]))
-        with own_dtype(units):
-            twin = (mine[:, ::2] @ mine[:, 1::2].transpose(1, 2)).amax(-1) if left.shape[1] > 1 else mine[:, :, 0]
+        mine = units.take_along_dim(left[..., None], 1)
+        twin = likeness(mine[:, ::2], mine[:, 1::2]).amax(-1) if left.shape[1] > 1 else mine[:, :, 0]
         apart = twin.sort(dim=1, descending=True, stable=True).indices[:, min(8, many) :]
         left = torch.cat([left[:, ::2].gather(1, apart), left[:, 1::2]], dim=1)
     return torch.cat([first, left], dim=1)
