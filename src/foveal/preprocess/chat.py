@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from foveal.core.errors import InputError, unknown
@@ -29,10 +30,11 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """A stretch of rendered text; `answer` where a loss is wanted."""
+    """A stretch of rendered text; `answer` where a loss is wanted, `said` from the first answer on where none is."""
 
     text: str
     answer: bool = False
+    said: bool = False
 
 
 @runtime_checkable
@@ -210,8 +212,9 @@ def _ordered(parts: Sequence[str | Marker], order: Order) -> tuple[str | Marker,
 class TokenizersOwn:
     """The chat template that a tokenizer brings (jinja), with the answers found in what it renders.
 
-    Where it writes no end-of-turn token after an answer, the tokenizer's end token is put there. What stands for a
-    video is written as the template does it, or where it knows of none as the word `film`; without that as an image.
+    What asks for a reply is as the template writes it. An answer that is learned ends: where the template writes no
+    end-of-turn token after it, the tokenizer's end token is put there. What stands for a video is written as the
+    template does it, or where it knows of none as the word `film`; without that as an image.
     """
 
     def __init__(self, tokenizer: Any, film: str | None = None) -> None:
@@ -236,11 +239,11 @@ class TokenizersOwn:
         hidden = {place: f"\ue000{place}\ue001" for place, turn in enumerate(turns) if turn.role == "assistant"}
         shown = [replace(turn, parts=(hidden[i],)) if i in hidden else turn for i, turn in enumerate(turns)]
         messages, whole = self._told(shown, marker, reply, tuple(hidden.values()))
+        if reply and hidden:
+            return self._asked(turns, marker, messages, whole, hidden)
         spans, begin = [], 0
         for place, stand_in in hidden.items():
-            here = whole.find(stand_in, begin)
-            if here < 0:
-                raise InputError("the tokenizer's chat template drops an answer; choose template: chatml or vicuna")
+            here = _found(stand_in, whole, begin)
             opening = max(begin, self._opening(messages[:place], whole[:here]))
             after = here + len(stand_in)
             end = self._ending(whole[after:])
@@ -248,6 +251,38 @@ class TokenizersOwn:
             spans += [Span(text=whole[begin:opening]), Span(text=words, answer=True)]
             begin = after + (len(end) if whole.startswith(end, after) else 0)
         return [span for span in (*spans, Span(text=whole[begin:])) if span.text]
+
+    def _asked(
+        self,
+        turns: Sequence[Turn],
+        marker: str,
+        messages: Sequence[dict[str, Any]],
+        whole: str,
+        hidden: Mapping[int, str],
+    ) -> list[Span]:
+        """What asks for a reply to a conversation that holds answers: in two spans, before the first of these and on.
+
+        `messages` and the `whole` that they make have stand-ins for them, and tell whether they are read as text.
+        """
+        given = [
+            {**message, "content": self._answer(turns[place], marker, message["content"])}
+            if place in hidden
+            else message
+            for place, message in enumerate(messages)
+        ]
+        first = min(hidden)
+        for stand_in in hidden.values():
+            _found(stand_in, whole)
+        before = whole[: self._opening(list(messages[:first]), whole[: _found(hidden[first], whole)])]
+        text = self._rendered(given, True)
+        begun = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, text, strict=False)))
+        return [span for span in (Span(text=text[:begun]), Span(text=text[begun:], said=True)) if span.text]
+
+    def _answer(self, turn: Turn, marker: str, like: Any) -> Any:
+        """An answer's content, of the kind that the template prints."""
+        if isinstance(like, str):
+            return written(turn, marker=marker, beside="")
+        return self._content(turn, marker) or [{"type": "text", "text": ""}]
 
     def _told(
         self, turns: Sequence[Turn], marker: str, reply: bool, answers: Sequence[str]
@@ -298,6 +333,13 @@ class TokenizersOwn:
             if token and after.startswith(token):
                 return rest[: len(rest) - len(after) + len(token)]
         return str(self.tokenizer.eos_token or "")
+
+
+def _found(stand_in: str, whole: str, begin: int = 0) -> int:
+    place = whole.find(stand_in, begin)
+    if place < 0:
+        raise InputError("the tokenizer's chat template drops an answer; choose template: chatml or vicuna")
+    return place
 
 
 def exchange(render: Renderer, marker: str) -> list[Span]:

@@ -36,7 +36,7 @@ class Encoded:
 
 
 class Coder:
-    """Token ids of spans; each answer is tokenised apart from what stands before it.
+    """Token ids of spans; each answer that is learned is tokenised apart from what stands before it.
 
     An image in an answer carries a loss only where the model `draws`.
     """
@@ -73,18 +73,28 @@ class Coder:
 
     def __call__(self, spans: Sequence[Span]) -> tuple[np.ndarray, np.ndarray]:
         """Ids (image k as -1 - k) and where a loss is wanted."""
+        ids, loss, _ = self.parted(spans)
+        return ids, loss
+
+    def parted(self, spans: Sequence[Span]) -> tuple[np.ndarray, np.ndarray, int]:
+        """The same, and how many tokens stand before the first answer, learned or said."""
         ids: list[int] = []
         loss: list[bool] = []
+        before = None
         begun = spans[0].text.replace(self.word, "") if spans else ""
         if not (self.opening and begun.startswith(self.opening)):  # some write it themselves, after images or before
             ids, loss = list(self.head), [False] * len(self.head)
-        for text, answer in _pieces(spans):
+        for text, answer, said in _pieces(spans):
             if answer and self.adds_space and text.startswith(" "):
                 text, answer = text[1:], answer - 1
             coded = self.backend.encode(text, add_special_tokens=False)
+            if said is not None and before is None:
+                before = len(ids) + sum(end <= said for _, end in coded.offsets)
             ids += coded.ids
             loss += [start < answer for start, _ in coded.offsets]
-        return self._marked(np.array(ids, np.int64), np.array([False, *loss[1:]] if loss else [], bool))
+        made, wanted = self._marked(np.array(ids, np.int64), np.array([False, *loss[1:]] if loss else [], bool))
+        learned = np.flatnonzero(wanted)[:1].tolist()
+        return made, wanted, min([*learned, len(made) if before is None else before])
 
     def _marked(self, ids: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         places = np.flatnonzero(ids == self.marker)
@@ -97,17 +107,16 @@ def _index(token: object) -> int | None:
     return token if isinstance(token, int) else None
 
 
-def _pieces(spans: Sequence[Span]) -> list[tuple[str, int]]:
-    """Text and how many of its first letters are an answer; every answer begins a piece."""
-    pieces: list[tuple[str, int]] = []
+def _pieces(spans: Sequence[Span]) -> list[tuple[str, int, int | None]]:
+    """Text, how many of its first letters are an answer, and where what was said begins; answers begin pieces."""
+    pieces: list[tuple[str, int, int | None]] = []
     for span in spans:
         if span.answer:
-            pieces.append((span.text, len(span.text)))
-        elif pieces:
-            text, answer = pieces[-1]
-            pieces[-1] = (text + span.text, answer)
-        else:
-            pieces.append((span.text, 0))
+            pieces.append((span.text, len(span.text), None))
+            continue
+        text, answer, said = pieces.pop() if pieces else ("", 0, None)
+        said = len(text) if said is None and span.said else said
+        pieces.append((text + span.text, answer, said))
     return pieces
 
 
@@ -118,7 +127,7 @@ def encoded(
 
     `spelled` says how many markers in a row stand for each image (None: one).
     """
-    ids, loss = coder(spans)
+    ids, loss, prompt = coder.parted(spans)
     images = int((ids < 0).sum())
     if spelled is not None and images == sum(spelled):
         ids[ids < 0] = -1 - np.repeat(np.arange(len(spelled)), spelled)
@@ -130,7 +139,4 @@ def encoded(
         )
     if not len(ids):
         raise InputError(f"{where} has no text at all; give it a question")
-    answers = np.flatnonzero(loss)
-    return Encoded(
-        example=example, ids=ids, loss=loss, prompt=int(answers[0]) if len(answers) else len(ids), where=where
-    )
+    return Encoded(example=example, ids=ids, loss=loss, prompt=prompt, where=where)
