@@ -8,6 +8,7 @@ import yaml
 
 from foveal.cli._detection import pictures_of
 from foveal.cli._tasks import questions
+from foveal.cli.ask import _length
 from foveal.cli.main import run
 from foveal.data.format import read
 from foveal.data.shards import write_shard
@@ -54,6 +55,15 @@ def test_every_task_is_trained_and_scored(marked, capsys):
     assert run([*where, "--limit", "2"]) == 0
     table = capsys.readouterr().out
     assert "asked boxes" in table and "outlines: AP50" in table and "2 pictures" in table
+    picture = str(read("data")[0].images[0])
+    said = [_asked(capsys, picture, *length) for length in ((), ("--max-new-tokens", "1"), ("--max-new-tokens", "40"))]
+    assert said == [said[0], said[0][:1], said[0]] and len(said[0]) > 1
+    assert (_length(Path("runs/tiny"), None), _length(None, None)) == ({}, {"max_new_tokens": 32})
+
+
+def _asked(capsys, picture, *settings):
+    assert run(["ask", picture, "describe", "--run", "runs/tiny", *settings]) == 0
+    return capsys.readouterr().out.split()
 
 
 def test_what_is_asked_about_pictures_of_a_shard_is_found_when_it_is_read_again(marked):

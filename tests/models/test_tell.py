@@ -12,6 +12,7 @@ from foveal.preprocess.processor import Processor, ProcessorConfig
 from foveal.preprocess.tasks import TASKS, Tasks
 from foveal.preprocess.transform import ImageTransform
 from foveal.preprocess.words import word_tokenizer
+from foveal.weights.run import Run
 from tests.models.test_detect import detector, picture
 
 PICTURES = [picture(number) for number in range(3)]
@@ -72,6 +73,29 @@ def test_captions_are_words_and_end(teller):
     words = {"where", "is", "the", "cat", "?"}
     assert all(set(caption.replace("?", " ?").split()) <= words for caption in captions) and any(captions)
     assert describe(*teller, PICTURES[:1]) == captions[:1]
+
+
+def test_a_caption_is_as_long_as_asked_and_what_else_is_told_knows_its_end(teller):
+    run, image = Run(*teller), PICTURES[0]
+    lengths = {most: len(_words(run.answer(image, "describe", max_new_tokens=most))) for most in (1, 3, 8, 64)}
+    assert lengths == {1: 1, 3: 3, 8: 8, 64: 8}
+    assert run.answer(image, "describe").text == run.answer(image, "describe", max_new_tokens=64).text
+    assert run.answer(image, "describe", max_new_tokens=3, budget=5).visual_tokens == 5
+    for text in ("detect", "outline"):
+        assert run.answer(image, text, max_new_tokens=1) == run.answer(image, text)
+    with pytest.raises(InputError, match="max_new_tokens is 0; ask for at least 1"):
+        run.answer(image, "detect", max_new_tokens=0)
+
+
+def _words(answer):
+    return answer.text.replace("?", " ?").split()
+
+
+def test_settings_that_spelling_does_not_know_are_told(teller):
+    run = Run(*teller)
+    assert run.answer(PICTURES[0], "describe", sampling=None, videos=None) == run.answer(PICTURES[0], "describe")
+    with pytest.raises(InputError, match="stop_ids for a run that spells what it finds; it takes max_new_tokens, bud"):
+        run.answer(PICTURES[0], "describe", stop_ids=(1,))
 
 
 @pytest.mark.parametrize(

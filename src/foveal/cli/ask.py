@@ -13,6 +13,11 @@ from foveal.core.example import FEATURES, is_film
 if TYPE_CHECKING:
     from foveal.core.types import Answer
 
+LONGEST = 32  # new tokens of an answer
+_LENGTH = typer.Option(
+    None, "--max-new-tokens", help="The longest answer, in tokens.", show_default="32; all of a caption that is spelled"
+)
+
 
 def command(
     words: list[str] = typer.Argument(
@@ -20,7 +25,7 @@ def command(
         help="Images (- reads one from standard input) or videos (files, directories of frames), then the question.",
     ),
     run: Path | None = typer.Option(None, "--run", help="A run or checkpoint directory.", show_default="starter model"),
-    max_new_tokens: int = typer.Option(32, "--max-new-tokens", help="The longest answer, in tokens."),
+    max_new_tokens: int | None = _LENGTH,
     stream: bool = typer.Option(True, "--stream/--no-stream", help="Print words as they come."),
     budget: int | None = _budget.BUDGET,
     price: str | None = _budget.PRICE,
@@ -56,7 +61,7 @@ def command(
     _sampling.check(drawing, model.model)
     settings = _budget.spending(budget, strategy, price, total) | ({} if drawing is None else {"sampling": drawing})
     started = time.perf_counter()
-    steps = model.stream_answer(images, prompt, max_new_tokens=max_new_tokens, **settings)
+    steps = model.stream_answer(images, prompt, **_length(run, max_new_tokens), **settings)
     steps = steps if as_json else noted(steps)
     if drawn is not None:
         steps = iter(kept := [*steps])
@@ -74,6 +79,15 @@ def command(
     for piece in pieces(step.text for step in steps):
         print(piece, end="", flush=True)
     print()
+
+
+def _length(run: Path | None, given: int | None) -> dict[str, int]:
+    """The longest answer as a setting; none where a run that spells is not told one, for it knows its own."""
+    from foveal.cli._detection import detects
+
+    if given is None and detects(run):
+        return {}
+    return {"max_new_tokens": LONGEST if given is None else given}
 
 
 def _draw(model: Any, images: list[Any], last: "Answer", out: Path, *, spent: bool) -> None:

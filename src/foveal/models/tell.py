@@ -11,6 +11,7 @@ from foveal.core.errors import InputError
 from foveal.core.example import Box, Example
 from foveal.core.types import Answer
 from foveal.decode.constrained import Written, write
+from foveal.decode.generate import new_tokens
 from foveal.decode.sampling import Sampling, greedy
 from foveal.models.budget import budgeted, either, idle, unneeded
 from foveal.models.causal import Causal
@@ -27,6 +28,7 @@ from foveal.relevance.pricing import Terms
 
 Boxes = tuple[Box, ...]
 ROWS = 64  # sequences that are written together
+_SETTINGS = ("max_new_tokens", "budget", "price", "strategy", "sampling")
 _WORDS: dict[Task, tuple[str, ...]] = {
     "detect": ("detect",),
     "mask": ("mask", "masks", "outline", "outlines", "segment"),
@@ -70,13 +72,18 @@ def point(
 
 @torch.inference_mode()
 def describe(
-    model: Causal | Masked, processor: Processor, images: Sequence[Any], *, sampling: Sampling = greedy
+    model: Causal | Masked,
+    processor: Processor,
+    images: Sequence[Any],
+    *,
+    sampling: Sampling = greedy,
+    max_new_tokens: int | None = None,
 ) -> list[str]:
-    """A caption of each picture."""
+    """A caption of each picture, of at most `max_new_tokens` and of the most that the model has learned to write."""
     asked = [_example(number, image) for number, image in enumerate(images, 1)]
-    return [
-        _speller(model, processor).said(tokens) for tokens, _ in _rows(model, processor, asked, "caption", sampling)
-    ]
+    most = None if max_new_tokens is None else new_tokens(max_new_tokens)
+    rows = _rows(model, processor, asked, "caption", sampling, most)
+    return [_speller(model, processor).said(tokens) for tokens, _ in rows]
 
 
 @torch.inference_mode()
@@ -114,18 +121,26 @@ def wanted(text: str, tasks: Sequence[Task]) -> Task:
 
 
 def told(
-    model: Causal | Masked, processor: Processor, images: Any, text: str, *, sampling: Sampling = greedy
+    model: Causal | Masked,
+    processor: Processor,
+    images: Any,
+    text: str,
+    *,
+    sampling: Sampling = greedy,
+    max_new_tokens: int | None = None,
 ) -> Answer:
     """What a prompt asks of one picture: objects, their outlines or keypoints, a caption, or the box of a question.
 
-    Raises InputError for more or fewer pictures than one, and for a task that the model never learned.
+    A caption has at most `max_new_tokens`; what else is told knows its end. Raises InputError for more or fewer
+    pictures than one, and for a task that the model never learned.
     """
     speller, task, pictures = processor.speller, _task(processor, text), listed(images)
     if task == "detect" or len(pictures) != 1:
         return shown(model, processor, images, sampling=sampling)
     answer = Answer(text="nothing", visual_tokens=model.plan([processor.transform.grid]).total)
     if task == "caption":
-        return replace(answer, text=describe(model, processor, pictures, sampling=sampling)[0])
+        (said,) = describe(model, processor, pictures, sampling=sampling, max_new_tokens=max_new_tokens)
+        return replace(answer, text=said)
     if task == "find":
         (box,) = find(model, processor, pictures, [text], sampling=sampling)
         return answer if box is None else replace(answer, text=spoken(box), boxes=(box,))
@@ -147,17 +162,22 @@ def sparing(
     budget: SupportsIndex | Terms | None = None,
     price: float | None = None,
     strategy: str = "foveal",
-    sampling: Sampling = greedy,
+    sampling: Sampling | None = None,
+    max_new_tokens: int | None = None,
+    **others: Any,
 ) -> Answer:
     """The same under a budget of visual tokens, with where it was spent; None: all are read.
 
-    Takes the errors of `told` and `budgeted`; raises InputError for a price and for a total.
+    Takes the errors of `told` and `budgeted`; raises InputError for a price, for a total, and for another setting.
     """
+    if strange := [name for name, value in others.items() if value is not None]:
+        raise InputError(f"{strange[0]} for a run that spells what it finds; it takes {', '.join(_SETTINGS)}")
+    longest = None if max_new_tokens is None else new_tokens(max_new_tokens)
     cost = either(budget, price)
     if isinstance(cost, Terms):
         raise InputError(f"a {cost} for a run that spells what it finds; give it a budget of visual tokens instead")
     view = budgeted(model, cost, strategy)
-    made = told(view, processor, images, text, sampling=sampling)
+    made = told(view, processor, images, text, sampling=sampling or greedy, max_new_tokens=longest)
     if cost is None:
         return replace(made, note=idle(model, strategy), relevance=(None,) * len(listed(images)))
     (image,), task = listed(images), _task(processor, text)
@@ -214,7 +234,12 @@ def _of_boxes(
 
 
 def _rows(
-    model: Causal | Masked, processor: Processor, asked: Sequence[Example], task: Task, sampling: Sampling
+    model: Causal | Masked,
+    processor: Processor,
+    asked: Sequence[Example],
+    task: Task,
+    sampling: Sampling,
+    most: int | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
     """Tokens and their chances for each example, written some at a time; a picture is seen once."""
     _speller(model, processor).require(task)
@@ -222,12 +247,19 @@ def _rows(
     made: list[tuple[Tensor, Tensor]] = []
     for start in range(0, len(asked), ROWS):
         some = asked[start : start + ROWS]
-        written = _written(model, processor, some, task, sampling)
+        written = _written(model, processor, some, task, sampling, most)
         made += zip(written.tokens.cpu(), written.chances.cpu(), strict=True)
     return made
 
 
-def _written(model: Causal, processor: Processor, asked: Sequence[Example], task: Task, sampling: Sampling) -> Written:
+def _written(
+    model: Causal,
+    processor: Processor,
+    asked: Sequence[Example],
+    task: Task,
+    sampling: Sampling,
+    most: int | None,
+) -> Written:
     speller = _speller(model, processor)
     codec, settings, size = speller.task_codec, speller.settings, model.language.vocabulary
     table, steps = {
@@ -242,7 +274,7 @@ def _written(model: Causal, processor: Processor, asked: Sequence[Example], task
             next(model.parameters()).device
         ),
         legal=table,
-        steps=steps,
+        steps=steps if most is None else min(steps, most),
         best=codec.objects.class_place if task == "find" else None,
         stop_ids=(codec.stop,) if task in ("mask", "caption") else (),
         pad_id=codec.objects.pad,

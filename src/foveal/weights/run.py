@@ -84,8 +84,8 @@ class Run(nn.Module):
     def answer(self, images: Any, text: str, **settings: Unpack[Asking]) -> Answer:
         """Answer a question about images (one or several: paths or opened pictures; None or [] for text alone).
 
-        Settings: max_new_tokens (64), budget, price, strategy ("foveal"), videos, sampling (greedy), stop_ids, as in
-        `Asking`. Raises InputError for another.
+        Settings: max_new_tokens (64; where a run spells, of a caption alone, and all it has learned), budget, price,
+        strategy ("foveal"), videos, sampling (greedy), stop_ids, as in `Asking`. Raises InputError for another.
         """
         *_, last = self.stream_answer(images, text, **settings)
         return last
@@ -94,10 +94,7 @@ class Run(nn.Module):
         """The answer so far, after every token; a run that spells tells all of one picture at once (`tell.sparing`)."""
         model, talker = self._speaker(), self._talker()
         if talker.speller is not None:
-            known: dict[str, Any] = {
-                name: value for name, value in settings.items() if name != "max_new_tokens"
-            }  # it knows its end
-            return iter([sparing(model, talker, images, text, **known)])
+            return iter([sparing(model, talker, images, text, **settings)])
         return stream_answer(model, talker, images, text, **settings)
 
     def detect(self, images: Sequence[Any], **settings: Any) -> list[tuple[Box, ...]]:
