@@ -29,6 +29,7 @@ _MARKED_CHAT = Template(
     system=("<|im_start|>system\n", "<|im_end|>\n"),
     beside="\n",
 )
+_PIECES = b"\n"  # how SentencePiece's files begin; others of that name are tiktoken's
 _MARKED_PIXELS = (448 * 448, 1344 * 1792)
 _PLACES: dict[str, Places] = {"qwen2_vl": "grid", "qwen2_5_vl": "grid", "qwen3_vl": "frames"}
 _SPELLINGS = {"split": BY_NAME, "native": BETWEEN, "covering_turned": BY_MARK}
@@ -60,21 +61,37 @@ def load(directory: Path) -> Processor:
 
 
 def tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a directory; raises InputError where there is none."""
+    """The tokenizer of a directory, none of whose code is run; raises InputError where there is none."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     if not directory.is_dir():
         raise InputError(f"{directory} is no directory; name one that holds a tokenizer.json")
     named = _json(directory / "tokenizer_config.json").get("tokenizer_class")
-    generic = named in (None, "PreTrainedTokenizerFast", "TokenizersBackend")
+    unnamed = named is None and not (directory / "config.json").exists()  # which else tells the kind, and so its ends
+    generic = unnamed or named in ("PreTrainedTokenizerFast", "TokenizersBackend")
     kind = PreTrainedTokenizerFast if generic and (directory / "tokenizer.json").exists() else AutoTokenizer
     try:
-        return kind.from_pretrained(str(directory), local_files_only=True)
+        return kind.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
     except (ImportError, MemoryError):
         raise
     except Exception as failed:  # its readers raise nearly anything on a file of another kind
+        _check_pieces(directory)
         line = next(iter(str(failed).splitlines()), "") or type(failed).__name__
         raise InputError(f"{directory} holds no tokenizer that loads ({line}); add its tokenizer.json") from failed
+
+
+def _check_pieces(directory: Path) -> None:
+    """Raise InputError where SentencePiece's file is all there is, and what reads it is not installed."""
+    from transformers.utils import is_protobuf_available, is_sentencepiece_available
+
+    if (directory / "tokenizer.json").exists() or (is_sentencepiece_available() and is_protobuf_available()):
+        return
+    for path in sorted(directory.glob("*.model")):
+        if path.is_file() and path.read_bytes()[:1] == _PIECES:
+            raise InputError(
+                f"{directory} has its words in {path.name} alone, and what reads it is not installed; pip install "
+                "sentencepiece protobuf, or add its tokenizer.json"
+            )
 
 
 def from_huggingface(directory: Path, *, context: int | None = None) -> Processor:
