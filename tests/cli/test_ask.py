@@ -4,10 +4,15 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from foveal.cli.ask import pieces
 from foveal.cli.main import run
+from foveal.decode.generate import spoken
+from foveal.preprocess.processor import Processor, ProcessorConfig
+from tests.preprocess.conftest import byte_level
 
 FEW = ["--max-new-tokens", "5"]
 
@@ -97,6 +102,22 @@ def test_bad_input_is_one_line_and_2(tiny, tmp_path, arguments, said, capsys):
 )
 def test_pieces_put_together_are_the_answer(texts, printed):
     assert list(pieces(texts)) == printed
+
+
+@pytest.fixture(scope="module")
+def speaker():
+    """Words of bytes, most of whose letters of other scripts are several tokens."""
+    return Processor(tokenizer=byte_level(), config=ProcessorConfig(template="qa"))
+
+
+@given(text=st.text("ab ?\n'\u4f60\u597d\u00e9\u200d\U0001f600\U0001f469\ufffd", max_size=12), ended=st.booleans())
+def test_letters_of_several_tokens_come_whole(speaker, text, ended):
+    stops = speaker.stop_ids
+    ids = [*speaker.tokenizer.encode(text, add_special_tokens=False), *stops[:1] * ended]
+    said = [speaker.text(spoken(ids[:count], stops)) for count in range(1, len(ids) + 1)]
+    printed = list(pieces(said))
+    assert "".join(printed) == text.strip()
+    assert all(piece in text for piece in printed)
 
 
 @pytest.mark.parametrize("form", ["--json", "--stream", "--no-stream"])
