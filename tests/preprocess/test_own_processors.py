@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from foveal.core.errors import InputError
+from foveal.core.example import Example
 from foveal.front import load
 from foveal.models.budget import endow
 from tests.preprocess.conftest import byte_level
@@ -145,6 +146,23 @@ def test_asks_as_transformers_does(checkpoint, kind, sizes):
     new = reference.generate(**given, max_new_tokens=5, do_sample=False)[:, given["input_ids"].shape[1] :]
     said = ours.answer(pictures, "what is there? ", max_new_tokens=5)
     assert list(said.token_ids) == new[0, : len(said.token_ids)].tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_of_later_turns_are_asked_about_as_transformers_does(checkpoint, kind):
+    folder, _, processor = checkpoint(kind)
+    ours, pictures = load(folder), [picture((30, 50)), picture((16, 16), 1)]
+    parts = [[{"type": "image"}, {"type": "text", "text": "what?"}], [{"type": "text", "text": "a cat"}]]
+    roles = ("user", "assistant", "user")
+    messages = [
+        {"role": role, "content": content} for role, content in zip(roles, [*parts, parts[0][::-1]], strict=True)
+    ]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True)
+    nested = pictures if kind in ("llava_next", "ovis2") else [pictures]
+    given = processor(images=nested, text=[text], return_tensors="pt")
+    example = Example(id="talk", messages=tuple(messages), images=tuple(pictures))
+    batch = ours.processor.prompt([example], plan=ours.model.plan)
+    assert torch.equal(batch.input_ids, given["input_ids"])
 
 
 @pytest.mark.parametrize("kind", ["idefics3", "ovis2"])
