@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 from pathlib import Path
 
@@ -322,7 +323,7 @@ def test_the_next_command_names_a_split_that_is_there(home, capsys):
         told = capsys.readouterr().err.replace("\n", "")
         assert "ask it:" in told and ("score it:" in told) == (words is not None)
         if words is not None:
-            assert told.endswith(words.format(home / "data"))
+            assert told.endswith(words.format(shlex.quote(str(home / "data"))))
     assert run(["train", "tiny.yaml", "--out", "runs/[x] y"]) == 0
     told = capsys.readouterr().err
     assert "runs/[x] y: 5 steps" in told and "--run 'runs/[x] y'\n" in told and "--run 'runs/[x] y' --data" in told
