@@ -141,6 +141,11 @@ def test_a_budget_is_kept_and_drawn(tiny, capsys, tmp_path):
     assert "no picture was cut by relevance" in capsys.readouterr().err
 
 
+def test_the_strategy_all_needs_no_budget(tiny, capsys):
+    row = json.loads(asked(capsys, tiny.picture, "How many?", "--run", tiny.run, "--strategy", "all", "--json"))
+    assert row["visual_tokens"] == 16 and "note" not in row
+
+
 def test_a_price_and_a_total_are_kept_and_drawn(tiny, capsys, tmp_path):
     out = tmp_path / "looked.png"
 

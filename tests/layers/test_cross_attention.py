@@ -80,6 +80,18 @@ def test_a_glance_finds_what_a_look_finds(monkeypatch):
         assert not cross._glances(hidden, memory)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_glance_is_led_by_scores_of_another_precision(monkeypatch, dtype):
+    monkeypatch.setattr("foveal.layers.cross_attention.onednn_is_twice_as_fast", lambda: False)
+    torch.manual_seed(0)
+    cross, leading = CrossAttention(width=24, heads=2, memory_width=6).to(dtype), torch.randn(1, 1, 3, 8)
+    hidden, memory = torch.randn(1, 3, 24, dtype=dtype), torch.randn(1, 8, 6, dtype=dtype)
+    with torch.no_grad():
+        found, expected = cross.glance(hidden, memory, mask=leading), cross(hidden, cross.read(memory), mask=leading)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, expected, atol=2e-2, rtol=2e-2)
+
+
 def test_no_glance_where_a_library_maps_twice_as_fast(monkeypatch):
     monkeypatch.setattr("foveal.layers.cross_attention.onednn_is_twice_as_fast", lambda: True)
     cross = CrossAttention(width=24, heads=2, memory_width=6)

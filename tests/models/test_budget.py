@@ -14,7 +14,7 @@ from foveal.decode.generate import generate
 from foveal.decode.shared import generate_shared
 from foveal.layers.relaid import stretched
 from foveal.models import causal
-from foveal.models.budget import allocator_of, bound, budgeted, either, endow, idle, spent, unneeded
+from foveal.models.budget import allocator_of, bound, budgeted, either, endow, idle, spent, unneeded, unspent
 from foveal.models.config import ModelConfig
 from foveal.relevance.pricing import Terms
 from foveal.weights.run import Run
@@ -101,7 +101,32 @@ def test_a_strategy_without_a_budget_is_told_of_and_an_unknown_one_refused(model
     assert idle(model, "all") == idle(model, "foveal") == ""
     endow(model, {"name": strategy, "budget": 4})
     assert budgeted(model, None, strategy) is model and idle(model, strategy) == ""
-    assert "strategy 'tome' spends a budget" in idle(model, "tome")
+    told = idle(model, "tome")
+    assert f"strategy 'tome' spends a budget and none is given, and '{strategy}' has spent the model's own" in told
+
+
+def test_all_without_a_budget_is_all_that_a_model_with_one_of_its_own_could_see(model):
+    endow(model, {"name": "grid", "budget": 4})
+    whole = budgeted(model, None, "all")
+    assert allocator_of(whole) is None and whole.vision is model.vision
+    assert spent(model, batch(unspent(model)), None, "all")[1].seen is None
+
+
+def test_a_batch_that_is_laid_out_for_what_is_left_is_not_laid_out_again(model):
+    endow(model, {"name": "grid", "budget": 4})
+    whole = batch(unspent(model))
+    view, laid = spent(model, whole, None)
+    planned = batch(model, ids=laid.input_ids)
+    assert torch.equal(planned.image_slot, laid.image_slot)
+    again, kept = spent(model, planned, None)
+    assert torch.equal(kept.image_slot, laid.image_slot)
+    torch.testing.assert_close(again(kept).logits, view(laid).logits)
+    torch.testing.assert_close(model(planned).logits, view(laid).logits)
+    with pytest.raises(InputError, match="places for 32 visual tokens and its images have 8; lay it out"):
+        model(whole)
+    few = replace(whole, image_slot=torch.where(whole.image_slot < 0, -1, whole.image_slot + 1))
+    with pytest.raises(InputError, match="places for 33 visual tokens and its images have 32"):
+        spent(model, few, None)
 
 
 @pytest.mark.parametrize("number", [np.int64(5), torch.tensor(5)])

@@ -64,8 +64,9 @@ def spending(
             raise InputError(f"--budget {budget} and a {found}; give one of the two")
         return {"budget": found, "strategy": name}
     if budget is None:
-        if strategy is not None:
-            raise InputError(f"--strategy {strategy} spends a budget and there is none; give --budget, such as 64")
+        if strategy == "all":  # also of a model that has a budget of its own
+            return {"strategy": strategy}
+        _check_given(strategy)
         return {}
     return {"budget": budget, "strategy": name}
 
@@ -88,7 +89,7 @@ def many(
             raise InputError(f"{name} and a {found}; give one of the two")
         return [(name, found) for name in _names(strategies)]
     if budgets is None:
-        spending(None, strategies)
+        _check_given(strategies)
         if draws != 1 or controls:
             name = "--controls is" if controls else f"--draws {draws} is"
             raise InputError(f"{name} of budgets and there is none; give --budget, such as 64")
@@ -98,6 +99,11 @@ def many(
     except ValueError:
         raise InputError(f"--budget {budgets} holds what is no number; give one or several, such as 64,128") from None
     return [(name, number) for name in _names(strategies) for number in dict.fromkeys(numbers)]
+
+
+def _check_given(strategies: str | None) -> None:
+    if strategies is not None:
+        raise InputError(f"--strategy {strategies} spends a budget and there is none; give --budget, such as 64")
 
 
 def _names(strategies: str | None) -> "list[str]":

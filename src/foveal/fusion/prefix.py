@@ -12,6 +12,7 @@ from foveal.layers.initial import small_normal
 from foveal.layers.numbers import Numbers
 from foveal.layers.places import Places
 from foveal.layers.positions import Positions
+from foveal.layers.relaid import misplaced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,8 @@ class Config:
 class Prefix(nn.Module):
     """One gather puts `features[S D]` into the stream's slots; the layers stay as they are.
 
-    Raises InputError for an image of more tokens than `positions`, for hidden tokens where there is no `mask`, and for
-    another number of `marks` than the connector brings.
+    Raises InputError for an image of more tokens than `positions`, for hidden tokens where there is no `mask`, for
+    another number of `marks` than the connector brings, and for texts laid out for more tokens than there are.
     """
 
     causal = True
@@ -95,7 +96,10 @@ class Prefix(nn.Module):
             features = features + self.place(visual)
         if self.positions is not None:
             features = features + self._numbered(visual, self.positions)
-        chosen = features[stream.slots.clamp(min=0)]
+        try:
+            chosen = features[stream.slots.clamp(min=0)]
+        except IndexError:
+            raise InputError(misplaced(int(stream.slots.max()) + 1, len(features))) from None
         if self.number is not None:
             chosen = chosen + self.number(stream, visual)
         chosen = chosen.to(stream.hidden.dtype)

@@ -73,7 +73,7 @@ class CrossAttention(nn.Module):
         asked = self._asked(hidden) * self.head_width**-0.5
         keys, values = (part.weight.unflatten(0, (-1, self.head_width)) for part in (self.key, self.value))
         scores = _by_head(asked, keys).flatten(1, 2) @ memory.mT
-        seen = masked(scores.unflatten(1, asked.shape[1:3]), mask).softmax(-1)
+        seen = masked(scores.unflatten(1, asked.shape[1:3]), mask).softmax(-1).to(memory.dtype)
         blind = None if mask is None else _blind(mask)
         seen = seen if blind is None else seen.masked_fill(blind, 0)
         mixed = (seen.flatten(1, 2) @ memory).unflatten(1, asked.shape[1:3])

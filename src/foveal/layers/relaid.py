@@ -15,15 +15,19 @@ from foveal.layers.thinning import thinner
 def relaid(batch: Batch, *, before: Layout, after: Layout, seen: VisualTokens) -> Batch:
     """The batch whose images are `seen` already and have lost tokens since it was laid out, `before`, and now `after`.
 
-    Words keep their order. Positions on several axes stay as they were, and a token that is left stands in the middle
-    of what it holds; others are counted on, until `stretched` says where they had been. Rows are padded on their right.
-    Raises InputError where the batch says which words each visual token shows, for these tokens are no longer there.
+    One that was laid out for what is left already is `seen`, and else as it is. Words keep their order. Positions on
+    several axes stay as they were, and a token that is left stands in the middle of what it holds; others are counted
+    on, until `stretched` says where they had been. Rows are padded on their right.
+    Raises InputError where the batch says which words each visual token shows, for these tokens are no longer there,
+    and where it has places for more tokens than there are.
     """
     if batch.alignment is not None:
         raise InputError(
             "visual tokens that are aligned with words cannot be cut; leave the alignment out, or the budget"
         )
     if before.places == after.places and before.offsets == after.offsets:
+        return replace(batch, seen=seen)
+    if _check_laid(batch, before) == after.total < before.total:
         return replace(batch, seen=seen)
     image, rank = _images(batch.image_slot, before)
     left = torch.tensor(after.places, device=image.device)[image]
@@ -46,13 +50,19 @@ def relaid(batch: Batch, *, before: Layout, after: Layout, seen: VisualTokens) -
     )
 
 
+def misplaced(laid: int, total: int) -> str:
+    """What is told of a text with places for so many visual tokens, whose images have another total."""
+    return f"the text has places for {laid} visual tokens and its images have {total}; lay it out by the model's plan"
+
+
 def stretched(batch: Batch, seen: VisualTokens | None, cache: Cache | None = None) -> Batch:
     """The batch with each token in the place that it would have had `before` the budget: what is left of an image in
     the middle of what it holds, and words as far from it as ever: so a model finds both where it was taught to. What a
-    cache reads later goes on from there.
+    cache reads later goes on from there. Raises InputError for a text with places for more tokens than there are.
     """
     if seen is None or seen.before is None or seen.before.counts == seen.layout.counts:
         return batch
+    _check_laid(batch, seen.layout)
     image, rank = _images(batch.image_slot, seen.layout)
     shown = batch.image_slot >= 0
     lost = torch.tensor(seen.before.counts, device=image.device) - torch.tensor(seen.layout.counts, device=image.device)
@@ -72,6 +82,14 @@ def stretched(batch: Batch, seen: VisualTokens | None, cache: Cache | None = Non
     if cache is not None:
         cache.shift = gone.sum(1) if cache.shift is None else cache.shift + gone.sum(1)
     return replace(batch, positions=known + shift + torch.where(shown, inside, 0))
+
+
+def _check_laid(batch: Batch, layout: Layout) -> int:
+    """For how many visual tokens the text has places; raises InputError for more than there are."""
+    laid = 0 if torch.compiler.is_compiling() else int(batch.image_slot.max()) + 1
+    if laid > layout.total:
+        raise InputError(misplaced(laid, layout.total))
+    return laid
 
 
 def _inside(seen: VisualTokens, like: Tensor) -> Int[Tensor, "R 3"]:

@@ -23,7 +23,8 @@ S = TypeVar("S", bound=Sight)
 
 
 def budgeted(model: S, budget: SupportsIndex | Terms | None, strategy: str = "foveal", **settings: object) -> S:
-    """The model, spending at most `budget` visual tokens an image by a strategy; None: the model itself.
+    """The model, spending at most `budget` visual tokens an image by a strategy; None: the model itself, or by the
+    strategy `all` without a budget of its own.
 
     A model's own allocator of that strategy is the same one with another budget: its settings, and what it has learned
     and still learns. By terms, which `Sight.spent` takes, it spends the fewest tokens. Raises InputError for an unknown
@@ -31,8 +32,7 @@ def budgeted(model: S, budget: SupportsIndex | Terms | None, strategy: str = "fo
     random stream stays as it was.
     """
     if budget is None:
-        spec(ROOM, {"name": strategy})
-        return model
+        return unspent(model) if spec(ROOM, {"name": strategy}).name == "all" else model
     with undrawn():
         return _spending(model, budget, strategy, **settings)
 
@@ -42,7 +42,8 @@ def idle(model: Sight, strategy: str) -> str:
     own = allocator_of(model)
     if strategy in ("foveal", "all") or (own is not None and known_as(own) == strategy):
         return ""
-    return f"strategy {strategy!r} spends a budget and there is none; give a budget, such as 64"
+    given = "there is none" if own is None else f"none is given, and {known_as(own)!r} has spent the model's own"
+    return f"strategy {strategy!r} spends a budget and {given}; give a budget, such as 64"
 
 
 def _spending(model: S, budget: SupportsIndex | Terms, strategy: str, **settings: object) -> S:
