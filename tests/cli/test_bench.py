@@ -81,6 +81,21 @@ def test_the_same_checkpoint_by_transformers_reads_and_writes_the_same_tokens(ch
     assert all(ours["parts"][part]["ratio"] > 0 for part in theirs["parts"])
 
 
+def test_a_language_model_alone_is_compared_too(tmp_path, capsys):
+    import transformers as hf
+
+    torch.manual_seed(0)
+    words = word_tokenizer(["what is in the picture ?"])
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = hf.LlamaConfig(**small, vocab_size=len(words), max_position_embeddings=64, initializer_range=0.5)
+    hf.LlamaForCausalLM(config).save_pretrained(tmp_path)
+    words.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    words.save_pretrained(tmp_path)
+    theirs, ours = (told := benched(capsys, tmp_path, "--against", "huggingface"))["sides"]
+    assert theirs["tokens"] == ours["tokens"] == 6 and told["equal"] == 3
+    assert set(theirs["parts"]) == set(ours["parts"]) == PARTS - {"see", "read"}
+
+
 def test_the_table_says_the_ratio_to_the_first_side(tiny, capsys):
     row = ["bench", str(tiny.run), "--image", str(tiny.picture), "--budget", "4", "--rounds", "1", "--no-memory"]
     assert run([*row, "--threads", "1"]) == 0

@@ -17,12 +17,13 @@ class Theirs:
     """A checkpoint's model and processor as transformers opens them, with its default attention."""
 
     def __init__(self, wish: "Wish") -> None:
-        """Raises InputError for a directory that transformers does not open as a model that writes about images."""
+        """Raises InputError for a directory that transformers does not open as a model that writes."""
         from foveal.cli._benched import clock
         from foveal.core.machine import device
 
-        self.wish, self.images, self.device = wish, wish.pictures(), torch.device(device())
+        self.wish, self.device = wish, torch.device(device())
         self.model, self.processor = _opened(wish)
+        self.images = wish.pictures() if hasattr(self.processor, "image_processor") else []
         self.model.to(self.device).generation_config.eos_token_id = None  # so that both sides write as many tokens
         self.clock, self.said, self.tokens = clock(self.device), None, 0
         self.visual_tokens: int | None = None  # which it does not tell
@@ -58,25 +59,33 @@ class Theirs:
 
     def _inputs(self) -> dict[str, Any]:
         """What its processor makes of the question, in every row."""
-        asked: list[Any] = [*({"type": "image", "image": one} for one in self.images)]
-        asked.append({"type": "text", "text": self.wish.prompt})
+        parts: Any = [
+            *({"type": "image", "image": one} for one in self.images),
+            {"type": "text", "text": self.wish.prompt},
+        ]
+        asked = parts if self.images else self.wish.prompt
         if getattr(self.processor, "chat_template", None):
             way: Any = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
             made = self.processor.apply_chat_template([[{"role": "user", "content": asked}]] * self.wish.rows, **way)
         else:
             marks = str(getattr(self.processor, "image_token", "<image>")) * len(self.images)
             texts = [f"{marks}{self.wish.prompt}"] * self.wish.rows
-            made = self.processor(images=self.images * self.wish.rows or None, text=texts, return_tensors="pt")
+            shown = {"images": self.images * self.wish.rows} if self.images else {}
+            made = self.processor(text=texts, **shown, return_tensors="pt")
         return dict(made.to(self.device))
 
 
 def _opened(wish: "Wish") -> tuple[Any, Any]:
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    """The model, of images or else of words alone, and the processor or tokenizer."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
     way: Any = {"local_files_only": True}
     try:
         with _hushed():
-            model = AutoModelForImageTextToText.from_pretrained(str(wish.run), dtype=getattr(torch, wish.dtype), **way)
+            config = AutoConfig.from_pretrained(str(wish.run), **way)
+            known = type(config) in AutoModelForImageTextToText._model_mapping
+            kind: Any = AutoModelForImageTextToText if known else AutoModelForCausalLM
+            model = kind.from_pretrained(str(wish.run), dtype=getattr(torch, wish.dtype), **way)
             return model.eval(), AutoProcessor.from_pretrained(str(wish.run), **way)
     except (OSError, ValueError, KeyError) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
