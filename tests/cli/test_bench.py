@@ -49,6 +49,14 @@ def test_one_that_answers_as_a_whole_is_timed_as_a_whole(tmp_path, capsys):
     assert "--batch 2 of a model that is asked one by one" in capsys.readouterr().err
 
 
+def test_a_run_that_cannot_be_asked_in_words_is_refused(tmp_path, capsys):
+    run_of = made("prefix")
+    run_of.processor = None
+    run_of.save(tmp_path / "run")
+    assert run(["bench", str(tmp_path / "run")]) == 2
+    assert "written without a processor" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A random tiny LLaVA of transformers with its processor."""

@@ -1,7 +1,7 @@
 """The sides of `foveal bench`: a model with all of its visual tokens, under budgets, and by transformers itself."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -96,7 +96,7 @@ class Whole:
         if wish.rows > 1:
             raise InputError(f"--batch {wish.rows} of a model that is asked one by one; leave it out")
         self.loaded, self.wish, self.images = loaded, wish, wish.pictures()
-        self.spending = {} if spent is None else {"strategy": spent[0], "budget": spent[1]}
+        self.spending: Any = {"strategy": "all"} if spent is None else {"strategy": spent[0], "budget": spent[1]}
         self.clock = clock(next(loaded.model.parameters()).device)
         self.visual_tokens: int | None = None
 
@@ -120,29 +120,29 @@ def clock(device: Any) -> Callable[[], float]:
 
 def names(wish: Wish) -> list[str]:
     """The sides in their order; the first is what the others are compared with."""
-    theirs = [THEIRS] if wish.against else []
-    return [*theirs, ALL, *(f"{strategy} {budget}" for strategy, budget in wish.spendings)]
+    return [*([THEIRS] if wish.against else []), *_spent(wish)]
 
 
-def sides(wish: Wish, wanted: Sequence[str]) -> Iterator[tuple[str, Any]]:
+def _spent(wish: Wish) -> dict[str, tuple[str, Any] | None]:
+    """What each side of Foveal's spends, by its name."""
+    return {ALL: None} | {f"{strategy} {budget}": (strategy, budget) for strategy, budget in wish.spendings}
+
+
+def sides(wish: Wish, wanted: Collection[str]) -> Iterator[tuple[str, Any]]:
     """Those of the `names` that are wanted, with their model; takes the errors of a run that cannot be asked so."""
     from foveal.cli._against import Theirs
+    from foveal.cli._runs import open_run
     from foveal.models.causal import Causal
 
-    loaded = opened(wish) if {*wanted} != {THEIRS} else None
-    for name, spent in zip(names(wish)[-len(wish.spendings) - 1 :], (None, *wish.spendings), strict=True):
-        if name in wanted:
-            assert loaded is not None
-            yield name, (Ours if isinstance(loaded.model, Causal) else Whole)(loaded, wish, spent)
+    ours = {name: spent for name, spent in _spent(wish).items() if name in wanted}
+    if ours:
+        loaded = open_run(wish.run, dtype=wish.dtype)
+        if loaded.processor is None:
+            raise InputError(f"{wish.run} was written without a processor, so it cannot be asked in words")
+        way = Ours if isinstance(loaded.model, Causal) else Whole
+        yield from ((name, way(loaded, wish, spent)) for name, spent in ours.items())
     if THEIRS in wanted:
         yield THEIRS, Theirs(wish)
-
-
-def opened(wish: Wish) -> Any:
-    """The model of Foveal's."""
-    from foveal.cli._runs import open_run
-
-    return open_run(wish.run, dtype=wish.dtype)
 
 
 def peak(wish: Wish, name: str, threads: int) -> int | None:
