@@ -20,6 +20,16 @@ def test_places_come_in_order_and_those_of_shorter_rows_are_filled():
     assert places_of(torch.zeros(2, 4, dtype=torch.bool)).shape == (2, 1)
 
 
+def test_exported_places_are_as_many_as_a_limit_says():
+    class Places(torch.nn.Module):
+        def forward(self, wanted):
+            return places_of(wanted, limit=2), places_of(wanted)
+
+    wanted = torch.tensor([[False, True, False, True], [True, False, False, False]])
+    limited, whole = torch.export.export(Places(), (wanted,)).module()(wanted)
+    assert limited.tolist() == [[1, 3], [0, 1]] and whole.tolist() == [[1, 3, 0, 2], [0, 1, 2, 3]]
+
+
 def test_padding_sees_itself_where_it_sees_nothing_else():
     assert itself(torch.tensor([[[[True, False]]]])).tolist() == [[[[True, False], [True, False]]]]
     assert itself(torch.tensor([[[[False, False]]]])).tolist() == [[[[True, False], [False, True]]]]

@@ -151,14 +151,14 @@ class DenseSparse(nn.Module):
         if stream.visual is None:  # what follows images that an earlier pass has read
             return thin(stream, None, layer=index)
         group = groups(stream, stream.visual)
-        quota = self._left(index, stream.visual.layout)
+        seen = self.by_layer(stream.visual.layout)
         image = stream.visual.image[stream.slots.clamp(min=0)]
-        most = torch.tensor(quota, device=group.device)[image]
+        most = torch.tensor(seen[index], device=group.device)[image]
         asked = askers(stream, group)
         score = self._score(index, stream, group, most, asked)
         if score.requires_grad:
             stream = _through(stream, score, group >= 0)
-        return leave(stream, score.detach(), quota, group=group, asked=asked, layer=index)
+        return leave(stream, score.detach(), seen, group=group, asked=asked, layer=index)
 
     def _left(self, index: int, layout: Layout) -> list[int]:
         """How many tokens of each image layer `index` leaves."""

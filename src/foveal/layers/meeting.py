@@ -32,9 +32,12 @@ class Meeting(nn.Module):
         return self.norm(hidden + found * some[:, 0])
 
 
-def places_of(wanted: Bool[Tensor, "B L"]) -> Int[Tensor, "B M"]:
-    """The places of each row's wanted tokens in order, and others after them where a row has fewer than most."""
-    most = wanted.shape[1] if torch.compiler.is_compiling() else max(1, int(wanted.sum(1).max()))
+def places_of(wanted: Bool[Tensor, "B L"], *, limit: int | None = None) -> Int[Tensor, "B M"]:
+    """The places of each row's wanted tokens in order, and others after them where a row has fewer than most.
+
+    Compiled, they are as many as the `limit` that no row is above (None: its length).
+    """
+    most = (limit or wanted.shape[1]) if torch.compiler.is_compiling() else max(1, int(wanted.sum(1).max()))
     return wanted.int().argsort(dim=1, descending=True, stable=True)[:, :most]
 
 

@@ -17,13 +17,15 @@ from foveal.layers.masks import attention_mask
 from foveal.layers.meeting import places_of
 
 
-def thin(stream: Stream, keep: Bool[Tensor, "B L"] | None, *, layer: int) -> Stream:
+def thin(
+    stream: Stream, keep: Bool[Tensor, "B L"] | None, *, layer: int, known: tuple[int, int] | None = None
+) -> Stream:
     """The stream of the tokens to `keep` (None: all), from `layer` on; a cache holds no others in these layers.
 
     Rows that keep fewer than others are filled up with some that nobody sees. The last place of the rows always stays,
-    for from there the text goes on.
+    for from there the text goes on. It is `known` how many a row keeps at least and at most, or they are counted.
     """
-    at, real = (None, None) if keep is None else _left(stream, keep)
+    at, real = (None, None) if keep is None else _left(stream, keep, known)
     if at is None and stream.cache is None:
         return stream
     length = stream.hidden.shape[1]
@@ -47,20 +49,37 @@ def thin(stream: Stream, keep: Bool[Tensor, "B L"] | None, *, layer: int) -> Str
     return replace(left, mask=mask, rotary=rotary, places=places, fan=fan, valid=valid)
 
 
-def _left(stream: Stream, keep: Bool[Tensor, "B L"]) -> tuple[Int[Tensor, "B Q"] | None, Bool[Tensor, "B Q"] | None]:
+def _left(
+    stream: Stream, keep: Bool[Tensor, "B L"], known: tuple[int, int] | None
+) -> tuple[Int[Tensor, "B Q"] | None, Bool[Tensor, "B Q"] | None]:
     """The places of what is left, in order, and which of these are no filling (None: all are real)."""
     if stream.valid is not None:
         keep = keep & stream.valid
     if stream.fan is not None:  # its branches stay as they are laid out
         keep = keep | (torch.arange(keep.shape[1], device=keep.device) >= stream.fan.trunk)
-    counts = keep.sum(1).tolist()
-    if min(counts) == keep.shape[1]:
+    if known is not None:
+        _check(keep, *known)
+    fewest, most = known or _counted(keep)
+    if fewest == keep.shape[1]:
         return None, None
     first = keep.float()
     first[:, -1] += 0.5  # before the filling of its row, if it is none of what is kept
-    most = max(*counts, *(count + 1 for count, last in zip(counts, keep[:, -1].tolist(), strict=True) if not last), 1)
     at = first.argsort(dim=1, descending=True, stable=True)[:, :most].sort(dim=1).values
-    return at, None if min(counts) == most else keep.gather(1, at)
+    return at, None if fewest == most else keep.gather(1, at)
+
+
+def _counted(keep: Bool[Tensor, "B L"]) -> tuple[int, int]:
+    """How many places a row needs for what it keeps and for its last place, at least (without that) and at most."""
+    counts = keep.sum(1).tolist()
+    more = (count + 1 for count, last in zip(counts, keep[:, -1].tolist(), strict=True) if not last)
+    return min(counts), max(*counts, *more, 1)
+
+
+def _check(keep: Bool[Tensor, "B L"], fewest: int, most: int) -> None:
+    counts = keep.sum(1)
+    right = (counts >= fewest) & (counts + ~keep[:, -1] <= most)
+    told = "rows with fewer images than others, or with a part of one; exported, give each row as many, and whole ones"
+    torch._assert_async(right.all(), told)
 
 
 def thinner(fan: Fan, at: Int[Tensor, "B Q"], length: int) -> Fan | None:
@@ -114,20 +133,33 @@ def _unfanned(stream: Stream, fan: Fan) -> Bool[Tensor, "B 1 L L"]:
 def leave(
     stream: Stream,
     score: Float[Tensor, "B L"],
-    quota: Sequence[int],
+    seen: Sequence[Sequence[int]],
     *,
     group: Int[Tensor, "B L"],
     asked: Int[Tensor, "B L"],
     layer: int,
 ) -> Stream:
-    """The stream of the words and, of each image, as many tokens as its quota says, the best first.
+    """The stream of the words and, of each image, as many tokens as are `seen` by this of all layers, the best first.
 
-    A place from where an answer begins stays, whatever its score.
+    A place from where an answer begins stays, whatever its score. Exported, each row must hold its share of the images.
     """
     assert stream.visual is not None
-    most = torch.tensor(quota, device=group.device)[stream.visual.image[stream.slots.clamp(min=0)]]
+    before, after = (stream.visual.layout.counts, *seen)[layer : layer + 2]
+    most = torch.tensor(after, device=group.device)[stream.visual.image[stream.slots.clamp(min=0)]]
     keep = best(score.masked_fill(speaking(group, asked), torch.inf), group, most)
-    return thin(stream, keep, layer=layer)
+    going = [one - other for one, other in zip(before, after, strict=True)]
+    known = _known(stream, going) if torch.compiler.is_exporting() else None  # else rows may hold what they like
+    return thin(stream, keep, layer=layer, known=known)
+
+
+def _known(stream: Stream, going: Sequence[int]) -> tuple[int, int]:
+    """How many tokens a row keeps, at least and at most, where so many of each image are `going` and each row holds its
+    share of the images: as many as the others, or, where that does not come out even, no fewer.
+    """
+    rows, length = stream.slots.shape
+    share, going = len(going) // rows, sorted(going)
+    even = len(going) == share * rows and stream.mask is None and stream.fan is None  # and no place is padding
+    return length - sum(going[-share:]) if even else 0, length - sum(going[:share])
 
 
 def placed(stream: Stream, at: Int[Tensor, "B Q"]) -> Int[Tensor, "B Q"]:
@@ -222,7 +254,8 @@ def attended(stream: Stream, asked: Int[Tensor, "B L"]) -> Float[Tensor, "B L"]:
         )
     assert stream.ahead is not None
     asking = torch.zeros_like(asked, dtype=torch.bool).scatter(1, asked, True)
-    at = places_of(asking).sort(dim=1).values
+    asks = None if stream.visual is None or stream.segment is not None else len(stream.visual.layout.counts) + 1
+    at = places_of(asking, limit=asks).sort(dim=1).values
     shares = stream.ahead.shares(stream, at)  # type: ignore[operator]
     row = torch.searchsorted(at, asked)
     return shares.gather(1, row[:, None])[:, 0].float()

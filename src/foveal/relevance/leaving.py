@@ -1,16 +1,16 @@
 """Visual tokens that leave within the language model: what every strategy there shares."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from foveal.core.errors import InputError
 from foveal.core.types import Layout, Stream
 from foveal.layers.thinning import askers, attended, groups, leave, thin
 
-Left = Mapping[int, tuple[int, ...]]  # how many tokens of each image are left from these layers on
+Seen = tuple[tuple[int, ...], ...]  # how many tokens of each image every layer sees
 
 
-def by_layer(layout: Layout, left: Left, depth: int) -> tuple[tuple[int, ...], ...]:
-    """How many tokens of each image every layer sees."""
+def by_layer(layout: Layout, left: Mapping[int, tuple[int, ...]], depth: int) -> Seen:
+    """How many tokens of each image every layer sees, where so many are left from these layers on."""
     counts, seen = layout.counts, []
     for index in range(depth):
         counts = left.get(index, counts)
@@ -25,14 +25,14 @@ def weighed(stream: Stream) -> Stream:
     return stream.with_worth(attended(stream, askers(stream, groups(stream, stream.visual))))
 
 
-def cut(stream: Stream, left: Left, *, layer: int) -> Stream:
-    """The stream of as many tokens of each image as are left from this layer on, the worthiest; without their worth."""
+def cut(stream: Stream, plan: Callable[[Layout, int], Seen], depth: int, *, layer: int) -> Stream:
+    """The stream of as many tokens of each image as this of `depth` layers sees, the worthiest; without their worth."""
     if stream.visual is None:  # what follows images that an earlier pass has read
         return thin(stream, None, layer=layer)
     assert stream.worth is not None
     group = groups(stream, stream.visual)
     asked, bare = askers(stream, group), stream.with_worth(None)
-    return leave(bare, stream.worth, left[layer], group=group, asked=asked, layer=layer)
+    return leave(bare, stream.worth, plan(stream.visual.layout, depth), group=group, asked=asked, layer=layer)
 
 
 def checked_layer(layer: int, depth: int, *, name: str) -> None:

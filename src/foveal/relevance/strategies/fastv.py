@@ -45,7 +45,8 @@ class Fastv(nn.Module):
 
     def by_layer(self, layout: Layout, depth: int) -> tuple[tuple[int, ...], ...]:
         """All up to the layer, then the budget of each image, or all it has."""
-        return by_layer(layout, self._left(layout), depth)
+        left = tuple(min(count, self.budget) for count in layout.counts)
+        return by_layer(layout, {self.layer: left}, depth)
 
     def at_layer(self, index: int, stream: Stream, depth: int) -> Stream:
         """Weigh before the layer whose attention counts, cut before the next."""
@@ -53,7 +54,4 @@ class Fastv(nn.Module):
             return weighed(stream)
         if index != self.layer:
             return stream
-        return cut(stream, {} if stream.visual is None else self._left(stream.visual.layout), layer=index)
-
-    def _left(self, layout: Layout) -> dict[int, tuple[int, ...]]:
-        return {self.layer: tuple(min(count, self.budget) for count in layout.counts)}
+        return cut(stream, self.by_layer, depth, layer=index)

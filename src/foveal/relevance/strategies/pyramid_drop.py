@@ -55,18 +55,15 @@ class PyramidDrop(nn.Module):
 
     def by_layer(self, layout: Layout, depth: int) -> tuple[tuple[int, ...], ...]:
         """All in the first stage, the budget of each image, or all it has, in the last."""
-        return by_layer(layout, self._left(layout, depth), depth)
+        steps = enumerate(self.cuts(depth), 1)
+        left = {layer: tuple(self._of(count, stage) for count in layout.counts) for stage, layer in steps}
+        return by_layer(layout, left, depth)
 
     def at_layer(self, index: int, stream: Stream, depth: int) -> Stream:
         """Where a stage begins, weigh and cut."""
         if index not in self.cuts(depth):
             return stream
-        left = {} if stream.visual is None else self._left(stream.visual.layout, depth)
-        return cut(weighed(stream), left, layer=index)
-
-    def _left(self, layout: Layout, depth: int) -> dict[int, tuple[int, ...]]:
-        steps = enumerate(self.cuts(depth), 1)
-        return {layer: tuple(self._of(count, stage) for count in layout.counts) for stage, layer in steps}
+        return cut(weighed(stream), self.by_layer, depth, layer=index)
 
     def _of(self, count: int, stage: int) -> int:
         if count <= self.budget:
