@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foveal.layers.masks import attention_mask, beside_queries
+from foveal.layers.masks import attention_mask, beside_queries, in_conversation
 
 
 def seen(mask):
@@ -51,6 +51,15 @@ def test_last_queries_are_the_last_rows_of_the_whole_and_see_something(data, len
         attention_mask(valid, queries=queries, segment=segment, branch=branch), whole[:, :, length - queries :]
     )
     assert whole.any(-1).all()
+
+
+def test_queries_and_keys_may_be_any_places():
+    segment, branch = torch.tensor([[0, 0, 0, 0, 1, 1]]), torch.tensor([[0, 0, 1, 2, 0, 1]])
+    whole = in_conversation(torch.ones(1, 6, 6, dtype=torch.bool), segment, branch)
+    queries, keys = torch.tensor([[5, 1, 3]]), torch.tensor([[0, 4, 2, 3]])
+    some = in_conversation(torch.ones(1, 3, 4, dtype=torch.bool), segment, branch, queries=queries, keys=keys)
+    assert torch.equal(some[0], whole[0][queries[0]][:, keys[0]])
+    assert some[0].int().tolist() == [[0, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 1]]
 
 
 @pytest.mark.parametrize(

@@ -42,13 +42,17 @@ def in_conversation(
     branch: Int[Tensor, "B K"] | None,
     *,
     keys: Int[Tensor, "B M"] | None = None,
+    queries: Int[Tensor, "B L"] | None = None,
 ) -> Bool[Tensor, "B L M"]:
-    """What of the places `keys` (None: all) the last L tokens see in their own segment, in its trunk or own branch."""
+    """What of the places `keys` those at `queries` see in their own segment, in its trunk or own branch.
+
+    None: keys are all places, queries the last L.
+    """
     for part, trunk in ((segment, False), (branch, True)):
         if part is not None:
-            key = (part if keys is None else part.gather(1, keys))[:, None]
-            same = key == part[:, -seen.shape[1] :, None]
-            seen = seen & (same | (key == 0) if trunk else same)
+            key, query = (part if at is None else part.gather(1, at) for at in (keys, queries))
+            same = key[:, None] == query[:, -seen.shape[1] :, None]
+            seen = seen & (same | (key[:, None] == 0) if trunk else same)
     return seen
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError
 from foveal.core.types import IGNORE, Batch, Output
 from foveal.layers.attention import Mask
+from foveal.layers.masks import in_conversation
 from foveal.training.objectives.next_token import exact
 from foveal.training.settings import check_whole
 from foveal.training.wants import Wants
@@ -65,11 +66,8 @@ def score(model: nn.Module, output: Output, batch: Batch, *, layer: int = 0, hea
 def visible(batch: Batch, row: Int[Tensor, " N"], place: Int[Tensor, " N"]) -> Bool[Tensor, "N L"]:
     """The earlier tokens of its conversation, and itself, that the token at each place of these rows sees."""
     seen = batch.valid[row] & (torch.arange(batch.valid.shape[1], device=row.device) <= place[:, None])
-    if batch.segment is not None:
-        seen = seen & (batch.segment[row] == batch.segment[row, place][:, None])
-    if batch.branch is not None:
-        seen = seen & ((batch.branch[row] == 0) | (batch.branch[row] == batch.branch[row, place][:, None]))
-    return seen
+    segment, branch = (None if part is None else part[row] for part in (batch.segment, batch.branch))
+    return in_conversation(seen[:, None], segment, branch, queries=place[:, None])[:, 0]
 
 
 def _missed(
