@@ -70,6 +70,16 @@ def test_words_and_sight_change_each_other_and_other_rows_stay():
     assert moved[2, :3].all() and not moved[:2].any()
 
 
+def test_the_language_layers_read_words_alone():
+    made, seen = model(), []
+    for layer in made.language.layers:
+        layer.register_forward_pre_hook(lambda layer, given: seen.append(given[0].hidden.shape[1]))
+    given = batch()
+    some = {name: getattr(given, name)[:1] for name in ("input_ids", "valid", "prompt", "image_slot")}
+    told = states(made, replace(given, **some, owner=torch.tensor([0, 0])))
+    assert seen == [3, 3, 3] and told.shape[1] == 5
+
+
 def test_both_directions_have_one_set_of_weights():
     meeting = model().fusion.meetings[0]
     assert sum("query.weight" in name for name, _ in meeting.named_parameters()) == 1

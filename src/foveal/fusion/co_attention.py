@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
@@ -12,7 +12,7 @@ from foveal.layers.attention import Gates
 from foveal.layers.blocks import PostNormBlock
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
-from foveal.layers.meeting import Meeting, itself, places_of
+from foveal.layers.meeting import Meeting, at_all_places, itself, places_of, words_alone
 from foveal.layers.mlp import FeedForward
 from foveal.layers.numbers import Numbers
 from foveal.layers.places import Places
@@ -151,7 +151,7 @@ class CoAttention(nn.Module):
             sight = sight + self.number(stream, visual).take_along_dim(places[..., None], 1)
         if self.whole:
             sight, there = self._with_whole(visual.features[slots.clamp(min=0)], sight, there)
-        words = self._words(stream)
+        words = words_alone(stream, stream.valid & (stream.slots < 0))
         return replace(words, memory=self.norm(sight).to(words.hidden.dtype), memory_mask=there[:, None, None])
 
     def at_layer(self, index: int, stream: Stream) -> Stream:
@@ -184,26 +184,6 @@ class CoAttention(nn.Module):
         whole = mean + self.location(mean.new_tensor(EVERYWHERE))
         return torch.cat([whole[:, None], sight], dim=1), torch.cat([count > 0, there], dim=1)
 
-    def _words(self, stream: Stream) -> Stream:
-        """The stream without visual tokens, which would only cost time."""
-        assert stream.valid is not None
-        words = stream.valid & (stream.slots < 0)
-        places = places_of(words)
-        valid = words.gather(1, places)
-
-        def kept(values: Int[Tensor, "B L"]) -> Int[Tensor, "B W"]:
-            return values.gather(1, places)
-
-        return Stream(
-            hidden=stream.hidden.take_along_dim(places[..., None], 1),
-            positions=kept(stream.positions),
-            slots=torch.full_like(places, -1),
-            mask=itself(valid[:, None, None]),
-            types=None if stream.types is None else kept(stream.types),
-            valid=valid,
-            whole=stream,
-        )
-
     def _meet(self, number: int, stream: Stream) -> Stream:
         assert stream.valid is not None
         before, last = self.schedule[number][1], number + 1 == len(self.schedule)
@@ -229,13 +209,9 @@ class CoAttention(nn.Module):
 
     def _placed(self, stream: Stream) -> Stream:
         """All places again, with zeros where visual tokens and padding stand."""
-        whole = stream.whole
-        if whole is None or whole.valid is None or stream.valid is None:
+        if stream.whole is None or stream.valid is None:
             return stream
-        places = places_of(whole.valid & (whole.slots < 0))[..., None].expand_as(stream.hidden)
-        words = stream.hidden * stream.valid[..., None]
-        hidden = torch.zeros_like(whole.hidden, dtype=words.dtype).scatter(1, places, words)
-        return replace(whole, hidden=hidden, memory=stream.memory, memory_mask=stream.memory_mask)
+        return at_all_places(stream.with_hidden(stream.hidden * stream.valid[..., None]))
 
 
 def located(boxes: Float[Tensor, "S box"]) -> Float[Tensor, "S 5"]:

@@ -11,7 +11,7 @@ from foveal.core.errors import InputError
 from foveal.core.types import Stream, VisualTokens
 from foveal.layers.blocks import PostNormBlock
 from foveal.layers.initial import small_normal
-from foveal.layers.meeting import Meeting, itself, places_of
+from foveal.layers.meeting import Meeting, at_all_places, itself, places_of, words_alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Config:
 
 
 class CrossModality(nn.Module):
-    """Sight is a stream of its own, `[B M D]`, hidden from the language layers, and at last stands in its slots.
+    """Sight is a stream of its own, `[B M D]`, which the language layers do not read, and at last stands in its slots.
 
     Raises InputError for more meetings than language layers, and for a language model that does not say which tokens
     are valid.
@@ -64,7 +64,7 @@ class CrossModality(nn.Module):
         self.apply(small_normal)
 
     def at_input(self, stream: Stream, visual: VisualTokens | None) -> Stream:
-        """Sight's stream after its own layers; words no longer see its slots."""
+        """The words alone, and beside them sight's stream after its own layers."""
         if visual is None or visual.features.shape[0] == 0:
             return stream
         places = places_of(stream.slots >= 0)
@@ -73,8 +73,8 @@ class CrossModality(nn.Module):
         sight = visual.features[slots.clamp(min=0)].to(stream.hidden.dtype)
         for block in self.alone:
             sight = block(sight, mask=itself(mask))
-        words = itself(self._words(stream))
-        return replace(stream, memory=sight, memory_mask=mask, mask=words)
+        words = words_alone(stream, stream.slots < 0)
+        return replace(words, memory=sight, memory_mask=mask)
 
     def at_layer(self, index: int, stream: Stream) -> Stream:
         """Meet before the last layers; after them sight's states stand in their slots."""
@@ -99,9 +99,10 @@ class CrossModality(nn.Module):
         return stream.valid
 
     def _placed(self, stream: Stream) -> Stream:
-        if stream.memory is None or stream.memory_mask is None:
+        if stream.whole is None or stream.memory is None or stream.memory_mask is None:
             return stream
-        places = places_of(stream.slots >= 0)[..., None].expand_as(stream.memory)
+        told = at_all_places(stream)
+        places = places_of(told.slots >= 0)[..., None].expand_as(stream.memory)
         there = stream.memory_mask[:, 0, 0, :, None]
-        kept = torch.where(there, stream.memory, stream.hidden.gather(1, places))
-        return stream.with_hidden(stream.hidden.scatter(1, places, kept.to(stream.hidden.dtype)))
+        kept = torch.where(there, stream.memory, told.hidden.gather(1, places))
+        return told.with_hidden(told.hidden.scatter(1, places, kept.to(told.hidden.dtype)))

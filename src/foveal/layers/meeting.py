@@ -1,9 +1,12 @@
 """What two streams that look at each other share: the look itself, and where the tokens of each stand."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from foveal.core.types import Stream
 from foveal.layers.cross_attention import CrossAttention
 
 
@@ -44,3 +47,33 @@ def places_of(wanted: Bool[Tensor, "B L"], *, limit: int | None = None) -> Int[T
 def itself(mask: Bool[Tensor, "B 1 1 M"]) -> Bool[Tensor, "B 1 M M"]:
     """Where a row shows no token at all, each sees itself, so that padding stays finite."""
     return mask | (torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device) & ~mask.any(-1, keepdim=True))
+
+
+def words_alone(stream: Stream, words: Bool[Tensor, "B L"]) -> Stream:
+    """The stream of its words, without visual tokens, which would only cost time; it keeps the whole."""
+    assert stream.valid is not None
+    places = places_of(words)
+    valid = (stream.valid & (stream.slots < 0)).gather(1, places)
+
+    def kept(values: Int[Tensor, "B L"]) -> Int[Tensor, "B W"]:
+        return values.gather(1, places)
+
+    return Stream(
+        hidden=stream.hidden.take_along_dim(places[..., None], 1),
+        positions=kept(stream.positions),
+        slots=torch.full_like(places, -1),
+        mask=itself(valid[:, None, None]),
+        types=None if stream.types is None else kept(stream.types),
+        valid=valid,
+        places=places,
+        whole=stream,
+    )
+
+
+def at_all_places(words: Stream) -> Stream:
+    """The whole stream of some words again: these at their places, zeros elsewhere, and the memory that they have."""
+    whole, places = words.whole, words.places
+    assert whole is not None and places is not None
+    empty = torch.zeros_like(whole.hidden, dtype=words.hidden.dtype)
+    hidden = empty.scatter(1, places[..., None].expand_as(words.hidden), words.hidden)
+    return replace(whole, hidden=hidden, memory=words.memory, memory_mask=words.memory_mask)
