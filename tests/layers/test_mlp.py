@@ -43,7 +43,7 @@ def test_a_long_prompt_is_fed_in_pieces_and_means_the_same(block):
     with torch.inference_mode():
         pieces = block(hidden)
     watched.remove()
-    assert seen == [1200, 512, 512, 176]
+    assert seen == [1200, 448, 448, 304]
     torch.testing.assert_close(pieces, whole)
 
 
