@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from foveal.layers.attention import Attention, Gates, weights
+from foveal.layers.attention import Attention, Gates, Mask, weights
 from foveal.layers.gates import Gate
 from foveal.layers.mlp import FeedForward, GatedFeedForward
 from foveal.layers.norms import NormKind, norms
@@ -42,7 +42,7 @@ class Block(nn.Module):
         self,
         hidden: Float[Tensor, "T S E"],
         *,
-        mask: Bool[Tensor, "T 1 S S"] | None = None,
+        mask: Mask | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
         lengths: tuple[int, ...] | None = None,
     ) -> Float[Tensor, "T S E"]:

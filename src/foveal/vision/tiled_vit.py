@@ -151,7 +151,9 @@ class TiledVit(nn.Module):
         """The last state and the tapped ones of all tokens, the filling among them."""
         own = torch.arange(hidden.shape[2], device=hidden.device) < self.size
         filling = ~(arranged.shown[..., None] & own).flatten(1)
-        mask = ~(filling[:, :, None] & filling[:, None])[:, None]
+        hides = (filling[:, :, None] & filling[:, None])[:, None]
+        # what is added to the scores, once for all layers: attention makes it of a mask of truths in every one
+        mask = hidden.new_zeros(hides.shape).masked_fill(hides, float("-inf"))
         shape, hidden = hidden.shape, hidden.flatten(1, 2)
         tapped = {}
         for depth, block in enumerate(self.blocks):
