@@ -13,7 +13,7 @@ import pytest
 import foveal
 from foveal.cli._app_desk import Desk
 from foveal.cli._app_server import Server
-from foveal.cli._app_wish import HEAVIEST
+from foveal.cli._http import HEAVIEST
 from foveal.cli.main import run
 from tests.browser import browsing
 

@@ -1,19 +1,14 @@
 """What the page of `foveal app` may ask, checked: a picture, a question, and how to spend tokens on it."""
 
-import base64
-import binascii
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from foveal.cli._given import MOST_PIXELS, decoded, number, settings
 from foveal.core.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-HEAVIEST = 32 * 1024 * 1024  # bytes of a request, whose picture takes four for three
-MOST_PIXELS = 50_000_000
 LONGEST = 128  # tokens of an answer
 WORDIEST = 4000  # letters of a question
 
@@ -52,12 +47,7 @@ class Wish:
 
 def wish(body: bytes, *, runs: int, strategies: tuple[str, ...]) -> Wish:
     """The wish that a request's JSON holds; raises InputError, in a line to read on the page, for any other."""
-    try:
-        given = json.loads(body)
-    except (ValueError, RecursionError):
-        raise InputError("the request is not JSON; reload the page") from None
-    if not isinstance(given, dict):
-        raise InputError("the request holds no settings; reload the page")
+    given = settings(body, "reload the page")
     question = given.get("question")
     if not isinstance(question, str) or not question.strip():
         raise InputError("the question is empty; write what you want to know, such as 'What is in the picture?'")
@@ -67,15 +57,15 @@ def wish(body: bytes, *, runs: int, strategies: tuple[str, ...]) -> Wish:
     if strategy not in strategies:
         raise unknown("strategy", str(strategy), strategies)
     whole = {
-        "run": _number(given, "run", 0, 0, runs - 1),
-        "budget": _number(given, "budget", None, 1, 1_000_000),
-        "max_new_tokens": _number(given, "max_new_tokens", 16, 1, LONGEST),
-        "turn": _number(given, "turn", 0, 0, 2**53),
+        "run": number(given, "run", 0, 0, runs - 1),
+        "budget": number(given, "budget", None, 1, 1_000_000),
+        "max_new_tokens": number(given, "max_new_tokens", 16, 1, LONGEST),
+        "turn": number(given, "turn", 0, 0, 2**53),
     }
     real = {
-        "price": _number(given, "price", None, 0, 1e12, whole=False),
-        "explore": _number(given, "explore", None, 0, 1, whole=False),
-        "temperature": _number(given, "temperature", 1.0, 0.01, 100, whole=False),
+        "price": number(given, "price", None, 0, 1e12, whole=False),
+        "explore": number(given, "explore", None, 0, 1, whole=False),
+        "temperature": number(given, "temperature", 1.0, 0.01, 100, whole=False),
     }
     page = given.get("page")
     page = page[:80] if isinstance(page, str) else ""
@@ -95,20 +85,6 @@ def wish(body: bytes, *, runs: int, strategies: tuple[str, ...]) -> Wish:
 def _picture(given: Any) -> bytes:
     if not isinstance(given, str) or not given:
         raise InputError("there is no picture yet; drop one on the page")
-    try:
-        return base64.b64decode(given.rpartition(",")[2], validate=True)
-    except (binascii.Error, ValueError):
-        raise InputError("the picture came damaged; drop it once more") from None
-
-
-def _number(
-    given: Mapping[str, Any], name: str, default: Any, least: int | float, most: int | float, *, whole: bool = True
-) -> Any:
-    value = given.get(name)
-    if value is None:
-        return default
-    kind = int if whole else float
-    if isinstance(value, bool) or not isinstance(value, int | kind) or not least <= value <= most:
-        told = f"{value:.80}" if isinstance(value, str) else f"{value!r:.80}"
-        raise InputError(f"{name} of {told}; give {'a whole' if whole else 'a'} number from {least:g} to {most:g}")
-    return kind(value)
+    if (picture := decoded(given.rpartition(",")[2])) is None:
+        raise InputError("the picture came damaged; drop it once more")
+    return picture
