@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from foveal.weights.generation import OBEYED, own_settings, refused
+from foveal.weights.generation import OBEYED, own_settings, refused, sampling_of
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,13 @@ def test_what_an_older_transformers_obeyed_is_refused_whichever_is_installed(nam
 def test_a_checkpoint_says_what_somebody_reads():
     told = {**dict.fromkeys(OBEYED, 1), "chat_format": "chatml", "output_scores": True, "top_h": None, "max_time": 4}
     assert own_settings(told) == {**dict.fromkeys(OBEYED, 1), "max_time": 4}
+
+
+def test_a_generator_says_what_is_drawn():
+    logits = torch.zeros(1, 1000)
+    none = logits[:, :0].long()
+    drawn = []
+    for seed in (1, 1, 2):
+        choose = sampling_of({"do_sample": True, "top_k": 0}, torch.Generator().manual_seed(seed))
+        drawn.append([int(choose(logits, none, none)) for _ in range(4)])
+    assert drawn[0] == drawn[1] != drawn[2]

@@ -1,5 +1,6 @@
 """How many visual tokens images bring, and where these lie: known before a pixel is read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,6 +51,10 @@ class Layout:
         for count in self.counts:
             ends.append(ends[-1] + count)
         return tuple(ends)
+
+    def only(self, images: Sequence[int]) -> "Layout":
+        """The counts and grids of these images alone."""
+        return Layout(counts=tuple(self.counts[i] for i in images), grids=tuple(self.grids[i] for i in images))
 
     def filmed(self, frames: tuple[int, ...] | None) -> "Layout":
         """The layout in which as many neighbouring images as `frames` say are the frames of one.

@@ -1,6 +1,6 @@
 """Asking a model in words and pictures, and hearing it answer piece by piece."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, SupportsIndex, TypeVar
 
@@ -52,7 +52,9 @@ def stream_answer(
     stops = _stops(processor, writing)
     max_new_tokens = new_tokens(max_new_tokens)
     example = question([*listed(images), *films(listed(videos))], text, marker=processor.config.marker)
-    model, batch, cost = _prompted(model, processor, example, either(budget, price), strategy, room=max_new_tokens)
+    model, batch, (cost,) = prompted(
+        model, processor, [example], either(budget, price), strategy, room=max_new_tokens
+    )  # fmt: skip
     looked = looked_at(batch.seen, example.images, processor.transform)
     if batch.choices and isinstance(model, Masked):
         place = model.pick(batch)
@@ -82,29 +84,45 @@ def answer(model: Causal | Masked, processor: Processor, images: Any, text: str,
     return last
 
 
-def _prompted(
-    model: M, processor: Processor, example: Example, budget: int | Terms | None, strategy: str, *, room: int
-) -> tuple[M, Batch, Answer]:
-    """Who answers, the question with what is left of its pictures, and what the answer costs, still without words."""
+def prompted(
+    model: M,
+    processor: Processor,
+    asked: Sequence[Example],
+    budget: int | Terms | None,
+    strategy: str,
+    *,
+    room: int,
+) -> tuple[M, Batch, list[Answer]]:
+    """Who answers, the conversations with what is left of their pictures, and what each answer costs, without words.
+
+    Takes the errors of `Processor.prompt` and `budgeted`.
+    """
     anew = isinstance(budget, Terms)  # the counts are known later
     model = unspent(model) if anew else budgeted(model, budget, strategy)
     layouts: list[Layout] = []
-    notes: list[str] = []
+    wholes: list[Layout] = []
 
     def plan(*given: Any, **named: Any) -> Layout:
-        notes.append(unneeded(unspent(model).plan(*given, **named), budget))
+        wholes.append(unspent(model).plan(*given, **named))
         layouts.append(model.plan(*given, **named))
         return layouts[-1]
 
-    batch = processor.prompt([example], plan=plan, room=room).to(next(model.parameters()).device)
+    batch = processor.prompt(asked, plan=plan, room=room).to(next(model.parameters()).device)
     if anew:
         model, batch = spent(model, batch, budget, strategy)
     elif allocator_of(model) is not None and batch.visual is not None:
         batch = replace(batch, seen=model.see(batch))
-    read = sum(0 if layout.slots is None else layout.total - sum(layout.places) for layout in layouts)
-    notes += [idle(model, strategy)] if budget is None else []
-    cost = Answer(text="", visual_tokens=int((batch.image_slot >= 0).sum()) + read, note="; ".join(filter(None, notes)))
-    return model, batch, cost
+    slots = (batch.image_slot >= 0).view(len(asked), -1).sum(1).tolist()  # of all rows of a question with choices
+    owner = (batch.owner * len(asked) // len(batch.valid)).tolist()
+    costs = []
+    for row, read in enumerate(slots):
+        mine = [number for number, its in enumerate(owner) if its == row]
+        apart = [one for one in layouts if one.slots is not None]
+        read += sum(one.counts[i] - one.places[i] for one in apart for i in mine)
+        notes = [unneeded(one.only(mine), budget) for one in wholes]
+        notes += [idle(model, strategy)] if budget is None else []
+        costs.append(Answer(text="", visual_tokens=read, note="; ".join(filter(None, notes))))
+    return model, batch, costs
 
 
 def _stops(processor: Processor, writing: Mapping[str, Any]) -> Collection[int]:

@@ -7,7 +7,7 @@ from operator import index
 from pathlib import Path
 from typing import Any, Literal, SupportsIndex
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from foveal.core.errors import InputError
 from foveal.decode import sampling
@@ -113,7 +113,7 @@ def token_ids(given: Any) -> tuple[int, ...]:
     return tuple(map(index, ids))
 
 
-def sampling_of(settings: Mapping[str, Any]) -> sampling.Sampling:
+def sampling_of(settings: Mapping[str, Any], generator: Generator | None = None) -> sampling.Sampling:
     """How words are chosen by generation settings; raises InputError for what is no number there."""
     for name in ("temperature", "top_k", "top_p", "repetition_penalty"):
         if isinstance(value := settings.get(name), str | list | tuple | dict):
@@ -125,6 +125,7 @@ def sampling_of(settings: Mapping[str, Any]) -> sampling.Sampling:
             temperature=1.0 if heat is None else heat,
             top_k=50 if top_k is None else top_k or None,  # transformers' own default
             top_p=settings.get("top_p"),
+            generator=generator,
         )
     penalty = settings.get("repetition_penalty")
     return chosen if penalty in (None, 1) else sampling.penalized(chosen, penalty)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from foveal.core.errors import InputError, unknown
 from foveal.core.types import IGNORE, Answer, Batch, Grid, Layout, Output, Pixels
 from foveal.decode import generate as decoding
+from foveal.decode.sampling import Sampling
 from foveal.models.asked import Asking
 from foveal.models.assembly import empty
 from foveal.models.budget import allocator_of, spent, unspent
@@ -194,17 +195,26 @@ class HuggingFaceCausal(nn.Module):
 
     def _manner(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of an answer; raises InputError where the checkpoint's own ask for what is not there."""
-        own = own_settings(self.generation)
-        told = {"max_new_tokens": own["max_new_tokens"]} if "max_new_tokens" in own else {}
         if given.get("sampling") is None:
-            if strange := refused(own):
-                raise InputError(
-                    f"the checkpoint's generation_config.json asks for {strange[0]}={own[strange[0]]!r}, and no answer "
-                    "is written that way; give answer a sampling, such as foveal.decode.sampling.greedy, or foveal ask "
-                    "--top-k 1"
-                )
-            given = {**given, "sampling": sampling_of(own)}
-        return {**told, **given}
+            given = {**given, "sampling": self.sampling()}
+        most = self.longest
+        return {**({} if most is None else {"max_new_tokens": most}), **given}
+
+    @property
+    def longest(self) -> int | None:
+        """How many tokens the checkpoint's own settings let an answer have; None: they do not say."""
+        return own_settings(self.generation).get("max_new_tokens")
+
+    def sampling(self, generator: torch.Generator | None = None) -> Sampling:
+        """How the checkpoint's own settings choose words; raises InputError where they ask for what is not there."""
+        own = own_settings(self.generation)
+        if strange := refused(own):
+            raise InputError(
+                f"the checkpoint's generation_config.json asks for {strange[0]}={own[strange[0]]!r}, and no answer is "
+                "written that way; give answer a sampling, such as foveal.decode.sampling.greedy, or foveal ask "
+                "--top-k 1"
+            )
+        return sampling_of(own, generator)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a run directory that `foveal.load` reads back, to be called as this model is.
