@@ -1,0 +1,238 @@
+"""Answers together equal answers alone, over every family, and the line before the model."""
+
+import threading
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+import foveal
+from foveal.cli._serve_desk import Desk
+from foveal.cli._serve_speaker import Job, Speaker
+from foveal.cli._serve_told import Ended
+from foveal.cli._serve_wish import Refusal, Wish
+from foveal.core.errors import InputError
+from foveal.core.example import Example
+from foveal.decode.generate import generate
+from foveal.decode.sampling import greedy
+from foveal.weights.run import Run
+from tests.cli.test_app_desk import FAMILIES, QUESTION, made
+from tests.models.test_detect import detector
+from tests.tiny import tiny_run, tiny_tokenizer
+
+WORDS = [QUESTION, "yes no a fox top left bottom right one two three four"]
+
+
+def picture(number, size=(20, 14)):
+    pixels = torch.randint(0, 255, (size[1], size[0], 3), generator=torch.Generator().manual_seed(number))
+    return Image.fromarray(pixels.byte().numpy())
+
+
+def said(*turns, images=(), **settings):
+    """A wish of turns by user and assistant in turn; as many of the pictures as there are begin the first."""
+    content = [[{"type": "text", "text": text}] for text in turns]
+    content[0] = [*[{"type": "image"}] * len(images), *content[0]]
+    roles = ("user", "assistant") * len(turns)
+    messages = tuple({"role": role, "content": one} for role, one in zip(roles, content, strict=False))
+    asked = Example(id="conversation", messages=messages, images=tuple(images))
+    return Wish(**{"asked": asked, "most": 6, **settings})
+
+
+def answered(speaker, *wishes):
+    """What becomes of each wish, answered together: the words it was told, and how it ended."""
+    jobs = [Job(wish) for wish in wishes]
+    speaker.answer(jobs)
+    return [told(job) for job in jobs]
+
+
+def told(job):
+    events = [job.events.get(timeout=60)]
+    while isinstance(events[-1], str):
+        events.append(job.events.get(timeout=60))
+    assert job.events.empty()
+    return "".join(events[:-1]), events[-1]
+
+
+@pytest.fixture(scope="module")
+def speaker():
+    return Speaker(tiny_run(WORDS, context=120, seed=5), longest=40)
+
+
+WISHES = [
+    said(QUESTION, images=[picture(0)]),
+    said("a fox", images=[picture(1), picture(2)]),
+    said("one two three"),
+    said("Where", "top left", "a fox", images=[picture(3)]),
+]
+
+
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"chosen"}))
+@pytest.mark.parametrize("budget", [None, 3])
+def test_together_as_alone_in_every_family(name, budget):
+    speaker = Speaker(made(name), longest=40)
+    if name == "gated":  # its latents are led, not cut
+        budget = None
+    wishes = [replace(wish, budget=budget) for wish in WISHES]
+    together = answered(speaker, *wishes)
+    assert together == [answered(speaker, wish)[0] for wish in wishes]
+    assert all(isinstance(ended, Ended) for _, ended in together)
+    one, two, none, three = (ended.answer.visual_tokens for _, ended in together)
+    assert (two, none, three) == (2 * one, 0, one) and one > 0
+
+
+def test_one_question_is_what_answer_says(speaker):
+    for budget in (None, 5, 99):
+        ((_, ended),) = answered(speaker, said(QUESTION, images=[picture(0)], budget=budget))
+        alone = speaker.run.answer(picture(0), QUESTION, max_new_tokens=6, budget=budget)
+        assert ended.answer == alone and ended.finish == ("length" if len(alone.token_ids) == 6 else "stop")
+
+
+def test_several_turns_are_the_model_s_own_prompt(speaker):
+    wish = WISHES[3]
+    batch = speaker.processor.prompt([wish.asked], plan=speaker.model.plan)
+    with torch.no_grad():
+        ids = generate(speaker.model, batch, max_new_tokens=6, stop_ids=speaker.processor.stop_ids)[0].tolist()
+    ((_, ended),) = answered(speaker, wish)
+    assert list(ended.answer.token_ids) == ids and ended.prompt_tokens == int(batch.valid.sum())
+    assert ended.usage["total_tokens"] == ended.prompt_tokens + len(ids)
+
+
+def test_drawn_answers_are_their_seed_s_whoever_is_beside(speaker):
+    hot = [replace(WISHES[0], temperature=2.0, seed=seed, most=12) for seed in (1, 2, 1)]
+    cold = replace(WISHES[1], temperature=0.0, seed=1)
+    (one, two, again, plain) = answered(speaker, *hot, cold)
+    assert one == again != two
+    assert one == answered(speaker, hot[0])[0] and plain == answered(speaker, WISHES[1])[0]
+    narrow = replace(hot[0], top_p=1e-6)
+    assert answered(speaker, narrow) == answered(speaker, replace(WISHES[0], most=12))
+
+
+def test_a_stop_ends_an_answer_and_is_never_told(speaker):
+    plain = answered(speaker, replace(WISHES[0], most=12))[0][1]
+    whole = plain.answer.text
+    words = whole.split()
+    assert len(words) > 4
+    stop = f"{words[1][-1]} {words[2]} {words[3][0]}"  # spans tokens
+    for stops in ((stop,), ("nowhere", stop), (whole[-1:], stop), (words[0],), ("nowhere",)):
+        cut = min((whole.find(one) for one in stops if one in whole), default=len(whole))
+        wish = replace(WISHES[0], most=12, stops=stops, stream=True)
+        ((streamed, ended),) = answered(speaker, wish)
+        assert streamed == ended.answer.text == whole[:cut].rstrip()
+        assert ended.finish == ("stop" if cut < len(whole) else plain.finish)
+        assert len(ended.answer.token_ids) <= len(plain.answer.token_ids)
+        ((silent, same),) = answered(speaker, replace(wish, stream=False))
+        assert (silent, same) == ("", ended)
+
+
+def test_the_server_s_most_and_the_context_end_an_answer(speaker):
+    free = [replace(wish, most=None) for wish in WISHES[:1]]
+    ((_, ended),) = answered(speaker, *free)
+    assert len(ended.answer.token_ids) == 40 or ended.finish == "stop"
+    tight = Speaker(tiny_run(WORDS, context=30), longest=40)
+    both = answered(tight, *[replace(wish, most=999) for wish in (WISHES[0], WISHES[2])])
+    assert both == [answered(tight, replace(wish, most=999))[0] for wish in (WISHES[0], WISHES[2])]
+    for _, ended in both:
+        assert ended.finish == "stop" or ended.usage["total_tokens"] == 30
+
+
+def test_what_is_wrong_with_one_is_told_to_that_one_alone(speaker):
+    long = said("one " * 200)
+    (good, (_, error), other) = answered(speaker, WISHES[0], long, WISHES[2])
+    assert isinstance(error, InputError) and "context" in str(error)
+    assert [good, other] == [answered(speaker, wish)[0] for wish in (WISHES[0], WISHES[2])]
+    ((_, error),) = answered(speaker, said("a <image> fox"))
+    assert isinstance(error, InputError) and "1 <image> markers" in str(error)
+
+
+def test_who_has_gone_is_not_written_for(speaker):
+    gone, here = Job(replace(WISHES[0], stream=True)), Job(WISHES[1])
+    gone.gone.set()
+    speaker.answer([gone, here])
+    assert gone.events.empty() and told(here) == answered(speaker, WISHES[1])[0]
+
+
+def test_a_run_that_chooses_answers_one_question():
+    speaker = Speaker(made("chosen"), longest=40)
+    ((words, ended),) = answered(speaker, said(QUESTION, images=[picture(0)], stream=True))
+    assert words == ended.answer.text == speaker.run.answer(picture(0), QUESTION).text and ended.finish == "stop"
+    assert ended.prompt_tokens > ended.answer.visual_tokens == 16
+    ((_, error),) = answered(speaker, WISHES[3])
+    assert isinstance(error, Refusal) and "one question at a time" in str(error)
+    ((_, error),) = answered(speaker, said(QUESTION, images=[picture(0)], temperature=1.0))
+    assert isinstance(error, Refusal) and error.param == "temperature"
+    assert not speaker.alike(WISHES[0], WISHES[0])
+
+
+def test_a_run_that_finds_things_tells_them():
+    run = Run(*detector())
+    speaker = Speaker(run, longest=40)
+    ((words, ended),) = answered(speaker, said("detect", images=[picture(3)], stream=True, most=None))
+    alone = run.answer(picture(3), "detect")
+    assert words == ended.answer.text == alone.text and ended.answer.boxes == alone.boxes
+    assert len(ended.beside["boxes"]) == len(alone.boxes) > 0 and ended.beside["visual_tokens"] == 16
+    drawn = said("detect", images=[picture(3)], temperature=9.0, seed=1, most=None)
+    assert answered(speaker, drawn) == answered(speaker, drawn)
+    ((_, error),) = answered(speaker, said("detect", images=[picture(0), picture(1)], most=None))
+    assert isinstance(error, InputError) and "give one" in str(error)
+    ((_, error),) = answered(speaker, said(QUESTION, images=[picture(3)]))
+    assert isinstance(error, InputError) and "answers no other words" in str(error)
+
+
+def test_a_run_without_words_is_refused():
+    with pytest.raises(InputError, match="answers no question"):
+        Speaker(tiny_tokenizer(), longest=40)
+
+
+def test_a_checkpoint_s_own_settings_choose_words_where_nobody_says(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.LlamaConfig(**sizes, vocab_size=40, eos_token_id=2)
+    theirs = transformers.LlamaForCausalLM(config)
+    theirs.generation_config = transformers.GenerationConfig(do_sample=True, temperature=3.0, max_new_tokens=5)
+    theirs.save_pretrained(tmp_path)
+    tiny_run(WORDS).processor.tokenizer.save_pretrained(tmp_path)
+    run = foveal.load(tmp_path)
+    speaker = Speaker(run, longest=40)
+    assert speaker.usual == 5
+    draws = [speaker._sampling(said("a", seed=seed)) for seed in (1, 1, 2)]
+    logits = torch.randn(1, 40)
+    drawn = [[int(draw(logits, logits[:, :0].long(), logits[:, :0].long())) for _ in range(8)] for draw in draws]
+    assert drawn[0] == drawn[1] != drawn[2]
+    run.generation["num_beams"] = 4
+    with pytest.raises(Refusal, match=r"num_beams=4.*; give a temperature, such as 0"):
+        speaker._sampling(said("a"))
+    assert speaker._sampling(said("a", temperature=0.0)) is greedy
+
+
+def test_who_waits_together_is_answered_together(speaker, monkeypatch):
+    taken, answer = [], speaker.answer
+    monkeypatch.setattr(speaker, "answer", lambda jobs: (taken.append(len(jobs)), answer(jobs)))
+    wishes = [WISHES[0], replace(WISHES[1], budget=3), WISHES[2], WISHES[3], WISHES[0], WISHES[2]]
+    with closing(Desk(speaker, together=4)) as desk:
+        with desk._changed:
+            jobs = [desk.ask(wish) for wish in wishes]
+        assert [told(job) for job in jobs] == [answered(speaker, wish)[0] for wish in wishes]
+    assert taken[:3] == [4, 1, 1]
+
+
+def test_the_line_has_an_end_and_closing_tells_who_waits(speaker, monkeypatch):
+    asked, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(speaker, "answer", lambda jobs: (asked.set(), go_on.wait(30)))
+    desk = Desk(speaker, line=1)
+    with desk.place() as one, desk.place() as two, desk.place() as three:
+        assert (one, two, three) == (True, True, False)
+    with desk.place() as free:
+        assert free
+    jobs = [desk.ask(WISHES[0])]
+    assert asked.wait(30)
+    jobs.append(desk.ask(WISHES[0]))
+    go_on.set()
+    desk.close()
+    jobs.append(desk.ask(WISHES[0]))
+    for job in jobs:
+        error = job.events.get(timeout=5)
+        assert isinstance(error, Refusal) and error.status == 503
+    with desk.place() as free:
+        assert not free
