@@ -27,10 +27,10 @@ QUESTION = "Where is the fox"
 
 
 @contextmanager
-def serving(speaker, *, together=1, line=64, **settings):
+def serving(speaker, *, together=1, line=64, name="mine", **settings):
     with (
         closing(Desk(speaker, together=together, line=line)) as desk,
-        Server(desk, name="mine", host="127.0.0.1", port=0, **settings) as server,
+        Server(desk, name=name, host="127.0.0.1", port=0, **settings) as server,
     ):
         listening = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         listening.start()
@@ -142,6 +142,14 @@ def test_models_and_health_are_told(server):
     assert sent(server, path="/v1/models/mine", method="GET")[1] == one
     assert sent(server, path="/v1/models/other", method="GET")[:2][0] == 404
     assert sent(server, path="/health", method="GET")[1] == {"status": "ok"}
+
+
+def test_a_name_may_have_any_letters(speaker):
+    with serving(speaker, name="my r\u00fcn") as server:
+        (one,) = sent(server, path="/v1/models", method="GET")[1]["data"]
+        assert one["id"] == "my r\u00fcn"
+        assert sent(server, path="/v1/models/my%20r%C3%BCn", method="GET")[1] == one
+        assert sent(server, body("a fox", model="my r\u00fcn"))[0] == 200
 
 
 def test_bad_requests_are_refused_in_openai_s_form(server, content):

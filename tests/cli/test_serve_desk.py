@@ -17,6 +17,8 @@ from foveal.core.errors import InputError
 from foveal.core.example import Example
 from foveal.decode.generate import generate
 from foveal.decode.sampling import greedy
+from foveal.preprocess.processor import Processor, ProcessorConfig
+from foveal.preprocess.region_files import RegionFiles
 from foveal.weights.run import Run
 from tests.cli.test_app_desk import FAMILIES, QUESTION, made
 from tests.models.test_detect import detector
@@ -183,6 +185,12 @@ def test_a_run_that_finds_things_tells_them():
 def test_a_run_without_words_is_refused():
     with pytest.raises(InputError, match="answers no question"):
         Speaker(tiny_tokenizer(), longest=40)
+    run = tiny_run(WORDS)
+    run.processor = Processor(
+        tokenizer=run.processor.tokenizer, config=ProcessorConfig(region_files=RegionFiles(width=16))
+    )  # fmt: skip
+    with pytest.raises(InputError, match="made elsewhere"):
+        Speaker(run, longest=40)
 
 
 def test_a_checkpoint_s_own_settings_choose_words_where_nobody_says(tmp_path):

@@ -49,6 +49,11 @@ def test_a_conversation_is_told_in_the_house_s_form():
     assert [image.size for image in asked.images] == [(6, 4), (3, 3)]
 
 
+def test_an_assistant_may_have_said_nothing():
+    said = [*USER, {"role": "assistant", "content": ""}, *USER]
+    assert heard(messages=said).asked.messages[1]["content"] == [{"type": "text", "text": ""}]
+
+
 def test_what_is_not_said_is_left_to_the_model():
     plain = heard(temperature=None, stop=None, n=1, user="ann", logprobs=False, response_format={"type": "text"})
     assert (plain.most, plain.temperature, plain.top_p, plain.seed, plain.stops) == (None, None, None, None, ())

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler
 from itertools import chain
 from queue import Empty
 from typing import Any
+from urllib.parse import unquote
 
 from foveal.cli import _http, _serve_told
 from foveal.cli._serve_desk import Desk
@@ -45,7 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """How it is, and which model there is."""
         self.close_connection |= _http.brings(self.headers)
-        path, name, created = self.path.partition("?")[0], self.server.name, self.server.created
+        path, name, created = self._path, self.server.name, self.server.created
         if path == _HEALTH:
             self._send(HTTPStatus.OK, {"status": "ok"})
         elif not self._welcome():
@@ -64,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
         """An answer."""
         if not self._welcome():
             return
-        path = self.path.partition("?")[0]
+        path = self._path
         if path != _CHAT:
             return self._astray(path)
         if self.headers.get_content_type() != _JSON:  # what another site's form cannot send unasked
@@ -81,9 +82,13 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._turn_away(HTTPStatus.SERVICE_UNAVAILABLE, told, {"Retry-After": "1"})
             self._answer(_http.read(self, length))
 
+    @property
+    def _path(self) -> str:
+        return unquote(self.path.partition("?")[0])
+
     def _no_method(self) -> None:
         if self._welcome():
-            self._astray(self.path.partition("?")[0])
+            self._astray(self._path)
 
     do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_HEAD = _no_method
 

@@ -56,6 +56,11 @@ class Speaker:
                 "this run answers no question: it has no words, or none to say; serve a run or a checkpoint that "
                 "foveal ask can ask"
             )
+        if self.processor.config.region_files is not None:
+            raise InputError(
+                "this run reads features of regions that are made elsewhere, and clients send pictures; ask it by "
+                "foveal ask, with files of such features"
+            )
         self.writes = isinstance(self.model, Causal) and self.processor.speller is None
         self.longest, self.usual = longest, min(longest, getattr(run, "longest", None) or longest)
         self.strategies = tuple(sorted(names(ROOM)))

@@ -6,7 +6,9 @@ import typer
 
 
 def command(
-    run: Path | None = typer.Argument(None, metavar="[RUN]", help="A run or checkpoint directory; else the starter."),
+    run: Path | None = typer.Argument(
+        None, metavar="RUN", help="A run or checkpoint directory.", show_default="starter model"
+    ),
     host: str = typer.Option("127.0.0.1", "--host", help="Where to listen; others reach any but this machine's own."),
     port: int = typer.Option(8000, "--port", min=0, max=65535, help="0 takes a free one."),
     key: str | None = typer.Option(
@@ -21,6 +23,7 @@ def command(
     import sys
     from contextlib import closing
 
+    from foveal.cli import _regions
     from foveal.cli._runs import open_run
     from foveal.cli._serve_desk import Desk
     from foveal.cli._serve_server import Server
@@ -30,6 +33,7 @@ def command(
     if key is not None and not (key.isascii() and key.isprintable() and key.split() == [key]):
         raise InputError("--api-key is no key that a client can send; give letters, digits and signs without spaces")
     speaker = Speaker(open_run(run), longest=longest)
+    _regions.warn(run)
     name = "starter" if run is None else run.resolve().name or str(run)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
