@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -191,14 +192,17 @@ def test_the_page_asks_nobody_else(server):
         assert status == 200 and not re.search(r"https?:|//[a-z]", told)
 
 
-def test_it_says_where_it_is_and_ends_when_it_is_told_to(tiny, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_it_says_where_it_is_and_ends_when_it_is_told_to(tiny, how):
     line = [sys.executable, "-m", "foveal.cli.main", "app", "--run", str(tiny.run), "--port", "0"]
     piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(line, **piped, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
         said = process.stdout.readline()
-        assert re.match(r"http://127\.0\.0\.1:\d+/ shows", said), process.stderr.read()
-        process.send_signal(signal.SIGINT)
-        told, complained = process.communicate(timeout=60)
+        found = re.match(r"http://127\.0\.0\.1:(\d+)/ shows", said)
+        assert found, process.stderr.read()
+        with socket.create_connection(("127.0.0.1", int(found[1]))):  # who has just come is no error
+            process.send_signal(how)
+            told, complained = process.communicate(timeout=60)
     assert (process.returncode, told, complained) == (0, "ended\n", "")
 
 

@@ -1,9 +1,11 @@
 """What the web servers of commands share: where they listen, who is let in, and how much they bear from a sender."""
 
+import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,11 +44,35 @@ class Listener(ThreadingHTTPServer):
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
+    def until(self, told: threading.Event) -> None:
+        """Listen until an event is told."""
+        listening = threading.Thread(target=self.serve_forever, args=(0.2,), daemon=True)
+        listening.start()
+        while not told.wait(1):
+            pass
+        self.shutdown()
+        listening.join()
+
     @property
     def url(self) -> str:
         """Where it is."""
         host, port = self.server_address[:2]
         return f"http://{f'[{host}]' if self.address_family == socket.AF_INET6 else str(host)}:{port}/"
+
+
+@contextmanager
+def interrupted() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM tells: an exception would strike a connection that has just come."""
+    told = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: told.set())
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def is_near(host: str) -> bool:

@@ -17,15 +17,14 @@ def command(
 
     from foveal.cli._app_desk import Desk
     from foveal.cli._app_server import Server
+    from foveal.cli._http import interrupted
     from foveal.cli._runs import open_run
 
     named = {str(each): each for each in run} or {"starter": None}
     desk = Desk({name: open_run(each) for name, each in named.items()})
-    with Server(desk, host=host, port=port) as server:
-        try:
-            if not server.near:
-                print(f"foveal: everyone who reaches {host} can ask; there is no password", file=sys.stderr)
-            print(f"{server.url} shows the microscope; Ctrl-C ends it", flush=True)
-            server.serve_forever(poll_interval=0.2)
-        except KeyboardInterrupt:
-            print("ended")
+    with Server(desk, host=host, port=port) as server, interrupted() as told:
+        if not server.near:
+            print(f"foveal: everyone who reaches {host} can ask; there is no password", file=sys.stderr)
+        print(f"{server.url} shows the microscope; Ctrl-C ends it", flush=True)
+        server.until(told)
+    print("ended")

@@ -19,11 +19,10 @@ def command(
     threads: int | None = typer.Option(None, "--threads", min=1, help="Processor threads.", show_default="torch's own"),
 ) -> None:
     """Serve a model to OpenAI's clients: base_url is the address that is printed."""
-    import signal
     import sys
     from contextlib import closing
 
-    from foveal.cli import _regions
+    from foveal.cli import _http, _regions
     from foveal.cli._runs import open_run
     from foveal.cli._serve_desk import Desk
     from foveal.cli._serve_server import Server
@@ -35,15 +34,13 @@ def command(
     speaker = Speaker(open_run(run), longest=longest)
     _regions.warn(run)
     name = "starter" if run is None else run.resolve().name or str(run)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
         closing(Desk(speaker, together=together, threads=threads)) as desk,
         Server(desk, name=name, host=host, port=port, key=key) as server,
+        _http.interrupted() as told,
     ):
-        try:
-            if not server.near and key is None:
-                print(f"foveal: everyone who reaches {host} can ask; give an --api-key", file=sys.stderr)
-            print(f"{server.url}v1 serves {name!r}; Ctrl-C ends it", flush=True)
-            server.serve_forever(poll_interval=0.2)
-        except KeyboardInterrupt:
-            print("ended")
+        if not server.near and key is None:
+            print(f"foveal: everyone who reaches {host} can ask; give an --api-key", file=sys.stderr)
+        print(f"{server.url}v1 serves {name!r}; Ctrl-C ends it", flush=True)
+        server.until(told)
+    print("ended")
