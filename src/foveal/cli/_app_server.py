@@ -3,7 +3,6 @@
 import json
 import sys
 import traceback
-from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from importlib.resources import files
@@ -26,16 +25,13 @@ class Server(_http.Listener):
     """Serves the page of a desk; takes the errors of `Listener`."""
 
     def __init__(self, desk: Desk, *, host: str, port: int) -> None:
-        super().__init__(partial(_Handler, desk), host=host, port=port)
+        super().__init__(_Handler, host=host, port=port)
+        self.desk = desk
 
 
 class _Handler(BaseHTTPRequestHandler):
     timeout = _http.PATIENCE
     server: Server
-
-    def __init__(self, desk: Desk, *given: Any) -> None:
-        self.desk = desk
-        super().__init__(*given)
 
     def do_GET(self) -> None:
         """The page, its parts, and what it can choose from."""
@@ -43,7 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         path = self.path.partition("?")[0]
         if path == "/offer":
-            self._tell(HTTPStatus.OK, self.desk.offer())
+            self._tell(HTTPStatus.OK, self.server.desk.offer())
         elif path in _PAGE:
             name, kind = _PAGE[path]
             self._send(HTTPStatus.OK, (files("foveal.cli") / "page" / name).read_bytes(), kind)
@@ -68,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
             )
         body = _http.read(self, length)
         try:
-            self._tell(HTTPStatus.OK, self.desk.ask(body))
+            self._tell(HTTPStatus.OK, self.server.desk.ask(body))
         except InputError as error:
             self._refuse(HTTPStatus.BAD_REQUEST, " ".join(str(error).split()))
         except (BrokenPipeError, ConnectionResetError):

@@ -6,7 +6,6 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from itertools import chain
@@ -30,18 +29,14 @@ class Server(_http.Listener):
     """Serves the model of a desk by its `name`, to who knows the `key` if there is one; errors as of `Listener`."""
 
     def __init__(self, desk: Desk, *, name: str, host: str, port: int, key: str | None = None) -> None:
-        super().__init__(partial(_Handler, desk), host=host, port=port)
-        self.name, self.key, self.created = name, key, int(time.time())
+        super().__init__(_Handler, host=host, port=port)
+        self.desk, self.name, self.key, self.created = desk, name, key, int(time.time())
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _http.PATIENCE
     server: Server
-
-    def __init__(self, desk: Desk, *given: Any) -> None:
-        self.desk = desk
-        super().__init__(*given)
 
     def do_GET(self) -> None:
         """How it is, and which model there is."""
@@ -76,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
         if length > _http.HEAVIEST:
             told = f"the request is too heavy; its pictures may have {_http.HEAVIEST * 3 // 4 // 2**20} MB together"
             return self._turn_away(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, told)
-        with self.desk.place() as free:
+        with self.server.desk.place() as free:
             if not free:
                 told = "too many wait already; ask again in a moment"
                 return self._turn_away(HTTPStatus.SERVICE_UNAVAILABLE, told, {"Retry-After": "1"})
@@ -95,9 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bytes) -> None:
         started = False
         try:
-            asked = wish(body, model=self.server.name, strategies=self.desk.speaker.strategies)
+            asked = wish(body, model=self.server.name, strategies=self.server.desk.speaker.strategies)
             head = Letterhead(model=self.server.name, created=int(time.time()), usage=asked.usage)
-            events = self._events(self.desk.ask(asked))
+            events = self._events(self.server.desk.ask(asked))
             first = next(events)
             if isinstance(first, Ended) and not asked.stream:
                 return self._send(HTTPStatus.OK, head.whole(first))
