@@ -1,12 +1,17 @@
 import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
+from PIL import Image
 
 from foveal.cli import _benched
 from foveal.cli.main import run
 from foveal.preprocess.words import word_tokenizer
 from tests.cli.test_app_desk import made
+from tests.preprocess.test_asked_in_words import blip, words_of
 
 QUICK = ["--rounds", "1", "--max-new-tokens", "3", "--no-memory", "--json"]
 PARTS = {"prepare", "see", "read", "first", "token", "answer"}
@@ -34,6 +39,10 @@ def test_rows_are_asked_together(tiny, capsys):
     (whole,) = told["sides"]
     assert whole["visual_tokens"] == 16
     assert whole["tokens_per_second"] == pytest.approx(3 * 3 / (whole["parts"]["answer"]["ms"] / 1000))
+    wish = _benched.Wish(run=tiny.run, images=(), size=40, prompt="Where", new=2, rows=3)
+    ((_, side),) = _benched.sides(wish, [_benched.ALL])
+    side()
+    assert side.said.shape == (3, 2)
 
 
 def test_a_run_without_images_is_timed_by_its_words(tiny, capsys):
@@ -79,6 +88,45 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize(
+    "settings", [{"repetition_penalty": 1.8}, {"num_beams": 3}, {"use_cache": False, "return_dict_in_generate": True}]
+)
+def test_both_sides_take_the_best_token_whatever_the_checkpoint_asks_for(checkpoint, tmp_path, capsys, settings):
+    shutil.copytree(checkpoint, tmp_path / "asks")
+    (tmp_path / "asks" / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(12)), **settings}))
+    assert benched(capsys, tmp_path / "asks", "--against", "huggingface")["equal"] == 3
+
+
+def test_without_a_chat_template_it_is_told_that_prompts_differ(checkpoint, tmp_path, capsys):
+    shutil.copytree(checkpoint, tmp_path / "bare")
+    (tmp_path / "bare" / "chat_template.jinja").unlink()
+    assert run(["bench", str(tmp_path / "bare"), "--against", "huggingface", *QUICK[:-1]]) == 0
+    assert "their prompts differ (15 and" in capsys.readouterr().out
+
+
+def test_no_code_of_a_checkpoint_is_run_and_no_video_shown_to_transformers(checkpoint, tmp_path, capsys):
+    shutil.copytree(checkpoint, tmp_path / "own")
+    (tmp_path / "own" / "evil.py").write_text("raise SystemExit('was run')")
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "evil.A", "AutoModelForImageTextToText": "evil.B"}
+    (tmp_path / "own" / "config.json").write_text(json.dumps(config))
+    assert benched(capsys, tmp_path / "own", "--against", "huggingface")["equal"] == 3
+    (tmp_path / "film").mkdir()
+    for number in range(2):
+        Image.new("RGB", (8, 8)).save(tmp_path / "film" / f"{number}.png")
+    film = ["--image", str(tmp_path / "film")]
+    assert run(["bench", str(checkpoint), "--against", "huggingface", *film]) == 2
+    assert "videos are not compared with transformers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["blip2, opt", "instructblip, opt"])
+def test_one_whose_processor_marks_its_queries_and_that_writes_by_a_model_within(tmp_path, capsys, kind):
+    model, processor = blip(kind, words_of(kind))
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert benched(capsys, tmp_path, "--against", "huggingface")["equal"] == 3
+
+
 @pytest.mark.parametrize("rows", [1, 2])
 def test_the_same_checkpoint_by_transformers_reads_and_writes_the_same_tokens(checkpoint, capsys, rows):
     told = benched(capsys, checkpoint, "--against", "huggingface", "--batch", rows, "--budget", "4")
@@ -112,6 +160,16 @@ def test_the_table_says_the_ratio_to_the_first_side(tiny, capsys):
     assert "1 thread, float32, 1 rounds" in by
 
 
+def test_a_process_that_was_ended_tells_no_memory(tiny, monkeypatch):
+    def ended(*given):
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(_benched, "_held", ended)
+    monkeypatch.setattr(_benched, "ProcessPoolExecutor", lambda **given: ThreadPoolExecutor(1))
+    wish = _benched.Wish(run=tiny.run, images=(), size=16, prompt="Where", new=2, rows=1)
+    assert _benched.peak(wish, _benched.ALL, threads=1) is None
+
+
 def test_memory_is_that_of_a_process_which_loads_one_side(tiny):
     wish = _benched.Wish(run=tiny.run, images=(str(tiny.picture),), size=16, prompt="Where", new=2, rows=1)
     most = _benched.peak(wish, _benched.ALL, threads=1)
@@ -127,6 +185,8 @@ def test_memory_is_that_of_a_process_which_loads_one_side(tiny):
         (["{run}", "--rounds", "0"], "--rounds 0; give 1 or more"),
         (["{run}", "--threads", "0"], "--threads 0; give 1 or more"),
         (["{run}", "--size", "0"], "--size 0; give the side"),
+        (["{run}", "--image", "-"], "--image - is read once"),
+        (["{run}/text_only", "--image", "x.png"], "1 images for a model without a vision encoder"),
         (["{run}", "--dtype", "float8"], "unknown dtype"),
         (["{run}", "--strategy", "grid"], "give --budget"),
         (["{run}", "--max-new-tokens", "500"], "500"),

@@ -10,6 +10,7 @@ from PIL import Image
 from foveal.core.errors import InputError
 from foveal.evaluation.latency import FirstToken, alternating, clock_of, first_token
 from foveal.models.budget import budgeted
+from tests.cli.test_app_desk import made
 from tests.models import test_tiles
 from tests.tiny import tiny_run
 
@@ -52,6 +53,14 @@ def test_the_token_that_is_timed_is_the_models_own(run, picture, monkeypatch):
     monkeypatch.setattr(type(model), "forward", lambda *a, **k: said.append(forward(*a, **k)) or said[-1])
     first_token(model, batch)
     torch.testing.assert_close(said[0].logits, forward(model, batch, keep="last").logits)
+
+
+def test_a_gaze_that_leads_queries_is_the_scorers(picture):
+    led, ticks = made("latents"), count()
+    model = budgeted(led.model, 3)
+    batch = led.processor.prompt([(picture, "Where is the fox?")], plan=model.plan)
+    one = first_token(model, batch, clock=lambda: float(next(ticks)))
+    assert (one.encoder, one.scorer, one.prefill) == (2, 2, 1)  # a tick before the gaze, in it and after it
 
 
 def test_a_glance_at_a_view_is_the_scorers_and_tiles_that_nothing_needs_are_not_encoded(monkeypatch):

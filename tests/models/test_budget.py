@@ -86,7 +86,7 @@ def test_a_budget_leaves_the_random_stream_where_it_was(model):
 def test_a_floor_of_the_models_own_is_coarser_under_a_lower_budget(model):
     endow(model, {"name": "foveal", "budget": 9, "floor": 3})
     assert (budgeted(model, 5).allocator.floor, budgeted(model, 12).allocator.floor) == (2, 3)
-    view, laid = spent(model, batch(model), Terms(total=5), floor=3)
+    view, laid = spent(model, batch(unspent(model)), Terms(total=5), floor=3)
     assert sum(view(laid).visual.layout.counts) == 5
     with pytest.raises(InputError, match="a floor of 3 x 3 cells under a budget of 5 visual tokens"):
         budgeted(model, 5, floor=3)
@@ -124,9 +124,21 @@ def test_a_batch_that_is_laid_out_for_what_is_left_is_not_laid_out_again(model):
     torch.testing.assert_close(model(planned).logits, view(laid).logits)
     with pytest.raises(InputError, match="places for 32 visual tokens and its images have 8; lay it out"):
         model(whole)
-    few = replace(whole, image_slot=torch.where(whole.image_slot < 0, -1, whole.image_slot + 1))
+    other = replace(whole, image_slot=torch.where(whole.image_slot < 0, -1, whole.image_slot + 1))
     with pytest.raises(InputError, match="places for 33 visual tokens and its images have 32"):
-        spent(model, few, None)
+        spent(model, other, None)
+    fewer = batch(budgeted(model, 3))
+    with pytest.raises(InputError, match="places for 6 visual tokens and its images have 32"):
+        spent(model, fewer, None)
+    with pytest.raises(InputError, match="places for 6 visual tokens and its images have 8"):
+        model(fewer)
+
+
+def test_an_image_that_no_row_shows_is_none_that_was_cut(model):
+    """16 places are those of one whole image, and as many as two images have under a budget of 8."""
+    whole = batch(model)
+    shown = replace(whole, image_slot=torch.where(whole.image_slot < 16, whole.image_slot, -1))
+    assert spent(model, shown, 8, "grid")[1].image_slot[0].tolist()[1:9] == list(range(8))
 
 
 @pytest.mark.parametrize("number", [np.int64(5), torch.tensor(5)])

@@ -6,8 +6,10 @@ import yaml
 from PIL import Image
 
 from foveal.core.errors import InputError
+from foveal.preprocess import store
 from foveal.preprocess.processor import Processor
 from foveal.preprocess.transform import ImageTransform
+from foveal.preprocess.words import word_tokenizer
 
 LLAVA = {
     "model_type": "llava",
@@ -180,3 +182,16 @@ def test_checkpoints_with_something_missing_or_broken(tokenizers, tmp_path):
         (tmp_path / "tokenizer.json").write_text(content)
         with pytest.raises(InputError, match="holds no tokenizer that loads"):
             Processor.from_huggingface(tmp_path)
+
+
+@pytest.mark.parametrize("named", ["TheirOwnTokenizer", None])
+def test_words_of_a_kind_that_nobody_knows_are_those_of_tokenizer_json(tmp_path, capfd, named):
+    """A class of the checkpoint's own, or a model type that transformers has not: no code, no warning, the same ids."""
+    words = word_tokenizer(["what is it ?"])
+    words.save_pretrained(tmp_path)
+    told = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    told = {**told, "tokenizer_class": named, "auto_map": {"AutoTokenizer": ["own.TheirOwnTokenizer", None]}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in told.items() if v is not None}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "zzz"}))
+    assert store.tokenizer(tmp_path)("what is it?")["input_ids"] == words("what is it?")["input_ids"]
+    assert "zzz" not in capfd.readouterr().err

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from foveal.core.errors import InputError
+from foveal.core.example import is_film
 
 if TYPE_CHECKING:
     from foveal.cli._benched import Wish
@@ -21,10 +22,12 @@ class Theirs:
         from foveal.cli._benched import clock
         from foveal.core.machine import device
 
+        if any(map(is_film, wish.images)):
+            raise InputError(f"videos are not compared with transformers; leave --against {wish.against} out")
         self.wish, self.device = wish, torch.device(device())
         self.model, self.processor = _opened(wish)
+        self.model.to(self.device)
         self.images = wish.pictures() if hasattr(self.processor, "image_processor") else []
-        self.model.to(self.device).generation_config.eos_token_id = None  # so that both sides write as many tokens
         self.clock, self.said, self.tokens = clock(self.device), None, 0
         self.visual_tokens: int | None = None  # which it does not tell
 
@@ -41,7 +44,7 @@ class Theirs:
         ticks, new = [self.clock()], self.wish.new
         hook = self.model.get_output_embeddings().register_forward_hook(lambda *_: ticks.append(self.clock()))
         try:
-            said = self.model.generate(**inputs, max_new_tokens=new, do_sample=False)
+            said = self.model.generate(**inputs, max_new_tokens=new)
         finally:
             hook.remove()
         self.said = said[:, -new:]
@@ -58,38 +61,61 @@ class Theirs:
         return {"see": self.clock() - start}
 
     def _inputs(self) -> dict[str, Any]:
-        """What its processor makes of the question, in every row."""
-        parts: Any = [
-            *({"type": "image", "image": one} for one in self.images),
-            {"type": "text", "text": self.wish.prompt},
-        ]
-        asked = parts if self.images else self.wish.prompt
-        if getattr(self.processor, "chat_template", None):
-            way: Any = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
-            made = self.processor.apply_chat_template([[{"role": "user", "content": asked}]] * self.wish.rows, **way)
-        else:
-            marks = str(getattr(self.processor, "image_token", "<image>")) * len(self.images)
-            texts = [f"{marks}{self.wish.prompt}"] * self.wish.rows
-            shown = {"images": self.images * self.wish.rows} if self.images else {}
-            made = self.processor(text=texts, **shown, return_tensors="pt")
-        return dict(made.to(self.device))
+        """What its processor makes of the question, in every row; InputError where it does not take that."""
+        ask = self._chat if getattr(self.processor, "chat_template", None) else self._bare
+        try:
+            return dict(ask().to(self.device))
+        except (ValueError, TypeError, RuntimeError, IndexError) as error:
+            raise InputError(
+                f"transformers' processor does not take this question ({_line(error)}); ask another, or leave "
+                "--against out"
+            ) from None
+
+    def _chat(self) -> Any:
+        """By the checkpoint's template."""
+        shown: Any = [{"type": "image", "image": one} for one in self.images]
+        asked = [*shown, {"type": "text", "text": self.wish.prompt}] if shown else self.wish.prompt
+        way: Any = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+        return self.processor.apply_chat_template([[{"role": "user", "content": asked}]] * self.wish.rows, **way)
+
+    def _bare(self) -> Any:
+        """Without one: the images before the words, marked where the processor does not mark them itself."""
+        marks = "" if hasattr(self.processor, "num_query_tokens") else getattr(self.processor, "image_token", "<image>")
+        texts = [f"{str(marks) * len(self.images)}{self.wish.prompt}"] * self.wish.rows
+        shown = {"images": self.images * self.wish.rows} if self.images else {}
+        return self.processor(text=texts, **shown, return_tensors="pt")
 
 
 def _opened(wish: "Wish") -> tuple[Any, Any]:
     """The model, of images or else of words alone, and the processor or tokenizer."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
-    way: Any = {"local_files_only": True}
+    way: Any = {"local_files_only": True, "trust_remote_code": False}
     try:
         with _hushed():
             config = AutoConfig.from_pretrained(str(wish.run), **way)
             known = type(config) in AutoModelForImageTextToText._model_mapping
             kind: Any = AutoModelForImageTextToText if known else AutoModelForCausalLM
             model = kind.from_pretrained(str(wish.run), dtype=getattr(torch, wish.dtype), **way)
-            return model.eval(), AutoProcessor.from_pretrained(str(wish.run), **way)
+            processor = AutoProcessor.from_pretrained(str(wish.run), **way)
     except (OSError, ValueError, KeyError) as error:
-        line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"transformers does not open {wish.run} ({line}); leave --against out") from None
+        raise InputError(f"transformers does not open {wish.run} ({_line(error)}); leave --against out") from None
+    for part in model.modules():  # some write by a model within them, and its settings
+        if (known := getattr(part, "generation_config", None)) is not None:
+            part.generation_config = _plain(known)
+    return model.eval(), processor
+
+
+def _plain(known: Any) -> Any:
+    """Generation settings by which the best token is taken, with a cache, and nothing ends an answer: Foveal's side."""
+    from transformers import GenerationConfig
+
+    begins = {name: getattr(known, name) for name in ("bos_token_id", "decoder_start_token_id")}
+    return GenerationConfig(pad_token_id=known.pad_token_id or 0, **begins)
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -51,6 +52,8 @@ class Ours:
 
         self.loaded, self.wish, self.said, self.tokens = loaded, wish, None, 0
         self.model = unspent(loaded.model) if spent is None else budgeted(loaded.model, spent[1], spent[0])
+        if self.model.vision is None and wish.images:
+            raise InputError(f"{len(wish.images)} images for a model without a vision encoder; leave --image out")
         self.images = [] if self.model.vision is None else wish.pictures()
         self.device = next(self.model.parameters()).device
         self.clock = clock(self.device)
@@ -88,7 +91,7 @@ class Ours:
 
 
 class Whole:
-    """A model that does not write token by token: its answer is timed as a whole."""
+    """A model that does not write freely, token by token: its answer is timed as a whole, with all that leads to it."""
 
     said, tokens = None, 0
 
@@ -101,9 +104,9 @@ class Whole:
         self.visual_tokens: int | None = None
 
     def __call__(self) -> dict[str, float]:
-        """Seconds of the answer."""
+        """Seconds of the whole answer."""
         start = self.clock()
-        answer = self.loaded.answer(self.images, self.wish.prompt, **self.spending)
+        answer = self.loaded.answer(self.images, self.wish.prompt, max_new_tokens=self.wish.new, **self.spending)
         self.visual_tokens = answer.visual_tokens
         return {"answer": self.clock() - start}
 
@@ -139,16 +142,21 @@ def sides(wish: Wish, wanted: Collection[str]) -> Iterator[tuple[str, Any]]:
         loaded = open_run(wish.run, dtype=wish.dtype)
         if loaded.processor is None:
             raise InputError(f"{wish.run} was written without a processor, so it cannot be asked in words")
-        way = Ours if isinstance(loaded.model, Causal) else Whole
+        way = Ours if isinstance(loaded.model, Causal) and loaded.processor.speller is None else Whole
         yield from ((name, way(loaded, wish, spent)) for name, spent in ours.items())
     if THEIRS in wanted:
         yield THEIRS, Theirs(wish)
 
 
 def peak(wish: Wish, name: str, threads: int) -> int | None:
-    """The most bytes that a process of its own holds which loads a side and has it answer; None where none tells."""
-    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_held, wish, name, threads).result()
+    """The most bytes that a process of its own holds which loads a side and has it answer; None where none tells, or it
+    was ended for holding too many.
+    """
+    try:
+        with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+            return pool.submit(_held, wish, name, threads).result()
+    except BrokenProcessPool:
+        return None
 
 
 def _held(wish: Wish, name: str, threads: int) -> int | None:

@@ -60,6 +60,8 @@ def command(
         raise unknown("side to compare with:", against, (_benched.THEIRS,))
     if against is not None and run is None:
         raise InputError("the starter model is none of transformers'; name a checkpoint's directory before --against")
+    if "-" in (image or ()):
+        raise InputError("--image - is read once, and every side opens its pictures; name a file")
     if threads is not None:
         torch.set_num_threads(threads)
     spendings = tuple(_budget.many(budget, strategy))
@@ -76,6 +78,8 @@ def command(
 
 def measured(wish: "Wish", *, rounds: int, memory: bool, console: Any) -> dict[str, Any]:
     """What every side costs, by which model, on what machine."""
+    import gc
+
     import torch
 
     from foveal.cli import _benched, _show
@@ -87,14 +91,16 @@ def measured(wish: "Wish", *, rounds: int, memory: bool, console: Any) -> dict[s
     with _show.bar(console, "answers", (rounds + 1) * len(sides)) as advance:
         figures = in_turns({name: _counted(side, advance) for name, side in sides.items()}, rounds=rounds)
     threads = torch.get_num_threads()
-    rows = [{"side": name, **_about(side, figures[name])} for name, side in sides.items()]
+    rows, equal = [{"side": name, **_about(side, figures[name])} for name, side in sides.items()], _equal(sides)
+    del found, sides  # so that they are not held beside those whose memory is measured
+    gc.collect()
     first = None
     for row in rows if memory else ():
         most = _benched.peak(wish, row["side"], threads)
         first = first or most
         row["memory"] = {"bytes": most, "ratio": most / first if most and first else None}
     told = {"run": str(wish.run or "starter"), "hardware": hardware(), "threads": threads, "dtype": wish.dtype}
-    told |= {"rounds": rounds, "batch": wish.rows, "new": wish.new, "equal": _equal(sides)}
+    told |= {"rounds": rounds, "batch": wish.rows, "new": wish.new, "equal": equal}
     return {**told, "sides": rows}
 
 
@@ -144,6 +150,9 @@ def show(told: dict[str, Any], console: Any) -> None:
     heads += ["memory, MiB"] if "memory" in first else []
     console.print(_show.table(heads, rows))
     equal = "" if told["equal"] is None else f"; {told['equal']} of {told['new']} tokens equal"
+    read = {side["tokens"] for side in told["sides"][:2]} if told["equal"] is not None else set()
+    if len(read) > 1:  # where the checkpoint has no chat template, each asks in its own way
+        equal += f"; their prompts differ ({' and '.join(map(str, sorted(read)))} tokens), and so may times"
     threads = f"{told['threads']} thread{'s' if told['threads'] > 1 else ''}"
     console.print(f"{told['hardware']}, {threads}, {told['dtype']}, {told['rounds']} rounds{equal}")
 

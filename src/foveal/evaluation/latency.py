@@ -1,6 +1,7 @@
 """How long a model takes to its first token, by parts: seeing, choosing what is read, and reading it."""
 
 import copy
+import gc
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
@@ -56,8 +57,8 @@ def first_token(model: Any, batch: Batch, *, clock: Callable[[], float] | None =
 
     On an accelerator those are seconds by the clock, each time when all that it was given is done.
 
-    Where a picture is cut into tiles, the scorer's glance at its view says which of them are encoded, and is counted as
-    the scorer's. Raises InputError for a batch without pictures.
+    Where a picture is cut into tiles, the scorer's glance at its view says which of them are encoded, and where queries
+    are led, its gaze leads them: both are counted as the scorer's. Raises InputError for a batch without pictures.
     """
     if batch.visual is None:
         raise InputError("a first token is timed of a batch with pictures, and this one holds none; show it some")
@@ -90,27 +91,44 @@ def clock_of(device: torch.device) -> Callable[[], float]:
 
 
 def _watched(spender: Any, clock: Callable[[], float]) -> tuple[Any, list[float]]:
-    """The same one, and how long each of its glances takes."""
-    glances: list[float] = []
-    if not hasattr(spender, "glance"):
-        return spender, glances
+    """The same one, and how long each of its glances and gazes takes."""
+    taken: list[float] = []
+    if spender is None:
+        return spender, taken
     watched = copy.copy(spender)
 
-    def glance(*given: Any) -> Any:
-        start = clock()
-        told = spender.glance(*given)
-        glances.append(clock() - start)
-        return told
+    def timed(look: Callable[..., Any]) -> Callable[..., Any]:
+        def looking(*given: Any) -> Any:
+            start = clock()
+            told = look(*given)
+            taken.append(clock() - start)
+            return told
 
-    watched.__dict__["glance"] = glance
-    return watched, glances
+        return looking
+
+    for name in ("glance", "gaze"):
+        if hasattr(spender, name):
+            watched.__dict__[name] = timed(getattr(spender, name))
+    return watched, taken
 
 
 def turns(sides: Mapping[K, Callable[[], M]], *, rounds: int) -> list[dict[K, M]]:
-    """What every side says in turn, so many rounds after a first that is not counted; InputError for no rounds."""
+    """What every side says in turn, so many rounds after a first that is not counted; InputError for no rounds.
+
+    Garbage is collected between the rounds, so that none of the sides waits for it.
+    """
     if rounds < 1:
         raise InputError(f"{rounds} rounds of measuring; give 1 or more")
-    return [{name: side() for name, side in sides.items()} for _ in range(rounds + 1)][1:]
+    collects, taken = gc.isenabled(), list[dict[K, M]]()
+    gc.disable()
+    try:
+        for _ in range(rounds + 1):
+            gc.collect()
+            taken.append({name: side() for name, side in sides.items()})
+    finally:
+        if collects:
+            gc.enable()
+    return taken[1:]
 
 
 def alternating(sides: Mapping[K, Callable[[], FirstToken]], *, rounds: int) -> dict[K, Latency]:

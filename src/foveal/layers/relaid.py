@@ -19,7 +19,7 @@ def relaid(batch: Batch, *, before: Layout, after: Layout, seen: VisualTokens) -
     several axes stay as they were, and a token that is left stands in the middle of what it holds; others are counted
     on, until `stretched` says where they had been. Rows are padded on their right.
     Raises InputError where the batch says which words each visual token shows, for these tokens are no longer there,
-    and where it has places for more tokens than there are.
+    and where its places are those of neither layout.
     """
     if batch.alignment is not None:
         raise InputError(
@@ -27,7 +27,9 @@ def relaid(batch: Batch, *, before: Layout, after: Layout, seen: VisualTokens) -
         )
     if before.places == after.places and before.offsets == after.offsets:
         return replace(batch, seen=seen)
-    if _check_laid(batch, before) == after.total < before.total:
+    if not _fits(batch.image_slot, before):
+        if not _fits(batch.image_slot, after):
+            raise InputError(misplaced(int(batch.image_slot.max()) + 1, before.total))
         return replace(batch, seen=seen)
     image, rank = _images(batch.image_slot, before)
     left = torch.tensor(after.places, device=image.device)[image]
@@ -58,11 +60,12 @@ def misplaced(laid: int, total: int) -> str:
 def stretched(batch: Batch, seen: VisualTokens | None, cache: Cache | None = None) -> Batch:
     """The batch with each token in the place that it would have had `before` the budget: what is left of an image in
     the middle of what it holds, and words as far from it as ever: so a model finds both where it was taught to. What a
-    cache reads later goes on from there. Raises InputError for a text with places for more tokens than there are.
+    cache reads later goes on from there. Raises InputError for a text with places for other tokens than there are.
     """
     if seen is None or seen.before is None or seen.before.counts == seen.layout.counts:
         return batch
-    _check_laid(batch, seen.layout)
+    if not _fits(batch.image_slot, seen.layout):
+        raise InputError(misplaced(int(batch.image_slot.max()) + 1, seen.layout.total))
     image, rank = _images(batch.image_slot, seen.layout)
     shown = batch.image_slot >= 0
     lost = torch.tensor(seen.before.counts, device=image.device) - torch.tensor(seen.layout.counts, device=image.device)
@@ -84,12 +87,15 @@ def stretched(batch: Batch, seen: VisualTokens | None, cache: Cache | None = Non
     return replace(batch, positions=known + shift + torch.where(shown, inside, 0))
 
 
-def _check_laid(batch: Batch, layout: Layout) -> int:
-    """For how many visual tokens the text has places; raises InputError for more than there are."""
-    laid = 0 if torch.compiler.is_compiling() else int(batch.image_slot.max()) + 1
-    if laid > layout.total:
-        raise InputError(misplaced(laid, layout.total))
-    return laid
+def _fits(slots: Int[Tensor, "B L"], layout: Layout) -> bool:
+    """Whether the text has all places of each image, or none, and no others; compiled, nobody asks."""
+    if torch.compiler.is_compiling():
+        return True
+    laid = torch.bincount(slots[slots >= 0], minlength=layout.total) > 0
+    if len(laid) > layout.total:
+        return False
+    found = (int(part.sum()) for part in laid.split(layout.counts))
+    return all(count in (0, places) for count, places in zip(found, layout.places, strict=True))
 
 
 def _inside(seen: VisualTokens, like: Tensor) -> Int[Tensor, "R 3"]:

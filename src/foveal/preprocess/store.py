@@ -63,13 +63,17 @@ def load(directory: Path) -> Processor:
 def tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a directory, none of whose code is run; raises InputError where there is none."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
     if not directory.is_dir():
         raise InputError(f"{directory} is no directory; name one that holds a tokenizer.json")
-    named = _json(directory / "tokenizer_config.json").get("tokenizer_class")
-    unnamed = named is None and not (directory / "config.json").exists()  # which else tells the kind, and so its ends
-    generic = unnamed or named in ("PreTrainedTokenizerFast", "TokenizersBackend")
-    kind = PreTrainedTokenizerFast if generic and (directory / "tokenizer.json").exists() else AutoTokenizer
+    named, kind = _json(directory / "tokenizer_config.json").get("tokenizer_class"), AutoTokenizer
+    told = _json(directory / "config.json").get("model_type") in CONFIG_MAPPING_NAMES  # and with it the ends of texts
+    generic = (named is None and not told) or named in ("PreTrainedTokenizerFast", "TokenizersBackend")
+    strange = named is not None and tokenizer_class_from_name(named) is None  # code of the checkpoint's own
+    if (generic or strange) and (directory / "tokenizer.json").exists():
+        kind = PreTrainedTokenizerFast
     try:
         return kind.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
     except (ImportError, MemoryError):
