@@ -88,7 +88,13 @@ class Theirs:
 
 def _opened(wish: "Wish") -> tuple[Any, Any]:
     """The model, of images or else of words alone, and the processor or tokenizer."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoProcessor,
+        GenerationMixin,
+    )
 
     way: Any = {"local_files_only": True, "trust_remote_code": False}
     try:
@@ -101,8 +107,8 @@ def _opened(wish: "Wish") -> tuple[Any, Any]:
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"transformers does not open {wish.run} ({_line(error)}); leave --against out") from None
     for part in model.modules():  # some write by a model within them, and its settings
-        if (known := getattr(part, "generation_config", None)) is not None:
-            part.generation_config = _plain(known)
+        if isinstance(part, GenerationMixin) and part.generation_config is not None:
+            part.generation_config = _plain(part.generation_config)
     return model.eval(), processor
 
 
