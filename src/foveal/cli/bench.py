@@ -11,7 +11,7 @@ from foveal.core.errors import InputError, unknown
 if TYPE_CHECKING:
     from foveal.cli._benched import Wish
 
-_RUN = typer.Argument(None, metavar="[RUN]", help="A run or checkpoint directory.", show_default="starter model")
+_RUN = typer.Argument(None, metavar="RUN", help="A run or checkpoint directory.", show_default="starter model")
 _IMAGE = typer.Option(None, "--image", help="A picture to ask about; several by several --image.", show_default="noise")
 PARTS = {
     "prepare": "prepare",
