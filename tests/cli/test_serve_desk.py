@@ -194,7 +194,8 @@ def test_a_run_without_words_is_refused():
 
 
 def test_a_checkpoint_s_own_settings_choose_words_where_nobody_says(tmp_path):
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = transformers.LlamaConfig(**sizes, vocab_size=40, eos_token_id=2)
     theirs = transformers.LlamaForCausalLM(config)
