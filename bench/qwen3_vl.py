@@ -1,6 +1,6 @@
-"""Qwen3-VL on the CPU: Foveal against transformers, same weights and threads, sides alternating in one run.
+"""Qwen3-VL on the CPU: Foveal against transformers, same weights, dtype and threads, sides alternating in one run.
 
-    python bench/qwen3_vl.py [--threads 1] [--rounds 3] [--new 8]
+    python bench/qwen3_vl.py [--threads 1] [--rounds 3] [--new 8] [--dtype float32]
 
 A tower of 12 layers of width 768 with three levels over an image of 768 x 768 pixels (2304 patches, 576 tokens after
 merging) and the shape of SmolLM2-135M with DeepStack and M-RoPE, random weights, 64 tokens of text, batch 1. Prints the
@@ -40,7 +40,7 @@ def checkpoint(folder: Path) -> None:
     Qwen3VLForConditionalGeneration(config).save_pretrained(folder)
 
 
-def inputs() -> dict[str, torch.Tensor]:
+def inputs(dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """One image, then text."""
     generator = torch.Generator().manual_seed(0)
     text = torch.randint(10, 49000, (1, TEXT_TOKENS), generator=generator)
@@ -49,7 +49,7 @@ def inputs() -> dict[str, torch.Tensor]:
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
         "mm_token_type_ids": (ids == IMAGE_ID).int(),
-        "pixel_values": torch.randn(GRID**2, 3 * 2 * PATCH**2, generator=generator),
+        "pixel_values": torch.randn(GRID**2, 3 * 2 * PATCH**2, generator=generator).to(dtype),
         "image_grid_thw": torch.tensor([[1, GRID, GRID]]),
     }
 
@@ -57,10 +57,10 @@ def inputs() -> dict[str, torch.Tensor]:
 class Transformers:
     """The reference, with its default attention (SDPA)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
         from transformers import Qwen3VLForConditionalGeneration
 
-        self.model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+        self.model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
         self.head = self.model.lm_head
         self.model.generation_config.eos_token_id = None
 
@@ -80,10 +80,10 @@ class Transformers:
 class Foveal:
     """The same checkpoint through `foveal.load`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
         import foveal
 
-        self.wrapped = foveal.load(folder)
+        self.wrapped = foveal.load(folder, dtype=dtype)
         self.head = self.wrapped.model.head
         self.wrapped.generation["eos_token_id"] = None
 
@@ -137,22 +137,23 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--new", type=int, default=8)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    given = inputs()
+    dtype = getattr(torch, arguments.dtype)
+    given = inputs(dtype)
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
         packing()
         checkpoint(Path(folder))
-        sides = {name: side(Path(folder)) for name, side in SIDES.items()}
+        sides = {name: side(Path(folder), dtype) for name, side in SIDES.items()}
         tokens = {name: side.generate(given, arguments.new) for name, side in sides.items()}  # also warms up
         taken = [
             {name: round_of(side, given, arguments.new) for name, side in sides.items()}
             for _ in range(arguments.rounds)
         ]
     same = int((tokens["transformers"] == tokens["foveal"]).sum())
-    print(
-        f"{arguments.threads} threads, {arguments.rounds} rounds; {same}/{arguments.new} tokens equal, {clock():.0f} s"
-    )
+    print(f"{arguments.threads} threads, {arguments.dtype}, {arguments.rounds} rounds, {clock():.0f} s")
+    print(f"{same}/{arguments.new} tokens equal")
     for part in taken[0]["foveal"]:
         ratio = statistics.median(one["foveal"][part] / one["transformers"][part] for one in taken)
         ours, theirs = (

@@ -174,6 +174,49 @@ def test_one_pass_beside_a_product_that_is_as_fast(monkeypatch):
         assert activated(up, hidden, "gelu_tanh") is None
 
 
+HALF = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "relu", "silu", "swish"])
+def test_in_bfloat16_a_map_and_its_activation_are_rounded_once(monkeypatch, name):
+    torch.manual_seed(0)
+    up, hidden = Linear(512, 2048).bfloat16(), torch.randn(2, 16, 512).bfloat16()
+    exact = activation_of(name)(F.linear(hidden.float(), up.weight.float(), up.bias.float()))
+    with torch.no_grad():
+        made = activated(up, hidden, name)
+        assert (made is not None) == HALF
+        if made is not None:
+            apart = activation_of(name)(F.linear(hidden, up.weight, up.bias))
+            error, usual = ((one.float() - exact).abs().mean() for one in (made, apart))
+            assert made.dtype == torch.bfloat16 and error <= 1.05 * usual
+        assert activated(up, hidden[:1, :7], name) is None  # a few tokens
+        monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+        assert activated(up, hidden, name) is None
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_one_vector_in_bfloat16(monkeypatch, bias):
+    torch.manual_seed(0)
+    layer, seen, of_one = Linear(200, 300, bias=bias).bfloat16(), [], linear_file._of_one
+    monkeypatch.setattr(linear_file, "_of_one", lambda *given: seen.append(given) or of_one(*given))
+    monkeypatch.setattr(linear_file, "_processor", lambda: "vendor_id\t: GenuineIntel\nflags\t\t: avx2 avx512f\n")
+    for shape in ((200,), (1, 200), (1, 1, 200)):
+        hidden = torch.randn(shape).bfloat16()
+        exact = F.linear(hidden.float(), layer.weight.float(), layer.bias.float() if bias else None)
+        with torch.no_grad():
+            made = layer(hidden)
+        torch.testing.assert_close(made, exact.bfloat16(), atol=1e-3, rtol=1e-2)
+    assert len(seen) == 3
+    assert layer(hidden).requires_grad  # a gradient wants the weight
+    with torch.no_grad():
+        assert layer(torch.randn(2, 200).bfloat16()).shape == (2, 300)
+        assert linear(torch.randn(1, 200).bfloat16(), torch.randn(300, 400).bfloat16()[:, :200]).shape == (1, 300)
+        assert linear(torch.randn(1, 200), torch.randn(300, 200)).shape == (1, 300)
+        monkeypatch.setattr(linear_file, "_processor", lambda: "vendor_id\t: AuthenticAMD\nflags\t\t: avx512f\n")
+        layer(hidden)
+    assert len(seen) == 3
+
+
 def test_apart_where_one_pass_would_miss_something():
     class Scaled(Linear):
         def forward(self, input):
@@ -184,7 +227,8 @@ def test_apart_where_one_pass_would_miss_something():
     with torch.no_grad():
         assert activated(up, hidden, "quick_gelu") is None
         assert activated(Scaled(200, 1000), hidden, "gelu") is None
-        assert activated(up.bfloat16(), hidden.bfloat16(), "gelu") is None
+        assert activated(up.double(), hidden.double(), "gelu") is None
+        up.float()
         feed = FeedForward(width=200, inner=1000, activation="gelu")
         feed.up.register_forward_hook(lambda *_: heard.append(1))
         feed(hidden)

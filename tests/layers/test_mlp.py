@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from foveal.core.errors import InputError
-from foveal.layers.mlp import FeedForward, GatedFeedForward, activation_of
+from foveal.layers.mlp import FeedForward, GatedFeedForward, activation_of, quick_gelu
 
 
 def test_gate_times_up():
@@ -38,13 +38,33 @@ def test_an_unknown_activation_has_a_hint():
 )
 def test_a_long_prompt_is_fed_in_pieces_and_means_the_same(block):
     hidden, seen = torch.randn(2, 1200, 4), []
-    watched = block.down.register_forward_pre_hook(lambda module, given: seen.append(given[0].shape[1]))
+    watched = block.down.register_forward_pre_hook(lambda module, given: seen.append(given[0].numel() // (2 * 6)))
     whole = block(hidden)
     with torch.inference_mode():
         pieces = block(hidden)
     watched.remove()
     assert seen == [1200, 448, 448, 304]
     torch.testing.assert_close(pieces, whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gate_is_multiplied_in_its_own_place_and_means_the_same(dtype):
+    block, hidden = GatedFeedForward(width=4, inner=6).to(dtype), torch.randn(2, 5, 4).to(dtype)
+    kept = []
+    block.gate.register_forward_hook(lambda module, given, made: kept.append((made, made.clone())))
+    whole = block(hidden)
+    with torch.inference_mode():
+        torch.testing.assert_close(block(hidden), whole)
+    assert all(torch.equal(*pair) for pair in kept)  # what a hook was given stays as it was
+    whole.sum().backward()
+
+
+def test_quick_gelu_leaves_what_it_reads():
+    x = torch.randn(7)
+    before = x.clone()
+    with torch.no_grad():
+        torch.testing.assert_close(quick_gelu(x), x * torch.sigmoid(1.702 * x))
+    assert torch.equal(x, before)
 
 
 def test_off_the_cpu_a_long_prompt_is_fed_at_once():

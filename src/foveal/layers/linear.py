@@ -2,11 +2,11 @@
 
 On x86 torch multiplies float32 matrices with MKL, which leaves half the speed of an AMD processor unused; oneDNN,
 which torch carries for bfloat16 and convolutions, does not. On Intel's own processors MKL is the faster one, but for a
-product with an activation behind it, which oneDNN computes in the same pass.
+product with an activation behind it, which oneDNN computes in the same pass, in bfloat16 too.
 `torch.backends.mkldnn.enabled = False` turns it off.
 
 One token, or a few, read a whole weight to use each entry as often, and neither library reads it as fast as memory
-gives it; MKL's batched product of the weight's parts does.
+gives it. In float32 MKL's batched product of the weight's parts does, in bfloat16 torch's own of a matrix and a vector.
 """
 
 import math
@@ -36,6 +36,7 @@ _FUSED = {
     "gelu_new": ("gelu", "tanh"),
     "relu": ("relu", ""),
 }
+_FUSED_HALF = {**_FUSED, "silu": ("swish", ""), "swish": ("swish", "")}  # in float32 this one gains nothing
 _PLAIN = (Tensor, nn.Parameter)  # no fake, distributed or quantised tensors
 
 
@@ -70,6 +71,16 @@ def onednn_fuses_faster() -> bool:
     return onednn_is_faster() or (ready and "avx512f" in _processor())
 
 
+def half_is_fused() -> bool:
+    """Whether torch multiplies in bfloat16 through oneDNN, which can activate in the same pass."""
+    return bool(torch.backends.mkldnn.enabled) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def half_is_read_faster() -> bool:
+    """Whether torch itself reads a bfloat16 weight for one vector faster than oneDNN does, as it does on Intel's."""
+    return "GenuineIntel" in _processor() and "avx512f" in _processor()
+
+
 def onednn_is_twice_as_fast() -> bool:
     """The same by far: on AMD's processors from Zen 5 on, whose wide units MKL leaves half unused."""
     return onednn_is_faster() and generation() >= _ZEN_5
@@ -87,9 +98,13 @@ def linear(
     hidden: Float[Tensor, "*batch I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None = None
 ) -> Float[Tensor, "*batch O"]:
     """`torch.nn.functional.linear`, forward and backward."""
-    if torch.compiler.is_compiling() or not (_eligible(hidden, weight) and onednn_is_faster()):
+    if torch.compiler.is_compiling() or not _eligible(hidden, weight):
         return F.linear(hidden, weight, bias)
     learns = _learns(hidden, weight, bias)
+    if not learns and _one(hidden, weight):
+        return _of_one(hidden, weight, bias)
+    if hidden.dtype != torch.float32 or not onednn_is_faster():
+        return F.linear(hidden, weight, bias)
     if not learns and _few(hidden, weight):
         return _by_parts(hidden, weight, bias)
     if not _much(hidden, weight):
@@ -105,13 +120,14 @@ def plain(part: nn.Module) -> TypeGuard[Linear]:
 
 def activated(part: nn.Module, hidden: Float[Tensor, "*batch I"], name: str) -> Float[Tensor, "*batch O"] | None:
     """What a linear map says, with an activation of this name in the same pass; None: that is no faster here."""
-    if torch.compiler.is_compiling() or name not in _FUSED or not plain(part):
+    fused = _FUSED if hidden.dtype == torch.float32 else _FUSED_HALF
+    if torch.compiler.is_compiling() or name not in fused or not plain(part):
         return None
     if not _eligible(hidden, part.weight) or _learns(hidden, part.weight, part.bias):
         return None
     if not _gains(hidden, part.weight):
         return None
-    return _multiply(hidden, part.weight, part.bias, *_FUSED[name])
+    return _multiply(hidden, part.weight, part.bias, *fused[name])
 
 
 def _learns(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -121,7 +137,8 @@ def _learns(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 def _eligible(hidden: Tensor, weight: Tensor) -> bool:
     return (
-        hidden.dtype == weight.dtype == torch.float32
+        hidden.dtype == weight.dtype
+        and hidden.dtype in (torch.float32, torch.bfloat16)
         and type(hidden) in _PLAIN
         and type(weight) in _PLAIN
         and hidden.device.type == weight.device.type == "cpu"
@@ -131,15 +148,28 @@ def _eligible(hidden: Tensor, weight: Tensor) -> bool:
 
 def _gains(hidden: Tensor, weight: Tensor) -> bool:
     """Whether an activation in the same pass as the product is the faster way here."""
-    if onednn_is_faster():
+    half = hidden.dtype == torch.bfloat16
+    if not half and onednn_is_faster():
         return _much(hidden, weight) and not _few(hidden, weight)
     tokens, work = hidden.numel() // max(1, hidden.shape[-1]), hidden.numel() * weight.shape[0]
-    return onednn_fuses_faster() and tokens >= _FUSED_TOKENS and work >= _FUSED_WORK
+    fuses = half_is_fused() if half else onednn_fuses_faster()
+    return fuses and tokens >= _FUSED_TOKENS and work >= _FUSED_WORK
 
 
 def _much(hidden: Tensor, weight: Tensor) -> bool:
     work = hidden.numel() * weight.shape[0]
     return work >= _MUCH_WORK or (weight.numel() >= _LARGE_WEIGHT and work > 0)
+
+
+def _one(hidden: Tensor, weight: Tensor) -> bool:
+    alone = hidden.numel() == weight.shape[1] > 0 and weight.is_contiguous()
+    return alone and hidden.dtype == torch.bfloat16 and half_is_read_faster()
+
+
+def _of_one(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    token = hidden.reshape(-1)
+    out = torch.mv(weight, token) if bias is None else torch.addmv(bias, weight, token)
+    return out.view(*hidden.shape[:-1], -1)
 
 
 def _few(hidden: Tensor, weight: Tensor) -> bool:
