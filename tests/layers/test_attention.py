@@ -18,6 +18,34 @@ def test_grouped_heads_equal_repeated_ones(groups):
     torch.testing.assert_close(attend(query, key, value), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("kind", ["none", "shown", "added", "added to each head"])
+def test_one_token_of_grouped_heads_equals_the_last_of_many(groups, kind):
+    torch.manual_seed(0)
+    query, key, value = torch.randn(2, 3, 4, 8), torch.randn(2, groups, 5, 8), torch.randn(2, groups, 5, 8)
+    query = query.transpose(1, 2)  # as a projection leaves it
+    masks = {
+        "none": None,
+        "shown": torch.tensor([[1, 0, 1, 1, 1], [0, 1, 1, 0, 1]]).bool()[:, None, None],
+        "added": torch.randn(2, 1, 1, 5),
+        "added to each head": torch.randn(2, 4, 1, 5),
+    }
+    many, one = (attend(part, key, value, mask=masks[kind]) for part in (query, query[:, :, -1:]))
+    torch.testing.assert_close(one, many[:, :, -1:], atol=1e-6, rtol=1e-5)
+    assert one.shape == (2, 4, 1, 8)
+
+
+def test_one_token_that_learns_gives_each_key_its_gradient():
+    torch.manual_seed(0)
+    query, key, value = torch.randn(2, 4, 2, 8), torch.randn(2, 2, 5, 8), torch.randn(2, 2, 5, 8)
+    gradients = []
+    for begin in (0, 1):  # beside another, and alone
+        parts = [part.clone().requires_grad_() for part in (query, key, value)]
+        attend(parts[0][:, :, begin:], *parts[1:])[:, :, -1].square().sum().backward()
+        gradients.append([part.grad for part in parts])
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
+
+
 def test_causal_without_a_mask_equals_the_causal_mask():
     torch.manual_seed(0)
     attention = Attention(width=16, heads=4, kv_heads=2, causal=True)

@@ -25,6 +25,19 @@ def test_both_ways_to_compute_give_the_same_bits():
     assert torch.equal(norm(hidden), norm.weight * exact)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("gain", [torch.float32, torch.bfloat16])
+def test_without_gradients_the_same_bits_and_what_is_read_stays(dtype, gain):
+    torch.manual_seed(0)
+    norm = RMSNorm(48, eps=1e-5).to(gain)
+    hidden = torch.randn(3, 48).to(dtype)
+    before = hidden.clone()
+    with torch.no_grad():
+        made = norm(hidden)
+    assert made.dtype == norm(hidden).dtype and torch.equal(made, norm(hidden))
+    assert torch.equal(hidden, before)
+
+
 def test_epsilon_keeps_a_zero_vector_finite():
     assert torch.equal(RMSNorm(8, eps=1e-5)(torch.zeros(1, 8)), torch.zeros(1, 8))
 

@@ -33,6 +33,8 @@ def attend(
 ) -> Float[Tensor, "B H L d"]:
     """Scaled dot-product attention; G key heads serve H query heads in order (grouped-query attention, 2305.13245)."""
     mask = mask.to(query.dtype) if mask is not None and mask.is_floating_point() else mask
+    if query.shape[2] == 1 and query.shape[1] != key.shape[1] and not causal:
+        return _of_one(query, key, value, mask)
     settings: dict[str, Any] = {"attn_mask": mask, "is_causal": causal, "enable_gqa": query.shape[1] != key.shape[1]}
     if query.requires_grad and query.device.type == "cpu":
         # on processors torch's gradient of attention takes several times as long in half precision as in float32
@@ -44,6 +46,17 @@ def attend(
                 return attend_by_stretches(query, key, whole).to(value.dtype)
             return F.scaled_dot_product_attention(query, key, whole, **settings).to(value.dtype)
     return F.scaled_dot_product_attention(query, key, value, **settings)
+
+
+def _of_one(
+    query: Float[Tensor, "B H 1 d"], key: Float[Tensor, "B G K d"], value: Float[Tensor, "B G K d"], mask: Mask | None
+) -> Float[Tensor, "B H 1 d"]:
+    """One token's heads as queries of the key head that they share, which is then read once and not for each."""
+    groups = key.shape[1]
+    if mask is not None and mask.shape[1] != 1:
+        mask = mask.reshape(len(mask), groups, -1, mask.shape[-1])
+    together = query.reshape(len(query), groups, -1, query.shape[-1])
+    return attend(together, key, value, mask=mask).reshape(*query.shape[:-1], value.shape[-1])
 
 
 def attend_apart(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import unknown
 from foveal.layers.linear import Linear, activated
+from foveal.layers.scratch import times
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -18,11 +19,6 @@ Activation = Callable[[Tensor], Tensor]
 def quick_gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The sigmoid approximation of GELU that CLIP was trained with (1606.08415)."""
     return times((1.702 * x).sigmoid_(), x)
-
-
-def times(own: Float[Tensor, "*shape"], other: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The product, in the place of `own`, which nothing else reads, where no gradient wants it: new ones cost time."""
-    return own * other if torch.is_grad_enabled() or torch.compiler.is_compiling() else own.mul_(other)
 
 
 _ACTIVATIONS: dict[str, Activation] = {

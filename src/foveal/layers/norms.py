@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from foveal.layers.scratch import times
+
 NormKind = Literal["layer", "rms"]
 
 
@@ -26,7 +28,9 @@ class RMSNorm(nn.Module):
             return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
         exact = hidden.float()
         scale = torch.rsqrt(exact.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * (exact * scale).to(hidden.dtype)
+        if exact is hidden or hidden.dtype != self.weight.dtype:
+            return self.weight * (exact * scale).to(hidden.dtype)
+        return times(times(exact, scale).to(hidden.dtype), self.weight)
 
 
 class HeadNorm(nn.Module):
