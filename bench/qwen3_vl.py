@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    start = clock()
     dtype = getattr(torch, arguments.dtype)
     given = inputs(dtype)
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
@@ -152,7 +153,7 @@ def main() -> None:
             for _ in range(arguments.rounds)
         ]
     same = int((tokens["transformers"] == tokens["foveal"]).sum())
-    print(f"{arguments.threads} threads, {arguments.dtype}, {arguments.rounds} rounds, {clock():.0f} s")
+    print(f"{arguments.threads} threads, {arguments.dtype}, {arguments.rounds} rounds, {clock() - start:.0f} s")
     print(f"{same}/{arguments.new} tokens equal")
     for part in taken[0]["foveal"]:
         ratio = statistics.median(one["foveal"][part] / one["transformers"][part] for one in taken)
