@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +12,7 @@ import yaml
 
 from foveal.core.errors import InputError, unknown, yaml_fault
 from foveal.core.parsing import from_yaml
+from foveal.inference import exported
 from foveal.models.assembly import assemble, check
 from foveal.models.config import ModelConfig
 from foveal.preprocess.processor import Processor
@@ -37,6 +39,7 @@ def load(
 ) -> Model:
     """A model ready to use, from a run directory of ours or a checkpoint directory of Hugging Face or another origin.
 
+    What `foveal export` wrote is a run too, whose heavy parts another engine computes.
     `format` is found out where it is not given; a `dtype` of "auto" is that of the file. "starter" names the starter
     model, "smollm2-135m" the packaged language model; a directory of that name goes first. Raises InputError for a
     directory of neither kind or of another than `format`, a training that has not ended, an unsupported model type, a
@@ -53,10 +56,23 @@ def load(
     if format == "foveal" and not run.matches(directory):
         raise InputError(f"format 'foveal', but {directory} holds no config.yaml; give a run, or leave format out")
     if format == "foveal" or (format is None and run.matches(directory)):
-        return cast(Model, run.load(directory, **wanted))
+        read = _exported if exported.matches(directory) else run.load
+        return cast(Model, read(directory, **wanted))
     check_adapter(directory)
     _check_ended(directory)
     return cast(Model, families.load(directory, read_config(directory), format=format, **wanted))
+
+
+def _exported(directory: Path, *, dtype: torch.dtype | None, device: torch.device | str | None) -> Any:
+    """A run whose heavy parts are graphs; raises InputError for another dtype than theirs, and another device."""
+    if dtype not in (None, torch.float32) or (device is not None and torch.device(device).type != "cpu"):
+        raise InputError(
+            f"{directory} holds an exported model, whose graphs compute in float32 on the processor; leave dtype and "
+            "device out, or load what it was exported from"
+        )
+    made = run.load(directory, put_in=partial(exported.put_in, directory=directory))
+    exported.sealed(made.model)
+    return made
 
 
 def _check_ended(directory: Path) -> None:

@@ -32,16 +32,17 @@ class Wish:
         """The pictures, opened; those of a directory of frames or a video as their paths."""
         from foveal.cli.ask import picture
 
-        return [picture(name) for name in self.images] or [_noise(self.size)]
+        return [picture(name) for name in self.images] or [noise(self.size)]
 
 
-def _noise(size: int) -> Any:
+def noise(size: int, *, seed: int = 0) -> Any:
+    """A picture of that side whose pixels say nothing; raises InputError for a side of none."""
     import numpy as np
     from PIL import Image
 
     if size < 1:
         raise InputError(f"--size {size}; give the side of the made picture in pixels, 1 or more")
-    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (size, size, 3), np.uint8))
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size, size, 3), np.uint8))
 
 
 class Ours:

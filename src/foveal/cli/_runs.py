@@ -31,9 +31,11 @@ def open_run(run: Path | None, *, dtype: str | None = None) -> Any:
     """
     import foveal
     from foveal.core.machine import device
+    from foveal.inference import exported
 
+    graphs = run is not None and exported.matches(run)  # which run on the processor, whatever else is there
     try:
-        model = foveal.load(run or "starter", dtype=dtype, device=device())
+        model = foveal.load(run or "starter", dtype=dtype, device=None if graphs else device())
     except ModuleNotFoundError as error:
         raise missing(error) from None
     if not hasattr(model, "stream_answer"):

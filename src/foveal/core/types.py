@@ -116,8 +116,8 @@ def _places(layout: Layout) -> tuple[Tensor, Tensor, Tensor | None]:
 
 def _numbered(counts: tuple[int, ...], numbers: tuple[int, ...]) -> Tensor:
     """Each of the numbers as often as its count says."""
-    every = torch.tensor(numbers, dtype=torch.long)
-    return torch.repeat_interleave(every, torch.tensor(counts, dtype=torch.long), output_size=sum(counts))
+    every = [torch.full((count,), number, dtype=torch.long) for number, count in zip(numbers, counts, strict=True)]
+    return torch.cat(every) if every else torch.zeros(0, dtype=torch.long)
 
 
 def _cells(count: int, grid: Grid | None) -> Tensor:

@@ -102,6 +102,14 @@ class KVCache:
         self._ends[layer] = end
         return keys[:, :, :end], values[:, :, :end]
 
+    def held(self, layer: int) -> tuple[Float[Tensor, "B H K d"], Float[Tensor, "B H K d"]]:
+        """Views of the keys and values that a layer holds, of no token before its first."""
+        rows, kv_heads, _, head_width = self._shape
+        if (store := self._stores[layer]) is None:
+            none = torch.empty(rows, kv_heads, 0, head_width, **self._made)
+            return none, none
+        return store[0][:, :, : self._ends[layer]], store[1][:, :, : self._ends[layer]]
+
     def thin(
         self, layer: int, at: Int[Tensor, "B Q"] | None, real: Bool[Tensor, "B Q"] | None, *, length: int
     ) -> Bool[Tensor, "B K"] | None:

@@ -1,7 +1,7 @@
 """Foveal's own format: a run directory holds config.yaml, model.safetensors and the processor's files."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, SupportsIndex, Unpack
@@ -145,14 +145,21 @@ def matches(directory: Path) -> bool:
 
 
 def load(
-    directory: Path, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    directory: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    put_in: Callable[[Any], None] | None = None,
 ) -> Run | HuggingFaceCausal:
     """A run from its directory; one that began as a reference checkpoint is called as that reference.
 
-    Raises InputError for a weight that is missing, unexpected or mis-shaped.
+    Parts whose weights are not in the directory are `put_in` before the others are read. Raises InputError for a weight
+    that is missing, unexpected or mis-shaped.
     """
     described = read_config(directory / "config.yaml")
     model = empty(ModelConfig.parse(described["model"]))
+    if put_in is not None:
+        put_in(model)
     state = read_checkpoint(directory) | external(described, model.config, directory)
     load_strict(model, state, str(directory), dtype=dtype, device=device)
     model.eval()

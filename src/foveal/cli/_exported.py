@@ -1,0 +1,104 @@
+"""What `foveal export` does: graphs written, the rest of the run beside them, and both sides asked the same."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foveal.core.errors import InputError
+
+TOLERANCE = 1e-3  # of the spread of the logits: what two engines round otherwise is a thousandth of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is exported, for which engine, where to, and by what pictures and words it is tried."""
+
+    run: Path | None
+    engine: str
+    out: Path
+    images: tuple[str, ...]
+    size: int
+    prompt: str
+    new: int
+
+    def pictures(self) -> list[Any]:
+        """The pictures, or two of noise."""
+        from foveal.cli._benched import noise
+        from foveal.cli.ask import picture
+
+        return [picture(name) for name in self.images] or [noise(self.size, seed=seed) for seed in (0, 1)]
+
+
+def export(wish: Wish) -> dict[str, Any]:
+    """Write the exported run and try it beside what it was made from; returns what is told of both.
+
+    Raises InputError for a run that does not go through graphs, and for a place that is taken.
+    """
+    import foveal
+    from foveal.inference import exported
+    from foveal.inference.pieces import check
+    from foveal.inference.sessions import check_engine
+
+    check_engine(wish.engine)
+    if wish.out.exists() and (not wish.out.is_dir() or any(wish.out.iterdir())):
+        raise InputError(f"{wish.out} is there already; name another place by --out")
+    loaded = foveal.load(wish.run or "starter", dtype="float32", device="cpu")
+    if not hasattr(loaded, "stream_answer") or exported.matches(Path(wish.run or "")):
+        raise InputError(f"{wish.run} writes no answers, or is exported already; give a run that writes")
+    check(loaded.model)
+    if loaded.model.vision is None and wish.images:
+        raise InputError(f"{len(wish.images)} images for a model without a vision encoder; leave --image out")
+    shown = [None] if loaded.model.vision is None else wish.pictures()
+    batches = [prompted(loaded, wish.prompt, picture) for picture in shown]
+    wish.out.mkdir(parents=True, exist_ok=True)
+    told = exported.export(loaded, batches, wish.out, engine=wish.engine)
+    files = {name: size(wish.out, graph["file"]) for name, graph in told["graphs"].items()}
+    return {
+        "out": str(wish.out),
+        "engine": wish.engine,
+        "bytes": files,
+        "asked": list(parity(wish, loaded, foveal.load(wish.out))),
+    }
+
+
+def prompted(loaded: Any, text: str, picture: Any) -> Any:
+    """The batch of a question, laid out for all tokens of its picture."""
+    from foveal.models.budget import unspent
+    from foveal.preprocess.chat import listed, question
+
+    example = question(listed(picture), text, marker=loaded.processor.config.marker)
+    return loaded.processor.prompt([example], plan=unspent(loaded.model).plan, room=1)
+
+
+def size(folder: Path, file: str) -> int:
+    """Bytes of a graph, with the weights that lie beside it."""
+    return sum(path.stat().st_size for path in folder.glob(f"{Path(file).stem}.*"))
+
+
+def parity(wish: Wish, one: Any, other: Any) -> Iterator[dict[str, Any]]:
+    """How far the logits of both sides are apart, and how many tokens they write alike, for several questions."""
+    import torch
+
+    from foveal.decode.generate import stream
+    from foveal.models.budget import unspent
+
+    shown = wish.pictures() if one.model.vision is not None else []
+    cases = {
+        name: (wish.prompt, picture)
+        for name, picture in zip(wish.images or ("noise", "more noise"), shown, strict=False)
+    }
+    cases["no picture"] = ("Name a colour.", None)
+    for name, (text, picture) in cases.items():
+        batch, models = prompted(one, text, picture), [unspent(side.model) for side in (one, other)]
+        with torch.inference_mode():
+            logits = [model(batch).logits.float() for model in models]
+            told = [torch.stack([*stream(model, batch, max_new_tokens=wish.new)], dim=1) for model in models]
+        apart = float((logits[0] - logits[1]).abs().max() / logits[0].std())
+        yield {
+            "asked": name,
+            "difference": apart,
+            "tokens": wish.new,
+            "alike": int((told[0] == told[1]).sum()),
+            "visual_tokens": int((batch.image_slot >= 0).sum()),
+        }
