@@ -6,7 +6,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from foveal.core.example import Example
-from foveal.evaluation.flops import counting
+from foveal.evaluation.flops import Flops, counting
+from foveal.layers.linear import Linear
 from foveal.models.budget import budgeted
 from foveal.training.objectives.next_token import next_token
 from tests.tiny import tiny_run
@@ -114,3 +115,15 @@ def test_a_budget_that_is_drawn_for_a_batch_is_spent_while_it_is_counted(read):
     assert (left.image_slot >= 0).sum() == 3
     assert flops.parts["relevance"] > 0 and "between" not in vars(model.allocator)
     assert type(model.allocator) is type(budgeted(run.model, 16).allocator)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 40])
+@pytest.mark.parametrize("bias", [True, False])
+def test_half_precision_does_the_same_work(tokens, bias):
+    counts = []
+    for dtype in (torch.float32, torch.bfloat16):
+        layer, hidden = Linear(512, 2048, bias=bias).to(dtype), torch.randn(1, tokens, 512).to(dtype)
+        with torch.no_grad(), Flops() as counted:
+            layer(hidden)
+        counts.append(counted.total)
+    assert counts == [2 * tokens * 512 * 2048] * 2

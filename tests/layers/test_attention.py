@@ -35,6 +35,11 @@ def test_one_token_of_grouped_heads_equals_the_last_of_many(groups, kind):
     assert one.shape == (2, 4, 1, 8)
 
 
+def test_one_token_without_rows():
+    keys = torch.randn(0, 2, 5, 8)
+    assert attend(torch.randn(0, 4, 1, 8), keys, keys).shape == (0, 4, 1, 8)
+
+
 def test_one_token_that_learns_gives_each_key_its_gradient():
     torch.manual_seed(0)
     query, key, value = torch.randn(2, 4, 2, 8), torch.randn(2, 2, 5, 8), torch.randn(2, 2, 5, 8)

@@ -1,3 +1,6 @@
+import copy
+
+import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -215,6 +218,47 @@ def test_one_vector_in_bfloat16(monkeypatch, bias):
         monkeypatch.setattr(linear_file, "_processor", lambda: "vendor_id\t: AuthenticAMD\nflags\t\t: avx512f\n")
         layer(hidden)
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("tokens", [2, 5, 16])
+def test_a_few_tokens_in_bfloat16_before_a_large_weight(monkeypatch, bias, tokens):
+    torch.manual_seed(0)
+    layer, seen, turned = Linear(512, 2048, bias=bias).bfloat16(), [], linear_file._turned
+    monkeypatch.setattr(linear_file, "_turned", lambda *given: seen.append(given) or turned(*given))
+    monkeypatch.setattr(linear_file, "_processor", lambda: "vendor_id\t: GenuineIntel\nflags\t\t: avx2 avx512f\n")
+    hidden = torch.randn(tokens, 1, 512).bfloat16()
+    exact = F.linear(hidden.float(), layer.weight.float(), layer.bias.float() if bias else None)
+    with torch.no_grad():
+        made = layer(hidden)
+        torch.testing.assert_close(made, exact.bfloat16(), atol=1e-3, rtol=1e-2)
+        assert len(seen) == 1 and made.is_contiguous()
+        assert layer(torch.randn(17, 512).bfloat16()).shape == (17, 2048)
+        assert Linear(512, 64).bfloat16()(hidden).shape == (tokens, 1, 64)
+    assert layer(hidden).requires_grad and len(seen) == 1
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (2, 2, 4), (16,)])
+@torch.no_grad()
+def test_another_width_is_refused_in_bfloat16_too(monkeypatch, shape):
+    monkeypatch.setattr(linear_file, "_processor", lambda: "vendor_id\t: GenuineIntel\nflags\t\t: avx2 avx512f\n")
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for a user
+    with pytest.raises(RuntimeError, match=r"shape|size"):
+        Linear(8, 6).bfloat16()(torch.randn(shape).bfloat16())
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # of torch's own rules
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_forward_derivatives_pass_frozen_maps(dtype):
+    torch.manual_seed(0)
+    feed = FeedForward(width=256, inner=1024, activation="gelu").to(dtype).requires_grad_(False)
+    given, way = (torch.randn(2, 64, 256).to(dtype) for _ in range(2))
+    exact = copy.deepcopy(feed).double()
+    wide = torch.func.jvp(exact, (given.double(),), (way.double(),))[1]
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            tangent = torch.func.jvp(feed, (given,), (way,))[1]
+        torch.testing.assert_close(tangent.double(), wide, atol=0.03 if dtype == torch.bfloat16 else 1e-4, rtol=1e-2)
 
 
 def test_apart_where_one_pass_would_miss_something():

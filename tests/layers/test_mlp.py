@@ -59,6 +59,47 @@ def test_a_gate_is_multiplied_in_its_own_place_and_means_the_same(dtype):
     whole.sum().backward()
 
 
+def test_a_gate_of_another_precision_is_multiplied_in_the_wider_one():
+    class Half(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner.bfloat16()
+
+        def forward(self, hidden):
+            return self.inner(hidden.bfloat16())
+
+    block, hidden = GatedFeedForward(width=4, inner=6), torch.randn(2, 5, 4)
+    block.gate = Half(block.gate)
+    with torch.no_grad():
+        made = block(hidden)
+    torch.testing.assert_close(made, block(hidden).detach())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_whoever_listens_within_a_block_hears_rows_of_tokens(dtype):
+    torch.manual_seed(0)
+    block, heard = FeedForward(width=32, inner=64, activation="relu").to(dtype), []
+
+    def steer(module, given, made):
+        heard.append(made.shape)
+        return made + 5 * (torch.arange(made.shape[1]) == made.shape[1] - 1)[:, None].to(made)
+
+    block.down.register_forward_hook(steer)
+    hidden = torch.randn(2, 1200, 32).to(dtype)
+    with torch.no_grad():
+        pieces = block(hidden)
+    assert len(heard) > 1 and all(shape[0] == 2 and shape[2] == 32 for shape in heard)
+    assert ((pieces - block(hidden)).abs().amax(-1) > 1).sum() == 2 * (len(heard) - 2)  # all but the last are others
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(0, 1200, 4), (2, 0, 4)])
+@torch.no_grad()
+def test_no_rows_and_no_tokens_are_fed_too(dtype, shape):
+    block = FeedForward(width=4, inner=6, activation="gelu").to(dtype)
+    assert block(torch.zeros(shape, dtype=dtype)).shape == shape
+
+
 def test_quick_gelu_leaves_what_it_reads():
     x = torch.randn(7)
     before = x.clone()

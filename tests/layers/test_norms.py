@@ -38,6 +38,15 @@ def test_without_gradients_the_same_bits_and_what_is_read_stays(dtype, gain):
     assert torch.equal(hidden, before)
 
 
+def test_many_gains_at_once_in_half_precision():
+    norm, hidden = RMSNorm(64, eps=1e-6).bfloat16(), torch.randn(2, 5, 64).bfloat16()
+    gains = torch.rand(3, 64).bfloat16()
+    with torch.no_grad():
+        made = torch.func.vmap(lambda gain: torch.func.functional_call(norm, {"weight": gain}, (hidden,)))(gains)
+        norm.weight.copy_(gains[2])
+        assert torch.equal(made[2], norm(hidden))
+
+
 def test_epsilon_keeps_a_zero_vector_finite():
     assert torch.equal(RMSNorm(8, eps=1e-5)(torch.zeros(1, 8)), torch.zeros(1, 8))
 

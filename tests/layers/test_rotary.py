@@ -103,3 +103,16 @@ def test_what_turns_where_nothing_learns_is_what_turns_where_something_does(dtyp
     torch.testing.assert_close(turned, expected.detach(), atol=1e-5, rtol=1e-5)
     assert torch.equal(heads, kept)
     assert rotate(heads[..., :16], *given).is_contiguous() or length == 1
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # of torch's own rules
+def test_transforms_of_functions_see_through_the_turn():
+    torch.manual_seed(0)
+    heads, way = torch.randn(2, 3, 1, 4, 8), torch.randn(3, 1, 4, 8)
+    angles = torch.randn(3, 1, 4, 4)
+    cosines, sines = (torch.cat([part, part], dim=-1) for part in (angles.cos(), angles.sin()))
+    with torch.no_grad():
+        both = torch.func.vmap(lambda one: rotate(one, cosines, sines))(heads)
+        torch.testing.assert_close(both[1], rotate(heads[1], cosines, sines))
+        tangent = torch.func.jvp(lambda one: rotate(one, cosines, sines), (heads[0],), (way,))[1]
+        torch.testing.assert_close(tangent, rotate(way, cosines, sines))

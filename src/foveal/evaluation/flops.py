@@ -52,11 +52,21 @@ def _linear(hidden: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
     return 2 * hidden.numel() * weight.shape[0]
 
 
+def _of_vector(weight: Tensor, vector: Tensor, *_: Any, **__: Any) -> int:
+    return 2 * weight.numel()
+
+
+def _added_of_vector(bias: Tensor, weight: Tensor, vector: Tensor, *_: Any, **__: Any) -> int:
+    return 2 * weight.numel()
+
+
 def _known() -> dict[Any, Callable[..., int]]:
     """The formula of every operation that counts."""
     ours: dict[Any, Callable[..., int]] = {
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+        torch.ops.aten.mv: _of_vector,
+        torch.ops.aten.addmv: _added_of_vector,
     }
     if torch.backends.mkldnn.is_available():
         ours[torch.ops.mkldnn._linear_pointwise] = _linear

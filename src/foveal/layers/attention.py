@@ -53,9 +53,10 @@ def _of_one(
 ) -> Float[Tensor, "B H 1 d"]:
     """One token's heads as queries of the key head that they share, which is then read once and not for each."""
     groups = key.shape[1]
+    each = query.shape[1] // groups
     if mask is not None and mask.shape[1] != 1:
-        mask = mask.reshape(len(mask), groups, -1, mask.shape[-1])
-    together = query.reshape(len(query), groups, -1, query.shape[-1])
+        mask = mask.reshape(len(mask), groups, each, mask.shape[-1])
+    together = query.reshape(len(query), groups, each, query.shape[-1])
     return attend(together, key, value, mask=mask).reshape(*query.shape[:-1], value.shape[-1])
 
 

@@ -6,7 +6,8 @@ product with an activation behind it, which oneDNN computes in the same pass, in
 `torch.backends.mkldnn.enabled = False` turns it off.
 
 One token, or a few, read a whole weight to use each entry as often, and neither library reads it as fast as memory
-gives it. In float32 MKL's batched product of the weight's parts does, in bfloat16 torch's own of a matrix and a vector.
+gives it. In float32 MKL's batched product of the weight's parts does, in bfloat16 torch's own of a matrix and a vector;
+for a few the weight comes first, for oneDNN lays the second of two matrices out anew.
 """
 
 import math
@@ -23,12 +24,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.module import _has_any_global_hook
 
+from foveal.layers.scratch import followed
+
 _ZEN_5 = 26  # the family of these processors
 _LARGE_WEIGHT = 1 << 17  # entries from which even one token gains
 _MUCH_WORK = 1 << 20  # multiplications from which a smaller weight gains: a call costs some 10 microseconds more
 _FUSED_WORK, _FUSED_TOKENS = 1 << 23, 8  # from which a product with its activation gains where MKL's are as fast
 _FEW_TOKENS, _FEW_NUMBERS = 8, 3072  # in all: up to here parts of a weight are read at memory's speed
 _MOST_PARTS = 64
+_SEVERAL_TOKENS, _SEVERAL_WEIGHT = 16, 1 << 20  # in bfloat16: up to these, and from this, laying the weight out costs
 _FUSED = {
     "gelu": ("gelu", "none"),
     "gelu_tanh": ("gelu", "tanh"),
@@ -98,11 +102,13 @@ def linear(
     hidden: Float[Tensor, "*batch I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None = None
 ) -> Float[Tensor, "*batch O"]:
     """`torch.nn.functional.linear`, forward and backward."""
-    if torch.compiler.is_compiling() or not _eligible(hidden, weight):
+    if followed() or not _eligible(hidden, weight):
         return F.linear(hidden, weight, bias)
     learns = _learns(hidden, weight, bias)
     if not learns and _one(hidden, weight):
         return _of_one(hidden, weight, bias)
+    if not learns and _several(hidden, weight):
+        return _turned(hidden, weight, bias)
     if hidden.dtype != torch.float32 or not onednn_is_faster():
         return F.linear(hidden, weight, bias)
     if not learns and _few(hidden, weight):
@@ -121,7 +127,7 @@ def plain(part: nn.Module) -> TypeGuard[Linear]:
 def activated(part: nn.Module, hidden: Float[Tensor, "*batch I"], name: str) -> Float[Tensor, "*batch O"] | None:
     """What a linear map says, with an activation of this name in the same pass; None: that is no faster here."""
     fused = _FUSED if hidden.dtype == torch.float32 else _FUSED_HALF
-    if torch.compiler.is_compiling() or name not in fused or not plain(part):
+    if followed() or name not in fused or not plain(part):
         return None
     if not _eligible(hidden, part.weight) or _learns(hidden, part.weight, part.bias):
         return None
@@ -162,7 +168,7 @@ def _much(hidden: Tensor, weight: Tensor) -> bool:
 
 
 def _one(hidden: Tensor, weight: Tensor) -> bool:
-    alone = hidden.numel() == weight.shape[1] > 0 and weight.is_contiguous()
+    alone = hidden.shape[-1] == hidden.numel() == weight.shape[1] > 0 and weight.is_contiguous()
     return alone and hidden.dtype == torch.bfloat16 and half_is_read_faster()
 
 
@@ -170,6 +176,20 @@ def _of_one(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     token = hidden.reshape(-1)
     out = torch.mv(weight, token) if bias is None else torch.addmv(bias, weight, token)
     return out.view(*hidden.shape[:-1], -1)
+
+
+def _several(hidden: Tensor, weight: Tensor) -> bool:
+    """Whether some tokens in bfloat16 are the lesser matrix by far: oneDNN lays its right one out anew at each call."""
+    if hidden.dtype != torch.bfloat16 or weight.numel() < _SEVERAL_WEIGHT or not weight.is_contiguous():
+        return False
+    fits = hidden.shape[-1] == weight.shape[1] and 0 < hidden.numel() <= _SEVERAL_TOKENS * weight.shape[1]
+    return fits and half_is_read_faster()
+
+
+def _turned(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    tokens = hidden.reshape(-1, weight.shape[1]).t()
+    out = torch.mm(weight, tokens) if bias is None else torch.addmm(bias[:, None], weight, tokens)
+    return out.t().contiguous().view(*hidden.shape[:-1], -1)
 
 
 def _few(hidden: Tensor, weight: Tensor) -> bool:

@@ -51,11 +51,14 @@ def activate(part: nn.Module, hidden: Float[Tensor, "*batch D"], name: str) -> F
 
 
 _AT_ONCE = 512  # tokens: what is wide between the maps lives for so many on a CPU, where nothing learns
+_AT_ONCE_IN_HALF = 1024  # of all rows: each product lays its weight out anew, which more of them share
 _STEP = 64  # tokens: oneDNN is slower over odd numbers of them
 
 
 def fed(feed: Activation, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch O"]:
-    """What `feed` makes of each vector, at most 512 tokens at once, so that a long prompt needs no more memory for it.
+    """What `feed` makes of each vector, at most 512 tokens at once (in half precision 1024, of all rows).
+
+    So a long prompt needs no more memory for it.
 
     The pieces are about as long as each other: the few tokens that full ones leave over take longer than their share.
 
@@ -63,19 +66,27 @@ def fed(feed: Activation, hidden: Float[Tensor, "*batch D"]) -> Float[Tensor, "*
     accelerators, which such pieces leave half idle.
     """
     whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or hidden.device.type != "cpu"
-    if whole or hidden.dim() < 2 or hidden.shape[-2] <= _AT_ONCE:
+    if whole or hidden.dim() < 2 or hidden.shape[-2] <= (most := _most(hidden)):
         return feed(hidden)
-    return torch.cat([_rows(feed, part) for part in hidden.split(_piece(hidden.shape[-2]), dim=-2)], dim=-2)
+    pieces = hidden.split(_piece(hidden.shape[-2], most), dim=-2)
+    return torch.cat([feed(_joined(piece)) for piece in pieces], dim=-2)
 
 
-def _rows(feed: Activation, piece: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch O"]:
-    """What `feed` makes of a piece row by row: for one with gaps torch would lay bfloat16 weights out anew."""
-    return feed(piece.reshape(-1, piece.shape[-1])).view(*piece.shape[:-1], -1)
+def _joined(piece: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+    """A piece without gaps, in its strides too: for one with gaps torch lays a bfloat16 weight out anew."""
+    return piece.reshape(-1, piece.shape[-1]).view(piece.shape)
 
 
-def _piece(tokens: int) -> int:
+def _most(hidden: Float[Tensor, "*batch D"]) -> int:
+    """How many tokens of each row go at once."""
+    if hidden.element_size() > 2:
+        return _AT_ONCE
+    return max(_STEP, _AT_ONCE_IN_HALF // max(1, math.prod(hidden.shape[:-2])))
+
+
+def _piece(tokens: int, most: int) -> int:
     """How many of so many tokens go at once: their share of as few pieces as can be, in whole steps."""
-    share = math.ceil(tokens / math.ceil(tokens / _AT_ONCE))
+    share = math.ceil(tokens / math.ceil(tokens / most))
     return math.ceil(share / _STEP) * _STEP
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from foveal.core.config import later
 from foveal.core.errors import InputError
+from foveal.layers.scratch import followed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ def rotate(
     if (turning := cosines.shape[-1]) < heads.shape[-1]:
         return torch.cat([rotate(heads[..., :turning], cosines, sines), heads[..., turning:]], dim=-1)
     half = turning // 2
-    if heads.shape[-2] == 1 or heads.requires_grad or torch.compiler.is_compiling():
+    if heads.shape[-2] == 1 or heads.requires_grad or followed():
         return heads * cosines + heads.roll(half, dims=-1) * sines
     # in one new place, where heads lie together as attention reads them fastest, without a copy of what is rolled
     heads = heads.to(torch.promote_types(heads.dtype, cosines.dtype))  # once, and not in each of three steps

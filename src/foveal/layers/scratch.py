@@ -3,8 +3,17 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 def times(own: Float[Tensor, "*shape"], other: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
-    """The product, in the place of `own`, which is of its dtype and nothing else reads, where no gradient wants it."""
-    return own * other if torch.is_grad_enabled() or torch.compiler.is_compiling() else own.mul_(other)
+    """The product, in the place of `own`, which nothing else reads, where that is of its dtype and nobody follows."""
+    free = not (torch.is_grad_enabled() or followed()) and torch.promote_types(own.dtype, other.dtype) == own.dtype
+    return own.mul_(other) if free else own * other
+
+
+def followed() -> bool:
+    """Whether someone follows each operation who knows none in place and none of oneDNN's: a compiler, an exporter, a
+    transform of torch.func, or a forward derivative."""
+    forward = forward_ad._current_level >= 0
+    return forward or torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None  # type: ignore[attr-defined]

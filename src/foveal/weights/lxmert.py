@@ -200,7 +200,8 @@ class Lxmert(Wrapper):
         hooks += [block.register_forward_hook(lambda *call: sight.append(call[2]))
                   for block in (*fusion.alone, *fusion.sight)]  # fmt: skip
         try:
-            self.model(batch, at={next(iter(self.model.heads)): None})
+            first = next(iter(self.model.heads))  # one head has to be named: of words, nowhere
+            self.model(batch, at={first: torch.zeros_like(batch.valid) if first == "words" else None})
         finally:
             for hook in hooks:
                 hook.remove()
