@@ -1,9 +1,13 @@
 import json
+import shutil
 
 import pytest
+from PIL import Image
 
+import foveal
 from foveal.cli.main import run
-from tests.cli.test_app_desk import made
+from foveal.core.errors import InputError
+from tests.cli.test_app_desk import FAMILIES, QUESTION, made
 from tests.inference.conftest import traceable as traceable
 
 
@@ -62,6 +66,63 @@ def test_wrong_options_are_one_line(tiny, tmp_path, capsys, arguments, said):
     assert run(["export", str(tiny.run), "--out", str(tmp_path / "out"), *arguments]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("allocator", "said"),
+    [
+        ({"name": "fastv", "budget": 3, "layer": 1}, "'fastv'"),
+        ({"name": "visionzip", "budget": 3}, "'visionzip'"),
+        ({"name": "downsample", "budget": 4}, "'downsample'"),
+    ],
+)
+def test_a_budget_of_its_own_that_graphs_cannot_spend_is_refused(tmp_path, monkeypatch, capsys, allocator, said):
+    monkeypatch.setitem(FAMILIES, "spends", {"allocator": allocator})
+    made("spends").save(tmp_path / "run")
+    assert run(["export", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2
+    assert f"its own budget is spent by {said}" in capsys.readouterr().err
+
+
+def test_a_budget_of_its_own_between_the_graphs_is_spent(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(FAMILIES, "spends", {"allocator": {"name": "foveal", "budget": 3}})
+    made("spends").save(tmp_path / "run")
+    told(capsys, "export", tmp_path / "run", "--out", tmp_path / "a b" / "out", "--max-new-tokens", 2, "--size", 40)
+    Image.effect_noise((40, 30), 50).convert("RGB").save(tmp_path / "picture.png")
+    answers = [foveal.load(tmp_path / side).answer(tmp_path / "picture.png", QUESTION) for side in ("run", "a b/out")]
+    assert answers[0].text == answers[1].text and answers[0].visual_tokens == answers[1].visual_tokens == 3
+
+
+def test_queries_that_a_budget_leads_are_refused_and_all_of_them_answer(tmp_path, capsys):
+    made("latents").save(tmp_path / "run")
+    told(capsys, "export", tmp_path / "run", "--out", tmp_path / "out", "--max-new-tokens", 2, "--size", 40)
+    picture = Image.effect_noise((40, 30), 50).convert("RGB")
+    one, other = (foveal.load(tmp_path / side) for side in ("run", "out"))
+    assert one.answer(picture, QUESTION).text == other.answer(picture, QUESTION).text
+    with pytest.raises(InputError, match="a budget leads the connector's queries"):
+        other.answer(picture, QUESTION, budget=3)
+
+
+def test_frames_of_a_video_are_refused(place, tiny, tmp_path):
+    for number in range(2):
+        shutil.copy(tiny.picture, tmp_path / f"{number}.png")
+    with pytest.raises(InputError, match="the frames of a video do not go through the graphs"):
+        foveal.load(place).answer(None, "How many", videos=tmp_path)
+
+
+def test_what_fails_on_the_way_leaves_nothing(tiny, tmp_path, monkeypatch, capsys):
+    from foveal.inference import exported
+
+    def broken(*given, **named):
+        raise InputError("no room")
+
+    monkeypatch.setattr(exported, "_write_rest", broken)
+    assert run(["export", str(tiny.run / "text_only"), "--out", str(tmp_path / "deep" / "out")]) == 2
+    assert "no room" in capsys.readouterr().err and list((tmp_path / "deep").iterdir()) == []
+
+
+def test_nothing_learns_from_an_exported_run(place, capsys):
+    assert run(["train", "relevance", f"init.from={place}", "--out", f"{place}-more"]) == 2
+    assert "is an exported run, which learns no more; name another" in capsys.readouterr().err
 
 
 def test_a_model_whose_sight_is_out_of_line_is_refused(tmp_path, capsys):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from foveal.core.errors import InputError
@@ -51,15 +52,17 @@ def export(wish: Wish) -> dict[str, Any]:
         raise InputError(f"{len(wish.images)} images for a model without a vision encoder; leave --image out")
     shown = [None] if loaded.model.vision is None else wish.pictures()
     batches = [prompted(loaded, wish.prompt, picture) for picture in shown]
-    wish.out.mkdir(parents=True, exist_ok=True)
-    told = exported.export(loaded, batches, wish.out, engine=wish.engine)
-    files = {name: size(wish.out, graph["file"]) for name, graph in told["graphs"].items()}
-    return {
-        "out": str(wish.out),
-        "engine": wish.engine,
-        "bytes": files,
-        "asked": list(parity(wish, loaded, foveal.load(wish.out))),
-    }
+    wish.out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=wish.out.parent, prefix=".foveal-") as place:  # what fails leaves nothing
+        made = Path(place) / "run"
+        made.mkdir()
+        told = exported.export(loaded, batches, made, engine=wish.engine)
+        files = {name: size(made, graph["file"]) for name, graph in told["graphs"].items()}
+        asked = [*parity(wish, loaded, foveal.load(made))]
+        if wish.out.is_dir():
+            wish.out.rmdir()  # an empty one
+        made.rename(wish.out)
+    return {"out": str(wish.out), "engine": wish.engine, "bytes": files, "asked": asked}
 
 
 def prompted(loaded: Any, text: str, picture: Any) -> Any:

@@ -25,10 +25,13 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
 def _started(recipe: Recipe) -> "Run":
     """The model and processor of a run, with what the recipe adds or, without images, takes away."""
     import foveal
+    from foveal.inference import exported
     from foveal.models.budget import endow, unspent
     from foveal.models.looking_over import look_over
     from foveal.weights.run import Run
 
+    if exported.matches(Path(recipe.init["from"])):
+        raise InputError(f"init.from {recipe.init['from']} is an exported run, which learns no more; name another")
     started = foveal.load(recipe.init["from"])
     if recipe.text_only:
         started.model = unspent(started.model)

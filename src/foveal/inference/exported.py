@@ -33,7 +33,7 @@ class Way:
 Ways = Mapping[str, Way]  # by size
 
 
-class Encoder(nn.Module):
+class ExportedEncoder(nn.Module):
     """The vision encoder as a graph for each size of a tile, or of an image of patches; it plans as the `bare` one."""
 
     def __init__(self, bare: Any, ways: Ways) -> None:
@@ -48,6 +48,8 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: Pixels | Patches) -> VisualTokens:
         """One tile after the other; raises InputError for one of another size than those of the graphs."""
+        if isinstance(pixels, Pixels) and pixels.frames is not None:
+            raise InputError("the frames of a video do not go through the graphs of an exported model; give pictures")
         if isinstance(pixels, Patches):
             layout = pixels.layout
             parts = pixels.values.split([times * rows * columns for times, rows, columns in pixels.grids])
@@ -57,16 +59,24 @@ class Encoder(nn.Module):
         return _joined(self._ways, "values", parts, sizes(pixels), layout)
 
 
-class Connector(nn.Module):
+class ExportedConnector(nn.Module):
     """A connector as a graph for each number of tokens of an image; it plans as the `bare` one does."""
 
     def __init__(self, bare: Any, ways: Ways) -> None:
         super().__init__()
         self._bare, self._ways = (bare,), ways
+        if hasattr(bare, "latents"):
+            self.latents = bare.latents
 
     def plan(self, layout: Layout) -> Layout:
         """The layout after the connector."""
         return self._bare[0].plan(layout)
+
+    def said(self, visual: VisualTokens) -> Tensor:
+        """Raises InputError: the queries of a graph look as they like."""
+        raise InputError(
+            "a budget leads the connector's queries, and those of an exported model look alike; leave it out"
+        )
 
     def forward(self, visual: VisualTokens) -> VisualTokens:
         """One image after the other; raises InputError for another number of tokens than those of the graphs."""
@@ -75,7 +85,7 @@ class Connector(nn.Module):
         return replace(made, cuts=visual.cuts)
 
 
-class Fusion(nn.Module):
+class ExportedFusion(nn.Module):
     """A fusion that does nothing more between the layers, which are one graph with it."""
 
     def __init__(self, bare: Any) -> None:
@@ -91,7 +101,7 @@ class Fusion(nn.Module):
         return stream
 
 
-class Language(nn.Module):
+class ExportedLanguage(nn.Module):
     """A language model whose layers are one graph with its last norm; it opens a batch as the `bare` one does."""
 
     def __init__(self, bare: Any, layers: nn.Module) -> None:
@@ -110,7 +120,7 @@ class Language(nn.Module):
         return hidden
 
 
-class Layers(nn.Module):
+class ExportedLayers(nn.Module):
     """All layers and the last norm as one graph over a stream; the cache keeps what it says of new tokens."""
 
     def __init__(self, graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -142,7 +152,7 @@ class Layers(nn.Module):
         return none, none
 
 
-class Head(nn.Module):
+class ExportedHead(nn.Module):
     """The head as a graph over states."""
 
     def __init__(self, graph: Graph) -> None:
@@ -235,14 +245,14 @@ def replaced(model: Any, told: Mapping[str, Any], *, ready: Callable[[str], Grap
         return {one["key"]: Way(graph=ready(name), laid=laid[name]) for name, one in mine.items()}
 
     if found := ways("vision"):
-        model.vision = Encoder(model.vision, found)
+        model.vision = ExportedEncoder(model.vision, found)
     if found := ways("connector"):
-        model.connector = Connector(model.connector, found)
+        model.connector = ExportedConnector(model.connector, found)
     if further := deeper(model):
-        model.deeper = nn.ModuleList(Connector(part, ways(f"deeper{i}_")) for i, part in enumerate(further))
-    model.fusion, model.head = Fusion(model.fusion), Head(ready("head"))
+        model.deeper = nn.ModuleList(ExportedConnector(part, ways(f"deeper{i}_")) for i, part in enumerate(further))
+    model.fusion, model.head = ExportedFusion(model.fusion), ExportedHead(ready("head"))
     shapes = {name: tuple(shape) for name, shape in graphs["layers"]["given"].items()}
-    model.language = Language(model.language, Layers(ready("layers"), shapes))
+    model.language = ExportedLanguage(model.language, ExportedLayers(ready("layers"), shapes))
 
 
 def described(directory: Path) -> dict[str, Any]:
@@ -260,7 +270,8 @@ def described(directory: Path) -> dict[str, Any]:
 def sealed(model: nn.Module) -> None:
     """Let no one write a model's weights who would write none of those in its graphs."""
 
-    def refuse(*_: Any) -> None:
-        raise InputError("an exported model is not written anew; copy its directory, or save what it was exported from")
+    model.register_state_dict_pre_hook(_refuse)
 
-    model.register_state_dict_pre_hook(refuse)
+
+def _refuse(*_: Any) -> None:
+    raise InputError("an exported model is not written anew; copy its directory, or save what it was exported from")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from foveal.core.errors import InputError
 from foveal.core.interfaces import in_line
+from foveal.core.outside import known_as
 from foveal.core.types import Batch, Layout, Patches, Pixels, Stream, VisualTokens
 
 _TOLD = ("features", "marks", "codes", "classes")  # what visual tokens say of what is seen
@@ -168,10 +169,19 @@ def check(model: Any) -> None:
         reason = f"its fusion, {type(model.fusion).__name__}, keeps sight out of line with the words"
     elif getattr(model.connector, "steered", False) or getattr(model.connector, "counts_images", False):
         reason = f"its connector, {type(model.connector).__name__}, hears the question or counts images"
+    elif _spends_within(model):
+        reason = f"its own budget is spent by {known_as(model.allocator)!r}, before or in what graphs compute"
     elif getattr(model.vision, "reads_tiles", False):
         reason = f"its encoder, {type(model.vision).__name__}, reads tiles together"
     if reason:
         raise InputError(f"this model does not go through graphs: {reason}; run it as it is")
+
+
+def _spends_within(model: Any) -> bool:
+    """Whether the model's own strategy acts before the encoder, asks it for attention, leads queries, or is within."""
+    spender = getattr(model, "_modules", {}).get("allocator")
+    acts = any(hasattr(spender, seat) for seat in ("before", "at_layer")) or getattr(spender, "needs", ())
+    return bool(acts or (hasattr(spender, "gaze") and hasattr(model.connector, "latents")))
 
 
 def _sight(model: Any, by_size: Mapping[str, Pixels | Patches]) -> Iterator[tuple[str, Piece]]:
@@ -199,6 +209,8 @@ def _sizes(pixels: Pixels | Patches) -> list[Pixels | Patches]:
         parts = pixels.values.split([times * rows * columns for times, rows, columns in pixels.grids])
         alike = {grid: part for grid, part in reversed([*zip(pixels.grids, parts, strict=True)])}
         return [replace(pixels, values=alike[grid], grids=(grid,)) for grid in dict.fromkeys(pixels.grids)]
+    if pixels.frames is not None:
+        raise InputError("the frames of a video do not go through graphs; export with pictures")
     if pixels.sizes is not None:
         raise InputError(f"tiles of several sizes, {sorted(set(pixels.sizes))}; export with pictures of one tile size")
     return [Pixels.whole(pixels.values[:1])]
