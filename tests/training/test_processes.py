@@ -1,14 +1,33 @@
 """Processes that train together, and part."""
 
+import pytest
+import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
-from foveal.training.processes import part, processes
+from foveal.training.processes import accelerator, part, processes
 
 
-def test_who_parts_leaves_no_group_behind(tmp_path):
+@pytest.fixture
+def met(tmp_path):
+    """A group of one process."""
     processes("cpu")
     dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "met"), 1), rank=0, world_size=1)
     assert dist.is_initialized()
+    yield
+    part()
+    assert not dist.is_initialized()
+
+
+def test_who_parts_leaves_no_group_behind(met):
     part()
     assert not dist.is_initialized()
     part()  # alone there is nobody to leave
+
+
+def test_a_gradient_is_held_once_in_the_bucket_that_is_sent(met):
+    handler = accelerator("cpu").ddp_handler
+    assert handler is not None
+    shared = DistributedDataParallel(torch.nn.Linear(4, 4), **handler.to_kwargs())
+    shared(torch.ones(2, 4)).sum().backward()
+    assert len({weight.grad.untyped_storage().data_ptr() for weight in shared.parameters()}) == 1

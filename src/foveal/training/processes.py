@@ -17,7 +17,8 @@ def accelerator(device: str = "auto") -> Accelerator:
     return Accelerator(
         mixed_precision="no",  # each stage chooses its own precision
         cpu=on_cpu(device),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        # a gradient lies in the bucket that it is sent in: else each is held twice
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)],
     )
 
 
