@@ -1,0 +1,142 @@
+"""What a step of training holds, counted as storages come and go while it is taken."""
+
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from foveal.core.types import Batch
+from foveal.training.plan import Held
+from foveal.training.step import backward, rescale, take
+
+
+class Ledger(TorchDispatchMode):
+    """Bytes of the storages that are made within it and still there, `live`; copies of `weights` are also `casts`.
+
+    What was there before it was entered does not count.
+    """
+
+    def __init__(self, weights: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self.live = self.casts = self.most = 0
+        self.known: dict[int, tuple[int, bool, Any]] = {}
+        self.weights = {weight.untyped_storage()._cdata for weight in weights}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for storage in storages((args, kwargs)):
+            self._know(storage, 0, cast=False)
+        out = func(*args, **(kwargs or {}))
+        cast = func is torch.ops.aten._to_copy.default and args[0].untyped_storage()._cdata in self.weights
+        for storage in storages(out):
+            self._know(storage, storage.nbytes(), cast=cast)
+        self.most = max(self.most, self.live)
+        return out
+
+    def highest(self) -> int:
+        """The most bytes that were there since this was asked last."""
+        told, self.most = self.most, self.live
+        return told
+
+    def _know(self, storage: torch.UntypedStorage, size: int, *, cast: bool) -> None:
+        key = storage._cdata
+        if key not in self.known:
+            self.known[key] = (size, cast, weakref.ref(storage, lambda _: self._forget(key)))
+            self._add(size, cast=cast)
+
+    def _forget(self, key: int) -> None:
+        size, cast, _ = self.known.pop(key)
+        self._add(-size, cast=cast)
+
+    def _add(self, size: int, *, cast: bool) -> None:
+        self.live += size
+        self.casts += size if cast else 0
+
+
+def storages(held: Any) -> Iterator[torch.UntypedStorage]:
+    """The storage of every tensor in what holds tensors; those of another library's layout have none."""
+    for leaf in tree_leaves(held):
+        if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
+            yield leaf.untyped_storage()
+
+
+def held_by(held: Any) -> int:
+    """Bytes of all tensors in what holds tensors, each storage once."""
+    return sum({storage._cdata: storage.nbytes() for storage in storages(held)}.values())
+
+
+def weights_of(model: nn.Module) -> list[Tensor]:
+    """All parameters and buffers."""
+    return [*model.parameters(), *model.buffers()]
+
+
+def largest_layer(model: nn.Module) -> int:
+    """Bytes of the largest layer: one of a list, with all that lies in it, or what stands outside of any list."""
+    most, inside = 0, set[nn.Module]()
+    for module in model.modules():
+        if module not in inside:
+            most = max(most, held_by([*module.parameters(recurse=False), *module.buffers(recurse=False)]))
+            for layer in module if isinstance(module, nn.ModuleList) else ():
+                most = max(most, held_by(weights_of(layer)))
+                inside.update(layer.modules())
+    return most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """What takes steps: a model under its objective, as `accelerator` has prepared it with its optimizer."""
+
+    accelerator: Accelerator
+    scored: nn.Module
+    adam: torch.optim.Optimizer
+    chosen: Sequence[nn.Parameter]
+    clip: float
+
+    def __post_init__(self) -> None:
+        for group in self.adam.param_groups:  # real steps, after which the weights are what they were
+            group["lr"] = 0.0
+
+    def take(self, batches: Sequence[Batch]) -> None:
+        """One step, at a rate of zero."""
+        taken = take(self.accelerator, self.scored, self.chosen, batches, clip=self.clip, told=())
+        if not taken.empty:
+            self.adam.step()
+        self.adam.zero_grad()
+
+
+def held(steps: Steps, batch: Batch, *, waiting: int, accumulate: int) -> Held:
+    """What steps that add up `accumulate` micro-batches such as this one hold, `waiting` of which are there at once."""
+    steps.take([batch])  # what is made once is there from now on
+    model, ledger, ends = steps.accelerator.unwrap_model(steps.scored), Ledger(steps.scored.parameters()), []
+    end = steps.scored.register_forward_hook(lambda *_: ends.append((ledger.live, ledger.casts)))
+    try:
+        with ledger:
+            backward(steps.accelerator, steps.scored, [batch])
+            alone, gradients = ledger.highest(), held_by([parameter.grad for parameter in steps.chosen])
+            backward(steps.accelerator, steps.scored, [batch])
+            added = ledger.highest()
+            rescale(steps.chosen, divisor=torch.ones((), device=steps.accelerator.device), clip=steps.clip)
+            steps.adam.step()
+            stepped = ledger.highest()
+    finally:
+        end.remove()
+        steps.adam.zero_grad()
+    kept, casts = ends[0]
+    temporary = max(0, added - kept - gradients)
+    turns = min(gradients, max(0, kept + gradients + temporary - alone)) if accumulate == 1 else 0
+    return Held(
+        weights=held_by(weights_of(model)),
+        layer=largest_layer(model),
+        gradients=gradients,
+        optimizer=held_by(dict(steps.adam.state)),
+        casts=casts,
+        batches=waiting * held_by(batch),
+        activations=kept - casts,
+        temporary=temporary + max(0, stepped - (kept + gradients + temporary - turns)),
+        turns=turns,
+    )
