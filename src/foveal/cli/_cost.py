@@ -50,7 +50,7 @@ def stages(recipe: Recipe, *, say: Callable[[str], None], bar: Any) -> Cost:
     batches = Batches(run, recipe, data, say=say, bar=bar)
     samples, order = {}, ""
     for stage in recipe.training.stages:
-        wanted = _order(recipe, stage, data)
+        wanted = order_of(recipe, stage, data)
         samples[stage.name] = _sample(
             run, batches, stage, [wanted.at(place) for place in range(stage.batch_size)], data
         )
@@ -59,7 +59,7 @@ def stages(recipe: Recipe, *, say: Callable[[str], None], bar: Any) -> Cost:
     return Cost(samples=samples, order=order, parameters=sizes(run.model))
 
 
-def _order(recipe: Recipe, stage: Stage, data: Any) -> Any:
+def order_of(recipe: Recipe, stage: Stage, data: Any) -> Any:
     """The order in which a stage sees its groups."""
     from foveal.training.order import Order, copies, groups
 

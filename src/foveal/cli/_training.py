@@ -39,23 +39,15 @@ def carry_out(
     import errno
 
     from foveal.training.loop import train
-    from foveal.training.objective import objective
     from foveal.training.processes import processes
 
     _check_place(out)
-    for stage in recipe.training.stages:
-        objective(stage.objective)  # what is wrong with a later stage is told before anything is made
-    folder = data_folder(recipe, say=say, bar=bar)
-    data = examples(recipe, folder)
-    _needs.check(recipe, data)
-    data = _needs.answered(recipe, data, say)
-    _needs.facts(recipe, data)
-    run = model_of(recipe, data)
+    folder, data, run = prepared(recipe, say=say, bar=bar)
     if twin:
         check_blind(run.model.config.assembly)
     batches = Batches(run, recipe, data, say=say, bar=bar)
     begun = not fresh and (out / "checkpoints").is_dir()
-    _check_stages(run, batches, recipe.training.stages, begun=begun)
+    check_stages(run, batches, recipe.training.stages, begun=begun)
 
     def ended(stage: Stage) -> None:
         if recipe.training.keep_stages and stage != recipe.training.stages[-1]:
@@ -77,6 +69,20 @@ def carry_out(
             raise
         raise InputError(f"no space left on the disk of {out}; free some and train again: all steps are kept") from None
     return {"run": str(out), "data": str(folder), "resumed_from": result.resumed_from, **told}
+
+
+def prepared(recipe: Recipe, *, say: Callable[[str], None], bar: Any) -> tuple[Path, list[Example], "Run"]:
+    """Where the data of a recipe are, its examples, and the model that it trains; raises InputError for bad input."""
+    from foveal.training.objective import objective
+
+    for stage in recipe.training.stages:
+        objective(stage.objective)  # what is wrong with a later stage is told before anything is made
+    folder = data_folder(recipe, say=say, bar=bar)
+    data = examples(recipe, folder)
+    _needs.check(recipe, data)
+    data = _needs.answered(recipe, data, say)
+    _needs.facts(recipe, data)
+    return folder, data, model_of(recipe, data)
 
 
 def _last_loss(out: Path) -> float | None:
@@ -104,7 +110,7 @@ def _lines(recipe: Recipe) -> dict[str, str]:
     return {"lines": fingerprint(found)} if found else {}
 
 
-def _check_stages(run: "Run", batches: "Batches", stages: Sequence[Stage], *, begun: bool) -> None:
+def check_stages(run: "Run", batches: "Batches", stages: Sequence[Stage], *, begun: bool) -> None:
     """Raises InputError for a part, a rate, an adapter or a processor's setting that cannot be, of any stage.
 
     Of a training that has `begun` rates and rows may stand that are of no use: it goes on as it was.
@@ -161,7 +167,7 @@ class Batches:
         processor, wanted = self.processor(stage), wants(stage)
         model: Any = self.run.model
         model = unspent(model) if wanted.spends else model
-        plan = model.plan
+        plan = self._plan(model)
         _detection.check(processor, self.data, self.say)
         blind, known, seen = self.recipe.text_only or stage.images != "shown", {}, self._seen(stage)
         if not blind:
@@ -193,6 +199,10 @@ class Batches:
             return _classes.told(make, visual or processor.pixels, classes)
 
         return collate
+
+    def _plan(self, model: Any) -> Any:
+        """How many visual tokens images bring: the model's own plan."""
+        return model.plan
 
     def _fits(self, stage: Stage, processor: "Processor", plan: Any) -> None:
         """Raise InputError where the stage's first example with images is too long, before any of them is encoded."""
@@ -314,12 +324,10 @@ class Batches:
         images: list[Any],
     ) -> "Store":
         """A store of what an encoder says of every image when it is called so, filled."""
-        from foveal.training.features import Store, fill, identity
+        from foveal.training.features import fill
         from foveal.training.processes import processes
-        from foveal.weights.smollm2 import user_cache
 
-        name = identity(encoder, dtype=wanted.dtype, precision=wanted.precision, **described)
-        store = Store(Path(wanted.folder or user_cache() / "features") / name, wanted.dtype)
+        store = self._store(encoder, wanted, described)
         state = processes(self.recipe.training.device)
         mine = store.missing(_share(images, state))
         with self.bar("features", len(mine)) as advance:
@@ -337,6 +345,14 @@ class Batches:
         state.wait_for_everyone()
         store.refresh()
         return store
+
+    def _store(self, encoder: Any, wanted: "Features", described: Mapping[str, Any]) -> "Store":
+        """The store of an encoder, as far as it was filled before."""
+        from foveal.training.features import Store, identity
+        from foveal.weights.smollm2 import user_cache
+
+        name = identity(encoder, dtype=wanted.dtype, precision=wanted.precision, **described)
+        return Store(Path(wanted.folder or user_cache() / "features") / name, wanted.dtype)
 
 
 def _share(images: list[Any], state: Any) -> list[Any]:
