@@ -83,15 +83,15 @@ def show(told: dict[str, Any], console: Any) -> None:
     heads = ["", "steps", "samples", "tokens", "memory, MiB", "TFLOP", "hours"]
     rows = [
         [one["name"], *_counts(one), f"{one['tokens']['all']:,}", _mib(one["memory"]["total"]),
-         f"{one['operations'] * one['steps'] / TERA:,.3g}", f"{one['hours']:,.2f}"]
+         f"{one['operations'] * one['steps'] / TERA:,.3g}", f"{one['hours']:,.3g}"]
         for one in told["stages"]
     ]  # fmt: skip
     whole = told["total"]
     if whole["features"]:
-        rows.append(["features", "", "", "", "", "", f"{whole['features']:,.2f}"])
+        rows.append(["features", "", "", "", "", "", f"{whole['features']:,.3g}"])
     rows.append(
         ["total", *_counts(whole), f"{whole['tokens']:,}", _mib(whole["memory"]),
-         f"{whole['operations'] / TERA:,.3g}", f"{whole['hours']:,.2f}"]
+         f"{whole['operations'] / TERA:,.3g}", f"{whole['hours']:,.3g}"]
     )  # fmt: skip
     console.print(_show.table(heads, rows))
     console.print(_reckoned(told["for"]))
@@ -120,8 +120,8 @@ def _rows(stage: dict[str, Any]) -> Iterator[list[str]]:
     yield ["operations of a step", f"{stage['operations'] / TERA:,.3g}", "TFLOP, on all devices"]
     yield ["time of a step", f"{stage['seconds']:,.3g}", "s, measured" if stage["measured"] else "s"]
     if (features := stage["features"]) is not None:
-        yield ["features before it", f"{features['hours']:,.2f}", f"hours, of {features['images']:,} images"]
-    yield ["time", f"{stage['hours']:,.2f}", "hours"]
+        yield ["features before it", f"{features['hours']:,.3g}", f"hours, of {features['images']:,} images"]
+    yield ["time", f"{stage['hours']:,.3g}", "hours"]
 
 
 def _fitting(stage: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
