@@ -142,7 +142,6 @@ def test_what_is_advised_fits_when_it_is_planned_anew(home, capsys):
     told = quick(capsys, "--memory", f"{limit:.9f}")
     assert [stage["fits"] for stage in told["stages"]] == [True, False] and told["stages"][0]["advice"] == []
     (way,) = told["stages"][1]["advice"]
-    assert way["settings"] == ["training.stages.1.batch_size=2", "training.stages.1.accumulate=3"] or way
     again = quick(capsys, *way["settings"], "--memory", f"{limit:.9f}")["stages"][1]
     assert again["fits"] and again["memory"]["total"] == pytest.approx(way["total"], rel=0.02)
     assert (again["steps"], again["samples"]) == (told["stages"][1]["steps"], told["stages"][1]["samples"])
