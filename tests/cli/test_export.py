@@ -106,7 +106,7 @@ def test_frames_of_a_video_are_refused(place, tiny, tmp_path):
     for number in range(2):
         shutil.copy(tiny.picture, tmp_path / f"{number}.png")
     with pytest.raises(InputError, match="the frames of a video do not go through the graphs"):
-        foveal.load(place).answer(None, "How many", videos=tmp_path)
+        foveal.load(place).answer(None, "How many", videos=tmp_path, max_new_tokens=2)
 
 
 def test_what_fails_on_the_way_leaves_nothing(tiny, tmp_path, monkeypatch, capsys):

@@ -74,9 +74,7 @@ class ExportedConnector(nn.Module):
 
     def said(self, visual: VisualTokens) -> Tensor:
         """Raises InputError: the queries of a graph look as they like."""
-        raise InputError(
-            "a budget leads the connector's queries, and those of an exported model look alike; leave it out"
-        )
+        raise InputError("a budget leads the connector's queries, and no one leads those of a graph; leave it out")
 
     def forward(self, visual: VisualTokens) -> VisualTokens:
         """One image after the other; raises InputError for another number of tokens than those of the graphs."""
