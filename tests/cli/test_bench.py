@@ -66,6 +66,28 @@ def test_a_run_that_cannot_be_asked_in_words_is_refused(tmp_path, capsys):
     assert "written without a processor" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A random tiny LLaVA of transformers with its processor."""
+    import transformers as hf
+
+    torch.manual_seed(0)
+    words = word_tokenizer(["what is in the picture ?"], special=["<image>"])
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    vision = hf.CLIPVisionConfig(**small, image_size=24, patch_size=8)
+    text = hf.LlamaConfig(**small, vocab_size=len(words), max_position_embeddings=128, initializer_range=0.5)
+    image = words.convert_tokens_to_ids("<image>")
+    folder = tmp_path_factory.mktemp("llava")
+    config = hf.LlavaConfig(vision_config=vision, text_config=text, image_token_index=image)
+    hf.LlavaForConditionalGeneration(config).save_pretrained(folder)
+    each = "{% if part.type == 'image' %}<image> {% else %}{{ part.text }}{% endif %}"
+    template = "{% for m in messages %}{% for part in m.content %}" + each + "{% endfor %}{% endfor %}"
+    look = hf.CLIPImageProcessorPil(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24})
+    way = {"patch_size": 8, "num_additional_image_tokens": 1, "vision_feature_select_strategy": "default"}
+    hf.LlavaProcessor(image_processor=look, tokenizer=words, chat_template=template, **way).save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.parametrize(
     "settings", [{"repetition_penalty": 1.8}, {"num_beams": 3}, {"use_cache": False, "return_dict_in_generate": True}]
 )
