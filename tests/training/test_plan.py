@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foveal.core.errors import InputError
-from foveal.training.plan import MOST, Held, Memory, devices_that_fit, shared, zero_that_fits
+from foveal.training.plan import MOST, Held, devices_that_fit, shared, zero_that_fits
 
 BILLION = 10**9
 NOTHING = dict.fromkeys(("casts", "batches", "activations", "temporary"), 0)
@@ -88,4 +88,4 @@ def test_counts_that_contradict_each_other_are_refused(wrong):
 
 
 def test_memory_is_plain_bytes():
-    assert Memory(weights=1, gradients=2, optimizer=3, turns=1, **NOTHING).total == 5
+    assert Held(weights=1, layer=1, gradients=2, optimizer=3, turns=1, **NOTHING).total == 5

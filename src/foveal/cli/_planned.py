@@ -73,7 +73,7 @@ def _stage(planner: Planner, number: int) -> dict[str, Any]:
         "looked_at": {"batches": len(sizes), "of": steps * micros},
         "tokens": {**_unseen.plain(sizes, visits=stage.batch_size), "step": tokens, "all": round(tokens * steps)},
         "parameters": {"all": work.parameters, "trained": work.trained},
-        "memory": {**vars(memory), "total": memory.total},
+        "memory": {name: part for name, part in vars(memory).items() if name != "layer"} | {"total": memory.total},
         "fits": fits,
         "advice": _advised(planner, number, held, largest) if fits is False else [],
         "operations": work.operations * wish.devices,

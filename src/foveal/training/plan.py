@@ -1,6 +1,6 @@
 """How much memory a training takes on each of several devices: bytes in, bytes out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from foveal.core.errors import InputError
@@ -34,29 +34,15 @@ class Held:
         if wrong or self.layer > self.weights or self.turns > self.gradients:
             raise InputError(f"memory of {vars(self)}; give 0 or more, and of a layer and in turns at most the whole")
 
-
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """The parts of what one device holds, in bytes; `turns` is taken off."""
-
-    weights: int
-    gradients: int
-    optimizer: int
-    casts: int
-    batches: int
-    activations: int
-    temporary: int
-    turns: int
-
     @property
     def total(self) -> int:
-        """All of it."""
-        return sum(vars(self).values()) - 2 * self.turns
+        """All of it; a layer is within the weights, and `turns` are taken off."""
+        return sum(vars(self).values()) - self.layer - 2 * self.turns
 
 
-def shared(held: Held, *, devices: int = 1, zero: int = 0) -> Memory:
+def shared(held: Held, *, devices: int = 1, zero: int = 0) -> Held:
     """What each of `devices` holds where they share out by ZeRO (1910.02054): 1 the optimizer's state, 2 gradients
-    too, 3 weights too, of which the largest layer is there whole.
+    too, 3 weights too, of which the largest layer is there whole and told no more.
 
     Raises InputError for less than one device, and for another stage than 0 to 3.
     """
@@ -69,14 +55,12 @@ def shared(held: Held, *, devices: int = 1, zero: int = 0) -> Memory:
         return -(-number // devices) if zero >= since else number
 
     whole = held.layer if zero == 3 else 0
-    return Memory(
+    return replace(
+        held,
         weights=whole + part(held.weights - whole, since=3),
+        layer=0,
         gradients=part(held.gradients, since=2),
         optimizer=part(held.optimizer, since=1),
-        casts=held.casts,
-        batches=held.batches,
-        activations=held.activations,
-        temporary=held.temporary,
         turns=held.turns if devices == 1 else 0,  # several keep their gradients in the buckets that they send
     )
 
