@@ -52,12 +52,8 @@ def _linear(hidden: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
     return 2 * hidden.numel() * weight.shape[0]
 
 
-def _of_vector(weight: Tensor, vector: Tensor, *_: Any, **__: Any) -> int:
-    return 2 * weight.numel()
-
-
-def _added_of_vector(bias: Tensor, weight: Tensor, vector: Tensor, *_: Any, **__: Any) -> int:
-    return 2 * weight.numel()
+def _of_vector(*given: Tensor, **_: Any) -> int:
+    return 2 * given[-2].numel()  # a matrix, then a vector; a bias may come before both
 
 
 def _known() -> dict[Any, Callable[..., int]]:
@@ -66,7 +62,7 @@ def _known() -> dict[Any, Callable[..., int]]:
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
         torch.ops.aten.mv: _of_vector,
-        torch.ops.aten.addmv: _added_of_vector,
+        torch.ops.aten.addmv: _of_vector,
     }
     if torch.backends.mkldnn.is_available():
         ours[torch.ops.mkldnn._linear_pointwise] = _linear
