@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import foveal
 from foveal.core.errors import InputError
-from foveal.core.types import Pixels
+from foveal.core.types import Batch, Pixels
 from foveal.inference import exported
 from foveal.inference.pieces import check
 
@@ -42,6 +42,21 @@ def both(known_answers, tmp_path_factory):
     return of
 
 
+def after_a_token(side, given):
+    """The logits of one more token over what the cache holds of the prompt."""
+    batch = side.batch(**given)
+    rows, length = batch.input_ids.shape
+    cache, seen = side.model.language.cache(rows, length + 1), []
+    word = 7 + torch.arange(rows)[:, None]
+    places = None if batch.positions is None else batch.positions[:, -1:] + 1
+    one = torch.ones_like(word, dtype=torch.bool)
+    step = Batch(input_ids=word, valid=one, prompt=~one, image_slot=torch.full_like(word, -1), positions=places)
+    with torch.no_grad():
+        for part in (batch, step):
+            seen.append(side.model(part, cache=cache, keep="last").logits)
+    return seen[1]
+
+
 @pytest.mark.parametrize("name", GRAPHS)
 def test_logits_and_words_are_those_of_the_model(both, name):
     model, other, given, folder = both(name)
@@ -49,6 +64,8 @@ def test_logits_and_words_are_those_of_the_model(both, name):
     with torch.no_grad():
         one, two = (side.model(side.batch(**given)).logits for side in (model, other))
     torch.testing.assert_close(two[batch.valid], one[batch.valid], atol=3e-5, rtol=1e-4)
+    one, two = (after_a_token(side, given) for side in (model, other))
+    torch.testing.assert_close(two, one, atol=3e-5, rtol=1e-4)
     words = [side.generate(**given, max_new_tokens=6) for side in (model, other)]
     assert torch.equal(*words)
     assert sorted(json.loads((folder / "graphs.json").read_text())["graphs"]) == sorted(GRAPHS[name])

@@ -261,6 +261,19 @@ def test_forward_derivatives_pass_frozen_maps(dtype):
         torch.testing.assert_close(tangent.double(), wide, atol=0.03 if dtype == torch.bfloat16 else 1e-4, rtol=1e-2)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace.*. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of lengths that are asked on the way
+@torch.no_grad()
+def test_blocks_can_be_traced_by_torch_jit(monkeypatch, dtype):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # who checks types asks tensors for numbers
+    torch.manual_seed(0)
+    block, hidden = FeedForward(width=64, inner=2048, activation="gelu").to(dtype), torch.randn(16, 64).to(dtype)
+    traced = torch.jit.trace(block, (hidden,))
+    other = torch.randn(16, 64).to(dtype)
+    torch.testing.assert_close(traced(other), F.linear(F.gelu(block.up(other)), block.down.weight, block.down.bias))
+
+
 def test_apart_where_one_pass_would_miss_something():
     class Scaled(Linear):
         def forward(self, input):

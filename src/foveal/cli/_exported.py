@@ -51,7 +51,7 @@ def export(wish: Wish) -> dict[str, Any]:
     if loaded.model.vision is None and wish.images:
         raise InputError(f"{len(wish.images)} images for a model without a vision encoder; leave --image out")
     shown = [None] if loaded.model.vision is None else wish.pictures()
-    batches = [prompted(loaded, wish.prompt, picture) for picture in shown]
+    batches = [prompted(loaded, wish.prompt, picture, room=wish.new) for picture in shown]
     wish.out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=wish.out.parent, prefix=".foveal-") as place:  # what fails leaves nothing
         made = Path(place) / "run"
@@ -65,13 +65,13 @@ def export(wish: Wish) -> dict[str, Any]:
     return {"out": str(wish.out), "engine": wish.engine, "bytes": files, "asked": asked}
 
 
-def prompted(loaded: Any, text: str, picture: Any) -> Any:
-    """The batch of a question, laid out for all tokens of its picture."""
+def prompted(loaded: Any, text: str, picture: Any, *, room: int) -> Any:
+    """The batch of a question, laid out for all tokens of its picture, with room for an answer."""
     from foveal.models.budget import unspent
     from foveal.preprocess.chat import listed, question
 
     example = question(listed(picture), text, marker=loaded.processor.config.marker)
-    return loaded.processor.prompt([example], plan=unspent(loaded.model).plan, room=1)
+    return loaded.processor.prompt([example], plan=unspent(loaded.model).plan, room=room)
 
 
 def size(folder: Path, file: str) -> int:
@@ -93,7 +93,7 @@ def parity(wish: Wish, one: Any, other: Any) -> Iterator[dict[str, Any]]:
     }
     cases["no picture"] = ("Name a colour.", None)
     for name, (text, picture) in cases.items():
-        batch, models = prompted(one, text, picture), [unspent(side.model) for side in (one, other)]
+        batch, models = prompted(one, text, picture, room=wish.new), [unspent(side.model) for side in (one, other)]
         with torch.inference_mode():
             logits = [model(batch).logits.float() for model in models]
             told = [torch.stack([*stream(model, batch, max_new_tokens=wish.new)], dim=1) for model in models]

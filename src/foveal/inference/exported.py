@@ -267,7 +267,6 @@ def described(directory: Path) -> dict[str, Any]:
 
 def sealed(model: nn.Module) -> None:
     """Let no one write a model's weights who would write none of those in its graphs."""
-
     model.register_state_dict_pre_hook(_refuse)
 
 

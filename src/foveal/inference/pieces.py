@@ -24,12 +24,15 @@ _READ = ("hidden", "positions", "slots", "valid", "prompt", "owner", "cache", "l
 _ROWS, _WORDS, _PAST = 2, 5, 3  # of an example with more than one of each: one of a kind would stay one
 
 
+Given = dict[str, Tensor]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A part to be traced: what it is given, by name, what it gives, and which axes may have any length."""
+    """A part to be traced: a function of what it is `given`, by name; what it gives, and which axes have any length."""
 
     part: nn.Module
-    given: dict[str, Tensor]
+    given: Given
     gives: tuple[str, ...]
     free: dict[str, dict[int, str]]
     key: str = ""  # of what size, where a part has a graph for each
@@ -52,9 +55,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.vision, self.pixels = vision, pixels
 
-    def forward(self, values: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, given: Given) -> tuple[Tensor, ...]:
         """What it says of pixels of this shape."""
-        return tuple(told(self.vision(replace(self.pixels, values=values))).values())
+        return tuple(told(self.vision(replace(self.pixels, values=given["values"]))).values())
 
 
 class Connector(nn.Module):
@@ -64,9 +67,9 @@ class Connector(nn.Module):
         super().__init__()
         self.connector, self.visual = connector, visual
 
-    def forward(self, seen: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, given: Given) -> tuple[Tensor, ...]:
         """What it makes of tokens that lie so."""
-        return tuple(told(self.connector(self.visual.with_features(seen))).values())
+        return tuple(told(self.connector(self.visual.with_features(given["seen"]))).values())
 
 
 class Past:
@@ -108,22 +111,38 @@ class Past:
 class Layers(nn.Module):
     """All layers of the language model, what the fusion does between them, and the last norm."""
 
-    def __init__(self, language: Any, fusion: Any, *, rotary: bool, levels: int) -> None:
+    def __init__(self, language: Any, fusion: Any) -> None:
         super().__init__()
-        self.language, self.fusion, self.rotary, self.levels = language, fusion, rotary, levels
-        self.own = 3  # arguments by name; all others come in one row
+        self.language, self.fusion = language, fusion
 
-    def forward(self, hidden: Tensor, mask: Tensor, slots: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, given: Given) -> tuple[Tensor, ...]:
         """The last states, then the keys and values of the new tokens, layer by layer."""
-        turns, rest = ((rest[0], rest[1]), rest[2:]) if self.rotary else (None, rest)
-        past = Past(rest[self.levels :])
+        past = Past(tuple(given[f"{kind}{i}"] for i in range(self.language.depth) for kind in ("key", "value")))
         stream = Stream(
-            hidden=hidden, positions=slots, slots=slots, mask=mask, rotary=turns, levels=rest[: self.levels], cache=past
-        )  # fmt: skip
+            hidden=given["hidden"],
+            positions=given["slots"],
+            slots=given["slots"],
+            mask=given["mask"],
+            rotary=(given["cosines"], given["sines"]) if "sines" in given else None,
+            levels=tuple(level for name, level in given.items() if name.startswith("level")),
+            cache=past,
+        )
         for index, layer in enumerate(self.language.layers):
             stream = layer(self.fusion.at_layer(index, stream))
         stream = self.fusion.at_layer(self.language.depth, stream)
         return (self.language.norm(stream.hidden), *past.new)
+
+
+class Head(nn.Module):
+    """A head over states, however many."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, given: Given) -> Tensor:
+        """The scores of every word."""
+        return self.head(given["hidden"])
 
 
 def read(stream: Stream) -> dict[str, Tensor]:
@@ -156,8 +175,8 @@ def pieces(model: Any, batches: Sequence[Batch]) -> Iterator[tuple[str, Piece]]:
     seen = [one for pixels in shown for one in _sizes(pixels)]
     yield from _sight(model, {sizes(one)[0]: one for one in seen})
     yield "layers", _layers(model, batches[0])
-    hidden = torch.zeros(_WORDS, model.language.width)
-    yield "head", Piece(part=model.head, given={"hidden": hidden}, gives=("logits",), free={"hidden": {0: "words"}})
+    given, free = {"hidden": torch.zeros(_WORDS, model.language.width)}, {"hidden": {0: "words"}}
+    yield "head", Piece(part=Head(model.head), given=given, gives=("logits",), free=free)
 
 
 def check(model: Any) -> None:
@@ -253,11 +272,11 @@ def _layers(model: Any, batch: Batch) -> Piece:
     axes |= {"mask": {0: "rows", 2: "length", 3: "all"}}
     axes |= {name: {0: "rows", 2: "length"} for name in ("cosines", "sines")}
     axes |= {name: {0: "rows", 2: "past"} for name in held}
-    levels = [name for name in rows if name.startswith("level")]
-    part = Layers(language, model.fusion, rotary="sines" in rows, levels=len(levels))
     given = rows | held
-    free = {name: axes.get(name, {0: "tokens"}) for name in given}
-    return Piece(part=part, given=given, gives=("states", *(f"new_{name}" for name in held)), free=free)
+    free = {name: axes.get(name, {0: "tokens"}) for name in given}  # levels are of visual tokens
+    return Piece(
+        part=Layers(language, model.fusion), given=given, gives=("states", *(f"new_{name}" for name in held)), free=free
+    )
 
 
 def _enlarged(name: str, value: Tensor) -> Tensor:

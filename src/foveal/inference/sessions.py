@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from foveal.core.errors import InputError, unknown
-from foveal.inference.pieces import Layers, Piece
+from foveal.inference.pieces import Piece
 
 Graph = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]  # what each input is, by name, to what each output is
 _LARGE = 1 << 30  # bytes of weights from which they stand in a file beside the graph, which may hold no more than two
-_LONGEST = 1 << 20
+_LONGEST = 1 << 20  # of an axis of any length
 _NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
 _ENDS = {"onnx": "onnx", "openvino": "xml"}
 
@@ -28,7 +28,7 @@ def check_engine(name: str) -> None:
     if name not in _NEEDS:
         raise unknown("engine", name, _NEEDS)
     if lacks := [part for part in _NEEDS[name] if find_spec(part) is None]:
-        raise InputError(f"{name} needs {' and '.join(lacks)}; pip install 'foveal[{name}]'")
+        raise InputError(f"{name} needs {', '.join(lacks)}; pip install 'foveal[{name}]'")
 
 
 def write(piece: Piece, name: str, *, engine: str, folder: Path) -> Path:
@@ -65,11 +65,9 @@ def traced(piece: Piece) -> torch.export.ExportedProgram:
         axis: torch.export.Dim(axis, max=_LONGEST) for axes in piece.free.values() for axis in axes.values()
     }
     dims["all"] = torch.export.Dim.DYNAMIC  # the earlier and the new ones
-    shapes = [{axis: dims[name] for axis, name in piece.free.get(one, {}).items()} for one in piece.given]
-    if isinstance(piece.part, Layers):  # all after its own are one argument
-        shapes = [*shapes[: piece.part.own], tuple(shapes[piece.part.own :])]
+    shapes = {one: {axis: dims[name] for axis, name in piece.free.get(one, {}).items()} for one in piece.given}
     with torch.no_grad():
-        return torch.export.export(piece.part.eval(), tuple(piece.given.values()), dynamic_shapes=tuple(shapes))
+        return torch.export.export(piece.part.eval(), (piece.given,), dynamic_shapes=(shapes,))
 
 
 @contextlib.contextmanager
