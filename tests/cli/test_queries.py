@@ -116,14 +116,14 @@ def test_the_first_stage_learns_all_three_and_is_scored(pictures, capsys):
     assert "write" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("ways", ["processes", "micro-batches"])
+@pytest.mark.parametrize("ways", ["processes", "shares", "micro-batches"])
 def test_contrast_and_writing_are_over_all_rows_of_a_step(pictures, ways):
     objective = "training.stages.0.objective={name: queries, matching: 0}"
     steps = "training.stages.0.steps=3"
     assert run(["train", "first.yaml", objective, steps, "--out", "one"]) == 0
     halves = ["train", "first.yaml", objective, steps, "training.stages.0.batch_size=4", "--out", "two"]
-    if ways == "processes":
-        two_processes(*halves)
+    if ways != "micro-batches":
+        two_processes(*halves, f"training.zero={3 if ways == 'shares' else 0}")
     else:
         assert run([*halves, "training.stages.0.accumulate=2"]) == 0
     one, two = (load_file(f"{place}/model.safetensors") for place in ("one", "two"))

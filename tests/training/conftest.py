@@ -73,7 +73,12 @@ def ask(number, path, colour, kind):
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     """Twelve pictures of one colour each, three questions to each."""
-    folder = tmp_path_factory.mktemp("world")
+    return built(tmp_path_factory.mktemp("world"))
+
+
+def built(folder):
+    """A world whose pictures lie in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     chance = np.random.default_rng(0)
     data = []
     for number in range(12):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from foveal.training.config import Stage
-from foveal.training.ledger import Ledger, Steps, held, held_by, largest_layer, storages, weights_of
+from foveal.training.ledger import Ledger, Steps, held, held_by, storages, weights_of, whole_at_once
 from foveal.training.objective import objective
 from foveal.training.parts import learning, optimizer, recomputed
 from foveal.training.processes import accelerator
@@ -141,12 +141,12 @@ def test_no_weight_changes(tiny):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_the_largest_layer_is_one_of_a_list_or_what_stands_alone():
-    layers = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(3))
+def test_what_is_no_layer_is_whole_beside_the_largest_of_them():
+    layers = nn.ModuleList(nn.Sequential(*(nn.Linear(4, 4) for _ in range(number))) for number in (1, 2, 1))
     model = nn.ModuleDict({"layers": layers, "words": nn.Embedding(5, 4)})
-    assert largest_layer(model) == 2 * 4 * (16 + 4)
-    assert largest_layer(nn.ModuleDict({"layers": layers, "words": nn.Embedding(50, 4)})) == 4 * 200
-    assert held_by(weights_of(model)) == 3 * 160 + 80
+    assert held_by(weights_of(model)) == 4 * 80 + 80
+    assert whole_at_once(model, list(layers)) == 2 * 80 + 80
+    assert whole_at_once(model, list(layers)[:1]) == whole_at_once(model, []) == 4 * 80 + 80
 
 
 def test_nothing_of_a_ledger_stays_behind():

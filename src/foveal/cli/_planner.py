@@ -114,9 +114,10 @@ class Planner:
 
     def _phases(self, stage: Stage, at: Any) -> Iterator[tuple[float, "Feed", "Steps", Any]]:
         from foveal.training.ledger import Steps
-        from foveal.training.objective import objective
+        from foveal.training.objective import objective, wants
         from foveal.training.parts import learning, optimizer
         from foveal.training.processes import accelerator
+        from foveal.training.sharing import shared_apart
         from foveal.training.step import Scored
 
         begin = 0.0
@@ -125,7 +126,8 @@ class Planner:
                 scored = Scored(self.run.model, objective(phase.objective), precision=phase.precision)
                 made = accelerator(self.recipe.training.device)
                 scored, adam = made.prepare(scored, optimizer(self.run.model, chosen, phase))
-                steps = Steps(accelerator=made, scored=scored, adam=adam, chosen=chosen, clip=phase.clip)
+                told = {"clip": phase.clip, "layers": shared_apart(self.run.model, wants(phase.objective))}
+                steps = Steps(accelerator=made, scored=scored, adam=adam, chosen=chosen, **told)
                 yield until - begin, _unseen.feed_of(self.batches, phase, self.order(phase)), steps, at
             begin = until
 

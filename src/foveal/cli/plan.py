@@ -28,8 +28,11 @@ def command(
     ),
     data: Path | None = typer.Option(None, "--data", help="Plan for this data set, not for the recipe's."),
     gpus: int = typer.Option(1, "--gpus", help="Devices that train together, each with batches of its own."),
-    zero: int = typer.Option(
-        0, "--zero", help="What they share: 1 the optimizer's state, 2 gradients too, 3 weights too; 0 nothing."
+    zero: int | None = typer.Option(
+        None,
+        "--zero",
+        help="What they share: 1 the optimizer's state, 2 gradients too, 3 weights too; 0 nothing.",
+        show_default="the recipe's training.zero",
     ),
     memory: float | None = typer.Option(None, "--memory", help="Of a device, in GiB: say whether it fits."),
     speed: float | None = typer.Option(
@@ -50,14 +53,15 @@ def command(
 
     if gpus < 1:
         raise InputError(f"--gpus {gpus}; give 1 or more")
-    if zero not in (0, 1, 2, 3):
+    if zero not in (None, 0, 1, 2, 3):
         raise InputError(f"--zero {zero}; give 0 (nothing is shared), 1, 2 or 3")
     for name, value in {"--memory": memory, "--speed": speed}.items():
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"{name} {value:g}; give more than 0")
-    wish = Wish(devices=gpus, zero=zero, memory=None if memory is None else int(memory * GIB), speed=speed)
-    console = _show.console(quiet=True)
     wanted = _recipe.read(recipe, settings or [], data=data)
+    shares, limit = wanted.training.zero if zero is None else zero, None if memory is None else int(memory * GIB)
+    wish = Wish(devices=gpus, zero=shares, memory=limit, speed=speed)
+    console = _show.console(quiet=True)
     said: set[str] = set()  # a stage is looked at several times
 
     def say(line: str) -> None:

@@ -116,7 +116,8 @@ class LanguageModel(Protocol):
     none), one that embeds words in another width its `word_width`, one that reads text its `embedding`, whose
     `weight` a head may share. A layer may speak at some places alone, by `only(stream, at)` (a `Speaking` one is
     called with both), tell how much of each token these take, by `shares(stream, at)`, and what its `attention` is
-    given, by `reads(stream)`: states, a mask (None: the earlier ones are seen) and what heads turn by (None: nothing).
+    given, by `reads(stream)`: states, a mask (None: the earlier ones are seen) and what heads turn by (None: nothing);
+    of one whose weights are asked before its call `read_ahead` is true.
     """
 
     width: int

@@ -56,6 +56,11 @@ class QformerLayer(nn.Module):
         self.look_norm = nn.LayerNorm(width, eps=eps) if looks else None
         self.query_feed, self.text_feed = feed(), feed() if text else None
 
+    @property
+    def read_ahead(self) -> bool:
+        """Whether its weights are asked before its call: keys and values are made for all layers that look."""
+        return self.look is not None
+
     def forward(
         self,
         hidden: Float[Tensor, "B N D"],

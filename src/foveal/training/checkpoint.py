@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from foveal.core.config import parse
 from foveal.core.errors import InputError
+from foveal.training.sharing import shared_like, whole
 
 _NAME = re.compile(r"step-\d{8}-stage-\d{2}")
 _ADAPTED = ".base_layer"  # stands in the names of maps that carry an adapter
@@ -205,14 +206,14 @@ def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
                 f"the checkpoint holds {name} of shape {tuple(tensor.shape)}, the model {mine}; "
                 "resume with the recipe that wrote it, or start afresh with --fresh"
             )
-        places[name].copy_(tensor)
+        places[name].copy_(shared_like(tensor, places[name]))
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and bytes of tensors, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
+        tensor = whole(tensors[name].detach()).cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -222,17 +223,21 @@ def optimizer_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An optimizer's state as flat tensors: `3.exp_avg` belongs to its fourth parameter."""
     state = optimizer.state_dict()["state"]
     return {
-        f"{number}.{key}": torch.as_tensor(value) for number, entry in state.items() for key, value in entry.items()
+        f"{number}.{key}": whole(torch.as_tensor(value))
+        for number, entry in state.items()
+        for key, value in entry.items()
     }
 
 
 def put_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Put such a state back."""
     described = optimizer.state_dict()
+    learned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         number, key = name.split(".", 1)
-        state.setdefault(int(number), {})[key] = tensor
+        like = learned[int(number)]
+        state.setdefault(int(number), {})[key] = shared_like(tensor, like) if tensor.shape == like.shape else tensor
     optimizer.load_state_dict({**described, "state": state})
 
 

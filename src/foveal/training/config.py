@@ -189,7 +189,8 @@ class TrainingConfig:
     thread of this one). At `max_minutes` the run ends as if its stages were done.
     `features` keeps what a frozen encoder sees of each image in a file, so that it is computed once. `classes` says
     what hidden visual tokens are told by: `imagenet` (the pretrained classifier at each cell), or a run with an image
-    tokenizer (its codes). `sparser` thins visual tokens out over the whole run, of which each stage is an equal part.
+    tokenizer (its codes). `zero` says what processes share: 2 gradients and optimizer's state, 3 weights too (ZeRO,
+    1910.02054). `sparser` thins visual tokens out over the whole run, of which each stage is an equal part.
     """
 
     stages: tuple[Stage, ...] = (Stage(epochs=1.0),)
@@ -204,6 +205,7 @@ class TrainingConfig:
     features: Features | None = None
     classes: str | None = None
     device: Literal["auto", "cpu"] = "auto"
+    zero: Literal[0, 2, 3] = 0
     sparser: Sparser | None = None
 
     def __post_init__(self) -> None:

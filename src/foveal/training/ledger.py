@@ -75,16 +75,11 @@ def weights_of(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers()]
 
 
-def largest_layer(model: nn.Module) -> int:
-    """Bytes of the largest layer: one of a list, with all that lies in it, or what stands outside of any list."""
-    most, inside = 0, set[nn.Module]()
-    for module in model.modules():
-        if module not in inside:
-            most = max(most, held_by([*module.parameters(recurse=False), *module.buffers(recurse=False)]))
-            for layer in module if isinstance(module, nn.ModuleList) else ():
-                most = max(most, held_by(weights_of(layer)))
-                inside.update(layer.modules())
-    return most
+def whole_at_once(model: nn.Module, layers: Sequence[nn.Module]) -> int:
+    """Bytes of a model's weights that are whole at a time where its layers are made so one after the other."""
+    inside = {id(weight): weight for layer in layers for weight in weights_of(layer)}
+    outside = [weight for weight in weights_of(model) if id(weight) not in inside]
+    return held_by(outside) + max((held_by(weights_of(layer)) for layer in layers), default=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +91,7 @@ class Steps:
     adam: torch.optim.Optimizer
     chosen: Sequence[nn.Parameter]
     clip: float
+    layers: Sequence[nn.Module] = ()  # that processes may share by themselves
 
     def __post_init__(self) -> None:
         for group in self.adam.param_groups:  # real steps, after which the weights are what they were
@@ -131,7 +127,7 @@ def held(steps: Steps, batch: Batch, *, waiting: int, accumulate: int) -> Held:
     turns = min(gradients, max(0, kept + gradients + temporary - alone)) if accumulate == 1 else 0
     return Held(
         weights=held_by(weights_of(model)),
-        layer=largest_layer(model),
+        layer=whole_at_once(model, steps.layers),
         gradients=gradients,
         optimizer=held_by(dict(steps.adam.state)),
         casts=casts,

@@ -4,7 +4,7 @@ import errno
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -27,15 +27,17 @@ from foveal.training.log import Entry, Log
 from foveal.training.lora import adapted
 from foveal.training.memory import memory_kept
 from foveal.training.objective import check as check_objective
-from foveal.training.objective import objective
+from foveal.training.objective import objective, wants
 from foveal.training.order import Order, copies, groups
 from foveal.training.pace import Pace
-from foveal.training.parts import carried, check, learning, optimizer, recomputed
+from foveal.training.parts import carried, check, learning, optimizer, recomputed, select
 from foveal.training.processes import accelerator
 from foveal.training.resuming import check as check_resumed
 from foveal.training.resuming import described
-from foveal.training.step import Scored, take
+from foveal.training.sharing import Shares, shared_apart, shared_out, whole
+from foveal.training.step import Scored, prepared, take
 from foveal.training.stop import SIGNALS, Interrupted, Stop
+from foveal.training.wants import Wants
 from foveal.training.window import Window
 
 _PASSED = 32  # steps in a row that may count nothing, however small the data are
@@ -72,6 +74,11 @@ def train(
     """
     check_workers(config.workers)
     for stage in config.stages:
+        if config.zero and wants(stage.objective).slopes:
+            raise InputError(
+                f"training.zero is {config.zero}, and the objective of stage {stage.name!r} takes slopes within its "
+                "pass, when weights are shared out already; train it with training.zero=0"
+            )
         check_objective(model, stage.objective)
     run = _Run(model, data, config=config, collate=collate, out=out, recipe=recipe or {}, ended=ended)
     try:
@@ -194,10 +201,15 @@ class _Run:
         log: Log,
     ) -> Mapping[nn.Parameter, Any]:
         """The steps in which the same parts learn; takes the optimizer's state of those before, and returns its own."""
-        with learning(self.model, stage) as chosen:
+        with ExitStack() as stack:
+            plain = stack.enter_context(learning(self.model, stage))
             scored = Scored(self.model, objective(stage.objective), precision=stage.precision)
-            adam = carried(before, optimizer(self.model, chosen, stage))
-            scored, adam = self.accelerator.prepare(scored, adam)
+            sharing = self._shared(scored, wants(stage.objective))
+            shares = stack.enter_context(sharing)
+            chosen = [shares[parameter] for parameter in plain]
+            state = {shares[parameter]: held for parameter, held in before.items()}
+            adam = carried(state, optimizer(self.model, chosen, stage))
+            scored, adam = prepared(self.accelerator, scored, adam)
             self.learned |= checkpoint.names_of(self.model, chosen)
             if snapshot is not None and snapshot.progress.stage_step:
                 self._restore(snapshot, adam)
@@ -208,7 +220,12 @@ class _Run:
             window = Window(lag=0 if self.accelerator.device.type == "cpu" else 1, most=epochs)
             window.put(snapshot.window if snapshot is not None else {})
             self._steps(work(stage=stage, scored=scored, adam=adam, chosen=chosen, feed=feed, window=window), stop, log)
-            return adam.state
+            return {parameter: adam.state[share] for parameter, share in shares.items() if share in adam.state}
+
+    def _shared(self, scored: Scored, wanted: Wants) -> AbstractContextManager[Shares]:
+        """The model as processes share it; whole in each is what the objective sets itself."""
+        layers, kept = shared_apart(self.model, wanted), select(self.model, wanted.sets)
+        return shared_out(scored, layers, self.accelerator, zero=self.config.zero, kept=kept)
 
     def _order(self, stage: Stage) -> Order:
         return Order(
@@ -245,7 +262,7 @@ class _Run:
         steps, window = work.pace.steps, work.window
         count = None if steps is None else (steps - self.progress.stage_step) * work.stage.accumulate
         limit = self.config.max_minutes
-        kept = memory_kept if self.accelerator.device.type == "cpu" else nullcontext
+        kept = memory_kept if self.accelerator.device.type == "cpu" and not self.config.zero else nullcontext
         with ahead(work.feed, count=count, workers=self.config.workers) as micros, kept():
             while work.pace.done(self.progress) < work.until and (limit is None or self.progress.seconds < 60 * limit):
                 signum = self._step(work, list(islice(micros, work.stage.accumulate)), stop)
@@ -321,7 +338,7 @@ class _Run:
         rest = frozenset(name for name in parameters if name not in self.learned and "lora_" not in name)
         if rest != self.untouched[0] or not self.untouched[1]:
             self.untouched = (rest, checkpoint.fingerprint({name: parameters[name] for name in rest}))
-        weights = {name: parameter.detach() for name, parameter in parameters.items() if name in self.learned}
+        weights = {name: whole(parameter.detach()) for name, parameter in parameters.items() if name in self.learned}
         snapshot = Snapshot(
             progress=self.progress,
             weights=weights | checkpoint.buffers_of(self.model),

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from foveal.training.sharing import shared_like, whole
+
 _STEPS = 5
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # steepest at zero; singular values end between about 0.7 and 1.2
 
@@ -60,10 +62,11 @@ class Muon(torch.optim.Optimizer):
                     state["average"] = torch.zeros_like(parameter)
                 average = state["average"]
                 average.lerp_(_gradient(parameter), 1 - group["momentum"])
-                updates.append(_gradient(parameter).lerp(average, group["momentum"]).flatten(1))
+                updates.append(whole(_gradient(parameter).lerp(average, group["momentum"])).flatten(1))
             size = 0.2 * max(shape) ** 0.5  # the root mean square of a step of AdamW
             for parameter, update in zip(parameters, orthogonal(torch.stack(updates)), strict=True):
-                parameter.add_(update.view_as(parameter), alpha=-group["lr"] * size)
+                step = shared_like(update.view(parameter.shape), parameter)
+                parameter.add_(step, alpha=-group["lr"] * size)
 
     def _others(self, group: dict[str, Any], learned: list[Tensor]) -> None:
         first, second = group["betas"]

@@ -14,7 +14,7 @@ from foveal.training.step import Objective
 from foveal.training.wants import Wants
 
 _ROOM = "training.objectives"
-_ALL = Wants()  # of an outside package that says nothing
+_ALL = Wants(layers=True)  # of an outside package that says nothing
 
 
 def objective(settings: str | Mapping[str, Any]) -> Objective:
@@ -34,7 +34,10 @@ def wants(settings: str | Mapping[str, Any]) -> Wants:
     if isinstance(head := getattr(asked.settings, "head", None), str):
         own = replace(own, heads=(head,))
     of = getattr(asked.settings, "of", None)
-    return own if of is None else replace(wants(of), assemblies=assemblies(asked.name, of), spends=own.spends)
+    if of is None:
+        return own
+    more = {"spends": own.spends, "layers": own.layers, "slopes": own.slopes}
+    return replace(wants(of), assemblies=assemblies(asked.name, of), **more)
 
 
 def check(model: nn.Module, settings: str | Mapping[str, Any]) -> None:

@@ -13,10 +13,10 @@ MOST = 1024  # devices that are tried for one that fits
 class Held:
     """What one device alone holds at the fullest moment of a step, in bytes.
 
-    `layer` is the largest layer's share of the weights. `casts` are weights in half precision, kept for the backward
-    pass. `batches` are examples that wait or are learned from, `activations` what the backward pass keeps of a forward
-    one, and `temporary` is what comes on top. `turns` are bytes of gradients whose place is another's until they come,
-    where none are left of a micro-batch before.
+    `layer` is what is whole at a time where weights are shared: the largest layer, and all that is none. `casts` are
+    weights in half precision, kept for the backward pass. `batches` are examples that wait or are learned from,
+    `activations` what the backward pass keeps of a forward one, and `temporary` is what comes on top. `turns` are bytes
+    of gradients whose place is another's until they come, where none are left of a micro-batch before.
     """
 
     weights: int
@@ -42,7 +42,7 @@ class Held:
 
 def shared(held: Held, *, devices: int = 1, zero: int = 0) -> Held:
     """What each of `devices` holds where they share out by ZeRO (1910.02054): 1 the optimizer's state, 2 gradients
-    too, 3 weights too, of which the largest layer is there whole and told no more.
+    too, 3 weights too, of which `layer` is there whole and told no more.
 
     Raises InputError for less than one device, and for another stage than 0 to 3.
     """

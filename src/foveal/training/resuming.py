@@ -11,7 +11,7 @@ from foveal.training.checkpoint import Snapshot
 from foveal.training.config import TrainingConfig
 
 # what may differ when a run is resumed
-_HARMLESS = ("checkpoint_minutes", "keep", "keep_stages", "log_every", "tensorboard", "workers", "device")
+_HARMLESS = ("checkpoint_minutes", "keep", "keep_stages", "log_every", "tensorboard", "workers", "device", "zero")
 
 
 def described(config: TrainingConfig, recipe: Mapping[str, Any], *, examples: int) -> dict[str, Any]:

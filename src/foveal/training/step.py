@@ -1,7 +1,7 @@
 """One optimizer step over several micro-batches and processes, as if they were one batch, but for rounding."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
 
 from foveal.core.errors import InputError
 from foveal.core.types import Batch
 from foveal.training.across import Across, pulls
+from foveal.training.sharing import Sharing, mine, norm_of
 
 Objective = Callable[[nn.Module, Batch], tuple[Any, ...]]  # sum of loss, count, perhaps named parts of them
 
@@ -60,6 +61,7 @@ class Scored(nn.Module):
     def __init__(self, model: nn.Module, objective: Objective, *, precision: str) -> None:
         super().__init__()
         self.model, self.objective, self.precision = model, objective, precision
+        self.sharing: Sharing | None = None  # where processes hold a share of the model each
 
     @property
     def across(self) -> Across | None:
@@ -76,16 +78,19 @@ class Scored(nn.Module):
         with self._precise(batch):
             if pull is None:
                 return checked(self.objective, self.objective(self.model, batch))
-            embedded = self.embed(batch)
+            embedded = self._embedded(batch)
             assert self.across is not None
             alone = self.across.alone(self.model, batch, embedded, self._settings)
             return (embedded[0] * pull).sum(), alone
 
     def embed(self, batch: Batch) -> tuple[Any, ...]:
         """What an objective across batches is told of one of them: vectors, keys, perhaps more."""
-        assert self.across is not None
         with self._precise(batch):
-            return self.across.embed(self.model, batch, **self._settings)
+            return self._embedded(batch)
+
+    def _embedded(self, batch: Batch) -> tuple[Any, ...]:
+        assert self.across is not None
+        return self.across.embed(self.model, batch, **self._settings)
 
     @property
     def _settings(self) -> Mapping[str, Any]:
@@ -93,6 +98,13 @@ class Scored(nn.Module):
 
     def _precise(self, batch: Batch) -> torch.autocast:
         return torch.autocast(batch.input_ids.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def prepared(accelerator: Accelerator, scored: Scored, adam: Optimizer) -> tuple[nn.Module, Optimizer]:
+    """Both as processes train them together, each with all of the model where they hold no shares of it."""
+    if scored.sharing is None:
+        return accelerator.prepare(scored, adam)  # type: ignore[no-any-return]
+    return scored, accelerator.prepare(adam)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +133,18 @@ def backward(accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batc
         return _backward_across(accelerator, scored, batches)
     sums = Sums(accelerator.device)
     for i, batch in enumerate(batches):
-        with accelerator.no_sync(scored) if i < len(batches) - 1 else nullcontext():
+        with _apart(accelerator, scored) if i < len(batches) - 1 else nullcontext():
             told = scored(batch)
             _check_learns(told[0], batch)
             accelerator.backward(told[0])
         sums.add(told)
     return sums
+
+
+def _apart(accelerator: Accelerator, scored: nn.Module) -> AbstractContextManager[Any]:
+    """Gradients are not sent to the other processes yet."""
+    sharing = accelerator.unwrap_model(scored).sharing
+    return accelerator.no_sync(scored) if sharing is None else sharing.apart()
 
 
 def _check_learns(loss: Tensor, batch: Batch) -> None:
@@ -168,7 +186,7 @@ def _backward_across(accelerator: Accelerator, scored: nn.Module, batches: Seque
     sums = Sums(loss.device)
     sums.add((loss / world, count / world, {name: (part / world, of / world) for name, (part, of) in parts.items()}))
     for i, (batch, pull) in enumerate(zip(batches, found, strict=True)):
-        with accelerator.no_sync(scored) if i < len(batches) - 1 else nullcontext():
+        with _apart(accelerator, scored) if i < len(batches) - 1 else nullcontext():
             total, alone = scored(batch, pull)
             accelerator.backward(total if alone is None else total + alone[0])
         if alone is not None:
@@ -192,8 +210,9 @@ def rescale(parameters: Sequence[nn.Parameter], *, divisor: Tensor, clip: float)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return torch.zeros((), device=divisor.device)
-    norm = get_total_norm(gradients) / divisor
-    torch._foreach_mul_(gradients, ((clip / (norm + 1e-6)).clamp(max=1.0) / divisor).masked_fill(nothing, 0.0))
+    norm = norm_of(gradients) / divisor
+    shares = [mine(gradient) for gradient in gradients]
+    torch._foreach_mul_(shares, ((clip / (norm + 1e-6)).clamp(max=1.0) / divisor).masked_fill(nothing, 0.0))
     return norm
 
 
@@ -211,6 +230,8 @@ def take(
     The loss is summed over micro-batches and processes and divided once by the step's count.
     """
     sums = backward(accelerator, scored, batches)
+    if (sharing := accelerator.unwrap_model(scored).sharing) is not None:
+        sharing.settle()
     loss, count, empty = sums.loss, sums.count, sums.empty
     if accelerator.num_processes > 1:
         mine = torch.cat([torch.stack([loss, count]).double(), torch.tensor(told, device=loss.device).double()])

@@ -21,7 +21,7 @@ from foveal.training.settings import check_weights, check_whole
 from foveal.training.wants import Wants
 
 Of = Literal["next_token", "choose"]
-WANTS = Wants(assemblies=("causal", "seq2seq", "masked"), spends=True)
+WANTS = Wants(assemblies=("causal", "seq2seq", "masked"), spends=True, layers=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from foveal.training.settings import check_whole
 from foveal.training.wants import Wants
 
 Worth = Float[Tensor, " N"]
-WANTS = Wants(assemblies=("causal", "seq2seq", "masked"), spends=True)
+WANTS = Wants(assemblies=("causal", "seq2seq", "masked"), spends=True, layers=True, slopes=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Answers, cells and matches together, on one pass through the model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -24,6 +24,11 @@ class Config:
 
     def __post_init__(self) -> None:
         check_weights("joint", cells=self.cells, match=self.match)
+
+
+def wants(settings: Config) -> Wants:
+    """What it wants with these settings."""
+    return replace(WANTS, layers=settings.match > 0)
 
 
 def joint(

@@ -20,7 +20,7 @@ from foveal.training.objectives.next_token import exact
 from foveal.training.settings import check_whole
 from foveal.training.wants import Wants
 
-WANTS = Wants(assemblies=("causal", "seq2seq"), boxes=True, cells=True, blind=None)
+WANTS = Wants(assemblies=("causal", "seq2seq"), boxes=True, cells=True, layers=True, blind=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from foveal.core.usage import MEMORY, USED, perplexity
 from foveal.training.settings import check_weights
 from foveal.training.wants import Wants
 
-WANTS = Wants(assemblies=("autoencoder",), blind=None)
+WANTS = Wants(assemblies=("autoencoder",), sets=("vision.codebook",), blind=None)
 
 
 @dataclass(frozen=True, kw_only=True)
