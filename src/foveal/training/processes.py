@@ -1,14 +1,28 @@
 """Which processes train together, and on what."""
 
+import os
+
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+
+from foveal.core.errors import InputError
+
+_OTHERS = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")  # what a launcher may ask of accelerate
 
 
 def processes(device: str = "auto") -> PartialState:
     """All processes that a launcher (torchrun, accelerate launch) has started, or this one alone.
 
-    The first call decides for the life of a process whether an accelerator is used; `device` "cpu" leaves it be.
+    The first call decides for the life of a process whether an accelerator is used; `device` "cpu" leaves it be. Raises
+    InputError where the launcher asks for another way to share a model than Foveal's own.
     """
+    if asked := [
+        name for name in _OTHERS if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() in ("true", "1")
+    ]:
+        raise InputError(
+            f"accelerate's settings ask for {' and '.join(asked)}; leave it out of them, and give training.zero=2 or 3, "
+            "by which processes share a model here"
+        )
     return PartialState(cpu=on_cpu(device))
 
 
