@@ -51,3 +51,10 @@ def test_the_recipe_makes_a_run_that_keeps_its_own_encoder(tmp_path):
 def test_who_spends_by_attention_may_be_given_with_the_blocks_that_have_it(allocator):
     spender = model_of(read("attentive", [f"model.allocator={allocator}"]), []).model.allocator
     assert spender.needs == ("attention",)
+
+
+def test_what_is_added_to_a_run_is_drawn_from_the_seed():
+    one, same, other = (model_of(read("attentive", [f"seed={seed}"]), []).model.state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    fresh = [name for name in one if not torch.equal(one[name], other[name])]
+    assert fresh and all(name.startswith("vision.look.") for name in fresh)

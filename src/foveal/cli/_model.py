@@ -24,6 +24,8 @@ def model_of(recipe: Recipe, data: Sequence[Example]) -> "Run":
 
 def _started(recipe: Recipe) -> "Run":
     """The model and processor of a run, with what the recipe adds or, without images, takes away."""
+    import torch
+
     import foveal
     from foveal.inference import exported
     from foveal.models.budget import endow, unspent
@@ -33,6 +35,7 @@ def _started(recipe: Recipe) -> "Run":
     if exported.matches(Path(recipe.init["from"])):
         raise InputError(f"init.from {recipe.init['from']} is an exported run, which learns no more; name another")
     started = foveal.load(recipe.init["from"])
+    torch.manual_seed(recipe.seed)  # what is added is fresh
     if recipe.text_only:
         started.model = unspent(started.model)
         started.model.vision = started.model.connector = None

@@ -16,12 +16,11 @@ def processes(device: str = "auto") -> PartialState:
     The first call decides for the life of a process whether an accelerator is used; `device` "cpu" leaves it be. Raises
     InputError where the launcher asks for another way to share a model than Foveal's own.
     """
-    if asked := [
-        name for name in _OTHERS if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() in ("true", "1")
-    ]:
+    said = {name: os.environ.get(f"ACCELERATE_USE_{name}", "").lower() for name in _OTHERS}
+    if asked := [name for name, value in said.items() if value in ("true", "1")]:
         raise InputError(
-            f"accelerate's settings ask for {' and '.join(asked)}; leave it out of them, and give training.zero=2 or 3, "
-            "by which processes share a model here"
+            f"accelerate's settings ask for {' and '.join(asked)}; leave it out of them, and give training.zero=2 or "
+            "3, by which processes share a model"
         )
     return PartialState(cpu=on_cpu(device))
 
