@@ -5,10 +5,9 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
 
 from foveal.cli._recipe import Recipe
 
@@ -47,11 +46,12 @@ def _alone(recipe: Recipe, run: Path, threads: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
+    from foveal.cli._show import no_bar
     from foveal.cli._training import carry_out
 
     torch.set_num_threads(threads)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere), suppress(Exception):
-        carry_out(recipe, run, fresh=False, say=lambda line: None, bar=_no_bar)
+        carry_out(recipe, run, fresh=False, say=lambda line: None, bar=no_bar)
 
 
 def _end_with_parent() -> None:
@@ -59,7 +59,3 @@ def _end_with_parent() -> None:
     assert parent is not None  # it was spawned
     wait([parent.sentinel])
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _no_bar(what: str, total: int | None) -> Any:
-    return nullcontext(lambda steps=1: None)

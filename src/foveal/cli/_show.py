@@ -1,7 +1,7 @@
 """How commands show what they found: a table for people, JSON for programs, a bar while it takes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -113,3 +113,8 @@ def bar(at: "Console", what: str, total: int | None) -> Iterator[Callable[[int],
     with Progress(*columns, console=at, transient=True, disable=not at.is_terminal) as progress:
         task = progress.add_task(what, total=total)
         yield lambda number: progress.advance(task, number)
+
+
+def no_bar(what: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+    """What takes the place of a bar where nobody watches."""
+    return nullcontext(lambda number: None)

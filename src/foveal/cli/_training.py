@@ -19,6 +19,7 @@ from foveal.core.example import Example
 from foveal.training.config import Stage
 
 if TYPE_CHECKING:
+    from foveal.cli._looks import Looks
     from foveal.core.types import Batch, Layout
     from foveal.preprocess.processor import Processor
     from foveal.preprocess.tiling import Tiling
@@ -29,15 +30,24 @@ if TYPE_CHECKING:
 
 
 def carry_out(
-    recipe: Recipe, out: Path, *, fresh: bool, say: Callable[[str], None], bar: Any, twin: bool = False
+    recipe: Recipe,
+    out: Path,
+    *,
+    fresh: bool,
+    say: Callable[[str], None],
+    bar: Any,
+    twin: bool = False,
+    looks: "Looks | None" = None,
 ) -> dict[str, Any]:
     """Train a recipe into the run directory `out`; what came of it, as plain data.
 
     Its `twin` without images will be trained next: whether the model can do without is checked before the first step.
-    Raises InputError for bad input and a full disk, and Interrupted with the checkpoint that resumes.
+    `looks` are taken at it while its last stage goes on. Raises InputError for bad input and a full disk, and
+    Interrupted with the checkpoint that resumes.
     """
     import errno
 
+    from foveal.cli._looks import save as saved
     from foveal.training.loop import train
     from foveal.training.processes import processes
 
@@ -49,13 +59,16 @@ def carry_out(
     begun = not fresh and (out / "checkpoints").is_dir()
     check_stages(run, batches, recipe.training.stages, begun=begun)
 
+    def save(stage: Stage, place: Path) -> None:
+        made = {"recipe": recipe.name, **about(recipe, len(data))}
+        saved(run, batches.processor(stage), place, about=made)
+
     def ended(stage: Stage) -> None:
         if recipe.training.keep_stages and stage != recipe.training.stages[-1]:
-            made = {"recipe": recipe.name, **about(recipe, len(data))}
-            kept = {"external": run.external, "origin": run.origin, "beside": run.beside, "about": made}
-            type(run)(run.model, batches.processor(stage), **kept).save(out / "stages" / stage.name)
+            save(stage, out / "stages" / stage.name)
 
     told = {"collate": batches, "recipe": {**recipe.identity(), **_lines(recipe)}, "fresh": fresh, "ended": ended}
+    told |= {} if looks is None else {"watch": looks.watch(save)}
     result = train(run.model, data, config=recipe.training, out=out, **told)
     run.processor = batches.processor(recipe.training.stages[-1])
     loss = _last_loss(out) if result.loss is None else result.loss

@@ -38,6 +38,7 @@ from foveal.training.sharing import Shares, shared_apart, shared_out, whole
 from foveal.training.step import Scored, prepared, take
 from foveal.training.stop import SIGNALS, Interrupted, Stop
 from foveal.training.wants import Wants
+from foveal.training.watch import Watch
 from foveal.training.window import Window
 
 _PASSED = 32  # steps in a row that may count nothing, however small the data are
@@ -63,14 +64,15 @@ def train(
     recipe: Mapping[str, Any] | None = None,
     fresh: bool = False,
     ended: Callable[[Stage], None] = lambda stage: None,
+    watch: Watch | None = None,
 ) -> Result:
     """Train `model` in place on `data`, stage after stage; logs and checkpoints go to the directory `out`.
 
     `collate(stage)` makes the function that turns groups of examples into a batch, `ended(stage)` is called in the main
-    process when a stage has been trained, before its checkpoint is written. A run that `out` holds is resumed
-    to the same curve, unless `fresh`; `recipe` is what else must be the same for that (`lines`: a fingerprint of the
-    data, which older runs lack). Raises InputError for what cannot be trained, a loss that is no number and a full disk
-    (the last checkpoint stands), and Interrupted.
+    process when a stage has been trained, before its checkpoint is written; `watch` looks on meanwhile. A run that
+    `out` holds is resumed to the same curve, unless `fresh`; `recipe` is what else must be the same for that (`lines`:
+    a fingerprint of the data, which older runs lack). Raises InputError for what cannot be trained, a loss that is no
+    number and a full disk (the last checkpoint stands), and Interrupted.
     """
     check_workers(config.workers)
     for stage in config.stages:
@@ -80,7 +82,8 @@ def train(
                 "pass, when weights are shared out already; train it with training.zero=0"
             )
         check_objective(model, stage.objective)
-    run = _Run(model, data, config=config, collate=collate, out=out, recipe=recipe or {}, ended=ended)
+    told = {"recipe": recipe or {}, "ended": ended, "watch": watch}
+    run = _Run(model, data, config=config, collate=collate, out=out, **told)
     try:
         with Stop() as stop:
             return run(stop, fresh=fresh)
@@ -122,9 +125,10 @@ class _Run:
         out: Path,
         recipe: Mapping[str, Any],
         ended: Callable[[Stage], None],
+        watch: Watch | None,
     ) -> None:
         self.model, self.data, self.config, self.collate, self.out = model, data, config, collate, out
-        self.ended = ended
+        self.ended, self.watch, self.unseen = ended, watch, list(watch.shares if watch is not None else ())
         self.accelerator = accelerator(config.device)
         self.recipe = described(config, recipe, examples=len(data))
         self.checkpoints = Checkpoints(folder=out / "checkpoints", keep=config.keep)
@@ -264,10 +268,12 @@ class _Run:
         limit = self.config.max_minutes
         kept = memory_kept if self.accelerator.device.type == "cpu" and not self.config.zero else nullcontext
         with ahead(work.feed, count=count, workers=self.config.workers) as micros, kept():
+            self._look(work)
             while work.pace.done(self.progress) < work.until and (limit is None or self.progress.seconds < 60 * limit):
                 signum = self._step(work, list(islice(micros, work.stage.accumulate)), stop)
                 if self.progress.step % self.config.log_every == 0:
                     self._tell(work, log)
+                self._look(work)
                 if signum or self.progress.seconds - self.saved_at >= 60 * self.config.checkpoint_minutes:
                     window.read()
                     place = self._save(work)
@@ -307,6 +313,20 @@ class _Run:
         work.window.add(taken, where, tokens=tokens, examples=examples)
         asked = [signum for signum, count in zip(SIGNALS, taken.told[1:], strict=True) if count]
         return asked[0] if asked else stop.signum if self.accelerator.num_processes == 1 else 0
+
+    def _look(self, work: _Work) -> None:
+        """Let who watches look, where the last stage has come as far as that is wanted."""
+        done = work.pace.done(self.progress)
+        while self.unseen and self.unseen[0] <= done and work.stage.name == self.config.stages[-1].name:
+            began, chance = time.monotonic(), checkpoint.random_state()
+            work.window.read()
+            self._save(work)
+            share = self.unseen.pop(0)
+            if self.watch is not None and self.accelerator.is_main_process:
+                self.watch.look(work.stage, share, self.progress)
+            checkpoint.put_random_state(chance)
+            spent = time.monotonic() - began
+            self.began, work.window.since = self.began + spent, work.window.since + spent
 
     def _tell(self, work: _Work, log: Log) -> None:
         """Write the entry of the steps since the last one."""

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from copy import deepcopy
+from typing import Any, TypeVar
 
 from torch import nn
 
 from foveal.core.errors import InputError, unknown
 from foveal.training.config import Lora
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @contextmanager
@@ -66,6 +69,15 @@ def merge(model: nn.Module) -> None:
         setattr(parent, name, adapted.get_base_layer())
     for module in model.modules():
         vars(module).pop("peft_config", None)  # else peft takes the next stage's adapters for second ones
+
+
+def merged(model: Model) -> Model:
+    """The model where it carries no adapters, else a copy with all of them merged."""
+    if not _adapted(model):
+        return model
+    own = deepcopy(model)
+    merge(own)
+    return own
 
 
 def _adapted(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
