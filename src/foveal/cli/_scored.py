@@ -60,9 +60,15 @@ def option(run: Path) -> str | None:
 
     model = _model(run)
     heads = model.get("heads") or {}
-    if model.get("assembly") not in ("masked", "two_tower") or not heads.keys().isdisjoint(("answer", "choice")):
+    if answers(model):
         return ""
     return None if heads.keys().isdisjoint((*TASKS, PAIR)) else " --pretraining"
+
+
+def answers(model: Mapping[str, Any]) -> bool:
+    """Whether what is made of these components can be asked."""
+    heads = model.get("heads") or {}
+    return model.get("assembly") not in ("masked", "two_tower") or not heads.keys().isdisjoint(("answer", "choice"))
 
 
 def _pairs(run: Path | None) -> bool:
