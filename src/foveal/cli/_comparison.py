@@ -200,14 +200,19 @@ def _ablated(systems: Mapping[str, System]) -> Iterator[tuple[str, System]]:
             yield name, system
         for key, values in system.ablate.items():
             for value in values:
-                short = key.removeprefix("model.").removeprefix("training.").removeprefix("processor.")
-                yield f"{name} {short}={_short(value)}", replace(system, settings={**system.settings, key: value})
+                yield f"{name} {within(key)}={short(value)}", replace(system, settings={**system.settings, key: value})
 
 
-def _short(value: Any) -> str:
+def within(key: str) -> str:
+    """A setting's name without that of the recipe's part."""
+    return key.removeprefix("model.").removeprefix("training.").removeprefix("processor.")
+
+
+def short(value: Any) -> str:
+    """A setting's value as a table shows it."""
     if isinstance(value, Mapping):
-        return " ".join(str(part) if key == "name" else f"{key}={_short(part)}" for key, part in value.items())
-    return "+".join(map(_short, value)) if isinstance(value, list | tuple) else str(value)
+        return " ".join(str(part) if key == "name" else f"{key}={short(part)}" for key, part in value.items())
+    return "+".join(map(short, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _recipe_of(wanted: Comparison, system: System, seed: int) -> Recipe:
