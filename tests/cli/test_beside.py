@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from foveal.cli import _beside, _recipe, _training
+from foveal.cli import _beside, _recipe, _show, _training
 from foveal.cli.main import run
 from tests.cli.test_compare import COMPARISON, RECIPE
 
@@ -45,7 +45,7 @@ def recipe(painted):
 
 
 def carried_out(recipe, place):
-    return _training.carry_out(recipe, place, fresh=False, say=print, bar=_beside._no_bar)
+    return _training.carry_out(recipe, place, fresh=False, say=print, bar=_show.no_bar)
 
 
 def weights(place):
