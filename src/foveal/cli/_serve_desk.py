@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from time import monotonic, sleep
 
+from foveal.cli._serve_metrics import Load
 from foveal.cli._serve_speaker import Job, Speaker
 from foveal.cli._serve_wish import Refusal, Wish
 
@@ -52,6 +53,12 @@ class Desk:
                 self._line.append(job)
                 self._changed.notify_all()
         return job
+
+    @property
+    def load(self) -> Load:
+        """How many there are at this moment."""
+        with self._changed:
+            return Load(open=self._taken, waiting=len(self._line), answering=len(self._asked))
 
     def close(self) -> None:
         """Answer nobody any more, and tell those who wait."""

@@ -1,6 +1,5 @@
 """The web server of `foveal serve`: OpenAI's chat completions over one model."""
 
-import hmac
 import json
 import sys
 import time
@@ -10,19 +9,20 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from itertools import chain
 from queue import Empty
+from time import monotonic
 from typing import Any
 from urllib.parse import unquote
 
-from foveal.cli import _http, _serve_told
+from foveal.cli import _http, _serve_door, _serve_metrics
 from foveal.cli._serve_desk import Desk
+from foveal.cli._serve_door import CHAT, EVENTS, HEALTH, JSON, METRICS, MODELS, Reply
+from foveal.cli._serve_metrics import Counts
 from foveal.cli._serve_speaker import Job
 from foveal.cli._serve_told import Ended, Letterhead
-from foveal.cli._serve_wish import Refusal, wish
+from foveal.cli._serve_wish import wish
 from foveal.core.errors import InputError
 
-_CHAT, _MODELS, _HEALTH = "/v1/chat/completions", "/v1/models", "/health"
 _GLANCE = 0.2  # seconds after which it is looked whether who asks is still there
-_JSON = "application/json"
 
 
 class Server(_http.Listener):
@@ -31,6 +31,7 @@ class Server(_http.Listener):
     def __init__(self, desk: Desk, *, name: str, host: str, port: int, key: str | None = None) -> None:
         super().__init__(_Handler, host=host, port=port)
         self.desk, self.name, self.key, self.created = desk, name, key, int(time.time())
+        self.counts = Counts()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -41,40 +42,33 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """How it is, and which model there is."""
         self.close_connection |= _http.brings(self.headers)
-        path, name, created = self._path, self.server.name, self.server.created
-        if path == _HEALTH:
-            self._send(HTTPStatus.OK, {"status": "ok"})
-        elif not self._welcome():
+        path = self._path
+        if path == HEALTH:
+            self._send(Reply(status=HTTPStatus.OK, told={"status": "ok"}))
+        elif path == METRICS and (not self.server.near or self._names_near()):  # numbers alone: nobody needs the key
+            told = _serve_metrics.exposition(self.server.counts.metrics(self.server.desk.load))
+            _http.send(self, HTTPStatus.OK, told.encode(), _serve_metrics.KIND)
+        elif path == METRICS or not self._welcome():
             return
-        elif path == _MODELS:
-            self._send(HTTPStatus.OK, {"object": "list", "data": [_serve_told.model(name, created)]})
-        elif path == f"{_MODELS}/{name}":
-            self._send(HTTPStatus.OK, _serve_told.model(name, created))
-        elif path.startswith(f"{_MODELS}/"):
-            told = f"there is no such model here; ask {name!r}"
-            self._turn_away(HTTPStatus.NOT_FOUND, told, param="model", code="model_not_found")
+        elif path == MODELS or path.startswith(f"{MODELS}/"):
+            found = _serve_door.models(path, name=self.server.name, created=self.server.created)
+            (self._send if found.status == HTTPStatus.OK else self._turn_away)(found)
         else:
-            self._astray(path)
+            self._turn_away(_serve_door.astray(path, self.command))
 
     def do_POST(self) -> None:
         """An answer."""
         if not self._welcome():
             return
-        path = self._path
-        if path != _CHAT:
-            return self._astray(path)
-        if self.headers.get_content_type() != _JSON:  # what another site's form cannot send unasked
-            return self._turn_away(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send {_JSON}")
-        length = _http.length_of(self.headers)
-        if length is None or "Transfer-Encoding" in self.headers:
-            return self._turn_away(HTTPStatus.LENGTH_REQUIRED, "the request does not say how long it is")
-        if length > _http.HEAVIEST:
-            told = f"the request is too heavy; its pictures may have {_http.HEAVIEST * 3 // 4 // 2**20} MB together"
-            return self._turn_away(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, told)
+        if self._path != CHAT:
+            return self._turn_away(_serve_door.astray(self._path, self.command))
+        length = None if "Transfer-Encoding" in self.headers else _http.length_of(self.headers)
+        if (unfit := _serve_door.unfit(self.headers.get_content_type(), length)) is not None:
+            return self._turn_away(unfit)
+        assert length is not None
         with self.server.desk.place() as free:
             if not free:
-                told = "too many wait already; ask again in a moment"
-                return self._turn_away(HTTPStatus.SERVICE_UNAVAILABLE, told, {"Retry-After": "1"})
+                return self._turn_away(_serve_door.full())
             self._answer(_http.read(self, length))
 
     @property
@@ -83,30 +77,35 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _no_method(self) -> None:
         if self._welcome():
-            self._astray(self._path)
+            self._turn_away(_serve_door.astray(self._path, self.command))
 
     do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_HEAD = _no_method
 
     def _answer(self, body: bytes) -> None:
-        started = False
+        began, started, counts = monotonic(), False, self.server.counts
         try:
             asked = wish(body, model=self.server.name, strategies=self.server.desk.speaker.strategies)
             head = Letterhead(model=self.server.name, created=int(time.time()), usage=asked.usage)
             events = self._events(self.server.desk.ask(asked))
             first = next(events)
             if isinstance(first, Ended) and not asked.stream:
-                return self._send(HTTPStatus.OK, head.whole(first))
-            started = True
-            self._stream(head, first, events)
+                self._send(Reply(status=HTTPStatus.OK, told=head.whole(first)))
+                ended = first
+            else:
+                started = True
+                ended = self._stream(head, first, events)
+            counts.answered(ended, budget=asked.budget, seconds=monotonic() - began)
         except (ConnectionError, TimeoutError):
+            counts.ended("left")
             self.close_connection = True
         except Exception as error:
             if not isinstance(error, InputError):
                 traceback.print_exception(error, file=sys.stderr)
-            status, told = _explained(error)
+            reply = _serve_door.explained(error)
+            counts.ended(_serve_metrics.outcome(reply.status))
             if started:
-                return self._say(told)
-            self._send(status, told, {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None)
+                return self._say(reply.told)
+            self._send(reply)
 
     def _events(self, job: Job) -> Iterator[str | Ended]:
         """What becomes of a job, as long as who asks is there; raises what is wrong with it."""
@@ -126,19 +125,21 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             job.gone.set()
 
-    def _stream(self, head: Letterhead, first: str | Ended, events: Iterator[str | Ended]) -> None:
-        """Server-sent events, as the words come; the connection ends with them."""
+    def _stream(self, head: Letterhead, first: str | Ended, events: Iterator[str | Ended]) -> Ended:
+        """Server-sent events, as the words come, and what ended them; the connection ends with them."""
         self.close_connection = True
         self.send_response(HTTPStatus.OK)
-        headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store"}
-        for name, value in {**headers, "Connection": "close", "X-Content-Type-Options": "nosniff"}.items():
+        for name, value in {**EVENTS, "Connection": "close", "X-Content-Type-Options": "nosniff"}.items():
             self.send_header(name, value)
         self.end_headers()
         self._say(head.opening())
+        event = first
         for event in chain([first], events):
             for part in head.closing(event) if isinstance(event, Ended) else [head.piece(event)]:
                 self._say(part)
         self.wfile.write(b"data: [DONE]\n\n")
+        assert isinstance(event, Ended)
+        return event
 
     def _say(self, part: dict[str, Any]) -> None:
         self.wfile.write(f"data: {json.dumps(part)}\n\n".encode())
@@ -146,60 +147,36 @@ class _Handler(BaseHTTPRequestHandler):
     def _welcome(self) -> bool:
         """Whether the request has the key; where there is none, whether it names this machine."""
         if self.server.key is None:
-            if not self.server.near or _http.names_near(self.headers):
-                return True
-            self._turn_away(HTTPStatus.FORBIDDEN, "this server is for its own machine; ask it at 127.0.0.1")
-            return False
-        kind, _, given = self.headers.get("Authorization", "").partition(" ")
-        fits = hmac.compare_digest(given.strip().encode(), self.server.key.encode())
-        if kind.lower() == "bearer" and fits:
+            return not self.server.near or self._names_near()
+        strange = _serve_door.stranger(self.server.key, self.headers.get("Authorization", ""))
+        if strange is not None:
+            self._turn_away(strange)
+        return strange is None
+
+    def _names_near(self) -> bool:
+        """Whether the request names this machine; refused where it does not."""
+        if _http.names_near(self.headers):
             return True
-        told = "the key is missing or wrong; send it as 'Authorization: Bearer KEY' (api_key of the client)"
-        self._turn_away(HTTPStatus.UNAUTHORIZED, told, {"WWW-Authenticate": "Bearer"}, code="invalid_api_key")
+        told = "this server is for its own machine; ask it at 127.0.0.1"
+        self._turn_away(_serve_door.refusal(HTTPStatus.FORBIDDEN, told))
         return False
 
-    def _astray(self, path: str) -> None:
-        """Refuse what is not there, or is not asked in this way."""
-        way = {_CHAT: "POST", _MODELS: "GET", _HEALTH: "GET"}.get(path)
-        if way is not None:
-            told = f"{path} does not take {self.command}; use {way}"
-            return self._turn_away(HTTPStatus.METHOD_NOT_ALLOWED, told, {"Allow": way})
-        told = f"there is no {path[:80]}; there are {_CHAT}, {_MODELS} and {_HEALTH}; a client's base_url ends in /v1"
-        self._turn_away(HTTPStatus.NOT_FOUND, told)
-
-    def _turn_away(
-        self,
-        status: HTTPStatus,
-        told: str,
-        more: dict[str, str] | None = None,
-        *,
-        param: str | None = None,
-        code: str | None = None,
-    ) -> None:
+    def _turn_away(self, reply: Reply) -> None:
         """Refuse a request unheard."""
+        if self.command == "POST" and self._path == CHAT:
+            self.server.counts.ended(_serve_metrics.outcome(reply.status))
         self.close_connection = True
-        self._send(status, _serve_told.fault(status, told, param, code), more)
+        self._send(reply)
         _http.run_by(self)
 
-    def _send(self, status: HTTPStatus, told: dict[str, Any], more: dict[str, str] | None = None) -> None:
-        _http.send(self, status, json.dumps(told).encode(), _JSON, more)
+    def _send(self, reply: Reply) -> None:
+        _http.send(self, reply.status, json.dumps(reply.told).encode(), JSON, reply.more)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What http.server itself refuses, in the same form."""
         status = HTTPStatus(code)
         self.close_connection = True
-        self._send(status, _serve_told.fault(status, message or status.phrase))
+        self._send(_serve_door.refusal(status, message or status.phrase))
 
     def log_message(self, format: str, *given: Any) -> None:
         """Nothing: what is asked is nobody else's."""
-
-
-def _explained(error: Exception) -> tuple[HTTPStatus, dict[str, Any]]:
-    """How the web calls what is wrong, and how it is told."""
-    if isinstance(error, Refusal):
-        return error.status, _serve_told.fault(error.status, str(error), error.param, error.code)
-    if isinstance(error, InputError):
-        return HTTPStatus.BAD_REQUEST, _serve_told.fault(HTTPStatus.BAD_REQUEST, str(error))
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
-    told = f"this is our fault ({type(error).__name__}); the terminal that runs foveal serve says more"
-    return status, _serve_told.fault(status, told)

@@ -25,12 +25,11 @@ def command(
     from foveal.cli import _http, _regions
     from foveal.cli._runs import open_run
     from foveal.cli._serve_desk import Desk
+    from foveal.cli._serve_door import check_key
     from foveal.cli._serve_server import Server
     from foveal.cli._serve_speaker import Speaker
-    from foveal.core.errors import InputError
 
-    if key is not None and not (key.isascii() and key.isprintable() and key.split() == [key]):
-        raise InputError("--api-key is no key that a client can send; give letters, digits and signs without spaces")
+    check_key(key)
     speaker = Speaker(open_run(run), longest=longest)
     _regions.warn(run)
     name = "starter" if run is None else run.resolve().name or str(run)
