@@ -1,5 +1,6 @@
 """A tiny saved run and a data set that it answers as it does: the truth is what it said when asked one by one."""
 
+import base64
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,6 +52,13 @@ def tiny(tmp_path_factory):
     run.save(folder / "run")
     tiny_run(WORDS, sight=False, seed=1).save(folder / "run" / "text_only")
     return SimpleNamespace(run=folder / "run", data=data, picture=data / "s0.png", questions=len(rows))
+
+
+@pytest.fixture(scope="session")
+def content(tiny):
+    """A picture and a question, as OpenAI's clients send them."""
+    url = "data:image/png;base64," + base64.b64encode(tiny.picture.read_bytes()).decode()
+    return [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": QUESTIONS["where"]}]
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A real server on a free port, asked as clients ask."""
 
-import base64
 import http.client
 import json
 import os
@@ -55,12 +54,6 @@ def speaker(loaded):
 def server(loaded):
     with serving(Speaker(loaded, longest=40)) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def content(tiny):
-    url = "data:image/png;base64," + base64.b64encode(tiny.picture.read_bytes()).decode()
-    return [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": QUESTION}]
 
 
 def sent(server, body=None, path=CHAT, method="POST", **headers):

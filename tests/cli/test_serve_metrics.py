@@ -13,7 +13,7 @@ from foveal.cli._serve_metrics import KIND, SECONDS, Counts, Load, exposition, o
 from foveal.cli._serve_speaker import Speaker
 from foveal.cli._serve_told import Ended
 from foveal.core.types import Answer
-from tests.cli.test_serve import CHAT, QUESTION, body, content, sent, serving  # noqa: F401
+from tests.cli.test_serve import body, sent, serving
 
 IDLE = Load(open=0, waiting=0, answering=0)
 
@@ -39,7 +39,7 @@ def counted(server, name, *labels, to):
     return numbers
 
 
-def test_what_was_asked_is_counted_in_prometheus_own_form(speaker, content):  # noqa: F811
+def test_what_was_asked_is_counted_in_prometheus_own_form(speaker, content):
     with serving(speaker) as server:
         whole = [sent(server, body(content, **more))[1] for more in ({}, {"budget": 5}, {"budget": 3})]
         sent(server, body(content, stream=True))
@@ -62,7 +62,7 @@ def test_what_was_asked_is_counted_in_prometheus_own_form(speaker, content):  # 
     assert [numbers["foveal_requests_total", one] for one in ("busy", "failed", "left")] == [0, 0, 0]
 
 
-def test_who_waits_is_told_while_it_waits(speaker, content, monkeypatch):  # noqa: F811
+def test_who_waits_is_told_while_it_waits(speaker, content, monkeypatch):
     asked, go_on, answer = threading.Event(), threading.Event(), speaker.answer
     monkeypatch.setattr(speaker, "answer", lambda jobs: (asked.set(), go_on.wait(60), answer(jobs)))
     with serving(speaker, line=1) as server, ThreadPoolExecutor(2) as clients:
@@ -79,7 +79,7 @@ def test_who_waits_is_told_while_it_waits(speaker, content, monkeypatch):  # noq
         counted(server, "foveal_requests_open", to=0)
 
 
-def test_faults_of_ours_and_who_hangs_up_are_told_apart(speaker, content, monkeypatch, capsys):  # noqa: F811
+def test_faults_of_ours_and_who_hangs_up_are_told_apart(speaker, content, monkeypatch, capsys):
     def broken(jobs):
         jobs[0].tell(ZeroDivisionError("division") if jobs[0].wish.budget else ConnectionAbortedError("gone"))
 

@@ -1,0 +1,154 @@
+"""What `foveal deploy` puts into a cluster: a run that can be served there, Foveal itself, and a directory of files."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import foveal
+from foveal.core.errors import InputError
+from foveal.deployment import checks
+from foveal.deployment.image import IGNORED, Image, build, dockerfile
+from foveal.deployment.notes import text
+from foveal.deployment.serving import Serving
+
+_PINNED = ("torch", "transformers", "tokenizers", "safetensors")
+_WEIGHTS = (".safetensors", ".onnx", ".data", ".bin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A run that was opened as `foveal serve` does: its bytes of weights, and the extras that opening it took."""
+
+    weights: int
+    extras: tuple[str, ...]
+
+
+def directory(run: Path | None) -> Path | None:
+    """Where a run lies; None for the starter model, which comes with Foveal.
+
+    Raises InputError for a model of another package, and for a directory that is not there.
+    """
+    from foveal.weights import packaged
+
+    if run is None or (str(run) == "starter" and not run.exists()):
+        return None
+    if packaged.place(run) != run.expanduser():
+        raise InputError(f"{run} comes with a package of its own; name the directory of a run or a checkpoint")
+    if not run.expanduser().is_dir():
+        raise InputError(f"there is no directory {run}; name a run or a checkpoint")
+    return run.expanduser().resolve()
+
+
+def served(run: Path | None) -> Served:
+    """What is to be known of a run; raises InputError for one that cannot be served, or not elsewhere than here."""
+    from foveal.cli import _regions
+    from foveal.cli._runs import open_run
+    from foveal.cli._serve_speaker import Speaker
+    from foveal.weights import packaged
+
+    loaded = open_run(run)
+    Speaker(loaded, longest=1)
+    if _regions.source(run) == "proposals":
+        raise InputError(
+            f"{run} looks at what another run finds, by its place on this machine; serve it here, or deploy one that "
+            "looks at windows"
+        )
+    place = packaged.place(run or "starter")
+    files = sum(path.stat().st_size for path in place.glob("*") if path.suffix in _WEIGHTS)
+    held = {one.data_ptr(): one.numel() * one.element_size() for one in loaded.model.state_dict().values()}
+    return Served(weights=max(files, sum(held.values())), extras=tuple(_extras(place)))
+
+
+def _extras(place: Path) -> Iterator[str]:
+    """The extras that opening a run takes."""
+    from foveal.inference import exported
+    from foveal.weights.directory import described
+
+    if (described(place) or {}).get("external"):
+        yield "pictures"
+    if exported.matches(place):
+        yield json.loads((place / exported.MANIFEST).read_text(encoding="utf-8"))["engine"]
+
+
+def serving(
+    run: Path | None, given: Mapping[str, Any], *, out: Path, name: str | None, image: str | None
+) -> tuple[Serving, Image]:
+    """How a run is served with what is `given` (None: as usual), and the image that does; the run is opened last.
+
+    Raises InputError for a place that is taken, settings that no cluster takes, and for a run that cannot be served.
+    """
+    check_free(out)
+    place = directory(run)
+    called = name or checks.labelled("starter" if place is None else place.name)
+    chosen = {key: value for key, value in given.items() if value is not None}
+    image = image or f"{called}:{foveal.__version__}"
+    wanted = Serving(name=called, image=image, packaged=place is None, **chosen)
+    found = served(run)
+    held = None if place is None or wanted.claim is not None else (called, place)
+    return wanted.holding(found.weights), image_of(image, extras=found.extras, cuda=wanted.gpus > 0, run=held)
+
+
+def image_of(name: str, *, extras: Sequence[str], cuda: bool, run: tuple[str, Path] | None = None) -> Image:
+    """An image with this very Foveal: of its source tree, or as it is published where it was installed from there."""
+    tree = Path(foveal.__file__).parents[2]
+    return Image(
+        name=name,
+        version=foveal.__version__,
+        pinned={one: version(one).partition("+")[0] for one in _PINNED},
+        extras=extras,
+        cuda=cuda,
+        source=tree if (tree / "pyproject.toml").is_file() else None,
+        run=run,
+        python=f"{sys.version_info.major}.{sys.version_info.minor}",
+    )
+
+
+def check_free(out: Path) -> None:
+    """Raise InputError for a place where something is."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there already; name another place by --out")
+
+
+def write(out: Path, documents: Mapping[str, Mapping[str, Any]], more: Mapping[str, str]) -> list[str]:
+    """Write documents as YAML, and `more` texts; all of them or none. Returns the files' names."""
+    check_free(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent, prefix=".foveal-") as place:
+        made = Path(place) / "files"
+        made.mkdir()
+        for name, written in {**{name: text(one) for name, one in documents.items()}, **more}.items():
+            (made / name).write_text(written, encoding="utf-8")
+        if out.is_dir():
+            out.rmdir()  # an empty one
+        made.rename(out)
+    return sorted(path.name for path in out.iterdir())
+
+
+def building(image: Image) -> dict[str, str]:
+    """The files that build an image."""
+    return {"Dockerfile": dockerfile(image), ".dockerignore": IGNORED}
+
+
+def ready(image: Image, serving: Serving, out: Path) -> list[str]:
+    """The commands before a served model is applied: its image, and the Secret of its key."""
+    space = "" if serving.namespace is None else f" --namespace {serving.namespace}"
+    key = f'kubectl create secret generic {serving.secret}{space} --from-literal=key="$(openssl rand -hex 24)"'
+    return [build(image, out), key]
+
+
+def tell(out: Path, files: Sequence[str], following: Sequence[str], *, as_json: bool, **more: Any) -> None:
+    """Print what was written, and what is typed next."""
+    from foveal.cli import _show
+
+    if as_json:
+        return _show.print_json({"out": str(out), "files": list(files), **more, "next": list(following)})
+    console = _show.console()
+    console.print(f"{out}: {', '.join(files)}")
+    console.print("next:")
+    for line in following:
+        console.print(f"  {line}")

@@ -1,0 +1,73 @@
+"""The image that clusters run: a Dockerfile, and the command that builds it."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from foveal.deployment.serving import PLACE, USER
+
+_CPU = "https://download.pytorch.org/whl/cpu"
+IGNORED = "# what is copied comes by name from other places (--build-context): nothing of this one\n*\n"
+_LEFT = ("checkpoints", "text_only")  # of a run: what no server reads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """What an image holds: Foveal with some extras, of a source tree or as it is published, and a run by its name.
+
+    `pinned` are the versions of packages that the run was opened with.
+    """
+
+    name: str
+    version: str
+    pinned: Mapping[str, str]
+    extras: Sequence[str] = ()
+    cuda: bool = False
+    source: Path | None = None
+    run: tuple[str, Path] | None = None
+    python: str = "3.12"
+
+
+def dockerfile(image: Image) -> str:
+    """The Dockerfile."""
+    torch = f"torch=={image.pinned['torch']}"
+    others = " ".join(f"{name}=={version}" for name, version in image.pinned.items() if name != "torch")
+    extras = f"[{','.join(image.extras)}]" if image.extras else ""
+    why, where = "this build holds no CUDA libraries, which are gigabytes", f" --index-url {_CPU}"
+    if image.cuda:
+        why, where = "it brings the CUDA libraries; the node brings the driver, so the base needs neither", ""
+    lines = [
+        "# syntax=docker/dockerfile:1",
+        f"FROM python:{image.python}-slim",
+        f"# torch first and alone: {why}",
+        f"RUN pip install --no-cache-dir {torch}{where}",
+    ]
+    if image.source is None:
+        lines.append(f"RUN pip install --no-cache-dir 'foveal{extras}=={image.version}' {others}")
+    else:
+        lines += [
+            "COPY --from=foveal pyproject.toml README.md LICENSE /tmp/foveal/",
+            "COPY --from=foveal src /tmp/foveal/src",
+            f"RUN pip install --no-cache-dir '/tmp/foveal{extras}' {others} && rm -r /tmp/foveal",
+        ]
+    if image.run is not None:
+        left = " ".join(f"--exclude={name}" for name in _LEFT)
+        lines.append(f"COPY --from=run {left} . {PLACE}/{image.run[0]}")
+    lines += [
+        "# a user without rights, by number: Kubernetes checks runAsNonRoot by it",
+        f"USER {USER}:{USER}",
+        "ENV PYTHONUNBUFFERED=1 HOME=/tmp",
+        'ENTRYPOINT ["foveal"]',
+    ]
+    return "\n".join([*lines, ""])
+
+
+def build(image: Image, folder: Path) -> str:
+    """The command that builds the image from a folder's Dockerfile; pushed where its name names a registry."""
+    words = ["docker", "build", *(["--push"] if "/" in image.name else []), "-t", image.name]
+    if image.source is not None:
+        words += ["--build-context", f"foveal={image.source}"]
+    if image.run is not None:
+        words += ["--build-context", f"run={image.run[1]}"]
+    return shlex.join([*words, str(folder)])

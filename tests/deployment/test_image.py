@@ -1,0 +1,37 @@
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from foveal.deployment.image import Image, build, dockerfile
+
+PINNED = {"torch": "2.13.0", "transformers": "5.23.0"}
+MINE = Image(name="reg.io/a:1", version="0.1.0", pinned=PINNED, run=("mine", Path("/runs/my run")))
+
+
+def test_a_processor_s_image_has_torch_without_cuda_and_an_accelerator_s_with_it():
+    assert "pip install --no-cache-dir torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu\n" in dockerfile(
+        MINE
+    )
+    assert "pip install --no-cache-dir torch==2.13.0\n" in dockerfile(replace(MINE, cuda=True))
+
+
+def test_foveal_is_what_it_is_here():
+    published = dockerfile(replace(MINE, extras=("pictures", "onnx")))
+    assert "RUN pip install --no-cache-dir 'foveal[pictures,onnx]==0.1.0' transformers==5.23.0\n" in published
+    assert "--from=foveal" not in published
+    tree = replace(MINE, source=Path("/src"))
+    assert "COPY --from=foveal src /tmp/foveal/src" in dockerfile(tree) and "'/tmp/foveal'" in dockerfile(tree)
+    assert "foveal=/src" in build(tree, Path("out"))
+
+
+def test_the_run_lies_where_the_pod_reads_it():
+    text = dockerfile(MINE)
+    assert "COPY --from=run --exclude=checkpoints --exclude=text_only . /srv/mine\n" in text
+    assert "--from=run" not in dockerfile(replace(MINE, run=None))
+    assert text.index("USER 10001:10001") < text.index('ENTRYPOINT ["foveal"]')
+
+
+def test_the_command_builds_and_pushes_where_there_is_a_registry():
+    words = shlex.split(build(MINE, Path("an out")))
+    assert words == ["docker", "build", "--push", "-t", "reg.io/a:1", "--build-context", "run=/runs/my run", "an out"]
+    assert "--push" not in build(replace(MINE, name="a:1"), Path("out"))
