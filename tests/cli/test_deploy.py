@@ -5,12 +5,16 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 import yaml
 
+import foveal.recipes
 from foveal.cli.main import run
 from tests.tiny import tiny_tokenizer
+
+SHIPPED = Path(foveal.recipes.__path__[0])
 
 
 def deployed(capsys, *arguments):
@@ -109,3 +113,39 @@ def test_a_run_that_serve_refuses_is_refused(tmp_path, capsys):
     tiny_tokenizer().save(tmp_path / "run")
     assert run(["deploy", "kubernetes", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2
     assert "this run answers no question" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_run_is_served_and_a_recipe_trained_by_ray(tiny, tmp_path, capsys):
+    told = deployed(capsys, "ray", tiny.run, "--out", tmp_path / "served")
+    assert told["files"] == [".dockerignore", "Dockerfile", "service.yaml"] and len(told["next"]) == 3
+    text = (tmp_path / "served" / "Dockerfile").read_text()
+    assert "foveal[ray]" in text and "ray==2.60.0" in text and "wget" in text
+    worker = read(tmp_path / "served", "service")["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
+    asked = worker["template"]["spec"]["containers"][0]["resources"]["requests"]
+    assert asked["memory"] == "3328Mi"  # Ray's own processes beside the server's
+    (tmp_path / "my.yaml").write_text((SHIPPED / "demo.yaml").read_text())
+    told = deployed(capsys, "ray", tmp_path / "my.yaml", "seed=1", "--data", "scenes", "--out", tmp_path / "trained")
+    assert told["files"] == [".dockerignore", "Dockerfile", "job.yaml", "recipe.yaml"]
+    assert [line.split()[-1] for line in told["next"][1:]] == [
+        str(tmp_path / "trained" / f"{name}.yaml") for name in ("recipe", "job")
+    ]
+    assert "-- /etc/foveal/my.yaml seed=1 --data" in read(tmp_path / "trained", "job")["spec"]["entrypoint"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["demo"], "demo is trained on data in a cluster; name them with --data"),
+        (["demoo", "--data", "x"], "unknown recipe 'demoo'; did you mean 'demo'?"),
+        (["demo", "--data", "x", "seeed=1"], "unknown key in recipe: 'seeed'"),
+        (["demo", "--data", "x", "--batch", "3"], "demo answers nothing, and --batch is given"),
+        (["demo", "--data", "/x"], "is a place on a machine"),
+        (["demo", "--data", "x", "--nodes", "0"], "--nodes 0; give 1 or more"),
+        (["starter", "--nodes", "2"], "starter trains nothing, and --nodes is given"),
+        (["starter", "seed=1"], "starter trains nothing, and KEY=VALUE is given"),
+    ],
+)
+def test_what_ray_cannot_run_is_one_line(tmp_path, capsys, arguments, said):
+    assert run(["deploy", "ray", *arguments, "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1 and not (tmp_path / "out").exists()

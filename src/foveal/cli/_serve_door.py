@@ -1,7 +1,7 @@
 """Who is let in to the model, what is asked for, and how it is refused: the same whatever web server carries it."""
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -68,13 +68,13 @@ def full() -> Reply:
     return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many wait already; ask again in a moment", _AGAIN)
 
 
-def astray(path: str, method: str) -> Reply:
-    """Refuse what is not there, or is not asked in this way."""
-    way = {CHAT: "POST", MODELS: "GET", HEALTH: "GET", METRICS: "GET"}.get(path)
+def astray(path: str, method: str, known: Sequence[str] = (CHAT, MODELS, HEALTH, METRICS)) -> Reply:
+    """Refuse what is not `known`, or is not asked in this way."""
+    way = None if path not in known else "POST" if path == CHAT else "GET"
     if way is not None:
         told = f"{path} does not take {method}; use {way}"
         return refusal(HTTPStatus.METHOD_NOT_ALLOWED, told, {"Allow": way})
-    there = f"{CHAT}, {MODELS}, {HEALTH} and {METRICS}"
+    there = f"{', '.join(known[:-1])} and {known[-1]}"
     told = f"there is no {path[:80]}; there are {there}; a client's base_url ends in /v1"
     return refusal(HTTPStatus.NOT_FOUND, told)
 

@@ -29,11 +29,11 @@ _COLD = 1e-5  # below this temperature the best token alone is left
 
 @dataclass(eq=False)
 class Job:
-    """One request on its way: what becomes of it is told in `events` (words, then what ended it); who asks may be
+    """One request on its way: what becomes of it is put into `events` (words, then what ended it); who asks may be
     `gone`."""
 
     wish: Wish
-    events: "SimpleQueue[str | Ended | Exception]" = field(default_factory=SimpleQueue)
+    events: Any = field(default_factory=SimpleQueue)
     gone: threading.Event = field(default_factory=threading.Event)
     begun: bool = False
     ended: bool = False

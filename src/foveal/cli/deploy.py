@@ -11,6 +11,16 @@ OUT = typer.Option(..., "--out", help="The directory to make.")
 NAME = typer.Option(None, "--name", help="What everything is called in the cluster.", show_default="by RUN")
 NAMESPACE = typer.Option(None, "--namespace", help="Where it goes.", show_default="kubectl's own")
 IMAGE = typer.Option(None, "--image", help="The image, with its registry.", show_default="NAME:VERSION")
+REPLICAS = typer.Option(None, "--replicas", help="So many pods.", show_default="an autoscaler")
+LEAST = typer.Option(None, "--min-replicas", help="The fewest pods.", show_default="1")
+MOST = typer.Option(None, "--max-replicas", help="The most pods.", show_default="4, or the fewest")
+MEMORY = typer.Option(None, "--memory", help="Of a pod, such as 8Gi.", show_default="by the run; 16Gi to train")
+CPUS = typer.Option(None, "--cpus", help="Processor cores of a pod, such as 4 or 500m.", show_default="2; 4 to train")
+BATCH = typer.Option(None, "--batch", help="Waiting requests that a pod answers at once.", show_default="4")
+LONGEST = typer.Option(None, "--max-new-tokens", help="The longest answer anyone gets.", show_default="128")
+SETTINGS = typer.Argument(None, metavar="[KEY=VALUE]...", help="Settings over the recipe's.")
+DATA = typer.Option(None, "--data", help="Train on this data set: its directory in the claim.")
+NODES = typer.Option(None, "--nodes", help="Nodes that train together.", show_default="1")
 JSON = typer.Option(False, "--json", help="Print one JSON object.")
 
 
@@ -23,14 +33,14 @@ def kubernetes(
     name: str | None = NAME,
     namespace: str | None = NAMESPACE,
     image: str | None = IMAGE,
-    replicas: int | None = typer.Option(None, "--replicas", help="So many pods.", show_default="an autoscaler"),
-    least: int | None = typer.Option(None, "--min-replicas", help="The fewest pods.", show_default="1"),
-    most: int | None = typer.Option(None, "--max-replicas", help="The most pods.", show_default="4, or the fewest"),
-    gpus: int = typer.Option(0, "--gpus", help="Accelerators of a pod: 0 or 1."),
-    memory: str | None = typer.Option(None, "--memory", help="Of a pod, such as 8Gi.", show_default="by the run"),
-    cpus: str = typer.Option("2", "--cpus", help="Processor cores of a pod, such as 4 or 500m."),
-    batch: int = typer.Option(4, "--batch", help="Waiting requests that a pod answers at once."),
-    longest: int = typer.Option(128, "--max-new-tokens", help="The longest answer anyone gets, in tokens."),
+    replicas: int | None = REPLICAS,
+    least: int | None = LEAST,
+    most: int | None = MOST,
+    gpus: int | None = typer.Option(None, "--gpus", help="Accelerators of a pod: 0 or 1.", show_default="0"),
+    memory: str | None = MEMORY,
+    cpus: str | None = CPUS,
+    batch: int | None = BATCH,
+    longest: int | None = LONGEST,
     claim: str | None = typer.Option(
         None,
         "--claim",
@@ -44,11 +54,60 @@ def kubernetes(
     The run is opened once as foveal serve does. The API key comes from a Secret that the printed commands make.
     """
     from foveal.cli import _deployed
+    from foveal.deployment.image import build
     from foveal.deployment.kubernetes import documents
 
     given = {"namespace": namespace, "replicas": replicas, "least": least, "most": most, "gpus": gpus, "memory": memory,
              "cpus": cpus, "batch": batch, "longest": longest, "claim": claim}  # fmt: skip
     serving, picture = _deployed.serving(run, given, out=out, name=name, image=image)
     files = _deployed.write(out, documents(serving), _deployed.building(picture))
-    following = [*_deployed.ready(picture, serving, out), f"kubectl apply -k {shlex.quote(str(out))}"]
+    following = [build(picture, out), _deployed.key(serving), f"kubectl apply -k {shlex.quote(str(out))}"]
     _deployed.tell(out, files, following, as_json=as_json)
+
+
+@app.command()
+def ray(
+    what: str = typer.Argument("starter", metavar="RUN|RECIPE", help="A run's directory to serve, a recipe to train."),
+    settings: list[str] | None = SETTINGS,
+    out: Path = OUT,
+    name: str | None = NAME,
+    namespace: str | None = NAMESPACE,
+    image: str | None = IMAGE,
+    replicas: int | None = REPLICAS,
+    least: int | None = LEAST,
+    most: int | None = MOST,
+    gpus: int | None = typer.Option(None, "--gpus", help="Accelerators of a pod; 0 or 1 to serve.", show_default="0"),
+    memory: str | None = MEMORY,
+    cpus: str | None = CPUS,
+    batch: int | None = BATCH,
+    longest: int | None = LONGEST,
+    claim: str | None = typer.Option(
+        None, "--claim", help="A PersistentVolumeClaim: of the run, or of the data and what is trained."
+    ),
+    data: str | None = DATA,
+    nodes: int | None = NODES,
+    as_json: bool = JSON,
+) -> None:
+    """Write what KubeRay runs: a RayService that answers as foveal serve does, or a RayJob that trains."""
+    from foveal.cli import _deployed
+    from foveal.deployment import ray as files
+    from foveal.deployment.image import build
+
+    common = {"namespace": namespace, "gpus": gpus, "memory": memory, "cpus": cpus, "claim": claim}
+    serves = {"replicas": replicas, "least": least, "most": most, "batch": batch, "longest": longest}
+    trains = {"data": data, "nodes": nodes}
+    if _deployed.is_run(what):
+        _deployed.check_unused(what, "trains nothing", {**trains, "settings": settings or None})
+        serving, picture = _deployed.serving(
+            Path(what), {**common, **serves}, out=out, name=name, image=image, beside=files.BESIDE
+        )
+        documents, before = {"service.yaml": files.service(serving)}, [_deployed.key(serving)]
+    else:
+        _deployed.check_unused(what, "answers nothing", serves)
+        asked = {**common, **trains}
+        training, picture = _deployed.training(what, settings or [], asked, out=out, name=name, image=image)
+        documents, before = {"job.yaml": files.job(training), **_deployed.own_recipe(training)}, []
+    picture = _deployed.on_ray(picture)
+    written = _deployed.write(out, documents, _deployed.building(picture))
+    applied = [f"kubectl apply -f {shlex.quote(str(out / one))}" for one in sorted(documents, reverse=True)]
+    _deployed.tell(out, written, [build(picture, out), *before, *applied], as_json=as_json)

@@ -16,7 +16,8 @@ _LEFT = ("checkpoints", "text_only")  # of a run: what no server reads
 class Image:
     """What an image holds: Foveal with some extras, of a source tree or as it is published, and a run by its name.
 
-    `pinned` are the versions of packages that the run was opened with.
+    `pinned` are the versions of packages that the run was opened with; `packages` are installed without what they ask
+    for, `tools` by the system.
     """
 
     name: str
@@ -27,6 +28,8 @@ class Image:
     source: Path | None = None
     run: tuple[str, Path] | None = None
     python: str = "3.12"
+    tools: Sequence[str] = ()
+    packages: Sequence[str] = ()
 
 
 def dockerfile(image: Image) -> str:
@@ -37,9 +40,12 @@ def dockerfile(image: Image) -> str:
     why, where = "this build holds no CUDA libraries, which are gigabytes", f" --index-url {_CPU}"
     if image.cuda:
         why, where = "it brings the CUDA libraries; the node brings the driver, so the base needs neither", ""
+    tools = ["# what the operator's probes call", f"RUN apt-get update && apt-get install -y --no-install-recommends "
+             f"{' '.join(image.tools)} && rm -rf /var/lib/apt/lists/*"] if image.tools else []  # fmt: skip
     lines = [
         "# syntax=docker/dockerfile:1",
         f"FROM python:{image.python}-slim",
+        *tools,
         f"# torch first and alone: {why}",
         f"RUN pip install --no-cache-dir {torch}{where}",
     ]
@@ -51,6 +57,8 @@ def dockerfile(image: Image) -> str:
             "COPY --from=foveal src /tmp/foveal/src",
             f"RUN pip install --no-cache-dir '/tmp/foveal{extras}' {others} && rm -r /tmp/foveal",
         ]
+    if image.packages:
+        lines.append(f"RUN pip install --no-cache-dir --no-deps {' '.join(image.packages)}")
     if image.run is not None:
         left = " ".join(f"--exclude={name}" for name in _LEFT)
         lines.append(f"COPY --from=run {left} . {PLACE}/{image.run[0]}")

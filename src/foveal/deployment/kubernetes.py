@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from foveal.deployment.notes import Noted
+from foveal.deployment.notes import Noted, head
 from foveal.deployment.serving import (
     PORT,
     Serving,
@@ -35,15 +35,6 @@ def documents(serving: Serving) -> dict[str, dict[str, Any]]:
     return {**made, "kustomization.yaml": {**head, "resources": sorted(made)}}
 
 
-def _head(api: str, kind: str, serving: Serving, name: str = "") -> dict[str, Any]:
-    space = {} if serving.namespace is None else {"namespace": serving.namespace}
-    return {
-        "apiVersion": api,
-        "kind": kind,
-        "metadata": {"name": name or serving.name, **space, "labels": serving.labels},
-    }
-
-
 def _deployment(serving: Serving) -> dict[str, Any]:
     chosen: Any = {"matchLabels": serving.labels}
     many: dict[str, Any] = {"replicas": serving.replicas, "selector": chosen}
@@ -53,7 +44,7 @@ def _deployment(serving: Serving) -> dict[str, Any]:
     scraped = {"prometheus.io/scrape": "true", "prometheus.io/port": str(PORT), "prometheus.io/path": "/metrics"}
     metadata = {"labels": serving.labels, "annotations": Noted(scraped, "Prometheus' chart reads pods that say so")}
     return {
-        **_head("apps/v1", "Deployment", serving),
+        **head("apps/v1", "Deployment", serving.name, serving.namespace),
         "spec": {
             **many,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
@@ -100,7 +91,7 @@ def _pod(serving: Serving) -> dict[str, Any]:
 def _service(serving: Serving) -> dict[str, Any]:
     ports = [{"name": "http", "port": 80, "targetPort": "http"}]
     return {
-        **_head("v1", "Service", serving),
+        **head("v1", "Service", serving.name, serving.namespace),
         "spec": {
             "type": Noted("ClusterIP", "put an Ingress that speaks TLS before it, where others reach it"),
             "selector": serving.labels,
@@ -117,7 +108,7 @@ def _autoscaler(serving: Serving) -> dict[str, Any]:
     why = "from GET /metrics by way of prometheus-adapter; Resource metrics know cpu and memory alone, no accelerator"
     slow = {"stabilizationWindowSeconds": Noted(300, "a new pod has to read its weights: none goes for a short lull")}
     return {
-        **_head("autoscaling/v2", "HorizontalPodAutoscaler", serving),
+        **head("autoscaling/v2", "HorizontalPodAutoscaler", serving.name, serving.namespace),
         "spec": {
             "scaleTargetRef": target,
             "minReplicas": serving.least,
@@ -131,7 +122,7 @@ def _autoscaler(serving: Serving) -> dict[str, Any]:
 def _disruption(serving: Serving) -> dict[str, Any]:
     one = Noted(1, "nodes are drained one pod at a time, and a single pod holds none up")
     return {
-        **_head("policy/v1", "PodDisruptionBudget", serving),
+        **head("policy/v1", "PodDisruptionBudget", serving.name, serving.namespace),
         "spec": {"maxUnavailable": one, "selector": {"matchLabels": serving.labels}},
     }
 
@@ -140,7 +131,7 @@ def _network(serving: Serving) -> dict[str, Any]:
     names = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}} for name in _SCRAPERS]
     own = Noted({"podSelector": {}}, "pods of this namespace, Prometheus and the ingress")
     return {
-        **_head("networking.k8s.io/v1", "NetworkPolicy", serving),
+        **head("networking.k8s.io/v1", "NetworkPolicy", serving.name, serving.namespace),
         "spec": {
             "podSelector": {"matchLabels": serving.labels},
             "policyTypes": ["Ingress", "Egress"],

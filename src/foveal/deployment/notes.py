@@ -26,6 +26,17 @@ def plain(given: Any) -> Any:
     return [plain(one) for one in given] if isinstance(given, list | tuple) else given
 
 
+def head(api: str, kind: str, name: str, namespace: str | None) -> dict[str, Any]:
+    """The first lines of a document; without a namespace it goes where kubectl is."""
+    space = {} if namespace is None else {"namespace": namespace}
+    return {"apiVersion": api, "kind": kind, "metadata": {"name": name, **space, "labels": labels(name)}}
+
+
+def labels(name: str) -> dict[str, str]:
+    """By what things of this name are found."""
+    return {"app.kubernetes.io/name": "foveal", "app.kubernetes.io/instance": name}
+
+
 def text(document: Mapping[str, Any]) -> str:
     """A document in YAML, each reason as a comment above what it is of."""
     return "".join(f"{line}\n" for line in _mapping(document))

@@ -6,7 +6,7 @@ from typing import Any
 
 from foveal.core.errors import InputError
 from foveal.deployment import checks
-from foveal.deployment.notes import Noted
+from foveal.deployment.notes import Noted, labels
 
 PORT, USER = 8000, 10001
 PLACE = "/srv"  # where a run lies in the image, or is mounted, in a directory of the model's name
@@ -61,12 +61,15 @@ class Serving:
         if self.packaged and self.claim is not None:
             raise InputError(f"--claim {self.claim} holds a run, and this model comes with Foveal; leave it out")
 
-    def holding(self, weights: int) -> "Serving":
-        """The same with memory for so many bytes of weights; raises InputError where what is given cannot hold them."""
-        asked = checks.gib(_BASE + 2 * weights)  # they lie there twice while they are read
+    def holding(self, weights: int, *, beside: int = 0) -> "Serving":
+        """The same with memory for so many bytes of weights, and those that something else needs.
+
+        Raises InputError where what is given cannot hold them.
+        """
+        asked = checks.gib(_BASE + beside + 2 * weights)  # they lie there twice while they are read
         if self.memory is None:
             return replace(self, memory=asked)
-        if checks.memory("--memory", self.memory) < weights + _LEAST:
+        if checks.memory("--memory", self.memory) < weights + beside + _LEAST:
             told = f"--memory {self.memory} is too little for the server with {checks.gib(weights)} of weights"
             raise InputError(f"{told}; give {asked}, or leave it out")
         return self
@@ -84,7 +87,7 @@ class Serving:
     @property
     def labels(self) -> dict[str, str]:
         """By what its pods are found."""
-        return {"app.kubernetes.io/name": "foveal", "app.kubernetes.io/instance": self.name}
+        return labels(self.name)
 
     @property
     def secret(self) -> str:
@@ -105,7 +108,7 @@ def resources(serving: Serving) -> dict[str, Any]:
     gpus = {"nvidia.com/gpu": str(serving.gpus)} if serving.gpus else {}
     asked = {"cpu": serving.cpus, "memory": serving.memory}
     return {
-        "requests": Noted({**asked, **gpus}, "memory: as --memory said, or twice the weights and 1.5Gi"),
+        "requests": Noted({**asked, **gpus}, "memory: as --memory said, or twice the weights and what is beside them"),
         "limits": Noted({"memory": serving.memory, **gpus}, "no limit on cpu: --threads keeps to what is asked for"),
     }
 
@@ -153,7 +156,10 @@ def unprivileged() -> dict[str, Any]:
 
 def placed(serving: Serving) -> dict[str, Any]:
     """On which nodes pods go."""
-    if not serving.gpus:
-        return {}
+    return tolerant() if serving.gpus else {}
+
+
+def tolerant() -> dict[str, Any]:
+    """What lets a pod on to nodes with accelerators."""
     taint = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
     return {"tolerations": Noted([taint], "nodes with accelerators are often kept from all others")}
