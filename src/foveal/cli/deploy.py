@@ -111,3 +111,37 @@ def ray(
     written = _deployed.write(out, documents, _deployed.building(picture))
     applied = [f"kubectl apply -f {shlex.quote(str(out / one))}" for one in sorted(documents, reverse=True)]
     _deployed.tell(out, written, [build(picture, out), *before, *applied], as_json=as_json)
+
+
+@app.command()
+def kubeflow(
+    recipe: str = typer.Argument(help="A recipe that ships with Foveal, by name, or a YAML file."),
+    settings: list[str] | None = SETTINGS,
+    out: Path = OUT,
+    name: str | None = NAME,
+    namespace: str | None = NAMESPACE,
+    image: str | None = IMAGE,
+    gpus: int | None = typer.Option(None, "--gpus", help="Accelerators of a node.", show_default="0"),
+    memory: str | None = typer.Option(None, "--memory", help="Of a node, such as 8Gi.", show_default="16Gi"),
+    cpus: str | None = typer.Option(None, "--cpus", help="Processor cores of a node.", show_default="4"),
+    claim: str | None = typer.Option(
+        None, "--claim", help="A PersistentVolumeClaim of the data, and of what is trained.", show_default="foveal"
+    ),
+    data: str | None = DATA,
+    nodes: int | None = NODES,
+    as_json: bool = JSON,
+) -> None:
+    """Write what Kubeflow runs: a TrainJob on several nodes, and a pipeline that trains, scores and exports."""
+    from foveal.cli import _deployed
+    from foveal.deployment import kubeflow as files
+    from foveal.deployment.image import build
+
+    given = {"namespace": namespace, "gpus": gpus, "memory": memory, "cpus": cpus, "claim": claim, "data": data,
+             "nodes": nodes}  # fmt: skip
+    training, picture = _deployed.training(recipe, settings or [], given, out=out, name=name, image=image)
+    picture = _deployed.with_pipelines(picture)
+    documents = {"trainjob.yaml": files.train_job(training), **_deployed.own_recipe(training)}
+    written = _deployed.write(out, documents, {**_deployed.building(picture), **files.pipeline(training)})
+    applied = [f"kubectl apply -f {shlex.quote(str(out / one))}" for one in sorted(documents)]
+    compiled = f"pip install kfp=={files.KFP} && python {shlex.quote(str(out / 'pipeline.py'))}"
+    _deployed.tell(out, written, [build(picture, out), *applied, compiled], as_json=as_json)

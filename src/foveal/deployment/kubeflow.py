@@ -1,0 +1,45 @@
+"""What Kubeflow runs: a TrainJob on several nodes, and the settings of a pipeline."""
+
+import json
+from importlib.resources import files
+from typing import Any
+
+from foveal.deployment import training as trained
+from foveal.deployment.notes import Noted, head
+from foveal.deployment.training import Training
+
+KFP = "2.17.3"  # that the pipeline was tried with
+
+
+def train_job(training: Training) -> dict[str, Any]:
+    """A TrainJob of Trainer v2."""
+    volumes, mounts = trained.storage(training)
+    node = {
+        "volumes": volumes,
+        "securityContext": trained.as_user(),
+        "containers": [{"name": "node", "volumeMounts": mounts}],
+    }
+    patch: dict[str, Any] = {"name": "node", "template": {"spec": {"template": {"spec": node}}}}
+    runtime = {"template": {"spec": {"replicatedJobs": [patch]}}}
+    return {
+        **head("trainer.kubeflow.org/v1alpha1", "TrainJob", training.name, training.namespace),
+        "spec": {
+            "runtimeRef": Noted({"name": "torch-distributed"}, "the trainer's own: it tells torchrun who is who"),
+            "trainer": {
+                "image": training.image,
+                "command": ["torchrun"],
+                "args": ["-m", "foveal", "train", *training.words],
+                "numNodes": training.nodes,
+                "numProcPerNode": Noted(training.processes, "one for each accelerator"),
+                "resourcesPerNode": trained.resources(training),
+            },
+            "runtimePatches": [{"manager": "foveal/deploy", "trainingRuntimeSpec": runtime}],
+        },
+    }
+
+
+def pipeline(training: Training) -> dict[str, str]:
+    """The pipeline's source, and what it is to train."""
+    told = {name: getattr(training, name) for name in ("name", "image", "recipe", "settings", "cpus", "memory", "gpus")}
+    source = (files("foveal.deployment") / "pipeline.py").read_text(encoding="utf-8")
+    return {"pipeline.py": source, "settings.json": json.dumps({**told, "text": training.text or ""}, indent=1) + "\n"}
