@@ -88,9 +88,9 @@ def test_a_job_trains_on_as_many_nodes_as_are_asked_for():
         "seed=1",
         "training.stages.0.rate=1e-3",
         "--data",
-        "/work/scenes",
+        "/shared/scenes",
         "--out",
-        "/work/runs/mine",
+        "/shared/runs/mine",
     ]
     (group,) = made["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert group["replicas"] == group["minReplicas"] == group["maxReplicas"] == 3

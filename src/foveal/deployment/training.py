@@ -9,7 +9,7 @@ from foveal.deployment import checks
 from foveal.deployment.notes import Noted, head
 from foveal.deployment.serving import USER
 
-SHARED, RECIPE = "/work", "/etc/foveal"
+SHARED, RECIPE = "/shared", "/etc/foveal"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +80,9 @@ def resources(training: Training) -> dict[str, Any]:
 
 def storage(training: Training) -> tuple[list[Any], list[Any]]:
     """The volumes of a node, and where its container has them."""
-    held = {"name": "work", "persistentVolumeClaim": {"claimName": training.claim}}
+    held = {"name": "shared", "persistentVolumeClaim": {"claimName": training.claim}}
     volumes: list[Any] = [Noted(held, "ReadWriteMany: each node reads the data, and goes on from checkpoints")]
-    mounts: list[Any] = [{"name": "work", "mountPath": SHARED}]
+    mounts: list[Any] = [{"name": "shared", "mountPath": SHARED}]
     shared = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}}
     volumes.append(Noted(shared, "workers hand batches over in shared memory; a container has 64 MB of it"))
     mounts.append({"name": "shm", "mountPath": "/dev/shm"})
