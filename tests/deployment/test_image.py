@@ -1,4 +1,5 @@
 import shlex
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,17 @@ PINNED = {"torch": "2.13.0", "transformers": "5.23.0"}
 MINE = Image(name="reg.io/a:1", version="0.1.0", pinned=PINNED, run=("mine", Path("/runs/my run")))
 
 
-def test_a_processor_s_image_has_torch_without_cuda_and_an_accelerator_s_with_it():
-    assert "pip install --no-cache-dir torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu\n" in dockerfile(
-        MINE
-    )
+def test_torch_comes_of_the_index_that_is_given_and_for_an_accelerator_of_none():
+    (line,) = (line for line in dockerfile(MINE).splitlines() if "torch==" in line)
+    said = [
+        subprocess.run(
+            ["sh", "-c", line.replace("RUN", "echo")], env=env, capture_output=True, text=True
+        ).stdout.split()
+        for env in ({}, {"TORCH_INDEX": "https://a/cpu"})
+    ]
+    plain = ["pip", "install", "--no-cache-dir", "torch==2.13.0"]
+    assert said == [plain, [*plain, "--index-url", "https://a/cpu"]]
+    assert "ARG TORCH_INDEX\n" in dockerfile(MINE)
     assert "pip install --no-cache-dir torch==2.13.0\n" in dockerfile(replace(MINE, cuda=True))
 
 

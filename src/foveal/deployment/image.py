@@ -7,7 +7,6 @@ from pathlib import Path
 
 from foveal.deployment.serving import PLACE, USER
 
-_CPU = "https://download.pytorch.org/whl/cpu"
 IGNORED = "# what is copied comes by name from other places (--build-context): nothing of this one\n*\n"
 _LEFT = ("checkpoints", "text_only")  # of a run: what no server reads
 
@@ -37,17 +36,21 @@ def dockerfile(image: Image) -> str:
     torch = f"torch=={image.pinned['torch']}"
     others = " ".join(f"{name}=={version}" for name, version in image.pinned.items() if name != "torch")
     extras = f"[{','.join(image.extras)}]" if image.extras else ""
-    why, where = "this build holds no CUDA libraries, which are gigabytes", f" --index-url {_CPU}"
+    first = [
+        "# torch first and alone: of PyTorch's index of CPU builds it holds no CUDA libraries, which are gigabytes",
+        "ARG TORCH_INDEX",
+        f"RUN pip install --no-cache-dir {torch} ${{TORCH_INDEX:+--index-url $TORCH_INDEX}}",
+    ]
     if image.cuda:
-        why, where = "it brings the CUDA libraries; the node brings the driver, so the base needs neither", ""
+        why = "it brings the CUDA libraries; the node brings the driver, so the base needs neither"
+        first = [f"# torch first and alone: {why}", f"RUN pip install --no-cache-dir {torch}"]
     tools = ["# what the operator's probes call", f"RUN apt-get update && apt-get install -y --no-install-recommends "
              f"{' '.join(image.tools)} && rm -rf /var/lib/apt/lists/*"] if image.tools else []  # fmt: skip
     lines = [
         "# syntax=docker/dockerfile:1",
         f"FROM python:{image.python}-slim",
         *tools,
-        f"# torch first and alone: {why}",
-        f"RUN pip install --no-cache-dir {torch}{where}",
+        *first,
     ]
     if image.source is None:
         lines.append(f"RUN pip install --no-cache-dir 'foveal{extras}=={image.version}' {others}")
