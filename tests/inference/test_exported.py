@@ -120,6 +120,16 @@ def test_graphs_compute_in_the_precision_they_were_traced_in(both, wanted):
         foveal.load(both("llava_next")[3], **wanted)
 
 
+def test_an_exported_model_stays_where_it_is_and_as_it_is(both):
+    other = both("llava_next")[1]
+    before = {name: weight.clone() for name, weight in other.named_parameters()}
+    for moved in (lambda: other.to(torch.bfloat16), lambda: other.double(), lambda: other.to("meta")):
+        with pytest.raises(InputError, match="an exported model computes in float32 on the processor, and does not"):
+            moved()
+    other.float().to("cpu")
+    assert all(torch.equal(weight, before[name]) for name, weight in other.named_parameters())
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -41,7 +41,7 @@ def export(wish: Wish) -> dict[str, Any]:
     from foveal.inference.pieces import check
     from foveal.inference.sessions import check_engine
 
-    check_engine(wish.engine)
+    check_engine(wish.engine, writes=True)
     if wish.out.exists() and (not wish.out.is_dir() or any(wish.out.iterdir())):
         raise InputError(f"{wish.out} is there already; name another place by --out")
     loaded = foveal.load(wish.run or "starter", dtype="float32", device="cpu")
@@ -58,11 +58,12 @@ def export(wish: Wish) -> dict[str, Any]:
         made.mkdir()
         told = exported.export(loaded, batches, made, engine=wish.engine)
         files = {name: size(made, graph["file"]) for name, graph in told["graphs"].items()}
-        asked = [*parity(wish, loaded, foveal.load(made))]
+        read = foveal.load(made)
+        asked, by = [*parity(wish, loaded, read)], read.model.head.by
         if wish.out.is_dir():
             wish.out.rmdir()  # an empty one
         made.rename(wish.out)
-    return {"out": str(wish.out), "engine": wish.engine, "bytes": files, "asked": asked}
+    return {"out": str(wish.out), "engine": wish.engine, "bytes": files, "computed_by": by, "asked": asked}
 
 
 def prompted(loaded: Any, text: str, picture: Any, *, room: int) -> Any:

@@ -13,7 +13,7 @@ _IMAGE = typer.Option(
 
 def command(
     run: Path | None = _RUN,
-    to: str = typer.Option("onnx", "--to", help="The engine: onnx (ONNX Runtime) or openvino."),
+    to: str = typer.Option("onnx", "--to", help="The engine: onnx (ONNX Runtime), openvino or aoti (AOTInductor)."),
     out: Path | None = typer.Option(None, "--out", help="Where to.", show_default="RUN-ENGINE"),
     image: list[str] | None = _IMAGE,
     size: int = typer.Option(768, "--size", help="Without --image: the side of the picture that is made, in pixels."),
@@ -61,7 +61,7 @@ def show(told: dict[str, Any], console: Any) -> None:
         alike = f"{case['alike']}/{case['tokens']}"
         asked.add_row(case["asked"], str(case["visual_tokens"]), f"{case['difference']:.0e}", alike)
     console.print(asked)
-    console.print("The difference is of logits, by their spread.")
+    console.print(f"The difference is of logits, by their spread. Graphs: {told['computed_by']}.", soft_wrap=True)
     if not told["same"]:
         console.print("[red]The two do not say the same: do not use what was written.[/red]")
     else:

@@ -14,7 +14,8 @@ from foveal.core.errors import InputError
 from foveal.core.parsing import from_json
 from foveal.core.types import Batch, Layout, Patches, Pixels, Stream, VisualTokens
 from foveal.inference.pieces import deeper, lying, pieces, read, sizes
-from foveal.inference.sessions import Graph, check_engine, opened, write
+from foveal.inference.sessions import check_engine, opened, write
+from foveal.inference.tracing import Graph
 from foveal.models.assembly import empty
 from foveal.models.budget import unspent
 from foveal.weights.names import load_strict
@@ -33,7 +34,20 @@ class Way:
 Ways = Mapping[str, Way]  # by size
 
 
-class ExportedEncoder(nn.Module):
+class _Held(nn.Module):
+    """What stands with graphs: it stays in float32 on the processor, as they do."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *given: Any, **named: Any) -> Any:
+        like = fn(torch.zeros(1))
+        if like.dtype != torch.float32 or like.device.type != "cpu":
+            raise InputError(
+                f"an exported model computes in float32 on the processor, and does not go to {like.dtype} on "
+                f"{like.device}; load what it was exported from, and move that"
+            )
+        return super()._apply(fn, *given, **named)
+
+
+class ExportedEncoder(_Held):
     """The vision encoder as a graph for each size of a tile, or of an image of patches; it plans as the `bare` one."""
 
     def __init__(self, bare: Any, ways: Ways) -> None:
@@ -59,7 +73,7 @@ class ExportedEncoder(nn.Module):
         return _joined(self._ways, "values", parts, sizes(pixels), layout)
 
 
-class ExportedConnector(nn.Module):
+class ExportedConnector(_Held):
     """A connector as a graph for each number of tokens of an image; it plans as the `bare` one does."""
 
     def __init__(self, bare: Any, ways: Ways) -> None:
@@ -83,7 +97,7 @@ class ExportedConnector(nn.Module):
         return replace(made, cuts=visual.cuts)
 
 
-class ExportedFusion(nn.Module):
+class ExportedFusion(_Held):
     """A fusion that does nothing more between the layers, which are one graph with it."""
 
     def __init__(self, bare: Any) -> None:
@@ -99,7 +113,7 @@ class ExportedFusion(nn.Module):
         return stream
 
 
-class ExportedLanguage(nn.Module):
+class ExportedLanguage(_Held):
     """A language model whose layers are one graph with its last norm; it opens a batch as the `bare` one does."""
 
     def __init__(self, bare: Any, layers: nn.Module) -> None:
@@ -118,7 +132,7 @@ class ExportedLanguage(nn.Module):
         return hidden
 
 
-class ExportedLayers(nn.Module):
+class ExportedLayers(_Held):
     """All layers and the last norm as one graph over a stream; the cache keeps what it says of new tokens."""
 
     def __init__(self, graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -150,12 +164,17 @@ class ExportedLayers(nn.Module):
         return none, none
 
 
-class ExportedHead(nn.Module):
+class ExportedHead(_Held):
     """The head as a graph over states."""
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self._graph = graph
+
+    @property
+    def by(self) -> str:
+        """Who computes it."""
+        return self._graph.by
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Score every word."""
@@ -191,11 +210,11 @@ def export(loaded: Any, batches: Sequence[Batch], folder: Path, *, engine: str) 
     graphs = {}
     with torch.no_grad():
         for name, piece in pieces(unspent(loaded.model), batches):
-            path = write(piece, name, engine=engine, folder=folder)
+            written = write(piece, name, engine=engine, folder=folder)
             given = {one: list(value.shape) for one, value in piece.given.items()}
             free = {one: {str(axis): told for axis, told in axes.items()} for one, axes in piece.free.items()}
             laid = {what: part.tolist() for what, part in piece.laid.items()}
-            graphs[name] = {"file": path.name, "given": given, "gives": [*piece.gives], "free": free}
+            graphs[name] = {**written, "given": given, "gives": [*piece.gives], "free": free}
             graphs[name] |= {"key": piece.key, "laid": laid} if laid else {}
     told = {"format": FORMAT, "engine": engine, "graphs": graphs}
     _write_rest(loaded, told, folder)
@@ -207,7 +226,7 @@ def _write_rest(loaded: Any, told: Mapping[str, Any], folder: Path) -> None:
     """The run without the weights that are in graphs: its config, its processor, words, and what stands between."""
     whole = loaded.model
     rest, state = empty(whole.config), whole.state_dict()
-    replaced(rest, told, ready=lambda name: dict)
+    replaced(rest, told, ready=lambda name: Graph(run=dict, by="none"))
     load_strict(rest, {name: state[name.replace(".bare.", ".")] for name in rest.state_dict()}, str(folder))
     view = copy.copy(loaded)  # whose model is another one
     view.__dict__["_modules"] = {**loaded._modules, "model": rest}
@@ -225,10 +244,10 @@ def put_in(model: Any, directory: Path) -> None:
     """Graphs in the place of a model's heavy parts; raises InputError for files that are missing or spoiled."""
     told = described(directory)
     engine, graphs = told["engine"], told["graphs"]
-    check_engine(engine)
+    check_engine(engine, writes=False)
 
     def ready(name: str) -> Graph:
-        return opened(directory / graphs[name]["file"], engine=engine)
+        return opened(directory / graphs[name]["file"], graphs[name], engine=engine)
 
     replaced(model, told, ready=ready)
 
