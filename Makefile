@@ -42,4 +42,5 @@ clean:           ## remove what make made
 .venv/.developer: .venv/.user pyproject.toml
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	$(BIN)/pip install --quiet --no-deps lmms-eval==0.7.3  # its judges and films bring gigabytes, and an older av
+	-$(BIN)/pip install --quiet --no-deps --only-binary :all: --upgrade --target .venv/triton nvidia-pytriton==0.7.0 'numpy<2'  # a tritonserver, for Linux; it wants an older NumPy, so it has a folder of its own
 	touch $@

@@ -1,6 +1,7 @@
 """What `foveal export` does: graphs written, the rest of the run beside them, and both sides asked the same."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,34 +37,55 @@ def export(wish: Wish) -> dict[str, Any]:
 
     Raises InputError for a run that does not go through graphs, and for a place that is taken.
     """
-    import foveal
-    from foveal.inference import exported
-    from foveal.inference.pieces import check
     from foveal.inference.sessions import check_engine
 
     check_engine(wish.engine, writes=True)
-    if wish.out.exists() and (not wish.out.is_dir() or any(wish.out.iterdir())):
-        raise InputError(f"{wish.out} is there already; name another place by --out")
-    loaded = foveal.load(wish.run or "starter", dtype="float32", device="cpu")
-    if not hasattr(loaded, "stream_answer") or exported.matches(Path(wish.run or "")):
-        raise InputError(f"{wish.run} writes no answers, or is exported already; give a run that writes")
-    check(loaded.model)
-    if loaded.model.vision is None and wish.images:
-        raise InputError(f"{len(wish.images)} images for a model without a vision encoder; leave --image out")
-    shown = [None] if loaded.model.vision is None else wish.pictures()
-    batches = [prompted(loaded, wish.prompt, picture, room=wish.new) for picture in shown]
-    wish.out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=wish.out.parent, prefix=".foveal-") as place:  # what fails leaves nothing
+    with placed(wish.out) as made:
+        return {"out": str(wish.out), **graphs(wish, opened(wish, dtype="float32"), made)}
+
+
+@contextmanager
+def placed(out: Path) -> Iterator[Path]:
+    """A folder that takes its place when all went well, so that what fails leaves nothing; InputError where one is."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there already; name another place by --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent, prefix=".foveal-") as place:
         made = Path(place) / "run"
         made.mkdir()
-        told = exported.export(loaded, batches, made, engine=wish.engine)
-        files = {name: size(made, graph["file"]) for name, graph in told["graphs"].items()}
-        read = foveal.load(made)
-        asked, by = [*parity(wish, loaded, read)], read.model.head.by
-        if wish.out.is_dir():
-            wish.out.rmdir()  # an empty one
-        made.rename(wish.out)
-    return {"out": str(wish.out), "engine": wish.engine, "bytes": files, "computed_by": by, "asked": asked}
+        yield made
+        if out.is_dir():
+            out.rmdir()  # an empty one
+        made.rename(out)
+
+
+def opened(wish: Wish, *, dtype: str | None) -> Any:
+    """The model that is exported; raises InputError for one that writes nothing, or that is exported already."""
+    import foveal
+    from foveal.inference import exported
+
+    loaded = foveal.load(wish.run or "starter", dtype=dtype, device="cpu")
+    if not hasattr(loaded, "stream_answer") or exported.matches(Path(wish.run or "")):
+        raise InputError(f"{wish.run} writes no answers, or is exported already; give a run that writes")
+    if loaded.model.vision is None and wish.images:
+        raise InputError(f"{len(wish.images)} images for a model without a vision encoder; leave --image out")
+    return loaded
+
+
+def graphs(wish: Wish, loaded: Any, folder: Path) -> dict[str, Any]:
+    """Write a run whose heavy parts are graphs, and ask both sides the same; returns what is told of both."""
+    import foveal
+    from foveal.inference import exported
+    from foveal.inference.pieces import check
+
+    check(loaded.model)
+    shown = [None] if loaded.model.vision is None else wish.pictures()
+    batches = [prompted(loaded, wish.prompt, picture, room=wish.new) for picture in shown]
+    told = exported.export(loaded, batches, folder, engine=wish.engine)
+    files = {name: size(folder, graph["file"]) for name, graph in told["graphs"].items()}
+    read = foveal.load(folder)
+    asked = [*parity(wish, loaded, read)]
+    return {"engine": wish.engine, "bytes": files, "computed_by": read.model.head.by, "asked": asked}
 
 
 def prompted(loaded: Any, text: str, picture: Any, *, room: int) -> Any:
@@ -73,6 +95,14 @@ def prompted(loaded: Any, text: str, picture: Any, *, room: int) -> Any:
 
     example = question(listed(picture), text, marker=loaded.processor.config.marker)
     return loaded.processor.prompt([example], plan=unspent(loaded.model).plan, room=room)
+
+
+def cases(wish: Wish, loaded: Any) -> Iterator[tuple[str, str, Any]]:
+    """What both sides are asked: a name, the words, and a picture or None."""
+    shown = wish.pictures() if loaded.model.vision is not None else []
+    for name, picture in zip(wish.images or ("noise", "more noise"), shown, strict=False):
+        yield name, wish.prompt, picture
+    yield "no picture", "Name a colour.", None
 
 
 def size(folder: Path, file: str) -> int:
@@ -87,13 +117,7 @@ def parity(wish: Wish, one: Any, other: Any) -> Iterator[dict[str, Any]]:
     from foveal.decode.generate import stream
     from foveal.models.budget import unspent
 
-    shown = wish.pictures() if one.model.vision is not None else []
-    cases = {
-        name: (wish.prompt, picture)
-        for name, picture in zip(wish.images or ("noise", "more noise"), shown, strict=False)
-    }
-    cases["no picture"] = ("Name a colour.", None)
-    for name, (text, picture) in cases.items():
+    for name, text, picture in cases(wish, one):
         batch, models = prompted(one, text, picture, room=wish.new), [unspent(side.model) for side in (one, other)]
         with torch.inference_mode():
             logits = [model(batch).logits.float() for model in models]

@@ -92,8 +92,7 @@ class Desk:
                 if self.together > 1:
                     self._changed.wait_for(lambda: len(self._line) >= self.together or self._ending, _LINGER)
                 waiting = [job for job in self._line if not job.gone.is_set()]
-                alike = [job for job in waiting[1:] if self.speaker.alike(waiting[0].wish, job.wish)]
-                self._asked = (*waiting[:1], *alike)[: self.together]
+                self._asked = self.speaker.company(waiting, self.together)
                 self._line = deque(job for job in waiting if job not in self._asked)
             return self._asked
 

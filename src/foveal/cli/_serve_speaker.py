@@ -69,6 +69,11 @@ class Speaker:
         """Whether two can be answered together: under one budget, word by word."""
         return self.writes and (one.budget, one.strategy) == (other.budget, other.strategy)
 
+    def company(self, waiting: Sequence[Job], most: int) -> tuple[Job, ...]:
+        """The first who waits, and those who can be answered together with it: at most so many."""
+        alike = [job for job in waiting[1:] if self.alike(waiting[0].wish, job.wish)]
+        return (*waiting[:1], *alike)[:most]
+
     def answer(self, jobs: Sequence[Job]) -> None:
         """Answer jobs that are alike; what is wrong with one is told to that one alone."""
         try:
