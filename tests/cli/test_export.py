@@ -1,13 +1,17 @@
+import base64
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
 
 import foveal
+from foveal.cli._serve_speaker import Speaker
 from foveal.cli.main import run
 from foveal.core.errors import InputError
 from tests.cli.test_app_desk import FAMILIES, QUESTION, made
+from tests.cli.test_serve import body, sent, serving
 from tests.inference.conftest import traceable as traceable
 
 
@@ -100,6 +104,20 @@ def test_queries_that_a_budget_leads_are_refused_and_all_of_them_answer(tmp_path
     assert one.answer(picture, QUESTION).text == other.answer(picture, QUESTION).text
     with pytest.raises(InputError, match="a budget leads the connector's queries"):
         other.answer(picture, QUESTION, budget=3)
+
+
+def test_an_exported_run_is_served_to_rows_under_a_budget(place, tiny):
+    url = "data:image/png;base64," + base64.b64encode(tiny.picture.read_bytes()).decode()
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "How many"}]
+    loaded = foveal.load(tiny.run)
+    with serving(Speaker(foveal.load(place), longest=40), together=3) as server, ThreadPoolExecutor(3) as pool:
+        asked = [body(content, **more) for more in ({"budget": 4}, {"budget": 4, "strategy": "grid"}, {})]
+        replies = [*pool.map(lambda one: sent(server, one), asked)]
+    for one, (status, told, _) in zip(asked, replies, strict=True):
+        way = {name: one[name] for name in ("budget", "strategy") if name in one}
+        wanted = loaded.answer(tiny.picture, "How many", max_new_tokens=5, **way)
+        assert status == 200 and told["choices"][0]["message"]["content"] == wanted.text
+        assert told["foveal"]["visual_tokens"] == wanted.visual_tokens
 
 
 def test_frames_of_a_video_are_refused(place, tiny, tmp_path):

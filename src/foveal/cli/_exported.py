@@ -76,6 +76,7 @@ def graphs(wish: Wish, loaded: Any, folder: Path) -> dict[str, Any]:
     """Write a run whose heavy parts are graphs, and ask both sides the same; returns what is told of both."""
     import foveal
     from foveal.inference import exported
+    from foveal.inference.engines import tensorrt
     from foveal.inference.pieces import check
 
     check(loaded.model)
@@ -85,7 +86,9 @@ def graphs(wish: Wish, loaded: Any, folder: Path) -> dict[str, Any]:
     files = {name: size(folder, graph["file"]) for name, graph in told["graphs"].items()}
     read = foveal.load(folder)
     asked = [*parity(wish, loaded, read)]
-    return {"engine": wish.engine, "bytes": files, "computed_by": read.model.head.by, "asked": asked}
+    by = read.model.head.by
+    tried = {"tried": tensorrt.PROVIDER in by} if wish.engine == "tensorrt" else {}
+    return {"engine": wish.engine, "bytes": files, "computed_by": by, **tried, "asked": asked}
 
 
 def prompted(loaded: Any, text: str, picture: Any, *, room: int) -> Any:

@@ -15,7 +15,9 @@ _TRITON = "triton"
 def command(
     run: Path | None = _RUN,
     to: str = typer.Option(
-        "onnx", "--to", help="The engine: onnx (ONNX Runtime), openvino or aoti (AOTInductor); or triton, a server."
+        "onnx",
+        "--to",
+        help="The engine: onnx (ONNX Runtime), openvino, aoti (AOTInductor) or tensorrt; or triton, a server.",
     ),
     out: Path | None = typer.Option(None, "--out", help="Where to.", show_default="RUN-ENGINE"),
     image: list[str] | None = _IMAGE,
@@ -76,6 +78,8 @@ def show(told: dict[str, Any], console: Any) -> None:
             asked.add_row(case["asked"], str(case["visual_tokens"]), f"{case['difference']:.0e}", alike)
         console.print(asked)
         say(console, f"The difference is of logits, by their spread. Graphs: {told['computed_by']}.")
+    if told.get("tried") is False:
+        say(console, "TensorRT itself was not tried: there is none in this ONNX Runtime. Where it is, ask again there.")
     if (served := told.get("served")) is not None:
         by = "Triton over the repository" if served["by"] else "The run in it (there is no tritonserver here to ask)"
         say(console, f"{by} gave {served['alike']} of {served['asked']} answers as the model does.")

@@ -1,1 +1,1 @@
-"""Models that run without torch's kernels: their parts as graphs of ONNX or OpenVINO."""
+"""Models that run without torch's kernels: their parts as graphs that another engine computes."""

@@ -48,10 +48,10 @@ def in_order(given: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Ten
     return {name: given[name].detach().contiguous() for name in names}
 
 
-def needed(engine: str, packages: Sequence[str]) -> None:
+def needed(engine: str, packages: Sequence[str], *, extra: str) -> None:
     """Raise InputError for packages of an engine that are not installed."""
     if lacks := [part for part in packages if find_spec(part) is None]:
-        raise InputError(f"{engine} needs {', '.join(lacks)}; pip install 'foveal[{engine}]'")
+        raise InputError(f"{engine} needs {', '.join(lacks)}; pip install 'foveal[{extra}]'")
 
 
 def spoiled(path: Path, error: Exception) -> InputError:

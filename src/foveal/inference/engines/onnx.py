@@ -13,7 +13,7 @@ END = "onnx"
 
 def check(*, writes: bool) -> None:
     """Raise InputError for a package that is not installed."""
-    needed("onnx", (*(WRITERS if writes else ()), "onnxruntime"))
+    needed("onnx", (*(WRITERS if writes else ()), "onnxruntime"), extra="onnx")
 
 
 def opened(path: Path, told: Mapping[str, Any]) -> Graph:

@@ -17,7 +17,7 @@ END = "xml"
 
 def check(*, writes: bool) -> None:
     """Raise InputError for a package that is not installed."""
-    needed("openvino", (*(_onnx.WRITERS if writes else ()), "openvino"))
+    needed("openvino", (*(_onnx.WRITERS if writes else ()), "openvino"), extra="openvino")
 
 
 def write(piece: Piece, path: Path) -> dict[str, Any]:
