@@ -13,8 +13,10 @@ from foveal.cli import _triton
 from foveal.cli._triton_desk import wish
 from foveal.cli.main import run
 from foveal.core.errors import InputError
+from foveal.weights.run import Run
 from tests.cli.conftest import LONGEST, QUESTIONS
 from tests.inference.conftest import traceable as traceable
+from tests.models.test_detect import detector
 
 TEXT = QUESTIONS["count"]
 
@@ -141,6 +143,15 @@ def test_the_command_asks_the_server_over_graphs(tiny, triton, tmp_path, capsys)
     assert said["served"] == {"by": triton.program, "asked": 1, "alike": 1}
     assert said["engine"] == "onnx" and (tmp_path / "out" / "text_only" / "1" / "run" / "layers.onnx").exists()
     assert not list((tmp_path / "out").rglob("__pycache__"))
+
+
+def test_what_a_run_refuses_is_refused_behind_the_server_too(triton, tmp_path, capsys):
+    Run(*detector()).save(tmp_path / "finds")
+    asked = ["export", str(tmp_path / "finds"), "--to", "triton", "--size", "40", "--out", str(tmp_path / "out")]
+    assert run([*asked]) == 2
+    assert "the model does not answer by what it would be tried: " in capsys.readouterr().err
+    assert run([*asked, "--prompt", "detect", "--json"]) == 0  # nothing is found without a picture
+    assert json.loads(capsys.readouterr().out)["served"] == {"by": triton.program, "asked": 3, "alike": 3}
 
 
 def test_without_a_server_it_is_told(tiny, tmp_path, monkeypatch, capsys):

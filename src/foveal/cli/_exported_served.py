@@ -1,10 +1,13 @@
 """What `foveal export --to triton` does: a repository written, and the server over it asked what the run is asked."""
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from foveal.cli import _triton
+from foveal.cli._detection import check_asked
 from foveal.cli._exported import Wish, cases, graphs, opened, placed
 from foveal.core.errors import InputError, unknown
 
@@ -46,21 +49,45 @@ def served(wish: Wish, loaded: Any, repository: Path, name: str) -> dict[str, An
     asked = [*cases(wish, loaded)]
     if any(picture is not None and not hasattr(picture, "save") for _, _, picture in asked):
         raise InputError("Triton is asked about pictures, and an --image is none; give pictures")
-    wanted = [_said(loaded.answer(picture, text, max_new_tokens=wish.new)) for _, text, picture in asked]
+
+    def by(loaded: Any) -> list[tuple[str, int] | InputError]:
+        return [_said(partial(_answered, loaded, picture, text, wish.new)) for _, text, picture in asked]
+
+    wanted = by(loaded)
+    if all(isinstance(one, InputError) for one in wanted):
+        raise InputError(f"the model does not answer by what it would be tried: {wanted[0]}; give another --prompt")
     server = _triton.found()
     if server is None:
         import foveal
 
-        read = foveal.load(repository / name / "1" / "run")
-        said = [_said(read.answer(picture, text, max_new_tokens=wish.new)) for _, text, picture in asked]
+        said = by(foveal.load(repository / name / "1" / "run"))
     else:
         with _triton.serving(server, repository) as url:
-            told = [_triton.ask(url, name, text, picture, max_new_tokens=wish.new) for _, text, picture in asked]
+            said = [_said(partial(_asked, url, name, text, picture, wish.new)) for _, text, picture in asked]
         shutil.rmtree(repository / name / "1" / "__pycache__", ignore_errors=True)  # of the server's Python
-        said = [(one["text"], one["visual_tokens"]) for one in told]
-    alike = sum(one == other for one, other in zip(wanted, said, strict=True))
+    alike = sum(_alike(one, other) for one, other in zip(wanted, said, strict=True))
     return {"by": None if server is None else server.program, "asked": len(asked), "alike": alike}
 
 
-def _said(answer: Any) -> tuple[str, int]:
+def _said(answered: Callable[[], tuple[str, int]]) -> tuple[str, int] | InputError:
+    """The words of an answer and its visual tokens, or that it is refused."""
+    try:
+        return answered()
+    except InputError as error:
+        return error
+
+
+def _answered(loaded: Any, picture: Any, text: str, new: int) -> tuple[str, int]:
+    check_asked(loaded, text)
+    answer = loaded.answer(picture, text, max_new_tokens=new)
     return answer.text, answer.visual_tokens
+
+
+def _asked(url: str, name: str, text: str, picture: Any, new: int) -> tuple[str, int]:
+    told = _triton.ask(url, name, text, picture, max_new_tokens=new)
+    return told["text"], told["visual_tokens"]
+
+
+def _alike(one: tuple[str, int] | InputError, other: tuple[str, int] | InputError) -> bool:
+    """Whether both sides say the same, or both refuse."""
+    return one == other or (isinstance(one, InputError) and isinstance(other, InputError))

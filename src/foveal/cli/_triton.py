@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def _wait(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
 
 
 def ask(url: str, model: str, text: str, picture: Any, **settings: int) -> dict[str, Any]:
-    """What a server answers to a question about a picture (None: without one); raises InputError for its errors."""
+    """What a server answers to words about a picture (None: without one); raises InputError for what it refuses."""
     given: Mapping[str, Any] = {"prompt": text, **settings}
     if picture is not None:
         held = io.BytesIO()
@@ -176,4 +177,7 @@ def ask(url: str, model: str, text: str, picture: Any, **settings: int) -> dict[
         with urllib.request.urlopen(request, timeout=_PATIENCE) as reply:
             return json.load(reply)
     except urllib.error.HTTPError as error:
-        raise InputError(f"tritonserver answers {error.code}: {error.read().decode(errors='replace')}") from None
+        said = f"tritonserver answers {error.code}: {error.read().decode(errors='replace')}"
+        if error.code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise RuntimeError(said) from None
+        raise InputError(said) from None

@@ -84,7 +84,7 @@ def show(told: dict[str, Any], console: Any) -> None:
         by = "Triton over the repository" if served["by"] else "The run in it (there is no tritonserver here to ask)"
         say(console, f"{by} gave {served['alike']} of {served['asked']} answers as the model does.")
     if not told["same"]:
-        console.print("[red]The two do not say the same: do not use what was written.[/red]")
+        console.print("The two do not say the same: do not use what was written.", style="red")
     elif served is not None:
         say(console, f"tritonserver --model-repository {told['out']}")
     else:
