@@ -151,6 +151,17 @@ def test_what_ray_cannot_run_is_one_line(tmp_path, capsys, arguments, said):
     assert said in told and told.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
+def test_what_lies_on_this_machine_alone_is_refused(tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    given = ["--data", "x", "--out", str(tmp_path / "out")]
+    ways = {"training.classes": "beit3_pre", "processor.proposals": "visualbert", "init.from": "evidence"}
+    for key, recipe in ways.items():
+        assert run(["deploy", "kubeflow", recipe, f"{key}={tmp_path / 'mine'}", *given]) == 2
+        assert "which lies on this machine alone; put it into the claim" in capsys.readouterr().err
+    assert run(["deploy", "kubeflow", "evidence", "training.zero=3", *given]) == 2
+    assert "takes slopes within its pass" in capsys.readouterr().err
+
+
 def test_a_recipe_is_written_as_a_train_job_and_a_pipeline(tmp_path, capsys):
     out = tmp_path / "out"
     told = deployed(capsys, "kubeflow", "demo", "seed=1", "--data", "scenes", "--nodes", "2", "--out", out)

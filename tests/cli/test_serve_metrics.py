@@ -1,5 +1,6 @@
 """What a real server has counted, as Prometheus itself reads it."""
 
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -90,6 +91,12 @@ def test_faults_of_ours_and_who_hangs_up_are_told_apart(speaker, content, monkey
             sent(server, body(content))
         counted(server, "foveal_requests_total", "failed", to=1)
         counted(server, "foveal_requests_total", "left", to=1)
+        with socket.create_connection(server.server_address[:2]) as half:
+            head = (
+                f"POST /v1/chat/completions HTTP/1.1\r\nHost: {server.server_address[0]}:{server.server_address[1]}\r\n"
+            )
+            half.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{{".encode())
+        counted(server, "foveal_requests_total", "left", to=2)
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 

@@ -18,7 +18,6 @@ from foveal.cli.main import run
 from foveal.core.errors import InputError
 from foveal.models import assembly
 from foveal.models.config import ModelConfig
-from tests.launcher import two_processes
 
 TINY = {
     "system": "llava",
@@ -144,18 +143,6 @@ def test_a_hugging_face_data_set_is_trained_on_and_scored(home, capsys):
     capsys.readouterr()
     assert run(["eval", "--run", "lines", "--data", "saved", "--split", "train", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["questions"] == len(rows)
-
-
-def test_two_processes_train_as_one(home, capsys):
-    """A step of two processes with half the batch each is the step of one, and no process says twice what it does."""
-    settings = [f"training.stages.{stage}.batch_size={{0}}" for stage in (0, 1)]
-    assert run(["train", "tiny.yaml", *(setting.format(6) for setting in settings)]) == 0
-    told = capsys.readouterr().err
-    both = two_processes("train", "tiny.yaml", "--out", "two", *(setting.format(3) for setting in settings))
-    assert both.count("ask it:") == told.count("ask it:") == 1
-    torch.testing.assert_close([row["loss"] for row in log("two")], [row["loss"] for row in log("runs/tiny")])
-    one, two = (foveal.load(place).state_dict() for place in ("runs/tiny", "two"))
-    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
 
 
 def test_text_only_trains_the_same_recipe_without_images(home, capsys):

@@ -100,6 +100,10 @@ def test_a_search_goes_on_where_it_was_broken_off_and_its_best_is_trained_again(
     assert "it was chosen as the best of 3 on val" in told.out and "once on test, which chose nothing" in told.out
     assert run(["tune", "tune.yaml", "--out", "out", "seed=1"]) == 2
     assert "out holds a search whose trial" in capsys.readouterr().err
+    held = Path("data/val.jsonl").read_text().splitlines()
+    Path("data/val.jsonl").write_text("\n".join(held[1:]))
+    assert run(["tune", "tune.yaml", "--out", "out"]) == 2, "scores of other questions stand beside no others"
+    assert "out holds a search whose trial" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_foveal_is_what_it_is_here():
 
 def test_the_run_lies_where_the_pod_reads_it():
     text = dockerfile(MINE)
-    assert "COPY --from=run --exclude=checkpoints --exclude=text_only . /srv/mine\n" in text
+    assert "COPY --from=run --exclude=checkpoints --exclude=stages --exclude=text_only . /srv/mine\n" in text
     assert "--from=run" not in dockerfile(replace(MINE, run=None))
     assert text.index("USER 10001:10001") < text.index('ENTRYPOINT ["foveal"]')
 

@@ -109,6 +109,12 @@ def test_a_recipe_of_one_s_own_goes_along():
         assert volume["configMap"]["name"] == held["metadata"]["name"]
 
 
+def test_a_file_s_name_becomes_one_that_a_map_takes():
+    training = Training(**{**TRAINED, "recipe": "My recipe"}, text="model: {}\n")
+    held = yaml.safe_load(text(recipe_map(training)))
+    assert held["data"] == {"my-recipe.yaml": "model: {}\n"} and training.words[0] == "/etc/foveal/my-recipe.yaml"
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -116,6 +122,8 @@ def test_a_recipe_of_one_s_own_goes_along():
         ({"gpus": -1}, "--gpus -1"),
         ({"data": "/data"}, "is a place on a machine"),
         ({"data": "../data"}, "is a place on a machine"),
+        ({"data": "s3://bucket/data"}, "name the data set's directory in the claim"),
+        ({"data": ""}, "name the data set's directory in the claim"),
         ({"claim": "A"}, "--claim 'A'"),
         ({"name": "a" * 60}, "56 at most"),
         ({"memory": "x"}, "no amount of memory"),

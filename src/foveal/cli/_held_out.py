@@ -70,16 +70,25 @@ def check_metric(name: str, recipe: Recipe) -> None:
 
 def check_apart(recipe: Recipe, folder: Path, asked: Mapping[str, Held | None]) -> None:
     """Raises InputError for a split that is not there, and for one that is trained on or stands for two things."""
-    from foveal.cli._examples import paths
-
-    trained = [file for path in paths(recipe.data) or [folder] for file in files(path, recipe.data.split)]
-    known = {fingerprint([file]): "training" for file in trained}
+    known = {fingerprint([file]): "training" for file in _trained(recipe, folder)}
     for what, held in asked.items():
         for file in files(held.place(folder), held.split) if held is not None else ():
             if (before := known.setdefault(fingerprint([file]), what)) != what:
                 raise InputError(
                     f"{what} is to be on {file}, which holds what {before} is on; name another split or path"
                 )
+
+
+def content(recipe: Recipe, folder: Path, held: Held, *more: Held) -> str:
+    """The fingerprint of what is trained on and held out."""
+    found = [file for one in (held, *more) for file in files(one.place(folder), one.split)]
+    return fingerprint([*_trained(recipe, folder), *found])
+
+
+def _trained(recipe: Recipe, folder: Path) -> list[Path]:
+    from foveal.cli._examples import paths
+
+    return [file for path in paths(recipe.data) or [folder] for file in files(path, recipe.data.split)]
 
 
 def better(metric: str, one: float, other: float) -> bool:

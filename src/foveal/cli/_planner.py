@@ -54,6 +54,7 @@ class Planner:
     def __init__(self, recipe: Recipe, wish: Wish, folder: Path, *, say: Callable[[str], None], bar: Any) -> None:
         from foveal.training.feed import check_workers
         from foveal.training.objective import check as check_objective
+        from foveal.training.objective import check_shared
         from foveal.training.processes import accelerator
 
         self.recipe, self.wish, self.bar = recipe, wish, bar
@@ -61,6 +62,7 @@ class Planner:
         self.batches = Passing(Batches(self.run, recipe, self.data, say=say, bar=bar), folder)
         check_stages(self.run, self.batches, recipe.training.stages, begun=False)
         check_workers(recipe.training.workers)
+        check_shared(recipe.training)
         for stage in recipe.training.stages:
             check_objective(self.run.model, stage.objective)
         self.device = accelerator(recipe.training.device).device

@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.desk.place() as free:
             if not free:
                 return self._turn_away(_serve_door.full())
-            self._answer(_http.read(self, length))
+            self._answer(length)
 
     @property
     def _path(self) -> str:
@@ -81,9 +81,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_HEAD = _no_method
 
-    def _answer(self, body: bytes) -> None:
+    def _answer(self, length: int) -> None:
         began, started, counts = monotonic(), False, self.server.counts
         try:
+            body = _http.read(self, length)
+            began = monotonic()
             asked = wish(body, model=self.server.name, strategies=self.server.desk.speaker.strategies)
             head = Letterhead(model=self.server.name, created=int(time.time()), usage=asked.usage)
             events = self._events(self.server.desk.ask(asked))

@@ -55,6 +55,8 @@ def carry_out(
     folder, data, run = prepared(recipe, say=say, bar=bar)
     if twin:
         check_blind(run.model.config.assembly)
+    if recipe.training.zero and processes(recipe.training.device).num_processes == 1:
+        say(f"training.zero={recipe.training.zero}: one process alone has none to share with (torchrun starts several)")
     batches = Batches(run, recipe, data, say=say, bar=bar)
     begun = not fresh and (out / "checkpoints").is_dir()
     check_stages(run, batches, recipe.training.stages, begun=begun)
@@ -342,6 +344,7 @@ class Batches:
 
         store = self._store(encoder, wanted, described)
         state = processes(self.recipe.training.device)
+        encoder.to(state.device)
         mine = store.missing(_share(images, state))
         with self.bar("features", len(mine)) as advance:
             fill(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from foveal.cli import _trial as known
 from foveal.cli import _tuning
 from foveal.cli._comparison import short, within
-from foveal.cli._held_out import LOSS, scored
+from foveal.cli._held_out import LOSS, content, scored
 from foveal.cli._trial import BEGUN, BROKEN, FAILED, STOPPED, Task
 from foveal.cli._tuning import Trial, Tuning
 from foveal.core.config import dump
@@ -72,7 +72,8 @@ class Found:
         if (held := self.wanted.test) is None:
             return
         trial = self.trials[self.best["number"]]
-        key = hashlib.sha256(json.dumps([trial.key, dump(held)]).encode()).hexdigest()[:16]
+        judged = [trial.key, dump(held), content(trial.recipe, self.task.folder, held)]
+        key = hashlib.sha256(json.dumps(judged).encode()).hexdigest()[:16]
         record = Record.open(self.task.out / "test.json", key=key)
         if not record.begun:
             given: Any = {"folder": self.task.folder, "recipe": trial.recipe, "progress": progress}

@@ -25,7 +25,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -157,6 +157,10 @@ class Trial:
     def name(self) -> str:
         """What its files are called."""
         return f"{self.number:03d}"
+
+    def on(self, content: str) -> "Trial":
+        """The same trial on data of this fingerprint, which is another one where they change."""
+        return replace(self, key=hashlib.sha256(f"{self.key} {content}".encode()).hexdigest()[:16])
 
     @property
     def told(self) -> str:

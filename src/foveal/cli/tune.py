@@ -31,7 +31,7 @@ def command(
     seats = _search.Seats.of(wanted)
     console = _show.console(quiet=True)
     place = (out or Path("searches") / Path(config).stem).resolve()
-    task = _task(wanted, trials, place, seats.threads, console)
+    task, trials = _task(wanted, trials, place, seats.threads, console)
     console.print(f"{len(trials) - len(_search.left(trials, task))} of {len(trials)} trials are done")
     try:
         with _tuned.watched(console, lambda: _tuned.Found(wanted, trials, task)):
@@ -48,8 +48,11 @@ def command(
         _tuned.show(_show.console(), found, results)
 
 
-def _task(wanted: "Tuning", trials: "list[Trial]", out: Path, threads: int, console: Any) -> "Task":
-    """What trials are handed. Raises InputError for data, splits and a place that cannot be."""
+def _task(wanted: "Tuning", trials: "list[Trial]", out: Path, threads: int, console: Any) -> "tuple[Task, list[Trial]]":
+    """What trials are handed, and these as trials on the data as they are now.
+
+    Raises InputError for data, splits and a place that cannot be.
+    """
     from foveal.cli import _examples, _held_out, _show
     from foveal.cli._trial import Task
 
@@ -57,9 +60,10 @@ def _task(wanted: "Tuning", trials: "list[Trial]", out: Path, threads: int, cons
     _held_out.check_metric(wanted.metric, recipe)
     folder = _examples.data_folder(recipe, say=console.print, bar=lambda what, total: _show.bar(console, what, total))
     _held_out.check_apart(recipe, folder, {"evaluation": wanted.evaluation, "test": wanted.test})
+    trials = [trial.on(_held_out.content(trial.recipe, folder, wanted.evaluation)) for trial in trials]
     if wanted.metric == _held_out.LOSS:
         _held_out.held_examples(recipe, wanted.evaluation, wanted.evaluation.place(folder))
     given: Any = {"metric": wanted.metric, "evaluation": wanted.evaluation, "shares": wanted.shares}
     task = Task(out=out, home=Path.cwd(), folder=folder.resolve(), threads=threads, **given)
     task.check(trials)
-    return task
+    return task, trials

@@ -8,7 +8,7 @@ from pathlib import Path
 from foveal.deployment.serving import PLACE, USER
 
 IGNORED = "# what is copied comes by name from other places (--build-context): nothing of this one\n*\n"
-_LEFT = ("checkpoints", "text_only")  # of a run: what no server reads
+_LEFT = ("checkpoints", "stages", "text_only")  # of a run: what no server reads
 
 
 @dataclass(frozen=True, kw_only=True)

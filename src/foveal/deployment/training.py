@@ -43,8 +43,11 @@ class Training:
         checks.at_least("--gpus", self.gpus, 0)
         checks.memory("--memory", self.memory)
         checks.cores("--cpus", self.cpus)
-        if self.data.startswith("/") or ".." in self.data.split("/"):
-            raise InputError(f"--data {self.data} is a place on a machine; name the data set's directory in the claim")
+        parts = self.data.split("/")
+        if not self.data or ":" in self.data or parts[0] == "" or {".", ".."} & {*parts}:
+            raise InputError(
+                f"--data {self.data!r} is a place on a machine, or none; name the data set's directory in the claim"
+            )
 
     @property
     def cores(self) -> int:
@@ -59,9 +62,14 @@ class Training:
     @property
     def words(self) -> list[str]:
         """What `foveal train` is given."""
-        recipe = self.recipe if self.text is None else f"{RECIPE}/{self.recipe}.yaml"
+        recipe = self.recipe if self.text is None else f"{RECIPE}/{self.file}"
         where = ["--data", f"{SHARED}/{self.data}", "--out", f"{SHARED}/runs/{self.name}"]
         return [recipe, *self.settings, *where]
+
+    @property
+    def file(self) -> str:
+        """What the recipe's file is called in a ConfigMap, which takes few letters."""
+        return f"{checks.labelled(self.recipe)}.yaml"
 
     @property
     def holder(self) -> str:
@@ -96,7 +104,7 @@ def recipe_map(training: Training) -> dict[str, Any]:
     """The ConfigMap of a recipe of the user's own."""
     return {
         **head("v1", "ConfigMap", training.holder, training.namespace),
-        "data": {f"{training.recipe}.yaml": training.text},
+        "data": {training.file: training.text},
     }
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from foveal.core.config import parse
 from foveal.core.errors import InputError
-from foveal.training.sharing import shared_like, whole
+from foveal.training.sharing import shared_like, told, whole
 
 _NAME = re.compile(r"step-\d{8}-stage-\d{2}")
 _ADAPTED = ".base_layer"  # stands in the names of maps that carry an adapter
@@ -219,11 +219,14 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def optimizer_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state as flat tensors: `3.exp_avg` belongs to its fourth parameter."""
+def optimizer_of(optimizer: torch.optim.Optimizer, *, here: bool = True) -> dict[str, Tensor]:
+    """An optimizer's state as flat tensors: `3.exp_avg` belongs to its fourth parameter.
+
+    What processes hold shares of is put together in those that want it `here`.
+    """
     state = optimizer.state_dict()["state"]
     return {
-        f"{number}.{key}": whole(torch.as_tensor(value))
+        f"{number}.{key}": told(torch.as_tensor(value), here=here)
         for number, entry in state.items()
         for key, value in entry.items()
     }

@@ -27,14 +27,14 @@ from foveal.training.log import Entry, Log
 from foveal.training.lora import adapted
 from foveal.training.memory import memory_kept
 from foveal.training.objective import check as check_objective
-from foveal.training.objective import objective, wants
+from foveal.training.objective import check_shared, objective, wants
 from foveal.training.order import Order, copies, groups
 from foveal.training.pace import Pace
 from foveal.training.parts import carried, check, learning, optimizer, recomputed, select
 from foveal.training.processes import accelerator
 from foveal.training.resuming import check as check_resumed
 from foveal.training.resuming import described
-from foveal.training.sharing import Shares, shared_apart, shared_out, whole
+from foveal.training.sharing import Shares, shared_apart, shared_out, told
 from foveal.training.step import Scored, prepared, take
 from foveal.training.stop import SIGNALS, Interrupted, Stop
 from foveal.training.wants import Wants
@@ -75,15 +75,10 @@ def train(
     number and a full disk (the last checkpoint stands), and Interrupted.
     """
     check_workers(config.workers)
+    check_shared(config)
     for stage in config.stages:
-        if config.zero and wants(stage.objective).slopes:
-            raise InputError(
-                f"training.zero is {config.zero}, and the objective of stage {stage.name!r} takes slopes within its "
-                "pass, when weights are shared out already; train it with training.zero=0"
-            )
         check_objective(model, stage.objective)
-    told = {"recipe": recipe or {}, "ended": ended, "watch": watch}
-    run = _Run(model, data, config=config, collate=collate, out=out, **told)
+    run = _Run(model, data, config=config, collate=collate, out=out, recipe=recipe or {}, ended=ended, watch=watch)
     try:
         with Stop() as stop:
             return run(stop, fresh=fresh)
@@ -130,6 +125,7 @@ class _Run:
         self.model, self.data, self.config, self.collate, self.out = model, data, config, collate, out
         self.ended, self.watch, self.unseen = ended, watch, list(watch.shares if watch is not None else ())
         self.accelerator = accelerator(config.device)
+        self.shares = bool(config.zero) and self.accelerator.num_processes > 1
         self.recipe = described(config, recipe, examples=len(data))
         self.checkpoints = Checkpoints(folder=out / "checkpoints", keep=config.keep)
         self.progress, self.began, self.saved_at = Progress(), 0.0, 0.0
@@ -207,21 +203,21 @@ class _Run:
         """The steps in which the same parts learn; takes the optimizer's state of those before, and returns its own."""
         with ExitStack() as stack:
             plain = stack.enter_context(learning(self.model, stage))
+            begun = snapshot if snapshot is not None and snapshot.progress.stage_step else None
+            if begun is not None:
+                checkpoint.put_weights(self.model, begun.weights)  # an encoder is asked before weights are shared
+            feed = self._ready(stage, order, stop)
             scored = Scored(self.model, objective(stage.objective), precision=stage.precision)
-            sharing = self._shared(scored, wants(stage.objective))
-            shares = stack.enter_context(sharing)
+            shares = stack.enter_context(self._shared(scored, wants(stage.objective)))
             chosen = [shares[parameter] for parameter in plain]
             state = {shares[parameter]: held for parameter, held in before.items()}
             adam = carried(state, optimizer(self.model, chosen, stage))
             scored, adam = prepared(self.accelerator, scored, adam)
             self.learned |= checkpoint.names_of(self.model, chosen)
-            if snapshot is not None and snapshot.progress.stage_step:
-                self._restore(snapshot, adam)
-            ready = time.monotonic()
-            feed = self._ready(stage, order, stop)
-            self.began += time.monotonic() - ready  # a stage's minutes are for learning, not for computing features
-            epochs = max(_PASSED, math.ceil(2 * len(order) / self._visits(stage)))  # two: one of them is whole
-            window = Window(lag=0 if self.accelerator.device.type == "cpu" else 1, most=epochs)
+            if begun is not None:
+                self._restore(begun, adam)
+            most = max(_PASSED, math.ceil(2 * len(order) / self._visits(stage)))  # two epochs: one of them is whole
+            window = Window(lag=0 if self.accelerator.device.type == "cpu" else 1, most=most)
             window.put(snapshot.window if snapshot is not None else {})
             self._steps(work(stage=stage, scored=scored, adam=adam, chosen=chosen, feed=feed, window=window), stop, log)
             return {parameter: adam.state[share] for parameter, share in shares.items() if share in adam.state}
@@ -241,11 +237,14 @@ class _Run:
 
     def _ready(self, stage: Stage, order: Order, stop: Stop) -> Feed:
         """The feed, for which features may be computed for long; raises Interrupted where that is broken off."""
+        ready = time.monotonic()
         try:
             with stop.at_once():
                 return self._feed(stage, order)
         except KeyboardInterrupt:
             raise Interrupted(stop.signum, self.progress.step, self.checkpoints.newest()) from None
+        finally:
+            self.began += time.monotonic() - ready  # a stage's minutes are for learning, not for computing features
 
     def _feed(self, stage: Stage, order: Order) -> Feed:
         return Feed(
@@ -266,7 +265,7 @@ class _Run:
         steps, window = work.pace.steps, work.window
         count = None if steps is None else (steps - self.progress.stage_step) * work.stage.accumulate
         limit = self.config.max_minutes
-        kept = memory_kept if self.accelerator.device.type == "cpu" and not self.config.zero else nullcontext
+        kept = memory_kept if self.accelerator.device.type == "cpu" and not self.shares else nullcontext
         with ahead(work.feed, count=count, workers=self.config.workers) as micros, kept():
             self._look(work)
             while work.pace.done(self.progress) < work.until and (limit is None or self.progress.seconds < 60 * limit):
@@ -358,17 +357,19 @@ class _Run:
         rest = frozenset(name for name in parameters if name not in self.learned and "lora_" not in name)
         if rest != self.untouched[0] or not self.untouched[1]:
             self.untouched = (rest, checkpoint.fingerprint({name: parameters[name] for name in rest}))
-        weights = {name: whole(parameter.detach()) for name, parameter in parameters.items() if name in self.learned}
+        main = self.accelerator.is_main_process
+        learned = {name: parameter for name, parameter in parameters.items() if name in self.learned}
+        weights = {name: told(parameter.detach(), here=main) for name, parameter in learned.items()}
         snapshot = Snapshot(
             progress=self.progress,
             weights=weights | checkpoint.buffers_of(self.model),
-            optimizer=checkpoint.optimizer_of(work.adam) if work is not None else {},
+            optimizer=checkpoint.optimizer_of(work.adam, here=main) if work is not None else {},
             random=tuple(gather_object([checkpoint.random_state()])),
             untouched=self.untouched[1],
             recipe=self.recipe,
             window=work.window.state() if work is not None else {},
         )
-        if self.accelerator.is_main_process:
+        if main:
             self.checkpoints.write(snapshot)
         self.accelerator.wait_for_everyone()
         self.saved_at = self.progress.seconds

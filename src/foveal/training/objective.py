@@ -10,6 +10,7 @@ from torch import nn
 from foveal.core.errors import InputError
 from foveal.core.lookup import Spec, function, module, names, spec
 from foveal.models.budget import allocator_of
+from foveal.training.config import TrainingConfig
 from foveal.training.step import Objective
 from foveal.training.wants import Wants
 
@@ -63,6 +64,16 @@ def check(model: nn.Module, settings: str | Mapping[str, Any]) -> None:
             f"the objective {asked.name!r} spends a budget of visual tokens, and this model has nothing to spend it "
             "with; give it a model.allocator"
         )
+
+
+def check_shared(training: TrainingConfig) -> None:
+    """Raises InputError for an objective that cannot be trained while processes share a model, where they are to."""
+    for stage in training.stages:
+        if training.zero and wants(stage.objective).slopes:
+            raise InputError(
+                f"training.zero is {training.zero}, and the objective of stage {stage.name!r} takes slopes within its "
+                "pass, when weights are shared out already; train it with training.zero=0"
+            )
 
 
 def assemblies(name: str, of: str | None = None) -> tuple[str, ...]:

@@ -34,6 +34,14 @@ def mine(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
+def told(tensor: Tensor, *, here: bool) -> Tensor:
+    """A tensor with the shares of all processes, on the processor of those that want it `here`; all have to ask."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    full = tensor.full_tensor()
+    return full.cpu() if here else full.new_empty(0)
+
+
 def shared_like(tensor: Tensor, like: Tensor) -> Tensor:
     """A whole tensor, which every process has, shared out as another is."""
     if not isinstance(like, DTensor):
@@ -54,10 +62,10 @@ def norm_of(gradients: Sequence[Tensor]) -> Tensor:
 
 
 class Sharing:
-    """What a module under `fully_shard` leaves to do around a backward pass."""
+    """What `fully_shard` leaves to do around a step's backward passes, each of which sends its gradients."""
 
-    def __init__(self, module: FSDPModule, learned: Mapping[str, nn.Parameter]) -> None:
-        self._module, self._learned = module, learned
+    def __init__(self, learned: Mapping[str, nn.Parameter]) -> None:
+        self._learned = learned
         self._used: set[str] = set()
         self._heard: dict[Tensor, str] = {}
 
@@ -71,15 +79,6 @@ class Sharing:
                     parameter.register_post_accumulate_grad_hook(lambda one: self._used.add(self._heard[one]))
 
         return before
-
-    @contextmanager
-    def apart(self) -> Iterator[None]:
-        """Gradients add up in each process by itself, and are not sent."""
-        self._module.set_requires_gradient_sync(False)
-        try:
-            yield
-        finally:
-            self._module.set_requires_gradient_sync(True)
 
     def settle(self) -> None:
         """After a step's last backward: what none of the processes used has no gradient, and scalars their mean."""
@@ -99,8 +98,10 @@ class Sharing:
 
 
 def shared_apart(model: Any, wanted: Wants) -> list[nn.Module]:
-    """The layers that are made whole one at a time: those that nothing asks but by a call."""
-    layers = [] if wanted.layers else dict.fromkeys(model.layers)
+    """The layers that are made whole one at a time: those that all batches call, and nothing asks otherwise."""
+    asked = getattr(getattr(model, "fusion", None), "asks_ahead", False)
+    within = hasattr(getattr(model, "_modules", {}).get("allocator"), "at_layer")
+    layers = [] if wanted.layers or asked or within else dict.fromkeys(model.layers)
     return [layer for layer in layers if not getattr(layer, "read_ahead", False)]
 
 
@@ -136,22 +137,21 @@ def shared_out(
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     for part in (*layers, scored):
         fully_shard(part, mesh=mesh, ignored_params=kept, reshard_after_forward=None if zero == 3 else False)
-        for way in ("embed", "shares"):  # where others call it than by its forward
-            if hasattr(part, way):
-                register_fsdp_forward_method(part, way)
+    register_fsdp_forward_method(scored, "embed")
     scored.set_reduce_scatter_unused_params(True)
     added = {module: set(vars(module)) - names for module, _, names, _ in before}
     shares = dict(scored.named_parameters())
     for parameter in plain.values():
         if parameter not in kept:
             parameter.data = parameter.data.new_empty(0)  # it comes back at the end
-    scored.sharing = Sharing(scored, {name: one for name, one in shares.items() if one.requires_grad})
+    scored.sharing = Sharing({name: one for name, one in shares.items() if one.requires_grad})
     for part in (*layers, scored):
         part.register_forward_pre_hook(scored.sharing.listen(parts[id(part)]))
     yield {parameter: shares[name] for name, parameter in plain.items()}
     for name, parameter in plain.items():
         parameter.data = whole(shares[name].detach()).cpu()
     _put_back(before, added)
+    scored.cpu()  # buffers too
 
 
 def _alike(parameters: Collection[nn.Parameter], accelerator: Accelerator) -> None:

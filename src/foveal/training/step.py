@@ -133,7 +133,7 @@ def backward(accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batc
         return _backward_across(accelerator, scored, batches)
     sums = Sums(accelerator.device)
     for i, batch in enumerate(batches):
-        with _apart(accelerator, scored) if i < len(batches) - 1 else nullcontext():
+        with _unsent(accelerator, scored) if i < len(batches) - 1 else nullcontext():
             told = scored(batch)
             _check_learns(told[0], batch)
             accelerator.backward(told[0])
@@ -141,10 +141,9 @@ def backward(accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batc
     return sums
 
 
-def _apart(accelerator: Accelerator, scored: nn.Module) -> AbstractContextManager[Any]:
-    """Gradients are not sent to the other processes yet."""
-    sharing = accelerator.unwrap_model(scored).sharing
-    return accelerator.no_sync(scored) if sharing is None else sharing.apart()
+def _unsent(accelerator: Accelerator, scored: nn.Module) -> AbstractContextManager[Any]:
+    """Gradients are not sent to the other processes yet; who holds a share of them sends the others at once."""
+    return accelerator.no_sync(scored) if accelerator.unwrap_model(scored).sharing is None else nullcontext()
 
 
 def _check_learns(loss: Tensor, batch: Batch) -> None:
@@ -186,7 +185,7 @@ def _backward_across(accelerator: Accelerator, scored: nn.Module, batches: Seque
     sums = Sums(loss.device)
     sums.add((loss / world, count / world, {name: (part / world, of / world) for name, (part, of) in parts.items()}))
     for i, (batch, pull) in enumerate(zip(batches, found, strict=True)):
-        with _apart(accelerator, scored) if i < len(batches) - 1 else nullcontext():
+        with _unsent(accelerator, scored) if i < len(batches) - 1 else nullcontext():
             total, alone = scored(batch, pull)
             accelerator.backward(total if alone is None else total + alone[0])
         if alone is not None:
