@@ -132,7 +132,9 @@ class Job:
     @property
     def key(self) -> str:
         """What the training was made by: another one is not gone on with."""
-        told = {**self.recipe.identity(), "training": dump(self.recipe.training), "length": dump(self.length)}
+        training = dump(self.recipe.training)
+        del training["zero"]  # how processes share a model changes nothing of it
+        told = {**self.recipe.identity(), "training": training, "length": dump(self.length)}
         return hashlib.sha256(json.dumps([told, self.text_only], sort_keys=True).encode()).hexdigest()[:16]
 
 
