@@ -28,7 +28,7 @@ def test_foveal_is_what_it_is_here():
     assert "RUN pip install --no-cache-dir 'foveal[pictures,onnx]==0.1.0' transformers==5.23.0\n" in published
     assert "--from=foveal" not in published
     tree = replace(MINE, source=Path("/src"))
-    assert "COPY --from=foveal src /tmp/foveal/src" in dockerfile(tree) and "'/tmp/foveal'" in dockerfile(tree)
+    assert "COPY --from=foveal src /opt/foveal/src" in dockerfile(tree) and "'/opt/foveal'" in dockerfile(tree)
     assert "foveal=/src" in build(tree, Path("out"))
 
 

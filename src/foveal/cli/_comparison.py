@@ -24,9 +24,9 @@ from typing import Any
 from foveal.cli import _recipe
 from foveal.cli._recipe import Recipe
 from foveal.core.config import dump, later, override, parse
-from foveal.core.errors import InputError, unknown, yaml_fault
+from foveal.core.errors import InputError, unknown
 from foveal.core.lookup import spec
-from foveal.core.parsing import from_yaml
+from foveal.core.parsing import yaml_map
 from foveal.models.budget import ROOM
 from foveal.training.config import Stage
 
@@ -151,19 +151,12 @@ def _shipped() -> Path:
 
 def read(config: str, assignments: Sequence[str] = ()) -> Comparison:
     """A shipped comparison by name, or a YAML file, with `key=value` settings over it; InputError for a bad one."""
-    import yaml
-
     path = Path(config) if config.endswith((".yaml", ".yml")) else _shipped() / f"{config}.yaml"
     if not path.is_file():
         if path.parent != _shipped():
             raise InputError(f"there is no comparison {config}; name a YAML file or one of: {', '.join(names())}")
         raise unknown("comparison", config, names())
-    try:
-        given = from_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {yaml_fault(error)}") from None
-    if not isinstance(given, dict):
-        raise InputError(f"{path} holds no mapping; a comparison has data, systems and lengths")
+    given = yaml_map(path, holds="a comparison has data, systems and lengths")
     return parse(Comparison, override(given, assignments, Comparison.__dataclass_fields__), where="comparison")
 
 

@@ -24,8 +24,8 @@ from typing import Any
 from foveal.cli import _detection, _language, _objectives, _regions, _sight
 from foveal.cli._examples import DataConfig
 from foveal.core.config import dump, override, parse
-from foveal.core.errors import InputError, unknown, yaml_fault
-from foveal.core.parsing import from_yaml
+from foveal.core.errors import InputError, unknown
+from foveal.core.parsing import yaml_map
 from foveal.training.config import Stage, Then, TrainingConfig, check_seed
 
 SIGHT = ("vision", "connector", "allocator", "features")  # what a model without images lacks
@@ -80,19 +80,12 @@ def read(recipe: str, assignments: Sequence[str] = (), *, data: Path | None = No
 
     Raises InputError for an unknown recipe, key or component (with the nearest name), and a value of a wrong type.
     """
-    import yaml
-
     path = Path(recipe) if recipe.endswith((".yaml", ".yml")) else _shipped() / f"{recipe}.yaml"
     if not path.is_file():
         if path.parent != _shipped():
             raise InputError(f"there is no recipe file {recipe}; name a YAML file or one of: {', '.join(names())}")
         raise unknown("recipe", recipe, names())
-    try:
-        given = from_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {yaml_fault(error)}") from None
-    if not isinstance(given, dict):
-        raise InputError(f"{path} holds no mapping; a recipe has model, data and training")
+    given = yaml_map(path, holds="a recipe has model, data and training")
     chosen = override(given, assignments, Recipe.__dataclass_fields__)
     if data is not None:
         own = chosen.get("data")

@@ -34,8 +34,8 @@ from foveal.cli._comparison import short, within
 from foveal.cli._held_out import Held
 from foveal.cli._recipe import Recipe
 from foveal.core.config import dump, override, parse
-from foveal.core.errors import InputError, yaml_fault
-from foveal.core.parsing import from_yaml
+from foveal.core.errors import InputError
+from foveal.core.parsing import from_yaml, yaml_map
 from foveal.training.config import check_seed
 
 ROOTS = ("model", "init", "processor", "training", "seed")  # of a recipe, what makes one training another
@@ -170,17 +170,10 @@ class Trial:
 
 def read(config: str, assignments: Sequence[str] = ()) -> Tuning:
     """A YAML file, with `key=value` settings over it; InputError for a bad one."""
-    import yaml
-
     path = Path(config)
     if not path.is_file():
         raise InputError(f"there is no file {config}; name a YAML file with a recipe and a search (docs/tune.md)")
-    try:
-        given = from_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {yaml_fault(error)}") from None
-    if not isinstance(given, dict):
-        raise InputError(f"{path} holds no mapping; it is to have a recipe and a search")
+    given = yaml_map(path, holds="it is to have a recipe and a search")
     return parse(Tuning, override(given, assignments, Tuning.__dataclass_fields__), where="tuning")
 
 

@@ -2,7 +2,10 @@
 
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
+
+from foveal.core.errors import InputError, yaml_fault
 
 
 def from_json(text: str | bytes) -> Any:
@@ -49,3 +52,16 @@ def _loader() -> Any:
             return super().construct_mapping(node, deep)
 
     return Once
+
+
+def yaml_map(path: Path, *, holds: str) -> dict[str, Any]:
+    """The mapping of a YAML file; raises InputError for another file, with what one `holds`."""
+    import yaml
+
+    try:
+        given = from_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {yaml_fault(error)}") from None
+    if not isinstance(given, dict):
+        raise InputError(f"{path} holds no mapping; {holds}")
+    return given

@@ -56,9 +56,9 @@ def dockerfile(image: Image) -> str:
         lines.append(f"RUN pip install --no-cache-dir 'foveal{extras}=={image.version}' {others}")
     else:
         lines += [
-            "COPY --from=foveal pyproject.toml README.md LICENSE /tmp/foveal/",
-            "COPY --from=foveal src /tmp/foveal/src",
-            f"RUN pip install --no-cache-dir '/tmp/foveal{extras}' {others} && rm -r /tmp/foveal",
+            "COPY --from=foveal pyproject.toml README.md LICENSE /opt/foveal/",
+            "COPY --from=foveal src /opt/foveal/src",
+            f"RUN pip install --no-cache-dir '/opt/foveal{extras}' {others} && rm -r /opt/foveal",
         ]
     if image.packages:
         lines.append(f"RUN pip install --no-cache-dir --no-deps {' '.join(image.packages)}")
