@@ -8,11 +8,10 @@ median of the paired ratios to transformers (below 1 is faster), and the ratio o
 on the machine disturbs less.
 """
 
-import argparse
 import statistics
-import time
 
 import torch
+from _sides import clock, settings
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from foveal.core.types import Batch
@@ -34,11 +33,6 @@ SHAPE = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
     "tie_word_embeddings": True,
 }
-
-
-def clock():
-    """Seconds of this process, which other processes do not disturb; of the wall where threads share the work."""
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 class Reference:
@@ -102,11 +96,7 @@ def sides(dtype, new):
 
 def main():
     """Alternate the sides and print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("threads", 1), ("rounds", 7), ("prompt", 640), ("new", 32), ("batch", 1)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    options = parser.parse_args()
+    options = settings(__doc__, threads=1, rounds=7, prompt=640, new=32, batch=1).parse_args()
     torch.set_num_threads(options.threads)
     models = sides(getattr(torch, options.dtype), options.new)
     ids = torch.randint(0, SHAPE["vocab_size"], (options.batch, options.prompt))

@@ -14,10 +14,10 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
+from _sides import seconds, settings
 
 IMAGE_TOKENS, TEXT_TOKENS, WIDTH, NEW = 2880, 64, 576, 16
 AT_ONCE = {
@@ -66,17 +66,6 @@ def batch(dtype: torch.dtype, tokens: int):
     return Batch(input_ids=ids, valid=valid, prompt=valid, image_slot=slots, visual=visual, owner=owner, full=True)
 
 
-def clock() -> float:
-    """Seconds of this process, which other processes do not disturb; of the wall where threads share the work."""
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
-
-
-def seconds(action) -> float:
-    start = clock()
-    action()
-    return clock() - start
-
-
 def resident(what: str) -> float:
     """Megabytes of this process by the kernel's count: VmRSS now, VmHWM at most since it was reset."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -102,11 +91,8 @@ def peak(name: str, arguments: argparse.Namespace) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = settings(__doc__, threads=1, rounds=3)
     parser.add_argument("--by", choices=["attention", "learned", "norm", "uniform", "random"], default="attention")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--measure", choices=SCHEDULES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -10,15 +10,14 @@ in a process of its own.
 
 import argparse
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 
 import torch
+from _sides import Loaded, Reference, alike, passes, settings, tell, turns
 
 IMAGE_TOKENS, TEXT_TOKENS, IMAGE_ID = 576, 64, 49151
 
@@ -49,75 +48,21 @@ def inputs(dtype: torch.dtype) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
 
 
-class Transformers:
-    """The reference, with its default attention (SDPA)."""
+def transformers(folder: Path, dtype: torch.dtype) -> Reference:
+    """The reference."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
-        from transformers import LlavaForConditionalGeneration
+    def see(model, given):
+        return model.model.vision_tower(given["pixel_values"], output_hidden_states=True)
 
-        self.model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
-        self.head = self.model.lm_head
-        self.model.generation_config.eos_token_id = None
-
-    def vision(self, given: dict[str, torch.Tensor]) -> None:
-        self.model.model.vision_tower(given["pixel_values"], output_hidden_states=True)
-
-    def prefill(self, given: dict[str, torch.Tensor]) -> None:
-        self.model(**given, logits_to_keep=1, use_cache=True)
-
-    def generate(self, given: dict[str, torch.Tensor], new: int) -> torch.Tensor:
-        return self.model.generate(**given, max_new_tokens=new, min_new_tokens=new, do_sample=False)[:, -new:]
+    return Reference("LlavaForConditionalGeneration", folder, dtype, see)
 
 
-class Foveal:
-    """The same checkpoint through `foveal.load`."""
-
-    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
-        import foveal
-
-        self.wrapped = foveal.load(folder, dtype=dtype)
-        self.head = self.wrapped.model.head
-        self.wrapped.generation["eos_token_id"] = None
-
-    def vision(self, given: dict[str, torch.Tensor]) -> None:
-        self.wrapped.model.vision(self.wrapped.batch(**given).visual)
-
-    def prefill(self, given: dict[str, torch.Tensor]) -> None:
-        language = self.wrapped.model.language
-        cache = language.cache(1, IMAGE_TOKENS + TEXT_TOKENS)
-        self.wrapped.model(self.wrapped.batch(**given), cache=cache, keep="last")
-
-    def generate(self, given: dict[str, torch.Tensor], new: int) -> torch.Tensor:
-        return self.wrapped.generate(**given, max_new_tokens=new)
+def foveal(folder: Path, dtype: torch.dtype) -> Loaded:
+    """Our own."""
+    return Loaded(folder, dtype, lambda wrapped, given: wrapped.model.vision(wrapped.batch(**given).visual))
 
 
-SIDES = {"transformers": Transformers, "foveal": Foveal}
-
-
-def clock() -> float:
-    """Seconds of this process, which other processes do not disturb; of the wall where threads share the work."""
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
-
-
-def seconds(action, *arguments) -> float:
-    start = clock()
-    action(*arguments)
-    return clock() - start
-
-
-def round_of(side, given: dict[str, torch.Tensor], new: int) -> dict[str, float]:
-    """Seconds of one pass of each kind."""
-    taken = {"vision": seconds(side.vision, given), "prefill": seconds(side.prefill, given)}
-    return taken | {"decode a token": decoding(side, given, new)}
-
-
-def decoding(side, given: dict[str, torch.Tensor], new: int) -> float:
-    """Seconds from one token's logits to the next one's while a side generates: the median, without the prefill."""
-    ticks: list[float] = []
-    hook = side.head.register_forward_hook(lambda *_: ticks.append(clock()))
-    side.generate(given, new)
-    hook.remove()
-    return statistics.median(after - before for before, after in pairwise(ticks))
+SIDES = {"transformers": transformers, "foveal": foveal}
 
 
 def peak(name: str, folder: Path, arguments: argparse.Namespace) -> float:
@@ -128,11 +73,7 @@ def peak(name: str, folder: Path, arguments: argparse.Namespace) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--new", type=int, default=32)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser = settings(__doc__, threads=1, rounds=5, new=32)
     parser.add_argument("--measure", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--write", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -155,21 +96,13 @@ def main() -> None:
 def report(folder: Path, arguments: argparse.Namespace, dtype: torch.dtype) -> None:
     """Measure both sides in turns and print the ratios."""
     memory = {name: peak(name, folder, arguments) for name in SIDES}  # first: a child counts its parent's peak too
-    given = inputs(dtype)
+    given, new = inputs(dtype), arguments.new
     sides = {name: side(folder, dtype) for name, side in SIDES.items()}
-    tokens = {name: side.generate(given, arguments.new) for name, side in sides.items()}  # also warms up
-    same = int((tokens["transformers"] == tokens["foveal"]).sum())
-    taken = [
-        {name: round_of(side, given, arguments.new) for name, side in sides.items()} for _ in range(arguments.rounds)
-    ]
-    threads, rounds = arguments.threads, arguments.rounds
-    print(f"{arguments.dtype}, {threads} threads, {rounds} rounds; {same}/{arguments.new} tokens equal")
+    same = alike(sides, given, new)
+    taken = turns(sides, partial(passes, given=given, new=new, parts=("vision", "prefill")), arguments.rounds)
+    print(f"{arguments.dtype}, {arguments.threads} threads, {arguments.rounds} rounds; {same}")
     for part in taken[0]["foveal"]:
-        ratio = statistics.median(one["foveal"][part] / one["transformers"][part] for one in taken)
-        ours, theirs = (
-            1000 * statistics.median(one[name][part] for one in taken) for name in ("foveal", "transformers")
-        )
-        print(f"{part:15} {ratio:.2f}x  (foveal {ours:.0f} ms, transformers {theirs:.0f} ms)")
+        tell(part, taken)
     ours, theirs = memory["foveal"], memory["transformers"]
     print(f"{'peak memory':15} {ours / theirs:.2f}x  (foveal {ours:.0f} MB, transformers {theirs:.0f} MB)")
 

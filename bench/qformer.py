@@ -7,13 +7,10 @@ That of BLIP-2: 12 layers of width 768, 32 queries over the 257 states of width 
 how far the states lie apart.
 """
 
-import argparse
-import statistics
-import tempfile
-import time
 from pathlib import Path
 
 import torch
+from _sides import forwards
 
 QUERIES, STATES, WIDTH = 32, 257, 1408
 
@@ -26,7 +23,7 @@ def checkpoint(folder: Path) -> None:
     Blip2QFormerModel(Blip2QFormerConfig(encoder_hidden_size=WIDTH)).save_pretrained(folder)
 
 
-def inputs(rows: int, dtype: torch.dtype, *, masked: bool) -> dict[str, torch.Tensor]:
+def inputs(rows: int, dtype: torch.dtype, masked: bool) -> dict[str, torch.Tensor]:
     """Queries and images; where masked, every second image shows half of its states."""
     chance = torch.Generator().manual_seed(0)
     given = {
@@ -39,48 +36,8 @@ def inputs(rows: int, dtype: torch.dtype, *, masked: bool) -> dict[str, torch.Te
     return {**given, "encoder_attention_mask": seen}
 
 
-def clock() -> float:
-    """Seconds of this process, which other processes do not disturb; of the wall where threads share the work."""
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
-
-
-def seconds(model: torch.nn.Module, given: dict[str, torch.Tensor]) -> float:
-    start = clock()
-    model(**given)
-    return clock() - start
-
-
-def report(sides: dict[str, torch.nn.Module], arguments: argparse.Namespace, dtype: torch.dtype) -> None:
-    """Measure both sides in turns and print the ratios."""
-    print(f"{arguments.dtype}, {arguments.threads} threads, {arguments.rounds} rounds")
-    for rows, masked in ((1, False), (1, True), (8, False), (8, True)):
-        given = inputs(rows, dtype, masked=masked)
-        told = {name: model(**given).last_hidden_state for name, model in sides.items()}  # also warms up
-        apart = float((told["foveal"] - told["transformers"]).abs().max())
-        taken = [{name: seconds(model, given) for name, model in sides.items()} for _ in range(arguments.rounds)]
-        ratio = statistics.median(one["foveal"] / one["transformers"] for one in taken)
-        ours, theirs = (1000 * statistics.median(one[name] for one in taken) for name in ("foveal", "transformers"))
-        name = f"batch {rows}{', masked' if masked else ''}"
-        print(f"{name:15} {ratio:.2f}x  (foveal {ours:.0f} ms, transformers {theirs:.0f} ms, states {apart:.0e} apart)")
-
-
-def main() -> None:
-    from transformers import Blip2QFormerModel
-
-    import foveal
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--dtype", default="float32")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    dtype = getattr(torch, arguments.dtype)
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        checkpoint(Path(folder))
-        theirs = Blip2QFormerModel.from_pretrained(folder, dtype=dtype).eval()
-        report({"transformers": theirs, "foveal": foveal.load(folder, dtype=dtype)}, arguments, dtype)
-
-
 if __name__ == "__main__":
-    main()
+    forwards(
+        __doc__, "Blip2QFormerModel", checkpoint=checkpoint, inputs=inputs, field="last_hidden_state", uneven="masked",
+        rounds=7,
+    )  # fmt: skip

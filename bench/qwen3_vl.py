@@ -10,13 +10,13 @@ of the whole forward pass with all logits, of the prefill (with the last token's
 decoded token.
 """
 
-import argparse
 import statistics
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
-from llava import clock, decoding, seconds
+from _sides import Loaded, Reference, alike, clock, passes, seconds, settings, tell, turns
 
 GRID, PATCH, IMAGE_TOKENS, TEXT_TOKENS, IMAGE_ID = 48, 16, 576, 64, 49151
 
@@ -54,60 +54,21 @@ def inputs(dtype: torch.dtype) -> dict[str, torch.Tensor]:
     }
 
 
-class Transformers:
-    """The reference, with its default attention (SDPA)."""
+def transformers(folder: Path, dtype: torch.dtype) -> Reference:
+    """The reference."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
-        from transformers import Qwen3VLForConditionalGeneration
+    def see(model, given):
+        return model.model.visual(given["pixel_values"], grid_thw=given["image_grid_thw"])
 
-        self.model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
-        self.head = self.model.lm_head
-        self.model.generation_config.eos_token_id = None
-
-    def vision(self, given: dict[str, torch.Tensor]) -> None:
-        self.model.model.visual(given["pixel_values"], grid_thw=given["image_grid_thw"])
-
-    def forward(self, given: dict[str, torch.Tensor]) -> None:
-        self.model(**given, use_cache=False)
-
-    def prefill(self, given: dict[str, torch.Tensor]) -> None:
-        self.model(**given, logits_to_keep=1, use_cache=True)
-
-    def generate(self, given: dict[str, torch.Tensor], new: int) -> torch.Tensor:
-        return self.model.generate(**given, max_new_tokens=new, min_new_tokens=new, do_sample=False)[:, -new:]
+    return Reference("Qwen3VLForConditionalGeneration", folder, dtype, see)
 
 
-class Foveal:
-    """The same checkpoint through `foveal.load`."""
-
-    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
-        import foveal
-
-        self.wrapped = foveal.load(folder, dtype=dtype)
-        self.head = self.wrapped.model.head
-        self.wrapped.generation["eos_token_id"] = None
-
-    def vision(self, given: dict[str, torch.Tensor]) -> None:
-        self.wrapped.model.see(self.wrapped.batch(**given))
-
-    def forward(self, given: dict[str, torch.Tensor]) -> None:
-        self.wrapped(**given)
-
-    def prefill(self, given: dict[str, torch.Tensor]) -> None:
-        cache = self.wrapped.model.language.cache(1, IMAGE_TOKENS + TEXT_TOKENS)
-        self.wrapped.model(self.wrapped.batch(**given), cache=cache, keep="last")
-
-    def generate(self, given: dict[str, torch.Tensor], new: int) -> torch.Tensor:
-        return self.wrapped.generate(**given, max_new_tokens=new)
+def foveal(folder: Path, dtype: torch.dtype) -> Loaded:
+    """Our own."""
+    return Loaded(folder, dtype, lambda wrapped, given: wrapped.model.see(wrapped.batch(**given)))
 
 
-SIDES = {"transformers": Transformers, "foveal": Foveal}
-
-
-def round_of(side, given: dict[str, torch.Tensor], new: int) -> dict[str, float]:
-    """Seconds of one pass of each kind."""
-    taken = {name: seconds(getattr(side, name), given) for name in ("vision", "forward", "prefill")}
-    return taken | {"decode a token": decoding(side, given, new)}
+SIDES = {"transformers": transformers, "foveal": foveal}
 
 
 def packing() -> None:
@@ -133,34 +94,21 @@ def packing() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--new", type=int, default=8)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    arguments = parser.parse_args()
+    arguments = settings(__doc__, threads=1, rounds=3, new=8).parse_args()
     torch.set_num_threads(arguments.threads)
     start = clock()
-    dtype = getattr(torch, arguments.dtype)
-    given = inputs(dtype)
+    dtype, new = getattr(torch, arguments.dtype), arguments.new
+    given, parts = inputs(dtype), ("vision", "forward", "prefill")
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
         packing()
         checkpoint(Path(folder))
         sides = {name: side(Path(folder), dtype) for name, side in SIDES.items()}
-        tokens = {name: side.generate(given, arguments.new) for name, side in sides.items()}  # also warms up
-        taken = [
-            {name: round_of(side, given, arguments.new) for name, side in sides.items()}
-            for _ in range(arguments.rounds)
-        ]
-    same = int((tokens["transformers"] == tokens["foveal"]).sum())
+        same = alike(sides, given, new)
+        taken = turns(sides, partial(passes, given=given, new=new, parts=parts), arguments.rounds)
     print(f"{arguments.threads} threads, {arguments.dtype}, {arguments.rounds} rounds, {clock() - start:.0f} s")
-    print(f"{same}/{arguments.new} tokens equal")
+    print(same)
     for part in taken[0]["foveal"]:
-        ratio = statistics.median(one["foveal"][part] / one["transformers"][part] for one in taken)
-        ours, theirs = (
-            1000 * statistics.median(one[name][part] for one in taken) for name in ("foveal", "transformers")
-        )
-        print(f"{part:15} {ratio:.2f}x  (foveal {ours:.0f} ms, transformers {theirs:.0f} ms)")
+        tell(part, taken)
 
 
 if __name__ == "__main__":

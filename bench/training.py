@@ -22,8 +22,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+from _sides import clock
 from accelerate import Accelerator
-from llava import checkpoint, clock, inputs
+from llava import checkpoint, inputs
 
 import foveal
 from foveal.training.config import Stage
