@@ -5,6 +5,13 @@ from foveal.core.errors import InputError
 from foveal.layers.cross_attention import CrossAttention
 
 
+@pytest.fixture
+def glances(monkeypatch):
+    """A processor on which fewer multiplications are always faster."""
+    monkeypatch.setattr("foveal.layers.cross_attention.onednn_is_twice_as_fast", lambda: False)
+    monkeypatch.setattr("foveal.layers.cross_attention.amd", lambda: True)
+
+
 def test_equal_to_the_formula_and_to_a_memory_kept():
     torch.manual_seed(0)
     cross = CrossAttention(width=8, heads=2, memory_width=6)
@@ -64,8 +71,7 @@ def test_heads_that_do_not_divide_are_refused(settings, told):
         CrossAttention(width=12, **settings)
 
 
-def test_a_glance_finds_what_a_look_finds(monkeypatch):
-    monkeypatch.setattr("foveal.layers.cross_attention.onednn_is_twice_as_fast", lambda: False)
+def test_a_glance_finds_what_a_look_finds(glances):
     torch.manual_seed(0)
     cross = CrossAttention(width=24, heads=2, memory_width=6)
     for rows in (1, 3):
@@ -81,8 +87,7 @@ def test_a_glance_finds_what_a_look_finds(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_glance_is_led_by_scores_of_another_precision(monkeypatch, dtype):
-    monkeypatch.setattr("foveal.layers.cross_attention.onednn_is_twice_as_fast", lambda: False)
+def test_a_glance_is_led_by_scores_of_another_precision(glances, dtype):
     torch.manual_seed(0)
     cross, leading = CrossAttention(width=24, heads=2, memory_width=6).to(dtype), torch.randn(1, 1, 3, 8)
     hidden, memory = torch.randn(1, 3, 24, dtype=dtype), torch.randn(1, 8, 6, dtype=dtype)
@@ -90,6 +95,26 @@ def test_a_glance_is_led_by_scores_of_another_precision(monkeypatch, dtype):
         found, expected = cross.glance(hidden, memory, mask=leading), cross(hidden, cross.read(memory), mask=leading)
     assert found.dtype == dtype
     torch.testing.assert_close(found, expected, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("amd", "rows", "dtype", "glances"),
+    [
+        (True, 8, torch.float32, True),
+        (False, 8, torch.float32, False),
+        (False, 2, torch.float32, True),
+        (False, 2, torch.bfloat16, False),
+    ],
+)
+def test_a_glance_of_32_queries_at_257_states_is_told_from_a_look_by_the_processor(
+    monkeypatch, amd, rows, dtype, glances
+):
+    monkeypatch.setattr("foveal.layers.cross_attention.onednn_is_twice_as_fast", lambda: False)
+    monkeypatch.setattr("foveal.layers.cross_attention.amd", lambda: amd)
+    cross = CrossAttention(width=128, heads=2, memory_width=6).to(dtype)
+    with torch.no_grad():
+        assert cross._glances(torch.randn(rows, 32, 128), torch.randn(rows, 257, 6, dtype=dtype)) == glances
+        assert cross._glances(torch.randn(rows, 16, 128), torch.randn(rows, 257, 6, dtype=dtype))
 
 
 def test_no_glance_where_a_library_maps_twice_as_fast(monkeypatch):
@@ -100,8 +125,7 @@ def test_no_glance_where_a_library_maps_twice_as_fast(monkeypatch):
 
 
 @pytest.mark.parametrize("floating", [False, True])
-def test_a_row_that_may_see_nothing_finds_nothing_by_a_glance_too(monkeypatch, floating):
-    monkeypatch.setattr("foveal.layers.cross_attention.onednn_is_twice_as_fast", lambda: False)
+def test_a_row_that_may_see_nothing_finds_nothing_by_a_glance_too(glances, floating):
     torch.manual_seed(0)
     cross = CrossAttention(width=24, heads=2)
     hidden, memory = torch.randn(2, 3, 24), torch.randn(2, 8, 24)
@@ -116,8 +140,7 @@ def test_a_row_that_may_see_nothing_finds_nothing_by_a_glance_too(monkeypatch, f
     assert torch.equal(found[1, 0], cross.out.bias)
 
 
-def test_no_glance_past_hooks_or_off_the_cpu(monkeypatch):
-    monkeypatch.setattr("foveal.layers.cross_attention.onednn_is_twice_as_fast", lambda: False)
+def test_no_glance_past_hooks_or_off_the_cpu(glances):
     cross, heard = CrossAttention(width=24, heads=2), []
     hidden, memory = torch.randn(1, 3, 24), torch.randn(1, 8, 24)
     with torch.no_grad():

@@ -7,10 +7,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from foveal.layers.attention import attend, masked, per_head, weights
-from foveal.layers.linear import Linear, onednn_is_twice_as_fast, plain
+from foveal.layers.linear import Linear, amd, onednn_is_twice_as_fast, plain
 
 KeyValue = tuple[Float[Tensor, "B G M d"], Float[Tensor, "B G M d"]]
 Seen = Bool[Tensor, "B 1 #L M"] | Float[Tensor, "B 1 #L M"]  # what is looked at, or what is added to the scores
+_MOST = 0.4  # of the multiplications, which are slower head by head: MKL is at its best in one large product
+_MOST_OF_FEW = 0.45  # in up to two rows in float32, whose large product waits for the weights
 
 
 class CrossAttention(nn.Module):
@@ -91,7 +93,11 @@ class CrossAttention(nn.Module):
         mapped = plain(self.key) and plain(self.value) and type(self.key_norm) is nn.Identity
         asking = self.query.out_features == self.key.out_features and hidden.shape[1] * 2 <= self.head_width
         few = asking and memory.shape[1] >= 2 * hidden.shape[1] and not memory.requires_grad
-        return mapped and few and not onednn_is_twice_as_fast()
+        if not (mapped and few) or onednn_is_twice_as_fast():
+            return False
+        few = len(memory) <= 2 and memory.dtype == torch.float32
+        share = _share(hidden.shape[1], memory.shape[1], self.head_width)
+        return amd() or share <= (_MOST_OF_FEW if few else _MOST)
 
     def alone(self, memory: Float[Tensor, "*B M E"]) -> Float[Tensor, "*B M D"]:
         """What each of the memory would tell whoever looked at it alone."""
@@ -114,6 +120,11 @@ class CrossAttention(nn.Module):
 
     def _split(self, heads: Tensor) -> Tensor:
         return heads.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+
+
+def _share(queries: int, seen: int, head_width: int) -> float:
+    """Multiplications of queries that take over the maps, as a share of those with keys and values for all they see."""
+    return queries * (seen + head_width) / (seen * (queries + head_width))
 
 
 def _by_head(rows: Float[Tensor, "B H L d"], maps: Float[Tensor, "H d E"]) -> Float[Tensor, "B H L E"]:
