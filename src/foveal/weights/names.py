@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
+from foveal.weights.shelf import Shelf
 
 Rule = tuple[str | tuple[str, ...] | None, str | tuple[str, ...]]
 Change = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]  # of a weight of theirs to ours, and back
 
 _WILDCARD = re.compile(r"\*\*|\*")
-_ALIGNED = 64  # bytes, as torch allocates
 _NAMED = 8  # an error names so many weights of a kind
 
 
@@ -348,11 +348,15 @@ def _assign(
     device: torch.device | str | None,
 ) -> None:
     filled: dict[str, Tensor] = {}
-    for names in tied:
-        value = next(given[name] for name in names if name in given)
-        value = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
-        if value.device.type == "cpu" and value.data_ptr() % _ALIGNED:
-            value = value.clone()  # a file's weights lie anywhere, and other places give other last bits
+    values = {tuple(names): next(given[name] for name in names if name in given) for names in tied}
+    kinds = {
+        names: (dtype or value.dtype) if value.is_floating_point() else value.dtype for names, value in values.items()
+    }
+    here = {names for names, value in values.items() if torch.device(device or value.device).type == "cpu"}
+    shelf = Shelf((values[names].shape, kinds[names]) for names in values if names in here)
+    for names, value in values.items():
+        # a file's weights lie anywhere, and other places give other last bits
+        value = shelf.put(value, kinds[names]) if names in here else value.to(device=device, dtype=kinds[names])
         like = wanted[names[0]]
         if isinstance(like, nn.Parameter):
             value = nn.Parameter(value.detach(), requires_grad=like.requires_grad)
