@@ -21,7 +21,7 @@ from foveal.core.types import Batch, Layout, Stream, VisualTokens
 from foveal.layers.initial import small_normal
 from foveal.layers.linear import Linear
 from foveal.layers.norms import RMSNorm
-from foveal.layers.thinning import askers, attended, ends, groups, leave, ranks, stretches, thin
+from foveal.layers.thinning import askers, attended, ends, groups, leave, ranks, stretches
 
 Schedule = Literal["none", "step", "linear", "exponential"]
 Selector = Literal["learned", "attention", "norm", "random", "uniform", "relevance"]
@@ -146,10 +146,8 @@ class DenseSparse(nn.Module):
     def at_layer(self, index: int, stream: Stream) -> Stream:
         """Where a stage begins, the tokens that are left; after the fusion of the images had its turn."""
         stream = self.over.at_layer(index, stream)
-        if index not in self.cuts:
+        if index not in self.cuts or stream.visual is None:
             return stream
-        if stream.visual is None:  # what follows images that an earlier pass has read
-            return thin(stream, None, layer=index)
         group = groups(stream, stream.visual)
         seen = self.by_layer(stream.visual.layout)
         image = stream.visual.image[stream.slots.clamp(min=0)]

@@ -1,5 +1,6 @@
 """Keys and values of earlier tokens, in buffers of fixed size, so that a step copies no more than its own token."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +22,6 @@ class _Held:
         """The same without the `length` newest."""
         count = self.columns.shape[1] - length
         return _Held(columns=self.columns[:, :count], real=None if self.real is None else self.real[:, :count])
-
-    def of(self, rows: Int[Tensor, " N"]) -> "_Held":
-        """Those of some rows."""
-        return _Held(columns=self.columns[rows], real=None if self.real is None else self.real[rows])
 
 
 class KVCache:
@@ -119,7 +116,7 @@ class KVCache:
         no padding (None: all).
         """
         if at is None and layer not in self._held:
-            return self._before(layer).real
+            return self._before(layer).real if self._held else None
         before = self._before(layer)
         fresh = before.columns[:, -length:] if at is None else before.columns[:, -length:].gather(1, at)
         held = self._held.get(layer) or before.older(length)
@@ -138,20 +135,7 @@ class KVCache:
 
     def fork(self, rows: Int[Tensor, " N"], length: int) -> "KVCache":
         """A cache of N rows with room for `length` tokens that begins as copies of these `rows`; this one stays."""
-        _, kv_heads, _, head_width = self._shape
-        forked = KVCache(
-            layers=len(self._stores), batch=len(rows), kv_heads=kv_heads, length=length, head_width=head_width,
-            **self._made,
-        )  # fmt: skip
-        forked.extend(self.valid[rows, : self.filled])
-        forked.shift = None if self.shift is None else self.shift[rows]
-        forked._held = {layer: held.of(rows) for layer, held in self._held.items()}
-        for layer, store in enumerate(self._stores):  # one at a time: indexing copies
-            if store is not None:
-                forked.update(layer, *(part[rows, :, : self._ends[layer]] for part in store))
-        for layer, (key, value, mask) in self.memory.items():
-            forked.memory[layer] = key[rows], value[rows], None if mask is None else mask[rows]
-        return forked
+        return join([(self, rows)], room=length - self.filled)
 
     def _before(self, layer: int) -> _Held:
         """What the layer before this one holds."""
@@ -167,3 +151,89 @@ class KVCache:
         made = torch.empty(shape, **self._made), torch.empty(shape, **self._made)
         self._stores[layer] = made
         return made
+
+
+Some = tuple[KVCache, Int[Tensor, " _"]]  # some rows of a cache
+_Memory = tuple[Tensor, Tensor, Tensor | None]
+
+
+def join(parts: Sequence[Some], *, room: int) -> KVCache:
+    """A cache that begins as copies of these rows, one under the other, with room for so many tokens more.
+
+    All rows end at its last place, where the next token comes: shorter ones are padded on their left, and places that
+    are nobody's are left out. The caches that the rows are of stay as they are.
+    """
+    caches, first = [cache for cache, _ in parts], parts[0][0]
+    real = [cache.valid[rows, : cache.filled] for cache, rows in parts]
+    skips = [_empty(one) for one in real]
+    valid = _ending_together(real, skips, dim=1)
+    _, kv_heads, _, head_width = first._shape
+    made = KVCache(
+        layers=len(first._stores), batch=len(valid), kv_heads=kv_heads, length=valid.shape[1] + room,
+        head_width=head_width, **first._made,
+    )  # fmt: skip
+    made.extend(valid)
+    if any(cache.shift is not None for cache in caches):
+        shifts = [torch.zeros_like(cache.tokens) if cache.shift is None else cache.shift for cache in caches]
+        made.shift = torch.cat([shift[rows] for shift, (_, rows) in zip(shifts, parts, strict=True)])
+    for layer in range(len(first._stores)):
+        if any(layer in cache._held for cache in caches):
+            made._held[layer], skips = _held_together(parts, layer, filled=made.filled)
+        if any(cache._stores[layer] is not None for cache in caches):  # one layer at a time: indexing copies
+            pairs = [[part.index_select(0, rows) for part in cache.held(layer)] for cache, rows in parts]
+            keys, values = (_ending_together(some, skips, dim=2, room=room) for some in zip(*pairs, strict=True))
+            made._stores[layer], made._ends[layer] = (keys, values), keys.shape[2] - room
+    for layer in sorted({layer for cache in caches for layer in cache.memory}):
+        made.memory[layer] = _read_together([(cache.memory.get(layer), rows) for cache, rows in parts])
+    return made
+
+
+def _held_together(parts: Sequence[Some], layer: int, *, filled: int) -> tuple[_Held, list[int]]:
+    """What `layer` holds of these rows, which have now so many places, and how many of each part's are nobody's."""
+    columns, real = [], []
+    for cache, rows in parts:
+        held = cache._held.get(layer) or cache._before(layer)
+        columns.append(held.columns[rows])
+        mine = cache.valid[rows].gather(1, columns[-1].clamp(min=0))
+        real.append(mine if held.real is None else mine & held.real[rows])
+    skips = [_empty(one) for one in real]
+    moved = [at + 1 + filled - cache.filled for at, (cache, _) in zip(columns, parts, strict=True)]
+    left, both = _ending_together(moved, skips, dim=1).clamp(min=0), _ending_together(real, skips, dim=1)
+    return _Held(columns=left - 1, real=None if bool(both.all()) else both), skips  # -1: before all that is real
+
+
+def _read_together(parts: Sequence[tuple[_Memory | None, Int[Tensor, " _"]]]) -> _Memory:
+    """The memories of these rows; one of none sees nothing of what others read."""
+    given = [memory for memory, _ in parts if memory is not None]
+    asking = next((mask.shape[2] for _, _, mask in given if mask is not None), 1)
+    keys, values, masks = [], [], []
+    for memory, rows in parts:
+        none = [part[:0].new_zeros(len(rows), part.shape[1], 0, part.shape[3]) for part in given[0][:2]]
+        key, value = none if memory is None else (part[rows] for part in memory[:2])
+        told = None if memory is None else memory[2]
+        masks.append(key.new_ones(len(rows), 1, asking, key.shape[2]).bool() if told is None else told[rows])
+        keys.append(key)
+        values.append(value)
+    skips = [_empty(one) for one in masks]
+    mask = _ending_together(masks, skips, dim=3)
+    plain = all(one[2] is None for one in given) and bool(mask.all())
+    pair = _ending_together(keys, skips, dim=2), _ending_together(values, skips, dim=2)
+    return *pair, None if plain else mask
+
+
+def _empty(real: Bool[Tensor, "*rows K"]) -> int:
+    """At how many first places there is nothing in any row."""
+    return int((~real.flatten(0, -2).any(0)).cumprod(0).sum())
+
+
+def _ending_together(parts: Sequence[Tensor], skips: Sequence[int], *, dim: int, room: int = 0) -> Tensor:
+    """Rows without so many first places of each part's, zeros before the shorter ones, and room behind all of them."""
+    longest = max(part.shape[dim] - skip for part, skip in zip(parts, skips, strict=True))
+    shape = list(parts[0].shape)
+    shape[0], shape[dim] = sum(map(len, parts)), longest + room
+    made = parts[0].new_zeros(shape)
+    own = made.split([len(part) for part in parts])
+    for mine, part, skip in zip(own, parts, skips, strict=True):
+        count = part.shape[dim] - skip
+        mine.narrow(dim, longest - count, count).copy_(part.narrow(dim, skip, count))
+    return made

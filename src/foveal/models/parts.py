@@ -33,7 +33,7 @@ from foveal.layers.mosaic import Joined
 from foveal.layers.regions import pooled
 from foveal.layers.relaid import first, relaid, stretched
 from foveal.layers.speaking import alone
-from foveal.layers.thinning import placed
+from foveal.layers.thinning import placed, thin
 from foveal.models import seats
 from foveal.models.promised import as_planned, looking
 from foveal.models.tiles import choosable, planned, stood
@@ -367,10 +367,12 @@ def flow(
     """
     stream, states = language.enter(stream), []
     ahead = getattr(fusion, "asks_ahead", False)
+    later = stream.cache is not None and stream.visual is None  # sees of an earlier pass what a layer holds of it
     for i, layer in enumerate(language.layers):
         stream, entered = _fused(fusion, i, replace(stream, ahead=layer) if ahead else stream)
         states += entered if keep_hidden else []
         stream = seats.at_layer(spender, i, stream, ahead=layer, depth=language.depth)
+        stream = thin(stream, None, layer=i) if later else stream
         places = placed(stream, only) if only is not None and i + 1 == language.depth else None
         stream = layer(stream) if places is None else alone(layer, stream, places)
     stream, entered = _fused(fusion, language.depth, stream)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from foveal.core.errors import InputError
 from foveal.core.types import Layout, Stream
-from foveal.layers.thinning import askers, attended, groups, leave, thin
+from foveal.layers.thinning import askers, attended, groups, leave
 
 Seen = tuple[tuple[int, ...], ...]  # how many tokens of each image every layer sees
 
@@ -27,8 +27,8 @@ def weighed(stream: Stream) -> Stream:
 
 def cut(stream: Stream, plan: Callable[[Layout, int], Seen], depth: int, *, layer: int) -> Stream:
     """The stream of as many tokens of each image as this of `depth` layers sees, the worthiest; without their worth."""
-    if stream.visual is None:  # what follows images that an earlier pass has read
-        return thin(stream, None, layer=layer)
+    if stream.visual is None:
+        return stream
     assert stream.worth is not None
     group = groups(stream, stream.visual)
     asked, bare = askers(stream, group), stream.with_worth(None)
