@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -13,6 +13,8 @@ from foveal.core.errors import InputError
 from foveal.core.interfaces import GenerativeModel
 from foveal.core.types import Batch, Cache, Output
 from foveal.decode.sampling import Sampling, greedy
+from foveal.layers.cache import KVCache
+from foveal.layers.cache import join as cache_of
 
 
 @runtime_checkable
@@ -77,20 +79,10 @@ def stream(
     InputError for an empty row, packed rows, and prompts that leave no room in the context.
     """
     max_new_tokens = new_tokens(max_new_tokens)
-    if batch.segment is not None or batch.branch is not None:
-        raise InputError("packed rows cannot be continued; give one conversation a row")
-    lengths = batch.valid.sum(1).tolist()
-    if not all(lengths):
-        raise InputError(f"row {lengths.index(0)} has no tokens; give it a prompt")
-    check_room(model, max(lengths), max_new_tokens)
-    full = min(lengths) == batch.valid.shape[1]
-    ready = replace(batch, labels=None, full=True) if full else left_padded(replace(batch, labels=None))
-    rows, length = batch.input_ids.shape
-    cache = cache or model.language.cache(rows, length + max_new_tokens - 1)
-    unsaid = None if pictures else getattr(model, "picture_words", None)
-    sampling = sampling if unsaid is None else _in_text(sampling, unsaid)
+    prompt = ready(model, batch, [max_new_tokens] * len(batch.valid))
     stops = torch.tensor(sorted(stop_ids), device=batch.valid.device)
-    return _steps(model, ready, cache, max_new_tokens, stops, pad_id, sampling)
+    sampling = sampling if pictures else in_words(model, sampling)
+    return _steps(model, prompt, cache, max_new_tokens, stops, pad_id, sampling)
 
 
 def spoken(ids: Sequence[int], stops: Collection[int]) -> list[int]:
@@ -115,7 +107,11 @@ def in_text(logits: Float[Tensor, "*batch V"], unsaid: Int[Tensor, " K"]) -> Flo
     return logits.index_fill(-1, unsaid.to(logits.device), torch.finfo(logits.dtype).min)
 
 
-def _in_text(sampling: Sampling, unsaid: Int[Tensor, " K"]) -> Sampling:
+def in_words(model: Writer, sampling: Sampling) -> Sampling:
+    """The same choice among the words of text alone, where the model has words that pictures are made of."""
+    unsaid: Tensor | None = getattr(model, "picture_words", None)
+    if unsaid is None:
+        return sampling
     return lambda logits, prompt, new: sampling(in_text(logits, unsaid), prompt, new)
 
 
@@ -128,37 +124,95 @@ def check_room(model: Writer, length: int, new: int) -> None:
         )
 
 
+def ready(model: Writer, batch: Batch, new: Sequence[int]) -> Batch:
+    """Prompts of rows that go on by so many tokens at most, each ending at its last; takes the errors of `stream`."""
+    if batch.segment is not None or batch.branch is not None:
+        raise InputError("packed rows cannot be continued; give one conversation a row")
+    lengths = batch.valid.sum(1).tolist()
+    if not all(lengths):
+        raise InputError(f"row {lengths.index(0)} has no tokens; give it a prompt")
+    for length, more in zip(lengths, new, strict=True):
+        check_room(model, length, more)
+    full = min(lengths) == batch.valid.shape[1]
+    return replace(batch, labels=None, full=True) if full else left_padded(replace(batch, labels=None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """How far some rows have come: what scores their next tokens, where these will stand, and what was read before.
+
+    It is `full` where all that was read are tokens of its row.
+    """
+
+    scores: Float[Tensor, "B V"]
+    places: Int[Tensor, "B 1 *A"]
+    cache: Cache
+    full: bool
+
+
+def read(model: Writer, prompt: Batch, new: Sequence[int], cache: Cache | None = None) -> Rows:
+    """Rows that have read prompts which are `ready`; there is room until the first of them has all of its `new` tokens.
+
+    Raises InputError where what a budget left out has no place in the context.
+    """
+    rows, length = prompt.input_ids.shape
+    cache = cache or model.language.cache(rows, length + min(new) - 1)
+    scores = model(prompt, cache=cache, keep="last").logits[:, -1]
+    places = cache.tokens[:, None] if prompt.positions is None else prompt.positions[:, -1:] + 1
+    if cache.shift is not None:  # what a budget left out still has its places
+        for reached, more in zip((cache.tokens + cache.shift).tolist(), new, strict=True):
+            check_room(model, reached, more)
+        places = places + cache.shift.view(-1, *[1] * (places.ndim - 1))
+    return Rows(scores=scores, places=places, cache=cache, full=prompt.full)
+
+
+def go_on(model: Writer, rows: Rows, chosen: Int[Tensor, " B"]) -> Rows:
+    """The rows after one more token each; they share their cache with those before, which cannot go on again."""
+    token = chosen[:, None]
+    everywhere = torch.ones_like(token, dtype=torch.bool)
+    batch = Batch(
+        input_ids=token,
+        valid=everywhere,
+        prompt=~everywhere,
+        image_slot=torch.full_like(token, -1),
+        positions=rows.places,
+        full=rows.full,
+    )
+    scores = model(batch, cache=rows.cache, keep="last").logits[:, -1]
+    return replace(rows, scores=scores, places=rows.places + 1)
+
+
+def join(parts: Sequence[tuple[Rows, Sequence[int]]], *, room: int) -> Rows:
+    """These rows of some, one under the other, with room for so many tokens more; those that they are of stay.
+
+    Each goes on as it would have by itself. Their caches must be a `KVCache`.
+    """
+    some, caches = [(rows, torch.tensor(at, device=rows.scores.device)) for rows, at in parts], []
+    for rows, at in some:
+        assert isinstance(rows.cache, KVCache)
+        caches.append((rows.cache, at))
+    cache = cache_of(caches, room=room)
+    return Rows(
+        scores=torch.cat([rows.scores[at] for rows, at in some]),
+        places=torch.cat([rows.places[at] for rows, at in some]),
+        cache=cache,
+        full=int(cache.tokens.min()) == cache.filled,
+    )
+
+
 @torch.no_grad()
 def _steps(
-    model: Writer, batch: Batch, cache: Cache, steps: int, stops: Tensor, pad_id: int, sampling: Sampling
+    model: Writer, batch: Batch, cache: Cache | None, steps: int, stops: Tensor, pad_id: int, sampling: Sampling
 ) -> Iterator[Int[Tensor, " B"]]:
     prompt = torch.where(batch.valid, batch.input_ids, batch.input_ids[:, -1:])  # padding is nobody's word
     new = prompt[:, :0]
     running = torch.ones(len(prompt), dtype=torch.bool, device=prompt.device)
+    rows = read(model, batch, [steps] * len(prompt), cache)
     for step in range(steps):
-        logits = model(batch, cache=cache, keep="last").logits[:, -1]
-        if step == 0 and cache.shift is not None:  # what a budget left out still has its places
-            check_room(model, int((cache.tokens + cache.shift).max()), steps)
-        chosen = torch.where(running, sampling(logits, prompt, new), pad_id)
+        chosen = torch.where(running, sampling(rows.scores, prompt, new), pad_id)
         yield chosen
         running &= ~torch.isin(chosen, stops)
         if step + 1 == steps or not running.any():
             return
         new = torch.cat([new, chosen[:, None]], dim=1)
-        batch = _next(batch, chosen, cache.shift if step == 0 else None)
-
-
-def _next(batch: Batch, chosen: Int[Tensor, " B"], shift: Int[Tensor, " B"] | None) -> Batch:
-    token = chosen[:, None]
-    everywhere = torch.ones_like(token, dtype=torch.bool)
-    positions = None if batch.positions is None else batch.positions[:, -1:] + 1
-    if positions is not None and shift is not None:  # by what a budget left out of the prompt
-        positions = positions + shift.view(-1, *[1] * (positions.ndim - 1))
-    return Batch(
-        input_ids=token,
-        valid=everywhere,
-        prompt=~everywhere,
-        image_slot=torch.full_like(token, -1),
-        positions=positions,
-        full=batch.full,
-    )
+        rows = go_on(model, rows, chosen)
