@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 import foveal
+from foveal.cli import _serve_table
 from foveal.cli._http import HEAVIEST
 from foveal.cli._serve_desk import Desk
 from foveal.cli._serve_server import Server
@@ -128,6 +129,37 @@ def test_many_ask_at_once_and_each_hears_its_own_answer(speaker, server, content
             assert told["choices"] == whole["choices"] and told["usage"] == whole["usage"]
 
 
+def test_who_comes_while_another_is_written_is_answered_before_it(speaker, content, monkeypatch):
+    """The long answer goes on only when the late one is in line, and ends only when that has been heard."""
+    come, heard, go_on, together = threading.Event(), threading.Event(), _serve_table.go_on, []
+
+    def waiting(model, rows, chosen):
+        assert (heard if 2 in together else come).wait(60) or len(chosen) == 2
+        together.append(len(chosen))
+        return go_on(model, rows, chosen)
+
+    asked = body(content, stream=True, max_tokens=30), body("one two", max_tokens=2, budget=3)
+    alone = []
+    with serving(speaker) as server:
+        alone = [sent(server, {**one, "stream": False})[1] for one in asked]
+    monkeypatch.setattr(_serve_table, "go_on", waiting)
+    with serving(speaker, together=2) as server, ThreadPoolExecutor(2) as clients:
+        ask = server.desk.ask
+        monkeypatch.setattr(server.desk, "ask", lambda wish: (ask(wish), come.set() if wish.budget else None)[0])
+        line = http.client.HTTPConnection(*server.server_address[:2], timeout=60)
+        line.request("POST", CHAT, json.dumps(asked[0]), {"Content-Type": "application/json"})
+        long = line.getresponse()
+        first = long.readline()
+        assert first.startswith(b"data: ")
+        late = clients.submit(sent, server, asked[1]).result(60)[1]
+        heard.set()
+        told = parts((first + long.read()).decode())
+        line.close()
+    assert late["choices"] == alone[1]["choices"] and late["usage"] == alone[1]["usage"] and 2 in together
+    words = "".join(part["choices"][0]["delta"].get("content", "") for part in told)
+    assert words == alone[0]["choices"][0]["message"]["content"]
+
+
 def test_models_and_health_are_told(server):
     listed = sent(server, path="/v1/models", method="GET")[1]
     (one,) = listed["data"]
@@ -198,8 +230,8 @@ def test_a_key_is_demanded_where_there_is_one(speaker, content):
 
 
 def test_a_full_line_says_when_to_come_again(speaker, content, monkeypatch):
-    asked, go_on, answer = threading.Event(), threading.Event(), speaker.answer
-    monkeypatch.setattr(speaker, "answer", lambda jobs: (asked.set(), go_on.wait(60), answer(jobs)))
+    asked, go_on, read = threading.Event(), threading.Event(), speaker.read
+    monkeypatch.setattr(speaker, "read", lambda jobs: (asked.set(), go_on.wait(60), read(jobs))[-1])
     with serving(speaker, line=0) as server, ThreadPoolExecutor(1) as first:
         waiting = first.submit(sent, server, body(content))
         assert asked.wait(60)
@@ -211,38 +243,37 @@ def test_a_full_line_says_when_to_come_again(speaker, content, monkeypatch):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_who_hangs_up_frees_the_model(speaker, content, monkeypatch, stream):
-    jobs, asked, answer = [], threading.Event(), speaker.answer
+    jobs, asked, read = [], threading.Event(), speaker.read
 
     def held(some):
         jobs.extend(some)
         asked.set()
         some[0].gone.wait(60)
-        answer(some)
+        return read(some)
 
     with serving(speaker) as server:
-        monkeypatch.setattr(speaker, "answer", held)
+        monkeypatch.setattr(speaker, "read", held)
         told = json.dumps(body(content, stream=stream)).encode()
         with socket.create_connection(server.server_address[:2], timeout=60) as line:
             line.sendall(b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" % CHAT.encode())
             line.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(told), told))
             assert asked.wait(60)
         assert jobs[0].gone.wait(60)
-        monkeypatch.setattr(speaker, "answer", answer)
+        monkeypatch.setattr(speaker, "read", read)
         assert sent(server, body(content))[0] == 200
         assert jobs[0].events.empty()
 
 
 def test_an_error_of_ours_is_a_line_here_and_a_traceback_there(speaker, content, monkeypatch, capsys):
     def broken(jobs):
-        for job in jobs:
-            job.tell("one")
-            job.tell(ZeroDivisionError("division"))
+        if jobs[0].wish.stream:
+            jobs[0].tell("one")
+        raise ZeroDivisionError("division")
 
-    monkeypatch.setattr(speaker, "answer", broken)
+    monkeypatch.setattr(speaker, "read", broken)
     with serving(speaker) as server:
         told = sent(server, body(content, stream=True))[1]
         assert "this is our fault (ZeroDivisionError)" in told and "[DONE]" not in told
-        monkeypatch.setattr(speaker, "answer", lambda jobs: jobs[0].tell(ZeroDivisionError("division")))
         status, told, _ = sent(server, body(content))
     assert status == 500 and told["error"]["type"] == "server_error" and "Traceback" not in json.dumps(told)
     assert "ZeroDivisionError: division" in capsys.readouterr().err

@@ -3,14 +3,17 @@
 import threading
 from contextlib import closing
 from dataclasses import replace
+from queue import SimpleQueue
 
 import pytest
 import torch
 from PIL import Image
 
 import foveal
+from foveal.cli import _serve_table
 from foveal.cli._serve_desk import Desk
 from foveal.cli._serve_speaker import Job, Speaker
+from foveal.cli._serve_table import answer
 from foveal.cli._serve_told import Ended
 from foveal.cli._serve_wish import Refusal, Wish
 from foveal.core.errors import InputError
@@ -45,7 +48,7 @@ def said(*turns, images=(), **settings):
 def answered(speaker, *wishes):
     """What becomes of each wish, answered together: the words it was told, and how it ended."""
     jobs = [Job(wish) for wish in wishes]
-    speaker.answer(jobs)
+    answer(speaker, jobs, together=len(jobs))
     return [told(job) for job in jobs]
 
 
@@ -151,7 +154,7 @@ def test_what_is_wrong_with_one_is_told_to_that_one_alone(speaker):
 def test_who_has_gone_is_not_written_for(speaker):
     gone, here = Job(replace(WISHES[0], stream=True)), Job(WISHES[1])
     gone.gone.set()
-    speaker.answer([gone, here])
+    answer(speaker, [gone, here], together=2)
     assert gone.events.empty() and told(here) == answered(speaker, WISHES[1])[0]
 
 
@@ -215,20 +218,154 @@ def test_a_checkpoint_s_own_settings_choose_words_where_nobody_says(tmp_path):
     assert speaker._sampling(said("a", temperature=0.0)) is greedy
 
 
-def test_who_waits_together_is_answered_together(speaker, monkeypatch):
-    taken, answer = [], speaker.answer
-    monkeypatch.setattr(speaker, "answer", lambda jobs: (taken.append(len(jobs)), answer(jobs)))
-    wishes = [WISHES[0], replace(WISHES[1], budget=3), WISHES[2], WISHES[3], WISHES[0], WISHES[2]]
+class Heard:
+    """The events of a job as the model's own thread tells them, where something may be done at the first."""
+
+    def __init__(self, log, name, first=lambda: None):
+        self.log, self.name, self.first, self.events = log, name, first, SimpleQueue()
+
+    def put(self, event):
+        self.log.append(self.name if isinstance(event, str) else f"{self.name} ended")
+        if self.log.count(self.name) == 1 and isinstance(event, str):
+            self.first()
+        self.events.put(event)
+
+    def get(self, timeout):
+        return self.events.get(timeout=timeout)
+
+    def empty(self):
+        return self.events.empty()
+
+
+def alone(speaker, wish):
+    return answered(speaker, wish)[0]
+
+
+LONG = replace(WISHES[0], most=30, stream=True)
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """How many rows go on together at each step."""
+    counts, go_on = [], _serve_table.go_on
+
+    def counted(model, rows, chosen):
+        counts.append(len(chosen))
+        return go_on(model, rows, chosen)
+
+    monkeypatch.setattr(_serve_table, "go_on", counted)
+    return counts
+
+
+def test_who_comes_late_joins_and_ends_before_who_came_first(speaker, steps):
+    log, jobs = [], []
+    late = [replace(WISHES[1], budget=3, most=2), replace(WISHES[2], most=1), replace(WISHES[3], budget=5, most=3)]
+
+    def come():
+        jobs.extend(desk.ask(wish, Heard(log, f"late {number}")) for number, wish in enumerate(late))
+
+    expected = [alone(speaker, wish) for wish in (LONG, *late)]
+    steps.clear()
+    with closing(Desk(speaker, together=4)) as desk:
+        long = Heard(log, "long", come)
+        desk.ask(LONG, long)
+        assert [told(long), *map(told, jobs)] == expected
+    assert log.index("long") < min(log.index(f"late {n} ended") for n in range(3))
+    assert max(log.index(f"late {n} ended") for n in range(3)) < log.index("long ended")
+    assert max(steps) > 1
+
+
+def test_rows_of_several_budgets_and_strategies_go_on_together(speaker, steps):
+    ways = [(None, "foveal"), (3, "foveal"), (5, "average_pool"), (4, "downsample")]
+    asked = said(QUESTION, images=[picture(3)], most=30)
+    wishes = [replace(asked, budget=budget, strategy=strategy) for budget, strategy in ways]
+    expected = [alone(speaker, wish) for wish in wishes]
+    steps.clear()
+    assert answered(speaker, *wishes) == expected
+    assert max(steps) == 4 and [ended.answer.visual_tokens for _, ended in expected] == [16, 3, 5, 4]
+
+
+def test_who_hangs_up_frees_a_place_for_who_waits(speaker):
+    log, here = [], replace(WISHES[1], most=30)
+    with closing(Desk(speaker, together=2)) as desk:
+        with desk._changed:
+            job = desk.ask(LONG, Heard(log, "gone", lambda: job.gone.set()))
+            stays = desk.ask(here, Heard(log, "stays"))
+            waits = desk.ask(WISHES[2], Heard(log, "waits"))
+        assert told(waits.events) == alone(speaker, WISHES[2])
+        assert told(stays.events) == alone(speaker, here)
+    assert log.count("gone") == 1 and "gone ended" not in log and log.index("waits ended") < log.index("stays ended")
+
+
+def test_who_fails_on_the_way_hurts_nobody(speaker, monkeypatch):
+    expected, own = [alone(speaker, wish) for wish in (LONG, WISHES[1])], speaker._sampling
+
+    def failing(wish):
+        def choose(scores, prompt, new):
+            if new.shape[1] == 2:
+                raise ZeroDivisionError("division")
+            return greedy(scores, prompt, new)
+
+        return choose if wish.seed == 13 else own(wish)
+
+    monkeypatch.setattr(speaker, "_sampling", failing)
+    long, failed, other = answered(speaker, LONG, replace(WISHES[2], seed=13), WISHES[1])
+    assert [long, other] == expected and isinstance(failed[1], ZeroDivisionError)
+
+
+def test_who_fails_to_join_hurts_nobody(speaker, monkeypatch):
+    expected = alone(speaker, LONG)
+    monkeypatch.setattr(_serve_table, "join", lambda parts, room: {}["no memory"])
+    with closing(Desk(speaker, together=2)) as desk:
+        late = Job(WISHES[2])
+        long = Heard([], "long", lambda: (desk.ask(WISHES[2], late.events), None)[1])
+        desk.ask(LONG, long)
+        assert told(long) == expected and isinstance(told(late)[1], KeyError)
+
+
+def test_what_fails_for_all_is_told_to_all_and_the_next_is_answered(speaker, monkeypatch):
+    expected, go_on, broken = alone(speaker, WISHES[2]), _serve_table.go_on, [True]
+    monkeypatch.setattr(_serve_table, "go_on", lambda *given: 1 // 0 if broken.pop() else go_on(*given))
+    with closing(Desk(speaker, together=2)) as desk:
+        with desk._changed:
+            jobs = [desk.ask(wish) for wish in (LONG, WISHES[1])]
+        assert [type(told(job)[1]) for job in jobs] == [ZeroDivisionError] * 2
+        monkeypatch.setattr(_serve_table, "go_on", go_on)
+        assert told(desk.ask(WISHES[2])) == expected
+
+
+def test_who_is_first_in_line_comes_first_and_takes_along_those_right_behind_it(speaker, monkeypatch):
+    taken, read = [], speaker.read
+    monkeypatch.setattr(speaker, "read", lambda jobs: (taken.append([job.wish for job in jobs]), read(jobs))[1])
+    wishes = [WISHES[0], WISHES[3], replace(WISHES[1], budget=3), WISHES[2], WISHES[0], WISHES[2]]
     with closing(Desk(speaker, together=4)) as desk:
         with desk._changed:
             jobs = [desk.ask(wish) for wish in wishes]
-        assert [told(job) for job in jobs] == [answered(speaker, wish)[0] for wish in wishes]
-    assert taken[:3] == [4, 1, 1]
+        found = [told(job) for job in jobs]
+    assert taken[:3] == [wishes[:2], wishes[2:3], wishes[3:4]] and [one for some in taken for one in some] == wishes
+    assert found == [alone(speaker, wish) for wish in wishes]
+
+
+def test_a_cache_of_another_kind_is_not_joined(monkeypatch):
+    class Other:
+        def __init__(self, held):
+            self.held = held
+
+        def __getattr__(self, name):
+            return getattr(self.__dict__["held"], name)
+
+    run = tiny_run(WORDS, context=120, seed=5)
+    own, wishes = run.model.language.cache, (WISHES[0], WISHES[2])
+    expected = [alone(Speaker(run, longest=40), wish) for wish in wishes]
+    monkeypatch.setattr(run.model.language, "cache", lambda *sizes: Other(own(*sizes)))
+    speaker = Speaker(run, longest=40)
+    assert not speaker.joins and _serve_table.Table(speaker, 4).places == 1
+    assert answered(speaker, *wishes) == expected
 
 
 def test_the_line_has_an_end_and_closing_tells_who_waits(speaker, monkeypatch):
     asked, go_on = threading.Event(), threading.Event()
-    monkeypatch.setattr(speaker, "answer", lambda jobs: (asked.set(), go_on.wait(30)))
+    monkeypatch.setattr(speaker, "read", lambda jobs: (asked.set(), go_on.wait(30), None)[-1])
     desk = Desk(speaker, line=1)
     with desk.place() as one, desk.place() as two, desk.place() as three:
         assert (one, two, three) == (True, True, False)

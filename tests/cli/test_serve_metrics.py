@@ -64,8 +64,8 @@ def test_what_was_asked_is_counted_in_prometheus_own_form(speaker, content):
 
 
 def test_who_waits_is_told_while_it_waits(speaker, content, monkeypatch):
-    asked, go_on, answer = threading.Event(), threading.Event(), speaker.answer
-    monkeypatch.setattr(speaker, "answer", lambda jobs: (asked.set(), go_on.wait(60), answer(jobs)))
+    asked, go_on, read = threading.Event(), threading.Event(), speaker.read
+    monkeypatch.setattr(speaker, "read", lambda jobs: (asked.set(), go_on.wait(60), read(jobs))[-1])
     with serving(speaker, line=1) as server, ThreadPoolExecutor(2) as clients:
         first = clients.submit(sent, server, body(content))
         assert asked.wait(60)
@@ -82,9 +82,9 @@ def test_who_waits_is_told_while_it_waits(speaker, content, monkeypatch):
 
 def test_faults_of_ours_and_who_hangs_up_are_told_apart(speaker, content, monkeypatch, capsys):
     def broken(jobs):
-        jobs[0].tell(ZeroDivisionError("division") if jobs[0].wish.budget else ConnectionAbortedError("gone"))
+        raise ZeroDivisionError("division") if jobs[0].wish.budget else ConnectionAbortedError("gone")
 
-    monkeypatch.setattr(speaker, "answer", broken)
+    monkeypatch.setattr(speaker, "read", broken)
     with serving(speaker) as server:
         assert sent(server, body(content, budget=3))[0] == 500
         with pytest.raises(ConnectionError):

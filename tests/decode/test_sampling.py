@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveal.core.errors import InputError
-from foveal.decode.sampling import by_row, greedy, keep_top_k, keep_top_p, penalize, penalized, sampler
+from foveal.decode.sampling import greedy, keep_top_k, keep_top_p, penalize, penalized, sampler
 
 CHANCES = torch.tensor([[0.5, 0.25, 0.15, 0.1]])
 many = torch.zeros(20000, 0, dtype=torch.long)
@@ -70,23 +70,3 @@ def test_draws_stay_within_top_k_and_top_p_and_repeat_with_a_generator():
 def test_settings_out_of_range_are_told(setting):
     with pytest.raises(InputError, match=next(iter(setting))):
         sampler(**setting)
-
-
-def test_each_row_by_its_own_choice():
-    logits = CHANCES.log().repeat(4, 1)
-    none = logits[:, :0].long()
-    seeded = [sampler(generator=torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)]
-    draws = [by_row([*seeded, greedy])(logits, none, none) for _ in range(30)]
-    first, same, other, best = torch.stack(draws, dim=1).tolist()
-    assert first == same != other and best == [0] * 30
-    alone = sampler(generator=torch.Generator().manual_seed(3))
-    assert first == [int(alone(logits[:1], none[:1], none[:1])) for _ in range(30)]
-
-
-def test_a_row_s_choice_sees_that_row_alone():
-    def told(logits, prompt, new):
-        assert len(logits) == len(prompt) == len(new) == 1
-        return prompt[:, 0] + new[:, 0]
-
-    prompt, new = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[10], [20]])
-    assert by_row([told, told])(torch.zeros(2, 5), prompt, new).tolist() == [11, 23]

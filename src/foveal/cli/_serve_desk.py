@@ -1,7 +1,6 @@
-"""The line before the model of `foveal serve`: one worker asks it, and takes along who can be answered together."""
+"""The line before the model of `foveal serve`: one worker asks it, and lets the first in line join the others."""
 
 import threading
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -10,10 +9,10 @@ from typing import Any
 
 from foveal.cli._serve_metrics import Load
 from foveal.cli._serve_speaker import Job, Speaker
+from foveal.cli._serve_table import Table
 from foveal.cli._serve_wish import Refusal, Wish
 
 LINE = 64  # requests that may wait
-_LINGER = 0.01  # seconds that the first in line waits for company, where there may be any
 _GRACE = 2  # seconds in which those who are answered can still be told that the server ends
 
 
@@ -24,8 +23,8 @@ class Desk:
     """
 
     def __init__(self, speaker: Speaker, *, together: int = 1, line: int = LINE, threads: int | None = None) -> None:
-        self.speaker, self.together = speaker, together
-        self._line: deque[Job] = deque()
+        self.speaker, self._table = speaker, Table(speaker, together)
+        self._line: list[Job] = []
         self._asked: tuple[Job, ...] = ()
         self._changed, self._ending = threading.Condition(), False
         self._room, self._taken = line + together, 0
@@ -80,21 +79,23 @@ class Desk:
             import torch
 
             torch.set_num_threads(threads)
-        while jobs := self._next():
-            self.speaker.answer(jobs)
+        while self._let_in():
+            self._table.turn()
 
-    def _next(self) -> tuple[Job, ...]:
-        """Who is answered next; nobody when it ends."""
+    def _let_in(self) -> bool:
+        """Let the first in line join where there is a place, once there is anyone; False when it ends."""
         with self._changed:
-            self._asked = ()
-            while not self._asked and not self._ending:
-                self._changed.wait_for(lambda: self._line or self._ending)
-                if self.together > 1:
-                    self._changed.wait_for(lambda: len(self._line) >= self.together or self._ending, _LINGER)
-                waiting = [job for job in self._line if not job.gone.is_set()]
-                self._asked = self.speaker.company(waiting, self.together)
-                self._line = deque(job for job in waiting if job not in self._asked)
-            return self._asked
+            self._asked = self._table.jobs
+            self._changed.wait_for(lambda: self._line or self._asked or self._ending)
+            if self._ending:
+                return False
+            self._line = [job for job in self._line if not job.gone.is_set()]
+            taken = self._table.next(self._line)
+            self._line = self._line[len(taken) :]
+            self._asked += taken
+        if taken:
+            self._table.seat(taken)
+        return True
 
 
 def _ended() -> Refusal:

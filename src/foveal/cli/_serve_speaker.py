@@ -1,4 +1,4 @@
-"""The model behind `foveal serve`: several conversations answered together, each as if it were alone."""
+"""The model behind `foveal serve`: what it is asked read, and answers as they grow, each as if it were alone."""
 
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -7,6 +7,8 @@ from queue import SimpleQueue
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from foveal.cli._detection import check_asked
 from foveal.cli._serve_told import Ended
@@ -17,8 +19,9 @@ from foveal.core.lookup import names
 from foveal.core.types import Answer
 from foveal.decode.choose import Chooser
 from foveal.decode.constrained import nucleus
-from foveal.decode.generate import spoken, stream
-from foveal.decode.sampling import Sampling, by_row, greedy, sampler
+from foveal.decode.generate import Rows, in_words, read, ready, spoken
+from foveal.decode.sampling import Sampling, greedy, sampler
+from foveal.layers.cache import KVCache
 from foveal.models.budget import ROOM
 from foveal.models.causal import Causal
 from foveal.models.masked import Masked
@@ -35,13 +38,12 @@ class Job:
     wish: Wish
     events: Any = field(default_factory=SimpleQueue)
     gone: threading.Event = field(default_factory=threading.Event)
-    begun: bool = False
     ended: bool = False
 
     def tell(self, event: str | Ended | Exception) -> None:
         """The next that becomes of it; after the last there is none."""
         if not self.ended:
-            self.begun, self.ended = True, not isinstance(event, str)
+            self.ended = not isinstance(event, str)
             self.events.put(event)
 
 
@@ -61,55 +63,32 @@ class Speaker:
                 "this run reads features of regions that are made elsewhere, and clients send pictures; ask it by "
                 "foveal ask, with files of such features"
             )
-        self.writes = isinstance(self.model, Causal) and self.processor.speller is None
+        spells = self.processor.speller is not None
+        self.writer = self.model if isinstance(self.model, Causal) and not spells else None  # token by token
+        self.joins = self.writer is not None and isinstance(self.writer.language.cache(1, 1), KVCache)
         self.longest, self.usual = longest, min(longest, getattr(run, "longest", None) or longest)
         self.strategies = tuple(sorted(names(ROOM)))
 
     def alike(self, one: Wish, other: Wish) -> bool:
-        """Whether two can be answered together: under one budget, word by word."""
-        return self.writes and (one.budget, one.strategy) == (other.budget, other.strategy)
+        """Whether two can be read together: under one budget, to be answered word by word."""
+        return self.writer is not None and (one.budget, one.strategy) == (other.budget, other.strategy)
 
-    def company(self, waiting: Sequence[Job], most: int) -> tuple[Job, ...]:
-        """The first who waits, and those who can be answered together with it: at most so many."""
-        alike = [job for job in waiting[1:] if self.alike(waiting[0].wish, job.wish)]
-        return (*waiting[:1], *alike)[:most]
+    def read(self, jobs: Sequence[Job]) -> "tuple[list[Writing], Rows] | None":
+        """The answers to jobs that are alike, which begin, and what was read for them; None: one was given at once.
 
-    def answer(self, jobs: Sequence[Job]) -> None:
-        """Answer jobs that are alike; what is wrong with one is told to that one alone."""
-        try:
-            if self.writes:
-                self._write(jobs)
-            else:
-                self._tell(*jobs)
-        except Exception as error:
-            if len(jobs) == 1 or any(job.begun for job in jobs):
-                for job in jobs:
-                    job.tell(error)
-                return
-            for job in jobs:
-                self.answer([job])
-
-    @torch.inference_mode()
-    def _write(self, jobs: Sequence[Job]) -> None:
-        assert isinstance(self.model, Causal)
-        first = jobs[0].wish
-        asked = [job.wish.asked for job in jobs]
-        model, batch, costs = prompted(self.model, self.processor, asked, first.budget, first.strategy, room=1)
-        rows, stops = [], frozenset(self.processor.stop_ids)
-        for job, cost, length in zip(jobs, costs, batch.valid.sum(1).tolist(), strict=True):
-            rows.append(_Row(job, cost, length, most=self._most(job.wish, length), stops=stops, text=self._text))
-        steps = stream(
-            model,
-            batch,
-            max_new_tokens=max(row.most for row in rows),
-            stop_ids=stops,
-            sampling=by_row([self._sampling(job.wish) for job in jobs]),
-        )
-        for chosen in steps:
-            for row, token in zip(rows, chosen.tolist(), strict=True):
-                row.take(token)
-            if all(row.done for row in rows):
-                return
+        Takes the errors of `prompted` and `ready`, and raises Refusal for what this run is not asked.
+        """
+        if self.writer is None:
+            return self._tell(*jobs)
+        asked, wish = [job.wish.asked for job in jobs], jobs[0].wish
+        model, batch, costs = prompted(self.writer, self.processor, asked, wish.budget, wish.strategy, room=1)
+        prompts = [ids[valid][None] for ids, valid in zip(batch.input_ids, batch.valid, strict=True)]
+        stops, answers = frozenset(self.processor.stop_ids), []
+        for job, cost, prompt in zip(jobs, costs, prompts, strict=True):
+            most, sampling = self._most(job.wish, prompt.shape[1]), in_words(model, self._sampling(job.wish))
+            answers.append(Writing(job, cost, prompt, most=most, stops=stops, text=self._text, sampling=sampling))
+        new = [answer.left for answer in answers]
+        return answers, read(model, ready(model, batch, new), new)
 
     def _most(self, wish: Wish, length: int) -> int:
         """The most tokens of an answer to a prompt of this length."""
@@ -167,30 +146,40 @@ class Speaker:
         job.tell(Ended(answer=replace(last, text=text.rstrip()), finish="stop", prompt_tokens=read))
 
 
-class _Row:
-    """One answer among those that are written together."""
+class Writing:
+    """An answer that is being written: `left` more tokens at most."""
 
     def __init__(
         self,
         job: Job,
         cost: Answer,
-        read: int,
+        prompt: Int[Tensor, "1 L"],
         *,
         most: int,
         stops: Collection[int],
         text: Callable[[Sequence[int]], str],
+        sampling: Sampling,
     ) -> None:
-        self.job, self.cost, self.read, self.most, self.stops, self.text = job, cost, read, most, stops, text
+        self.job, self.cost, self.prompt, self.left = job, cost, prompt, most
+        self.stops, self.text, self.sampling = stops, text, sampling
         self.ids: list[int] = []
         self.words, self.done = Words(job.wish.stops), False
 
-    def take(self, token: int) -> None:
-        """The row's next token, and what can be told by now."""
-        self.done = self.done or self.job.gone.is_set()
-        if self.done:
-            return
+    def choose(self, scores: Float[Tensor, "1 V"]) -> None:
+        """Choose its next token, and tell what can be told by now; what is wrong is told too, and ends it."""
+        try:
+            if self.job.gone.is_set():
+                self.done = True
+            else:
+                self._take(int(self.sampling(scores, self.prompt, self.prompt.new_tensor([self.ids]))))
+        except Exception as error:
+            self.job.tell(error)
+            self.done = True
+
+    def _take(self, token: int) -> None:
         self.ids.append(token)
-        last = token in self.stops or len(self.ids) == self.most
+        self.left -= 1
+        last = token in self.stops or not self.left
         wish = self.job.wish
         if last or wish.stream or wish.stops:
             self._say(self.words.grow(self.text(spoken(self.ids, self.stops))))
@@ -199,7 +188,7 @@ class _Row:
         self._say(self.words.end())
         finish = "stop" if token in self.stops or self.words.stopped else "length"
         answer = replace(self.cost, text=self.words.text, token_ids=tuple(self.ids))
-        self.job.tell(Ended(answer=answer, finish=finish, prompt_tokens=self.read))
+        self.job.tell(Ended(answer=answer, finish=finish, prompt_tokens=self.prompt.shape[1]))
         self.done = True
 
     def _say(self, words: str) -> None:

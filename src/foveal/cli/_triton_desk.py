@@ -8,6 +8,7 @@ from typing import Any
 
 from foveal.cli._given import MOST_PIXELS, decoded, number
 from foveal.cli._serve_speaker import Job, Speaker
+from foveal.cli._serve_table import answer
 from foveal.cli._serve_told import Ended
 from foveal.cli._serve_wish import Wish
 from foveal.core.errors import InputError, unknown
@@ -33,10 +34,7 @@ class TritonDesk:
         """What becomes of each request: an answer to each of its questions, or what is wrong with one."""
         asked = [self._jobs(request) for request in requests]
         waiting = [job for jobs in asked if isinstance(jobs, list) for job in jobs]
-        while waiting:
-            together = self.speaker.company(waiting, self.together)
-            self.speaker.answer(together)
-            waiting = [job for job in waiting if job not in together]
+        answer(self.speaker, waiting, together=self.together)
         return [_ended(jobs) if isinstance(jobs, list) else jobs for jobs in asked]
 
     def _jobs(self, request: Given) -> list[Job] | Exception:

@@ -15,7 +15,7 @@ def command(
         None, "--api-key", envvar="FOVEAL_API_KEY", help="Who asks must send it as a Bearer token."
     ),
     longest: int = typer.Option(128, "--max-new-tokens", min=1, help="The longest answer anyone gets, in tokens."),
-    together: int = typer.Option(1, "--batch", min=1, help="Waiting requests that are answered at once."),
+    together: int = typer.Option(1, "--batch", min=1, help="Requests that are answered at once; late ones join."),
     threads: int | None = typer.Option(None, "--threads", min=1, help="Processor threads.", show_default="torch's own"),
 ) -> None:
     """Serve a model to OpenAI's clients: base_url is the address that is printed."""

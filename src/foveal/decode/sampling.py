@@ -1,6 +1,6 @@
 """Which token comes next: pure functions from scores to tokens, put together by plain composition."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -82,15 +82,5 @@ def penalized(sampling: Sampling, penalty: float) -> Sampling:
 
     def choose(logits: Tensor, prompt: Tensor, new: Tensor) -> Tensor:
         return sampling(penalize(logits, torch.cat([prompt, new], 1), penalty), prompt, new)
-
-    return choose
-
-
-def by_row(samplings: Sequence[Sampling]) -> Sampling:
-    """Each row by a choice of its own, which sees that row alone."""
-
-    def choose(logits: Tensor, prompt: Tensor, new: Tensor) -> Tensor:
-        rows = (slice(row, row + 1) for row in range(len(samplings)))
-        return torch.cat([one(logits[at], prompt[at], new[at]) for one, at in zip(samplings, rows, strict=True)])
 
     return choose
