@@ -1,10 +1,13 @@
-"""`foveal serve` with and without --batch: the same requests by many clients, sides alternating in one run.
+"""`foveal serve` with and without --batch: the same requests, which come one after the other, sides alternating.
 
-    python bench/serve.py [RUN] [--batch 4] [--clients 8] [--requests 48] [--budget N] [--rounds 3] [--threads 1]
+    python bench/serve.py [RUN] [--batch 4] [--requests 48] [--gap 0.5] [--budget N] [--rounds 3] [--threads 1]
 
-Without RUN the starter model answers. Every request has a picture of its own and one of two questions. Prints the
-requests a second of each side, the median of the paired ratios batched / one by one (above 1 is better) by the clock
-and by the time of this process, which other processes disturb less, and how many answers differ.
+Without RUN the starter model answers. Every request has a picture of its own and one of two questions, of which one
+wants a number and the other a description. They come at equal distances, each `--gap` of what an answer takes alone,
+whoever is still being answered. All is measured by the time of this process, which other processes disturb less than
+the clock, and which stands still when nobody computes. Prints for both sides how many requests were answered in a
+second, and after how long half of them and nine in ten had their first words; then the median of the paired ratios, and
+how many answers differ.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +31,32 @@ from foveal.cli._serve_desk import Desk
 from foveal.cli._serve_server import Server
 from foveal.cli._serve_speaker import Speaker
 
+TOLD = {"rate": "requests a second", "half": "the first words of half", "most": "the first words of nine in ten"}
 QUESTIONS = ("How many drawings are there?", "Describe the picture.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """Seconds in all and to the first words of each request, and the answers."""
+
+    spent: float
+    waits: list[float]
+    said: list[str]
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return len(self.said) / self.spent
+
+    @property
+    def half(self) -> float:
+        """Seconds after which half of the requests had their first words."""
+        return statistics.median(self.waits)
+
+    @property
+    def most(self) -> float:
+        """Seconds after which nine in ten had."""
+        return statistics.quantiles(self.waits, n=10)[-1]
 
 
 def request(number: int, budget: int | None) -> str:
@@ -37,63 +66,75 @@ def request(number: int, budget: int | None) -> str:
     Image.fromarray(pixels).resize((256, 256)).save(held, "PNG")
     url = f"data:image/png;base64,{base64.b64encode(held.getvalue()).decode()}"
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": QUESTIONS[number % 2]}]
-    return json.dumps({"messages": [{"role": "user", "content": content}], "max_tokens": 32, "budget": budget})
+    asked = {"messages": [{"role": "user", "content": content}], "max_tokens": 64, "budget": budget}
+    return json.dumps({**asked, "stream": True})
 
 
-def asked(server: Server, body: str) -> str:
-    """The words of an answer."""
+def asked(server: Server, body: str) -> tuple[float, str]:
+    """Seconds to the first words of an answer, and all of them."""
     line = http.client.HTTPConnection(*server.server_address[:2], timeout=600)
+    began, first, words = time.process_time(), None, []
     line.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
-    told = json.loads(line.getresponse().read())
+    for part in line.getresponse():
+        if not part.startswith(b"data: {"):
+            continue
+        if said := json.loads(part[6:])["choices"][0]["delta"].get("content"):
+            first = first or time.process_time() - began
+            words.append(said)
     line.close()
-    return told["choices"][0]["message"]["content"]
+    return first or time.process_time() - began, "".join(words)
 
 
-def served(
-    speaker: Speaker, bodies: list[str], *, together: int, clients: int, threads: int
-) -> tuple[tuple[float, float], list[str]]:
-    """Seconds by the clock and of this process, and the answers."""
+def served(speaker: Speaker, bodies: list[str], *, together: int, gap: float, threads: int) -> Side:
+    """What comes of requests that come so many seconds one after the other."""
     with (
-        closing(Desk(speaker, together=together, line=clients, threads=threads)) as desk,
+        closing(Desk(speaker, together=together, line=len(bodies), threads=threads)) as desk,
         Server(desk, name="bench", host="127.0.0.1", port=0) as server,
-        ThreadPoolExecutor(clients) as some,
+        ThreadPoolExecutor(len(bodies)) as clients,
     ):
         listening = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         listening.start()
         asked(server, bodies[0])  # what the first request prepares
-        began = time.perf_counter(), time.process_time()
-        said = list(some.map(lambda body: asked(server, body), bodies))
-        spent = time.perf_counter() - began[0], time.process_time() - began[1]
+        began, coming = time.process_time(), []
+        for number, body in enumerate(bodies):
+            while time.process_time() < began + number * gap and not all(one.done() for one in coming):
+                time.sleep(0.002)
+            coming.append(clients.submit(asked, server, body))
+        told = [one.result() for one in coming]
+        spent = time.process_time() - began
         server.shutdown()
         listening.join()
-    return spent, said
+    return Side(spent=spent, waits=[wait for wait, _ in told], said=[said for _, said in told])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", type=Path)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--requests", type=int, default=48)
+    parser.add_argument("--gap", type=float, default=0.5)
     parser.add_argument("--budget", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     speaker = Speaker(open_run(arguments.run), longest=128)
     bodies = [request(number, arguments.budget) for number in range(arguments.requests)]
-    way = {"clients": arguments.clients, "threads": arguments.threads}
-    pairs, differ = [], 0
+    way = {"threads": arguments.threads}
+    gap = arguments.gap * served(speaker, bodies[:8], together=1, gap=0.0, **way).spent / 8
+    sides, differ = {1: [], arguments.batch: []}, 0
     for _ in range(arguments.rounds):
-        alone, plain = served(speaker, bodies, together=1, **way)
-        batched, said = served(speaker, bodies, together=arguments.batch, **way)
-        pairs.append((alone, batched))
-        differ += sum(one != other for one, other in zip(plain, said, strict=True))
-    for place, name in enumerate(("one by one", f"--batch {arguments.batch}")):
-        rate = statistics.median(arguments.requests / pair[place][0] for pair in pairs)
-        print(f"{name}: {rate:.1f} requests a second")
-    for place, name in enumerate(("by the clock", "of this process")):
-        ratio = statistics.median(alone[place] / batched[place] for alone, batched in pairs)
-        print(f"batched / one by one, {name}: {ratio:.2f}")
+        for together, some in sides.items():
+            some.append(served(speaker, bodies, together=together, gap=gap, **way))
+        one, other = (some[-1].said for some in sides.values())
+        differ += sum(a != b for a, b in zip(one, other, strict=True))
+    print(f"a request every {1000 * gap:.0f} ms")
+    for together, some in sides.items():
+        rate, half, most = (statistics.median(getattr(side, name) for side in some) for name in TOLD)
+        told = f"{rate:.1f} requests a second, first words of half after {half:.2f} s, of nine in ten {most:.2f} s"
+        print(f"--batch {together}: {told}")
+    for name, about in TOLD.items():
+        ratio = statistics.median(getattr(b, name) / getattr(a, name) for a, b in zip(*sides.values(), strict=True))
+        print(f"--batch {arguments.batch} / --batch 1, {about}: {ratio:.2f}")
     print(f"answers that differ: {differ} of {arguments.rounds * arguments.requests}")
 
 
