@@ -63,9 +63,10 @@ class Speaker:
                 "this run reads features of regions that are made elsewhere, and clients send pictures; ask it by "
                 "foveal ask, with files of such features"
             )
+        language: Any = self.model.language
         spells = self.processor.speller is not None
         self.writer = self.model if isinstance(self.model, Causal) and not spells else None  # token by token
-        self.joins = self.writer is not None and isinstance(self.writer.language.cache(1, 1), KVCache)
+        self.joins = self.writer is not None and isinstance(language.cache(1, 1), KVCache)
         self.longest, self.usual = longest, min(longest, getattr(run, "longest", None) or longest)
         self.strategies = tuple(sorted(names(ROOM)))
 
