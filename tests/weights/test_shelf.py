@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
-from foveal.weights.shelf import _LEAST, Shelf
+from foveal.weights.shelf import LEAST, Shelf, room
 
-LARGE = (1 << 10, _LEAST >> 13)  # two of them, in float32, are the least that is worth a shelf
+LARGE = (1 << 10, LEAST >> 13)  # two of them, in float32, are the least that is worth a shelf
 
 
 def shelved(*tensors, dtype=torch.float32):
-    shelf = Shelf((tensor.shape, dtype) for tensor in tensors)
+    shelf = Shelf(sum(room(tensor.numel(), dtype) for tensor in tensors))
     return [shelf.put(tensor, dtype) for tensor in tensors]
 
 
@@ -23,12 +23,12 @@ def test_tensors_keep_their_numbers_and_lie_behind_each_other_where_torch_would_
         assert torch.equal(mine, one) and mine.is_contiguous() and mine.shape == one.shape
     places = [one.data_ptr() for one in put if one.numel()]
     assert places == sorted(places) and not any(place % 64 for place in places)
-    assert places[0] % (2 << 20) == 0 and places[-1] - places[0] < _LEAST  # one stretch, from a page's beginning
+    assert places[0] % (2 << 20) == 0 and places[-1] - places[0] < LEAST  # one stretch, from a page's beginning
 
 
 def test_a_shelf_casts_as_torch_does():
     given = torch.randn(LARGE).double(), torch.randn(LARGE).double() * 1e5
-    for mine, one in zip(shelved(*given, dtype=torch.bfloat16), given, strict=True):
+    for mine, one in zip(shelved(*given, *given, dtype=torch.bfloat16), given * 2, strict=True):
         assert torch.equal(mine, one.to(torch.bfloat16))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from foveal.core.errors import InputError
 from foveal.core.parsing import from_json
+from foveal.weights.shelf import Shelf, room
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -138,21 +139,23 @@ def read_nested(path: Path, key: str, *, but: str = "") -> dict[str, Tensor]:
 
 
 def _copied(path: Path) -> dict[str, Tensor]:
-    """Weights in memory of their own.
+    """Weights in memory of their own, a stretch for each part.
 
     Those that a mapped file lends lie at any address, where products have other last bits; and the pages of a mapping
     stay in memory beside the copies until it is closed, so it is opened anew for each part.
     """
     with safe_open(path, framework="pt") as file:
-        names = list(file.keys())
+        left = list(file.keys())
     state: dict[str, Tensor] = {}
-    while len(state) < len(names):
+    while left:
         with safe_open(path, framework="pt") as file:
-            copied = 0
-            while len(state) < len(names) and copied < _AT_ONCE:
-                name = names[len(state)]
-                state[name] = file.get_tensor(name).clone()
-                copied += state[name].nbytes
+            lent: dict[str, Tensor] = {}
+            while left and sum(weight.nbytes for weight in lent.values()) < _AT_ONCE:
+                name = left.pop(0)
+                lent[name] = file.get_tensor(name)
+            shelf = Shelf(sum(room(weight.numel(), weight.dtype) for weight in lent.values()))
+            state |= {name: shelf.put(weight, weight.dtype) for name, weight in lent.items()}
+            del lent
     return state
 
 

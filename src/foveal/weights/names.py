@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from foveal.core.errors import InputError
-from foveal.weights.shelf import Shelf
+from foveal.weights.shelf import ALIGNED, Shelf, room
 
 Rule = tuple[str | tuple[str, ...] | None, str | tuple[str, ...]]
 Change = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]  # of a weight of theirs to ours, and back
@@ -352,11 +352,17 @@ def _assign(
     kinds = {
         names: (dtype or value.dtype) if value.is_floating_point() else value.dtype for names, value in values.items()
     }
-    here = {names for names, value in values.items() if torch.device(device or value.device).type == "cpu"}
-    shelf = Shelf((values[names].shape, kinds[names]) for names in values if names in here)
+    # weights may lie anywhere, and other places give other last bits
+    moved = {
+        names
+        for names, value in values.items()
+        if torch.device(device or value.device).type == "cpu"
+        and (kinds[names] != value.dtype or value.device.type != "cpu" or value.data_ptr() % ALIGNED)
+    }
+    shelf = Shelf(sum(room(values[names].numel(), kinds[names]) for names in moved))
     for names, value in values.items():
-        # a file's weights lie anywhere, and other places give other last bits
-        value = shelf.put(value, kinds[names]) if names in here else value.to(device=device, dtype=kinds[names])
+        kind = kinds[names]
+        value = shelf.put(value, kind) if names in moved else value.to(device=device, dtype=kind)
         like = wanted[names[0]]
         if isinstance(like, nn.Parameter):
             value = nn.Parameter(value.detach(), requires_grad=like.requires_grad)
