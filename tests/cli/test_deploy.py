@@ -186,6 +186,29 @@ def test_a_recipe_is_written_as_a_train_job_and_a_pipeline(tmp_path, capsys):
         assert said in told and told.count("\n") == 1 and not (tmp_path / "other").exists()
 
 
+def test_a_pipeline_has_the_steps_that_its_recipe_allows(tmp_path, capsys):
+    ways = {"vq": ([], False), "blip2_pre": (["--pretraining"], False), "evidence": ([], True)}
+    for recipe, (score, exports) in ways.items():
+        told = deployed(capsys, "kubeflow", recipe, "--data", "x", "--out", tmp_path / recipe)
+        settings = json.loads((tmp_path / recipe / "settings.json").read_text())
+        assert (settings["score"], settings["exports"]) == (score, exports)
+        assert [note.partition(":")[0] for note in told["notes"]] == ["the pipeline does not export"] * (not exports)
+    assert (
+        run(["deploy", "kubeflow", "evidence", "init.from=nowhere", "--data", "x", "--out", str(tmp_path / "no")]) == 2
+    )
+    assert "init.from nowhere is no run" in capsys.readouterr().err and not (tmp_path / "no").exists()
+
+
+def test_what_lies_in_the_claim_is_left_to_the_train_job(tmp_path, capsys):
+    out = tmp_path / "out"
+    given = ["demo", "init.vision=/shared/runs/vq", "--data", "x", "--claim", "c", "--out", out]
+    told = deployed(capsys, "kubeflow", *given)
+    assert told["files"] == [".dockerignore", "Dockerfile", "trainjob.yaml"] and len(told["next"]) == 2
+    assert told["notes"] == ["no pipeline: init.vision is /shared/runs/vq, which lies in the claim, and the steps of a "
+                             "pipeline have none"]  # fmt: skip
+    assert "kfp" not in (out / "Dockerfile").read_text()
+
+
 def test_an_image_holds_what_its_recipe_needs(tmp_path, capsys):
     words = {"demo": False, "llava": True}
     for recipe, wanted in words.items():

@@ -2,16 +2,22 @@
 
 import ast
 import json
+import shutil
 from importlib.resources import files
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
+from foveal.cli.main import run
 from foveal.deployment import kubeflow
+from foveal.deployment.kubeflow import After
 from foveal.deployment.notes import text
 from foveal.deployment.training import Training
+from tests.cli import test_detection, test_objectives
+from tests.cli.conftest import painted as painted
 from tests.cli.conftest import tiny as tiny
 
 MINE = {"name": "mine", "image": "reg.io/a:1", "recipe": "demo", "data": "scenes"}
@@ -56,7 +62,9 @@ def steps(source):
 
 
 def test_every_step_does_what_it_says(tiny, tmp_path):
-    made = kubeflow.pipeline(Training(**{**MINE, "recipe": "my"}, text=yaml.safe_dump(RECIPE), settings=("seed=3",)))
+    made = kubeflow.pipeline(
+        Training(**{**MINE, "recipe": "my"}, text=yaml.safe_dump(RECIPE), settings=("seed=3",)), After()
+    )
     settings, step = json.loads(made["settings.json"]), steps(made["pipeline.py"])
     data, run, graphs = (
         SimpleNamespace(path=str(place)) for place in (tiny.data, tmp_path / "run", tmp_path / "graphs")
@@ -64,11 +72,56 @@ def test_every_step_does_what_it_says(tiny, tmp_path):
     scores = {}
     step.inspect(data)
     step.train(data, settings["recipe"], settings["text"], settings["settings"], run)
-    step.evaluate(data, run, SimpleNamespace(log_metric=scores.__setitem__))
+    step.evaluate(data, run, settings["score"], SimpleNamespace(log_metric=scores.__setitem__))
     step.export(run, "onnx", graphs)
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["about"]
     assert 0 <= scores["exact_match"] <= 1 and scores["questions"] == tiny.questions
     assert (tmp_path / "graphs" / "layers.onnx").is_file()
+
+
+PICTURES = {
+    "model": {"assembly": "autoencoder", "vision": {"name": "vq", "codes": 4, "width": 8, "latent": 4, "base": 32,
+                                                    "multiples": [1], "blocks": 1, "fold": 4, "resolution": 16}},
+    "processor": {"image": {"size": 16}},
+    "data": {"path": "data"},
+    "training": {"device": "cpu", "stages": [{"steps": 1, "train": ["vision"], "objective": "reconstruct",
+                                              "batch_size": 2, "group": True, "group_limit": 1}]},
+}  # fmt: skip
+LEARNED = {
+    "boxes": (test_detection.TINY, {"AP", "AP50", "pictures"}),
+    "pictures": (PICTURES, {"psnr", "codes"}),
+    "pretraining": (test_objectives.TOWERS, {"write.loss", "write.accuracy", "pair.accuracy"}),
+}
+
+
+@pytest.mark.parametrize("learned", LEARNED)
+def test_a_run_is_scored_by_what_it_learned_and_exported_where_it_can_be(painted, learned):
+    recipe, wanted = LEARNED[learned]
+    lines = [json.loads(line) for line in Path("data/train.jsonl").read_text().splitlines()]
+    for line in lines[::2]:
+        line["meta"]["kind"] = "caption"
+    Path("data/test.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    Path("my.yaml").write_text(yaml.safe_dump(recipe))
+    assert run(["deploy", "kubeflow", "my.yaml", "--data", "data", "--out", "out"]) == 0
+    assert run(["train", "my.yaml", "training.stages.0.steps=1"]) == 0
+    settings, scores = json.loads(Path("out/settings.json").read_text()), {}
+    step = steps(Path("out/pipeline.py").read_text())
+    told = SimpleNamespace(log_metric=scores.__setitem__)
+    step.evaluate(SimpleNamespace(path="data"), SimpleNamespace(path="runs/my"), settings["score"], told)
+    assert wanted <= scores.keys() and not settings["exports"]
+    assert ("detection" in Path("out/Dockerfile").read_text()) is (learned == "boxes")
+
+
+def test_the_metric_that_the_data_name_is_told(tiny, tmp_path):
+    shutil.copytree(tiny.data, tmp_path / "data")
+    lines = [json.loads(line) for line in (tmp_path / "data/test.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["meta"] |= {"metric": "anls"}
+    (tmp_path / "data/test.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    scores, step = {}, steps((files("foveal.deployment") / "pipeline.py").read_text())
+    told = SimpleNamespace(log_metric=scores.__setitem__)
+    step.evaluate(SimpleNamespace(path=tmp_path / "data"), SimpleNamespace(path=tiny.run), [], told)
+    assert 0 <= scores["anls"] <= 1 and scores["questions"] == tiny.questions
 
 
 def test_a_step_that_fails_fails_the_pipeline(tmp_path):

@@ -136,14 +136,26 @@ def training(
     return made, replace(picture, packages=words)
 
 
-def _check_there(wanted: "Recipe") -> None:
-    """Raises InputError for a run or checkpoint that a recipe takes from this machine: no node of a cluster has it."""
+def _places(wanted: "Recipe") -> Iterator[tuple[str, str]]:
+    """The keys of a recipe that may name a directory, and what they name."""
     named = {f"init.{part}": place for part, place in wanted.init.items()}
     named |= {"training.classes": wanted.training.classes, "processor.proposals": wanted.processor.get("proposals")}
     named |= {f"model.{part}": given for part, given in wanted.model.items()}
     for key, given in named.items():
         place = (given.get("from") or given.get("run")) if isinstance(given, Mapping) else given
-        if isinstance(place, str) and Path(place).is_dir() and not place.startswith(f"{SHARED}/"):
+        if isinstance(place, str):
+            yield key, place
+
+
+def claimed(wanted: "Recipe") -> Iterator[tuple[str, str]]:
+    """The keys of a recipe that name a place in the claim, and these places."""
+    return ((key, place) for key, place in _places(wanted) if place.startswith(f"{SHARED}/"))
+
+
+def _check_there(wanted: "Recipe") -> None:
+    """Raises InputError for a run or checkpoint that a recipe takes from this machine: no node of a cluster has it."""
+    for key, place in _places(wanted):
+        if Path(place).is_dir() and not place.startswith(f"{SHARED}/"):
             raise InputError(
                 f"{key} is {place}, which lies on this machine alone; put it into the claim, and name it by its place "
                 f"there: {key}={SHARED}/..."
@@ -158,11 +170,11 @@ def on_ray(image: Image) -> Image:
     return replace(image, extras=(*image.extras, "ray"), pinned=pinned, tools=("wget",))
 
 
-def with_pipelines(image: Image) -> Image:
-    """The same image with what the steps of a pipeline call."""
+def with_pipelines(image: Image, extras: Sequence[str]) -> Image:
+    """The same image with what the steps of a pipeline call, and the extras that they take."""
     from foveal.deployment.kubeflow import KFP
 
-    return replace(image, extras=(*image.extras, "onnx"), pinned={**image.pinned, "kfp": KFP})
+    return replace(image, extras=(*image.extras, *extras), pinned={**image.pinned, "kfp": KFP})
 
 
 def image_of(name: str, *, extras: Sequence[str], cuda: bool, run: tuple[str, Path] | None = None) -> Image:
@@ -229,14 +241,17 @@ def check_unused(what: str, why: str, given: Mapping[str, Any]) -> None:
             raise InputError(f"{what} {why}, and {_OPTIONS.get(name, f'--{name}')} is given; leave it out")
 
 
-def tell(out: Path, files: Sequence[str], following: Sequence[str], *, as_json: bool, **more: Any) -> None:
-    """Print what was written, and what is typed next."""
+def tell(
+    out: Path, files: Sequence[str], following: Sequence[str], *, as_json: bool, notes: Sequence[str] = ()
+) -> None:
+    """Print what was written, `notes` of what was not, and what is typed next."""
     from foveal.cli import _show
 
     if as_json:
-        return _show.print_json({"out": str(out), "files": list(files), **more, "next": list(following)})
+        told = {"out": str(out), "files": list(files), "notes": list(notes), "next": list(following)}
+        return _show.print_json(told)
     console = _show.console()
-    console.print(f"{out}: {', '.join(files)}")
-    console.print("next:")
+    for line in (f"{out}: {', '.join(files)}", *notes, "next:"):
+        console.print(line, soft_wrap=True)
     for line in following:
         console.print(f"  {line}")

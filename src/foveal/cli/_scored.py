@@ -56,13 +56,18 @@ def _way(run: Path | None, *, drawn: bool, pretraining: bool, spent: bool) -> st
 
 def option(run: Path) -> str | None:
     """What `eval` is to be told beside a run, as it is typed; None: it scores nothing that the run has a head for."""
+    told = options(_model(run))
+    return None if told is None else "".join(f" {word}" for word in told)
+
+
+def options(model: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """What `eval` is to be told of a run that is made of these components; None: it scores none of its heads."""
     from foveal.cli._pretraining import PAIR, TASKS
 
-    model = _model(run)
-    heads = model.get("heads") or {}
     if answers(model):
-        return ""
-    return None if heads.keys().isdisjoint((*TASKS, PAIR)) else " --pretraining"
+        return ()
+    heads = model.get("heads") or {}
+    return None if heads.keys().isdisjoint((*TASKS, PAIR)) else ("--pretraining",)
 
 
 def answers(model: Mapping[str, Any]) -> bool:

@@ -132,16 +132,19 @@ def kubeflow(
     as_json: bool = JSON,
 ) -> None:
     """Write what Kubeflow runs: a TrainJob on several nodes, and a pipeline that trains, scores and exports."""
-    from foveal.cli import _deployed
+    from foveal.cli import _deployed, _pipelined, _recipe
     from foveal.deployment import kubeflow as files
     from foveal.deployment.image import build
 
     given = {"namespace": namespace, "gpus": gpus, "memory": memory, "cpus": cpus, "claim": claim, "data": data,
              "nodes": nodes}  # fmt: skip
     training, picture = _deployed.training(recipe, settings or [], given, out=out, name=name, image=image)
-    picture = _deployed.with_pipelines(picture)
+    after, notes = _pipelined.after(_recipe.read(recipe, settings or []))
+    pipeline, compiled = {}, []
+    if after is not None:
+        picture, pipeline = _deployed.with_pipelines(picture, after.extras), files.pipeline(training, after)
+        compiled = [f"pip install kfp=={files.KFP} && python {shlex.quote(str(out / 'pipeline.py'))}"]
     documents = {"trainjob.yaml": files.train_job(training), **_deployed.own_recipe(training)}
-    written = _deployed.write(out, documents, {**_deployed.building(picture), **files.pipeline(training)})
+    written = _deployed.write(out, documents, {**_deployed.building(picture), **pipeline})
     applied = [f"kubectl apply -f {shlex.quote(str(out / one))}" for one in sorted(documents)]
-    compiled = f"pip install kfp=={files.KFP} && python {shlex.quote(str(out / 'pipeline.py'))}"
-    _deployed.tell(out, written, [build(picture, out), *applied, compiled], as_json=as_json)
+    _deployed.tell(out, written, [build(picture, out), *applied, *compiled], as_json=as_json, notes=notes)

@@ -48,7 +48,7 @@ def row(recipe: Any) -> dict[str, Any]:
             raise InputError(f"recipe {recipe.name} has no {field}; give it one, for foveal systems to show")
     if recipe.family not in FAMILIES:
         raise InputError(f"recipe {recipe.name} is of family {recipe.family!r}; give one of {', '.join(FAMILIES)}")
-    model = _begun(recipe)
+    model = begun(recipe)
     given = model.get("language") or {"vocabulary": 0}  # where nothing is read or written
     vocabulary = None if isinstance(given, str) else given.get("vocabulary")
     counts = parameters(model, MANY if vocabulary is None else vocabulary)
@@ -65,15 +65,16 @@ def row(recipe: Any) -> dict[str, Any]:
     }
 
 
-def _begun(recipe: Any) -> dict[str, Any]:
-    """The model of a recipe, with that of the packaged run that it begins from."""
-    from foveal.weights.directory import read_config
+def begun(recipe: Any) -> dict[str, Any]:
+    """The components of a recipe, with those of the run that it begins from; InputError where there is none."""
+    from foveal.weights.directory import described
     from foveal.weights.packaged import place
 
     if "from" not in recipe.init:
         return dict(recipe.model)
-    begun = read_config(place(recipe.init["from"]) / "config.yaml")["model"]
-    return {**begun, **recipe.model}
+    if (run := described(place(recipe.init["from"]))) is None:
+        raise InputError(f"init.from {recipe.init['from']} is no run; name the directory of one, or starter")
+    return {**run["model"], **recipe.model}
 
 
 def referred(recipe: Any) -> int:

@@ -1,6 +1,7 @@
 """What Kubeflow runs: a TrainJob on several nodes, and the settings of a pipeline."""
 
 import json
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -9,6 +10,16 @@ from foveal.deployment.notes import Noted, head
 from foveal.deployment.training import Training
 
 KFP = "2.17.3"  # that the pipeline was tried with
+
+
+@dataclass(frozen=True, kw_only=True)
+class After:
+    """What a pipeline does once it has trained: how `foveal eval` is told to score the run (None: it is not), and
+    whether the run is exported; `extras` are what its image needs for that."""
+
+    score: tuple[str, ...] | None = ()
+    exports: bool = True
+    extras: tuple[str, ...] = ("onnx",)
 
 
 def train_job(training: Training) -> dict[str, Any]:
@@ -38,8 +49,11 @@ def train_job(training: Training) -> dict[str, Any]:
     }
 
 
-def pipeline(training: Training) -> dict[str, str]:
-    """The pipeline's source, and what it is to train."""
-    told = {name: getattr(training, name) for name in ("name", "image", "recipe", "settings", "cpus", "memory", "gpus")}
+def pipeline(training: Training, after: After) -> dict[str, str]:
+    """The pipeline's source, and what it is to train and to do then."""
+    told: dict[str, Any] = {
+        name: getattr(training, name) for name in ("name", "image", "recipe", "settings", "cpus", "memory", "gpus")
+    }
     source = (files("foveal.deployment") / "pipeline.py").read_text(encoding="utf-8")
-    return {"pipeline.py": source, "settings.json": json.dumps({**told, "text": training.text or ""}, indent=1) + "\n"}
+    told |= {"text": training.text or "", "score": after.score, "exports": after.exports}
+    return {"pipeline.py": source, "settings.json": json.dumps(told, indent=1) + "\n"}

@@ -3,8 +3,8 @@
     pip install kfp
     python pipeline.py       # writes pipeline.yaml beside this file, which Kubeflow Pipelines takes
 
-What is trained, in which image and with how much, is in settings.json beside this file; where the data lie is said
-when a run of the pipeline is started. Each step is a command of foveal.
+What is trained, in which image and with how much, and whether it is scored and exported, is in settings.json beside
+this file; where the data lie is said when a run of the pipeline is started. Each step is a command of foveal.
 """
 
 import json
@@ -48,16 +48,22 @@ def train(data: dsl.Input[dsl.Dataset], recipe: str, text: str, settings: list, 
 
 
 @step
-def evaluate(data: dsl.Input[dsl.Dataset], run: dsl.Input[dsl.Model], scores: dsl.Output[dsl.Metrics]) -> None:
-    """How well the run answers questions that it was not trained on."""
+def evaluate(
+    data: dsl.Input[dsl.Dataset], run: dsl.Input[dsl.Model], options: list, scores: dsl.Output[dsl.Metrics]
+) -> None:
+    """How well the run does on what it was not trained on: each number that foveal eval tells of all of it."""
     import json
     import subprocess
     import sys
 
-    words = [sys.executable, "-m", "foveal", "eval", "--run", run.path, "--data", data.path, "--json"]
+    words = [sys.executable, "-m", "foveal", "eval", "--run", run.path, "--data", data.path, "--json", *options]
     told = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    scores.log_metric("exact_match", told["exact_match"])
-    scores.log_metric("questions", told["questions"])
+    told |= {name: figure["value"] for name, figure in told.pop("figures", {}).items()}  # of the data's own metric
+    for name, value in told.items():
+        parts = {f"{name}.{part}": one for part, one in value.items()} if isinstance(value, dict) else {name: value}
+        for part, number in parts.items():
+            if isinstance(number, int | float):
+                scores.log_metric(part, number)
 
 
 @step
@@ -80,8 +86,10 @@ def pipeline(data: str, engine: str = "onnx") -> None:
     trained.set_cpu_limit(SETTINGS["cpus"]).set_memory_limit(SETTINGS["memory"])
     if SETTINGS["gpus"]:
         trained.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(SETTINGS["gpus"])
-    evaluate(data=held, run=trained.outputs["run"])
-    export(run=trained.outputs["run"], engine=engine)
+    if SETTINGS["score"] is not None:
+        evaluate(data=held, run=trained.outputs["run"], options=SETTINGS["score"])
+    if SETTINGS["exports"]:
+        export(run=trained.outputs["run"], engine=engine)
 
 
 if __name__ == "__main__":
