@@ -19,15 +19,28 @@ def test_a_label_stays_like_its_words():
     assert [checks.labelled(one) for one in ("My Run_2", "2024", "")] == ["my-run-2", "foveal-2024", "foveal"]
 
 
-@pytest.mark.parametrize("name", ["a", "a:1", "reg.io/a/b:v1.2_x", "reg:5000/a", "a@sha256:" + "0" * 64])
+@pytest.mark.parametrize(
+    "name", ["a", "a:1", "reg.io/a/b:v1.2_x", "reg:5000/a", "a@sha256:" + "0" * 64, "Reg/a", "a__b", "a--b", "a.b_c/d"]
+)
 def test_names_of_images_pass(name):
     assert checks.image(name) == name
 
 
-@pytest.mark.parametrize("name", ["", ":1", "a:", "A", "a b", "-a", "a/", "a:1:2", "a@sha256:1", "a;rm"])
+UNNAMED = ["a//b:1", "a..b", "a___b", "a._b", "reg:999999/a", "reg:0/a", "-x-/a", "a" * 300, "re..g/a", "reg.:1/a"]
+
+
+@pytest.mark.parametrize("name", ["", ":1", "a:", "A", "a b", "-a", "a/", "a:1:2", "a@sha256:1", "a;rm", *UNNAMED])
 def test_what_names_no_image_is_refused(name):
     with pytest.raises(InputError, match="names no image"):
         checks.image(name)
+
+
+def test_whole_numbers_are_those_that_a_cluster_counts():
+    checks.whole("--gpus", 0, 0)
+    checks.whole("--nodes", 2**31 - 1, 1)
+    for number, said in ((0, "--nodes 0; give 1 or more"), (2**31, "--nodes 2147483648 is more than a cluster counts")):
+        with pytest.raises(InputError, match=said):
+            checks.whole("--nodes", number, 1)
 
 
 def test_amounts_are_those_of_kubernetes():

@@ -91,9 +91,9 @@ def serving(
     """
     check_free(out)
     place = directory(run)
-    called = name or checks.labelled("starter" if place is None else place.name)
+    called = checks.labelled("starter" if place is None else place.name) if name is None else name
     chosen = {key: value for key, value in given.items() if value is not None}
-    image = image or f"{called}:{foveal.__version__}"
+    image = f"{called}:{foveal.__version__}" if image is None else image
     wanted = Serving(name=called, image=image, packaged=place is None, **chosen)
     found = served(run)
     held = None if place is None or wanted.claim is not None else (called, place)
@@ -120,11 +120,11 @@ def training(
     check_shared(wanted.training)
     _check_there(wanted)
     file = Path(recipe) if recipe.endswith((".yaml", ".yml")) else None
-    called = name or checks.labelled(wanted.name)
+    called = checks.labelled(wanted.name) if name is None else name
     chosen = {key: value for key, value in given.items() if value is not None}
     made = Training(
         name=called,
-        image=image or f"{called}:{foveal.__version__}",
+        image=f"{called}:{foveal.__version__}" if image is None else image,
         recipe=wanted.name,
         text=None if file is None else file.read_text(encoding="utf-8"),
         settings=tuple(settings),

@@ -5,9 +5,15 @@ import re
 from foveal.core.errors import InputError
 
 _LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_IMAGE = re.compile(
-    r"([a-zA-Z0-9.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:\w[\w.-]{0,127})?(@sha256:[0-9a-f]{64})?", re.ASCII
+_HOST = r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(  # as the reference grammar of registries has it
+    rf"(?P<path>({_HOST}(\.{_HOST})*(:(?P<port>\d{{1,5}}))?/)?{_PART}(/{_PART})*)"
+    r"(:\w[\w.-]{0,127})?(@sha256:[0-9a-f]{64})?",
+    re.ASCII,
 )
+_LONGEST_IMAGE, _PORTS = 255, 1 << 16
+_MOST = (1 << 31) - 1  # a cluster's whole numbers have 32 bits
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 LONGEST = 63  # letters of a name
 GIB = 2**30
@@ -29,7 +35,8 @@ def labelled(words: str) -> str:
 
 def image(name: str) -> str:
     """The name of an image; raises InputError for what is none."""
-    if not _IMAGE.fullmatch(name):
+    found = _IMAGE.fullmatch(name)
+    if not found or len(found["path"]) > _LONGEST_IMAGE or not 0 < int(found["port"] or 1) < _PORTS:
         raise InputError(f"--image {name!r} names no image; give one such as registry.example.com/foveal:1")
     return name
 
@@ -56,7 +63,9 @@ def gib(count: int | float) -> str:
     return f"{quarters // 4}Gi" if quarters % 4 == 0 else f"{quarters * 256}Mi"
 
 
-def at_least(option: str, number: int, least: int) -> None:
-    """Raise InputError for a number that is too small."""
+def whole(option: str, number: int, least: int) -> None:
+    """Raise InputError for a number that is too small, and for one that no cluster takes."""
     if number < least:
         raise InputError(f"{option} {number}; give {least} or more")
+    if number > _MOST:
+        raise InputError(f"{option} {number} is more than a cluster counts; give {_MOST} or less")

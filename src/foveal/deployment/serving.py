@@ -45,12 +45,13 @@ class Serving:
         if self.memory is not None:
             checks.memory("--memory", self.memory)
         checks.cores("--cpus", self.cpus)
-        checks.at_least("--gpus", self.gpus, 0)
+        checks.whole("--gpus", self.gpus, 0)
         if self.gpus > 1:
             raise InputError(f"--gpus {self.gpus}: a server uses one; give 0 or 1, and more replicas")
-        least = {"--min-replicas": self.least, "--batch": self.batch, "--max-new-tokens": self.longest}
-        for option, number in {**least, "--replicas": 1 if self.replicas is None else self.replicas}.items():
-            checks.at_least(option, number, 1)
+        counts = {"--min-replicas": self.least, "--batch": self.batch, "--max-new-tokens": self.longest}
+        for option, number in {**counts, "--replicas": self.replicas, "--max-replicas": self.most}.items():
+            if number is not None:
+                checks.whole(option, number, 1)
         if self.most is not None and self.most < self.least:
             raise InputError(
                 f"--max-replicas {self.most} is below --min-replicas {self.least}; raise it, or leave it out"

@@ -39,8 +39,8 @@ class Training:
         checks.label("--claim", self.claim)
         if self.namespace is not None:
             checks.label("--namespace", self.namespace)
-        checks.at_least("--nodes", self.nodes, 1)
-        checks.at_least("--gpus", self.gpus, 0)
+        checks.whole("--nodes", self.nodes, 1)
+        checks.whole("--gpus", self.gpus, 0)
         checks.memory("--memory", self.memory)
         checks.cores("--cpus", self.cpus)
         parts = self.data.split("/")
