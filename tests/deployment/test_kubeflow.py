@@ -48,6 +48,10 @@ def test_a_train_job_is_what_kubeflow_takes_and_nothing_else(settings):
     )
 
 
+def test_it_is_said_which_trainer_takes_patches():
+    assert "  # from Trainer v2.2.0 on\n  runtimePatches:" in text(kubeflow.train_job(Training(**MINE)))
+
+
 def steps(source):
     """The steps of a pipeline as plain functions: what their image runs, without Kubeflow around it."""
     tree = ast.parse(source)

@@ -83,6 +83,10 @@ def test_the_pod_has_no_rights_and_the_key_is_in_no_file():
     assert server["lifecycle"]["preStop"]["sleep"]["seconds"] < pod["terminationGracePeriodSeconds"]
 
 
+def test_it_is_said_which_kubernetes_takes_a_sleep_before_the_end():
+    assert "# after the sleep (of Kubernetes 1.30 on)" in text(kubernetes.documents(Serving(**MINE))["deployment.yaml"])
+
+
 def test_a_gpu_is_asked_for_and_a_claim_is_read_alone():
     pod = written(gpus=1, claim="runs")["deployment"]["spec"]["template"]["spec"]
     (server,) = pod["containers"]

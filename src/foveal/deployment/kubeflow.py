@@ -44,7 +44,9 @@ def train_job(training: Training) -> dict[str, Any]:
                 "numProcPerNode": Noted(training.processes, "one for each accelerator"),
                 "resourcesPerNode": trained.resources(training),
             },
-            "runtimePatches": [{"manager": "foveal/deploy", "trainingRuntimeSpec": runtime}],
+            "runtimePatches": Noted(
+                [{"manager": "foveal/deploy", "trainingRuntimeSpec": runtime}], "from Trainer v2.2.0 on"
+            ),
         },
     }
 

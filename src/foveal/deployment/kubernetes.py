@@ -76,7 +76,9 @@ def _pod(serving: Serving) -> dict[str, Any]:
         "securityContext": confined(),
         "volumeMounts": mounts,
     }
-    grace = Noted(_LEAVE + 30, "after the sleep, in which who waits is answered, SIGTERM ends the server")
+    grace = Noted(
+        _LEAVE + 30, "after the sleep (of Kubernetes 1.30 on), in which who waits is answered, SIGTERM ends the server"
+    )
     return {
         "automountServiceAccountToken": Noted(False, "it asks nothing of the cluster"),
         "securityContext": unprivileged(),
