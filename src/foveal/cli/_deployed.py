@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import foveal
+from foveal.cli._placed import check_free, placed
 from foveal.core.errors import InputError
 from foveal.deployment import checks
 from foveal.deployment.image import IGNORED, Image, dockerfile
@@ -192,24 +192,11 @@ def image_of(name: str, *, extras: Sequence[str], cuda: bool, run: tuple[str, Pa
     )
 
 
-def check_free(out: Path) -> None:
-    """Raise InputError for a place where something is."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there already; name another place by --out")
-
-
 def write(out: Path, documents: Mapping[str, Mapping[str, Any]], more: Mapping[str, str]) -> list[str]:
     """Write documents as YAML, and `more` texts; all of them or none. Returns the files' names."""
-    check_free(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent, prefix=".foveal-") as place:
-        made = Path(place) / "files"
-        made.mkdir()
+    with placed(out) as made:
         for name, written in {**{name: text(one) for name, one in documents.items()}, **more}.items():
             (made / name).write_text(written, encoding="utf-8")
-        if out.is_dir():
-            out.rmdir()  # an empty one
-        made.rename(out)
     return sorted(path.name for path in out.iterdir())
 
 

@@ -1,12 +1,11 @@
 """What `foveal export` does: graphs written, the rest of the run beside them, and both sides asked the same."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from foveal.cli._placed import placed
 from foveal.core.errors import InputError
 
 TOLERANCE = 1e-3  # of the spread of the logits: what two engines round otherwise is a thousandth of it
@@ -42,21 +41,6 @@ def export(wish: Wish) -> dict[str, Any]:
     check_engine(wish.engine, writes=True)
     with placed(wish.out) as made:
         return {"out": str(wish.out), **graphs(wish, opened(wish, dtype="float32"), made)}
-
-
-@contextmanager
-def placed(out: Path) -> Iterator[Path]:
-    """A folder that takes its place when all went well, so that what fails leaves nothing; InputError where one is."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there already; name another place by --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent, prefix=".foveal-") as place:
-        made = Path(place) / "run"
-        made.mkdir()
-        yield made
-        if out.is_dir():
-            out.rmdir()  # an empty one
-        made.rename(out)
 
 
 def opened(wish: Wish, *, dtype: str | None) -> Any:

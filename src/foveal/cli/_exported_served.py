@@ -8,7 +8,8 @@ from typing import Any
 
 from foveal.cli import _triton
 from foveal.cli._detection import check_asked
-from foveal.cli._exported import Wish, cases, graphs, opened, placed
+from foveal.cli._exported import Wish, cases, graphs, opened
+from foveal.cli._placed import placed
 from foveal.core.errors import InputError, unknown
 
 TORCH = "torch"  # an engine that needs no graphs
