@@ -106,6 +106,17 @@ def test_a_search_goes_on_where_it_was_broken_off_and_its_best_is_trained_again(
     assert "out holds a search whose trial" in capsys.readouterr().err
 
 
+def test_a_signal_while_ray_starts_ends_the_search_politely(home):
+    going = subprocess.Popen(TUNE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert going.stderr is not None
+    assert any("0 of 4 trials are done" in line for line in going.stderr)
+    time.sleep(1.5)  # wherever it is by now, the end is the same
+    going.send_signal(signal.SIGTERM)
+    _, said = going.communicate(timeout=60)
+    assert going.returncode == 143
+    assert "stopped; what is done is kept, go on with: foveal tune tune.yaml --out out --json" in said
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

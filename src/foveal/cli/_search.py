@@ -80,26 +80,36 @@ def search(trials: Sequence[Trial], task: Task, wanted: Tuning, seats: Seats) ->
     todo = left(trials, task)
     if not todo:
         return
-    named = {trial.number: trial for trial in todo}
-    with _ray(seats) as place, Stop() as stop:
-        from ray import tune
-
-        from foveal.cli._search_ends import Ends
-
-        tuner = tune.Tuner(
-            tune.with_resources(
-                partial(_carried, named, task, wanted.asha.factor), {"cpu": seats.threads, "gpu": seats.gpus}
-            ),
-            param_space={"number": tune.grid_search(list(named))},
-            tune_config=tune.TuneConfig(scheduler=_scheduler(trials, task, wanted), reuse_actors=True),
-            run_config=tune.RunConfig(storage_path=str(place), name="tune", verbose=0, callbacks=[Ends(named, task)]),
-        )
+    with Stop() as stop:
         try:
-            with stop.at_once(), contextlib.redirect_stdout(io.StringIO()):  # Ray has a table of its own
-                tuner.fit()
-        except KeyboardInterrupt:
-            raise Interrupted(stop.signum, 0, None) from None
+            with (
+                stop.at_once(),
+                _ray(seats) as place,
+                contextlib.redirect_stdout(io.StringIO()),
+            ):  # it has its own table
+                _tuner(todo, trials, task, wanted, seats, place).fit()
+        except (KeyboardInterrupt, SystemExit):  # Ray exits where SIGTERM comes while it starts
+            raise Interrupted(stop.signum or signal.SIGTERM, 0, None) from None
     shutil.rmtree(task.looks, ignore_errors=True)
+
+
+def _tuner(
+    todo: Sequence[Trial], trials: Sequence[Trial], task: Task, wanted: Tuning, seats: Seats, place: Path
+) -> Any:
+    """What carries out the trials that are left, of all; `place` is for Ray's own files."""
+    from ray import tune
+
+    from foveal.cli._search_ends import Ends
+
+    named = {trial.number: trial for trial in todo}
+    return tune.Tuner(
+        tune.with_resources(
+            partial(_carried, named, task, wanted.asha.factor), {"cpu": seats.threads, "gpu": seats.gpus}
+        ),
+        param_space={"number": tune.grid_search(list(named))},
+        tune_config=tune.TuneConfig(scheduler=_scheduler(trials, task, wanted), reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=str(place), name="tune", verbose=0, callbacks=[Ends(named, task)]),
+    )
 
 
 def _carried(trials: Mapping[int, Trial], task: Task, factor: int, config: Mapping[str, Any]) -> None:
@@ -156,12 +166,17 @@ def _ray(seats: Seats) -> Iterator[Path]:
                 object_store_memory=_STORE,
                 _temp_dir=str(place),
             )
+            _handle(before)
             yield place
         finally:
             ray.shutdown()
-            for signum, handler in before.items():
-                signal.signal(signum, handler or signal.SIG_DFL)
+            _handle(before)
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _handle(handlers: Mapping[signal.Signals, Any]) -> None:
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler or signal.SIG_DFL)
 
 
 @contextlib.contextmanager
