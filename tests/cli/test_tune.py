@@ -15,7 +15,8 @@ import torch
 import yaml
 
 import foveal
-from foveal.cli import _search, _tuning
+from foveal.cli import _search, _show, _tuning, tune
+from foveal.cli._alone import alone
 from foveal.cli._trial import Task
 from foveal.cli.main import run
 from foveal.core.errors import InputError
@@ -115,6 +116,44 @@ def test_a_signal_while_ray_starts_ends_the_search_politely(home):
     _, said = going.communicate(timeout=60)
     assert going.returncode == 143
     assert "stopped; what is done is kept, go on with: foveal tune tune.yaml --out out --json" in said
+
+
+@pytest.fixture
+def failed(home):
+    """A search all of whose trials have failed."""
+    wanted = _tuning.read("tune.yaml")
+    task, trials = tune._task(wanted, _tuning.trials(wanted), Path("out").resolve(), 1, _show.console(quiet=True))
+    for trial in trials:
+        task.record(trial).put(**trial.marks, training={"state": "failed", "error": "step 3: the loss is inf"})
+
+
+def test_a_search_whose_trials_all_fail_is_told_whole(failed, capsys):
+    for asked in ([], ["--json"]):
+        Path("out/results.json").unlink(missing_ok=True)
+        assert run(["tune", "tune.yaml", "--out", "out", *asked]) == 2
+        told = capsys.readouterr()
+        assert told.err.splitlines()[-1] == "foveal: no trial came to its end: step 3: the loss is inf"
+        found = json.loads(Path("out/results.json").read_text())
+        assert found["best"] is found["test"] is found["note"] is None
+        assert [row["state"] for row in found["trials"]] == ["failed"] * 4
+        if asked:
+            assert json.loads(told.out) == {"results": "out/results.json", **found}
+        else:
+            assert told.out.count("trial 0 failed: step 3") == 1 and "results: out/results.json" in told.out
+
+
+def test_what_differs_from_the_search_that_is_kept_is_told(failed, capsys):
+    with alone(Path("out")):
+        assert run(["tune", "tune.yaml", "--out", "out"]) == 2
+    assert "another foveal works in" in capsys.readouterr().err
+    assert run(["tune", "tune.yaml", "--out", "out", "seed=1"]) == 2
+    assert "had other settings or was scored otherwise" in capsys.readouterr().err
+    held = Path("data/val.jsonl").read_text().splitlines()
+    Path("data/val.jsonl").write_text("\n".join(held[1:]))
+    assert run(["tune", "tune.yaml", "--out", "out"]) == 2
+    assert "trial 0 was trained and scored on data that have changed since" in capsys.readouterr().err
+    assert run(["tune", "tune.yaml", "--out", "out", "seed=1"]) == 2
+    assert "had other settings or was scored otherwise" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -28,4 +28,4 @@ class Ends(Callback):
         own = self.trials[trial.config["number"]]
         record = self.task.record(own)
         if _trial.state(record) in ("", _trial.BEGUN):
-            record.put(key=own.key, number=own.number, settings=dict(own.settings), training=told)
+            record.put(**own.marks, training=told)

@@ -1,6 +1,7 @@
 """A recipe carried out: data, model and batches handed to the training loop, and the run saved."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from foveal.cli import _classes, _detection, _needs
+from foveal.cli._alone import alone
 from foveal.cli._examples import data_folder, examples, paths
 from foveal.cli._model import model_of
 from foveal.cli._objectives import check_blind, masking, wants
@@ -42,11 +44,9 @@ def carry_out(
     """Train a recipe into the run directory `out`; what came of it, as plain data.
 
     Its `twin` without images will be trained next: whether the model can do without is checked before the first step.
-    `looks` are taken at it while its last stage goes on. Raises InputError for bad input and a full disk, and
-    Interrupted with the checkpoint that resumes.
+    `looks` are taken at it while its last stage goes on. Raises InputError for bad input, a directory that another
+    command works in and a full disk, and Interrupted with the checkpoint that resumes.
     """
-    import errno
-
     from foveal.cli._looks import save as saved
     from foveal.training.loop import train
     from foveal.training.processes import processes
@@ -71,19 +71,28 @@ def carry_out(
 
     told = {"collate": batches, "recipe": {**recipe.identity(), **_lines(recipe)}, "fresh": fresh, "ended": ended}
     told |= {} if looks is None else {"watch": looks.watch(save)}
-    result = train(run.model, data, config=recipe.training, out=out, **told)
-    run.processor = batches.processor(recipe.training.stages[-1])
-    loss = _last_loss(out) if result.loss is None else result.loss
-    told = {"recipe": recipe.name, "steps": result.steps, "seconds": round(result.seconds, 1), "loss": loss}
-    run.about = {**told, **about(recipe, len(data))}
+    main = processes(recipe.training.device).is_main_process
+    with alone(out) if main else nullcontext():  # its processes share a run
+        result = train(run.model, data, config=recipe.training, out=out, **told)
+        run.processor = batches.processor(recipe.training.stages[-1])
+        loss = _last_loss(out) if result.loss is None else result.loss
+        told = {"recipe": recipe.name, "steps": result.steps, "seconds": round(result.seconds, 1), "loss": loss}
+        run.about = {**told, **about(recipe, len(data))}
+        if main:
+            _save(run, out)
+    return {"run": str(out), "data": str(folder), "resumed_from": result.resumed_from, **told}
+
+
+def _save(run: "Run", out: Path) -> None:
+    """Save a run; raises InputError for a full disk."""
+    import errno
+
     try:
-        if processes(recipe.training.device).is_main_process:
-            run.save(out)
+        run.save(out)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         raise InputError(f"no space left on the disk of {out}; free some and train again: all steps are kept") from None
-    return {"run": str(out), "data": str(folder), "resumed_from": result.resumed_from, **told}
 
 
 def prepared(recipe: Recipe, *, say: Callable[[str], None], bar: Any) -> tuple[Path, list[Example], "Run"]:

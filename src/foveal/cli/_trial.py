@@ -13,6 +13,7 @@ from typing import Any
 from foveal.cli._held_out import Held
 from foveal.cli._tuning import Trial
 from foveal.core.errors import InputError
+from foveal.core.parsing import from_json
 from foveal.evaluation.cells import DONE, Record
 from foveal.training.checkpoint import Progress
 
@@ -53,10 +54,17 @@ class Task:
         if not kept.is_dir() and self.out.is_dir() and any(self.out.iterdir()):
             raise InputError(f"{self.out} holds something else than a search; give another --out")
         for trial in trials:
-            if (kept / f"{trial.name}.json").is_file() and not self.record(trial).begun:
+            file = kept / f"{trial.name}.json"
+            if file.is_file() and not self.record(trial).begun:
+                same = from_json(file.read_bytes()).get("asked") == trial.asked
+                other = (
+                    "was trained and scored on data that have changed since"
+                    if same
+                    else ("had other settings or was scored otherwise")
+                )
                 raise InputError(
-                    f"{self.out} holds a search whose trial {trial.number} had other settings or was scored otherwise; "
-                    "go on as it was begun, or give another --out"
+                    f"{self.out} holds a search whose trial {trial.number} {other}; go on as it was begun, or give "
+                    "another --out"
                 )
 
     @property
@@ -110,7 +118,7 @@ def _carry(trial: Trial, task: Task, record: Record, report: Report) -> None:
     if not record.begun:
         shutil.rmtree(run, ignore_errors=True)
     record.told.pop("training", None)  # how it ended before
-    record.put(key=trial.key, number=trial.number, settings=dict(trial.settings))
+    record.put(**trial.marks)
     looks = Looks(
         shares=task.shares,
         folder=task.looks,

@@ -47,17 +47,19 @@ class Found:
         return 0.0 if score is None else score if self.wanted.metric == LOSS else -score
 
     @property
-    def best(self) -> dict[str, Any]:
-        """The best trial that came to its end. Raises InputError where none did."""
-        if self.rows[0]["state"] != DONE:
+    def best(self) -> dict[str, Any] | None:
+        """The best trial that came to its end; None where none did."""
+        return self.rows[0] if self.rows[0]["state"] == DONE else None
+
+    def check_best(self) -> None:
+        """Raise InputError where no trial came to its end."""
+        if self.best is None:
             told = next((row["error"] for row in self.rows if row["error"]), "none was begun")
             raise InputError(f"no trial came to its end: {told}")
-        return self.rows[0]
 
-    @property
-    def command(self) -> str:
-        """What trains the best again, as it is typed."""
-        named, told = self.wanted.recipe, _tuning.assignments(self.wanted, self.best["settings"])
+    def command(self, settings: Mapping[str, Any]) -> str:
+        """What trains again with what was drawn for a trial, as it is typed."""
+        named, told = self.wanted.recipe, _tuning.assignments(self.wanted, settings)
         recipe = named if isinstance(named, str) else self.task.shown(self.task.out / "recipe.yaml")
         return shlex.join(["foveal", "train", recipe, *told])
 
@@ -69,7 +71,7 @@ class Found:
 
     def score_test(self, progress: Any) -> None:
         """Score the best on what chose nothing, if that is wanted and was not done before."""
-        if (held := self.wanted.test) is None:
+        if (held := self.wanted.test) is None or self.best is None:
             return
         trial = self.trials[self.best["number"]]
         judged = [trial.key, dump(held), content(trial.recipe, self.task.folder, held)]
@@ -88,15 +90,18 @@ class Found:
 
         how = made()
         how["versions"]["ray"] = version("ray")
-        best = {key: self.best[key] for key in ("number", "settings", "score", "interval", "run")}
+        best = None
+        if self.best is not None:
+            best = {key: self.best[key] for key in ("number", "settings", "score", "interval", "run")}
+            best["command"] = self.command(best["settings"])
         return {
             "schema": SCHEMA,
             "tuning": dump(self.wanted),
             "made": {**how, "threads": self.task.threads},
             "metric": self.wanted.metric,
-            "best": {**best, "command": self.command},
+            "best": best,
             "test": self.test,
-            "note": self.note,
+            "note": None if best is None else self.note,
             "trials": self.rows,
         }
 
@@ -171,18 +176,24 @@ def _state(row: Mapping[str, Any]) -> str:
 
 
 def show(console: "Console", found: Found, results: Path) -> None:
-    """The table, what failed, and what to do with the best."""
-    metric, best = found.wanted.metric, found.best
+    """The table, what failed, and what to do with the best, if any came to its end."""
     console.print(table(found))
     for row in found.rows:
         if row["error"]:
             console.print(f"trial {row['number']} {row['state']}: {row['error']}", style="dim")
+    if found.best is not None:
+        _show_best(console, found, found.best)
+    console.print(f"results: {found.task.shown(results)}")
+
+
+def _show_best(console: "Console", found: Found, best: Mapping[str, Any]) -> None:
+    metric = found.wanted.metric
     console.print(f"\nbest: trial {best['number']}, {metric} {value(metric, best['score'])}, in {best['run']}")
     if found.test is not None:
         told = value(metric, found.test["score"])
         console.print(f"once on {found.test['split']}, which chose nothing: {metric} {told}")
     console.print(found.note, style="dim")
-    console.print(f"train it again: {found.command}\nresults: {found.task.shown(results)}")
+    console.print(f"train it again: {found.command(best['settings'])}")
 
 
 @contextmanager

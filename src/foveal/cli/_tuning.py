@@ -152,6 +152,7 @@ class Trial:
     settings: Mapping[str, Any]
     recipe: Recipe
     key: str  # what it was made and judged by: another one is not gone on with
+    asked: str = ""  # the same without the data
 
     @property
     def name(self) -> str:
@@ -160,7 +161,13 @@ class Trial:
 
     def on(self, content: str) -> "Trial":
         """The same trial on data of this fingerprint, which is another one where they change."""
-        return replace(self, key=hashlib.sha256(f"{self.key} {content}".encode()).hexdigest()[:16])
+        key = hashlib.sha256(f"{self.key} {content}".encode()).hexdigest()[:16]
+        return replace(self, key=key, asked=self.key)
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """What it is known by in its record."""
+        return {"key": self.key, "asked": self.asked, "number": self.number, "settings": dict(self.settings)}
 
     @property
     def told(self) -> str:

@@ -23,6 +23,7 @@ def command(
     import sys
 
     from foveal.cli import _search, _show, _tuned, _tuning
+    from foveal.cli._alone import alone
     from foveal.training.stop import Interrupted
 
     _search.check_ray()
@@ -32,20 +33,22 @@ def command(
     console = _show.console(quiet=True)
     place = (out or Path("searches") / Path(config).stem).resolve()
     task, trials = _task(wanted, trials, place, seats.threads, console)
-    console.print(f"{len(trials) - len(_search.left(trials, task))} of {len(trials)} trials are done")
-    try:
-        with _tuned.watched(console, lambda: _tuned.Found(wanted, trials, task)):
-            _search.search(trials, task, wanted, seats)
-    except Interrupted as stopped:
-        console.print(f"stopped; what is done is kept, go on with: {shlex.join(['foveal', *sys.argv[1:]])}")
-        raise typer.Exit(stopped.exit_code) from None
-    found = _tuned.Found(wanted, trials, task)
-    found.score_test(lambda what, total: _show.bar(console, what, total))
-    results = found.write()
+    with alone(place):
+        console.print(f"{len(trials) - len(_search.left(trials, task))} of {len(trials)} trials are done")
+        try:
+            with _tuned.watched(console, lambda: _tuned.Found(wanted, trials, task)):
+                _search.search(trials, task, wanted, seats)
+        except Interrupted as stopped:
+            console.print(f"stopped; what is done is kept, go on with: {shlex.join(['foveal', *sys.argv[1:]])}")
+            raise typer.Exit(stopped.exit_code) from None
+        found = _tuned.Found(wanted, trials, task)
+        found.score_test(lambda what, total: _show.bar(console, what, total))
+        results = found.write()
     if as_json:
         _show.print_json({"results": task.shown(results), **found.plain()})
     else:
         _tuned.show(_show.console(), found, results)
+    found.check_best()
 
 
 def _task(wanted: "Tuning", trials: "list[Trial]", out: Path, threads: int, console: Any) -> "tuple[Task, list[Trial]]":
