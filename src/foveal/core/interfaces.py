@@ -176,6 +176,9 @@ class Fusion(Protocol):
     `apart`, has `states(stream)`, `first(stream)` and `at(where, stream)` for heads that read it, and the layers
     `to_sight` where words look at it; one that hands it to a language model that reads a memory `fills_memory`.
 
+    One whose own layers stand between those of the language model tells `block(index)`, which of them it calls before a
+    layer (None: none).
+
     One that `thins` visual tokens out has `by_layer(layout)`, how many of each image every layer sees, and
     `at_sparsity(done, curve)`, told how much of the way there lies behind. It `reads_relevance` where it must know what
     tokens are worth, `asks_ahead` where it asks `stream.ahead` of each layer first, and `hears_later` where what

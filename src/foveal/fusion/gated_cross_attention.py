@@ -178,12 +178,14 @@ class GatedCrossAttention(nn.Module):
         blind = ~seen.any(-1, keepdim=True)
         return seen if self.blind == "nothing" else seen | (blind & there), blind
 
-    def at_layer(self, index: int, stream: Stream) -> Stream:
+    def block(self, index: int) -> GatedBlock | None:
         """The block that stands before this layer, if one does."""
-        if str(index) not in self.blocks:
+        return self.blocks[str(index)] if str(index) in self.blocks else None  # type: ignore[return-value]  # noqa: SIM401
+
+    def at_layer(self, index: int, stream: Stream) -> Stream:
+        """Look by the block that stands before this layer, if one does."""
+        if (block := self.block(index)) is None:
             return stream
-        block = self.blocks[str(index)]
-        assert isinstance(block, GatedBlock)
         found = self._memory(index, block, stream)
         if found is None:
             return stream.with_hidden(block.fed(stream.hidden)) if self.feed_blind else stream

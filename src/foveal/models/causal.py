@@ -10,7 +10,7 @@ from foveal.core.errors import InputError
 from foveal.core.interfaces import Connector, Fusion, GenerativeModel, VisionEncoder
 from foveal.core.labels import next_labels
 from foveal.core.lookup import build
-from foveal.core.types import IGNORE, Batch, Cache, Output, Stream
+from foveal.core.types import IGNORE, Batch, Cache, Output, Stream, VisualTokens
 from foveal.layers.mosaic import Joined
 from foveal.layers.thinning import spread
 from foveal.models import seats
@@ -59,12 +59,33 @@ class Causal(Sight):
 
         `keep_hidden` also returns the input of every layer and the final normed state.
         """
+        batch, stream, visual = self.entered(batch, cache)
+        return self.spoken(stream, batch, keep=keep, keep_hidden=keep_hidden, visual=visual)
+
+    def entered(self, batch: Batch, cache: Cache | None = None) -> tuple[Batch, Stream, VisualTokens | None]:
+        """The batch as its images lay it out, the stream before layer 0, and what is seen."""
         visual = self.see(batch)
         batch = self.worded(self.placed(batch, visual, cache), visual)
         stream = seats.entered(self._spender, self.fusion.at_input(self.language.open(batch, cache), visual), visual)
-        only = None if keep_hidden else self._only(batch, keep, stays=cache is not None)
-        parts: Any = {"language": self.language, "fusion": self.fusion, "spender": self._spender}
-        stream, states = flow(stream, **parts, keep_hidden=keep_hidden, only=only)
+        return batch, stream, visual
+
+    def passed(self, stream: Stream, layers: range) -> Stream:
+        """The stream after these layers, of which the last does not end the model."""
+        return flow(stream, **self._parts, begin=layers.start, end=layers.stop)[0]
+
+    def spoken(
+        self,
+        stream: Stream,
+        batch: Batch,
+        *,
+        keep: Keep = "all",
+        keep_hidden: bool = False,
+        visual: VisualTokens | None = None,
+        begin: int = 0,
+    ) -> Output:
+        """What is said of a stream before layer `begin` by all that follow."""
+        only = None if keep_hidden else self._only(batch, keep, stays=stream.cache is not None)
+        stream, states = flow(stream, **self._parts, keep_hidden=keep_hidden, only=only, begin=begin)
         hidden = self.language.norm(_kept(stream, batch, keep, alone=only is not None))
         return Output(
             logits=self.head(hidden),
@@ -72,6 +93,10 @@ class Causal(Sight):
             visual=visual,
             labels=_wanted(batch) if keep == "labelled" else None,
         )
+
+    @property
+    def _parts(self) -> Any:
+        return {"language": self.language, "fusion": self.fusion, "spender": self._spender}
 
     def _only(self, batch: Batch, keep: Keep, *, stays: bool) -> Int[Tensor, "B Q"] | None:
         """The places of each row at which the last layer can speak alone: what is kept, and as many in every row."""

@@ -359,22 +359,27 @@ def flow(
     spender: Allocator | None = None,
     keep_hidden: bool = False,
     only: Int[Tensor, "B Q"] | None = None,
+    begin: int = 0,
+    end: int | None = None,
 ) -> tuple[Stream, list[Tensor]]:
     """The stream after the last layer, and where states are kept, what enters the first layer and what each but the
     last says.
 
-    With `only`, the last layer speaks at these places alone.
+    With `only`, the last layer speaks at these places alone. The stream may stand before layer `begin`, and stop before
+    layer `end`, which another process holds.
     """
-    stream, states = language.enter(stream), []
+    stream, states = stream if begin else language.enter(stream), []
     ahead = getattr(fusion, "asks_ahead", False)
     later = stream.cache is not None and stream.visual is None  # sees of an earlier pass what a layer holds of it
-    for i, layer in enumerate(language.layers):
+    for i, layer in enumerate([*language.layers][begin:end], begin):
         stream, entered = _fused(fusion, i, replace(stream, ahead=layer) if ahead else stream)
         states += entered if keep_hidden else []
         stream = seats.at_layer(spender, i, stream, ahead=layer, depth=language.depth)
         stream = thin(stream, None, layer=i) if later else stream
         places = placed(stream, only) if only is not None and i + 1 == language.depth else None
         stream = layer(stream) if places is None else alone(layer, stream, places)
+    if end is not None:
+        return stream, states
     stream, entered = _fused(fusion, language.depth, stream)
     return stream, [*states, *entered[:-1]] if keep_hidden else states
 

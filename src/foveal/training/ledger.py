@@ -12,8 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from foveal.core.types import Batch
+from foveal.training.pipeline import passed
 from foveal.training.plan import Held
-from foveal.training.step import backward, rescale, take
+from foveal.training.relay import Carried
+from foveal.training.sections import holders
+from foveal.training.step import Scored, backward, rescale, take
 
 
 class Ledger(TorchDispatchMode):
@@ -136,3 +139,65 @@ def held(steps: Steps, batch: Batch, *, waiting: int, accumulate: int) -> Held:
         temporary=temporary + max(0, stepped - (kept + gradients + temporary - turns)),
         turns=turns,
     )
+
+
+def held_in_rows(steps: Steps, rows: Sequence[range], batch: Batch, *, waiting: int, accumulate: int) -> list[Held]:
+    """What each process of a pipeline holds in such steps, of whose micro-batches as many are on their way in it as
+    there are processes from it to the last."""
+    steps.take([batch])
+    scored = steps.accelerator.unwrap_model(steps.scored)
+    weights, places, found = holders(scored.model, rows), range(len(rows)), list[Held]()
+    buffers, carried = held_by([*scored.buffers()]), dict[str, Tensor]()
+    passes = []
+    for place in places:
+        carried, *counted = _passes(scored, rows, place, batch, carried)
+        passes.append(counted)
+    with Ledger() as ledger:
+        rescale(steps.chosen, divisor=torch.ones((), device=steps.accelerator.device), clip=steps.clip)
+        steps.adam.step()
+    for place, (kept, casts, temporary, alone) in zip(places, passes, strict=True):
+        mine = [one for one, holding in weights.items() if isinstance(one, nn.Parameter) and place in holding]
+        gradients, many = held_by([one.grad for one in mine]), min(accumulate, len(rows) - place)
+        turns = min(gradients, max(0, kept + gradients + temporary - alone)) if accumulate == 1 else 0
+        found.append(
+            Held(
+                weights=held_by(mine) + buffers,
+                layer=0,
+                gradients=gradients,
+                optimizer=held_by([dict(steps.adam.state).get(one) for one in mine]),
+                casts=many * casts,
+                batches=waiting * held_by(batch),
+                activations=many * (kept - casts),
+                temporary=max(temporary, ledger.most - many * kept),
+                turns=turns,
+            )
+        )
+    steps.adam.zero_grad()
+    return found
+
+
+def _passes(
+    scored: Scored, rows: Sequence[range], place: int, batch: Batch, carried: Carried
+) -> tuple[dict[str, Tensor], int, int, int, int]:
+    """What a process says of a batch; bytes that its forward pass keeps, those of them that are casts, what is beside
+    them at most, and the most of all where there are no gradients yet."""
+
+    def score(speak: Any, batch: Batch) -> Tensor:
+        loss: Tensor = scored.objective(speak, batch)[0]
+        return loss
+
+    tops, said = [], dict[str, Tensor]()
+    with Ledger(scored.parameters()) as ledger:
+        for _ in range(2):
+            before = ledger.live, ledger.casts
+            received = {name: one.detach().clone().requires_grad_(one.requires_grad) for name, one in carried.items()}
+            with scored.precise(batch):
+                made = passed(scored.model, rows, place, batch, received, score)
+            kept, casts = ledger.live - before[0], ledger.casts - before[1]
+            learns = [one for one in made.values() if one.requires_grad]
+            if learns:
+                torch.autograd.backward(learns, [torch.ones_like(one) for one in learns])
+            tops.append(ledger.highest() - before[0])
+            said = {name: one.detach().requires_grad_(one.requires_grad) for name, one in made.items()}
+            del received, made, learns
+    return said, kept, casts, max(0, tops[1] - kept), tops[0]

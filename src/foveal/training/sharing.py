@@ -1,6 +1,6 @@
 """Weights, gradients and optimizer's state shared out among processes (ZeRO, 1910.02054), by torch's `fully_shard`."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -128,7 +128,7 @@ def shared_out(
             f"training.zero {zero} wants torch 2.13 or newer, and this is {torch.__version__}; install that"
         )
     plain = dict(scored.named_parameters())
-    _alike(plain.values(), accelerator)
+    alike(plain.values(), accelerator)
     before = [(module, type(module), set(vars(module)), _held(module)) for module in scored.modules()]
     parts = {id(part): name for name, part in scored.named_modules()}
     kept = {*kept, *(one for one in plain.values() if not one.ndim or (zero == 2 and not one.requires_grad))}
@@ -154,7 +154,7 @@ def shared_out(
     scored.cpu()  # buffers too
 
 
-def _alike(parameters: Collection[nn.Parameter], accelerator: Accelerator) -> None:
+def alike(parameters: Iterable[nn.Parameter], accelerator: Accelerator) -> None:
     """The first process's weights in all of them: what is drawn anew, such as adapters, each has drawn for itself."""
     for parameter in parameters:
         if parameter.requires_grad:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from foveal.core.errors import InputError
 from foveal.core.types import Batch
 from foveal.training.across import Across, pulls
+from foveal.training.pipeline import Pipeline
 from foveal.training.sharing import Sharing, mine, norm_of
 
 Objective = Callable[[nn.Module, Batch], tuple[Any, ...]]  # sum of loss, count, perhaps named parts of them
@@ -62,6 +63,7 @@ class Scored(nn.Module):
         super().__init__()
         self.model, self.objective, self.precision = model, objective, precision
         self.sharing: Sharing | None = None  # where processes hold a share of the model each
+        self.pipeline: Pipeline | None = None  # where they hold some of its layers each
 
     @property
     def across(self) -> Across | None:
@@ -75,7 +77,7 @@ class Scored(nn.Module):
         Of one across batches what has the gradient `pull`, and what this batch adds by itself. Raises InputError for an
         objective that returns something else.
         """
-        with self._precise(batch):
+        with self.precise(batch):
             if pull is None:
                 return checked(self.objective, self.objective(self.model, batch))
             embedded = self._embedded(batch)
@@ -85,7 +87,7 @@ class Scored(nn.Module):
 
     def embed(self, batch: Batch) -> tuple[Any, ...]:
         """What an objective across batches is told of one of them: vectors, keys, perhaps more."""
-        with self._precise(batch):
+        with self.precise(batch):
             return self._embedded(batch)
 
     def _embedded(self, batch: Batch) -> tuple[Any, ...]:
@@ -96,13 +98,14 @@ class Scored(nn.Module):
     def _settings(self) -> Mapping[str, Any]:
         return self.objective.keywords if isinstance(self.objective, partial) else {}
 
-    def _precise(self, batch: Batch) -> torch.autocast:
+    def precise(self, batch: Batch) -> torch.autocast:
+        """Within it, what is computed of a batch is of the precision that was chosen."""
         return torch.autocast(batch.input_ids.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
 
 def prepared(accelerator: Accelerator, scored: Scored, adam: Optimizer) -> tuple[nn.Module, Optimizer]:
     """Both as processes train them together, each with all of the model where they hold no shares of it."""
-    if scored.sharing is None:
+    if scored.sharing is None and scored.pipeline is None:
         return accelerator.prepare(scored, adam)  # type: ignore[no-any-return]
     return scored, accelerator.prepare(adam)
 
@@ -132,6 +135,9 @@ def backward(accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batc
     if whole.across is not None and (len(batches) > 1 or accelerator.num_processes > 1):
         return _backward_across(accelerator, scored, batches)
     sums = Sums(accelerator.device)
+    if whole.pipeline is not None:
+        whole.pipeline.learn(batches, partial(_scored, whole, sums), whole.precise)
+        return sums
     for i, batch in enumerate(batches):
         with _unsent(accelerator, scored) if i < len(batches) - 1 else nullcontext():
             told = scored(batch)
@@ -139,6 +145,14 @@ def backward(accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batc
             accelerator.backward(told[0])
         sums.add(told)
     return sums
+
+
+def _scored(whole: Scored, sums: "Sums", speak: Callable[..., Any], batch: Batch) -> Tensor:
+    """The loss of one micro-batch by who speaks of it in the place of the model."""
+    told = checked(whole.objective, whole.objective(speak, batch))  # type: ignore[arg-type]
+    _check_learns(told[0], batch)
+    sums.add(told)
+    return told[0]  # type: ignore[no-any-return]
 
 
 def _unsent(accelerator: Accelerator, scored: nn.Module) -> AbstractContextManager[Any]:
@@ -199,7 +213,9 @@ def _vectors(whole: Scored, batch: Batch) -> tuple[Tensor, Tensor]:
     return vectors.detach(), keys
 
 
-def rescale(parameters: Sequence[nn.Parameter], *, divisor: Tensor, clip: float) -> Tensor:
+def rescale(
+    parameters: Sequence[nn.Parameter], *, divisor: Tensor, clip: float, pipeline: Pipeline | None = None
+) -> Tensor:
     """Divide gradients by the step's count, then clip their norm; returns the norm before clipping.
 
     Of a step that counts nothing, finite gradients become 0 instead.
@@ -207,9 +223,9 @@ def rescale(parameters: Sequence[nn.Parameter], *, divisor: Tensor, clip: float)
     nothing = divisor == 0
     divisor = divisor.masked_fill(nothing, 1.0)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if not gradients:
+    if not gradients and pipeline is None:
         return torch.zeros((), device=divisor.device)
-    norm = norm_of(gradients) / divisor
+    norm = (norm_of(gradients) if pipeline is None else pipeline.norm()) / divisor
     shares = [mine(gradient) for gradient in gradients]
     torch._foreach_mul_(shares, ((clip / (norm + 1e-6)).clamp(max=1.0) / divisor).masked_fill(nothing, 0.0))
     return norm
@@ -229,13 +245,17 @@ def take(
     The loss is summed over micro-batches and processes and divided once by the step's count.
     """
     sums = backward(accelerator, scored, batches)
-    if (sharing := accelerator.unwrap_model(scored).sharing) is not None:
-        sharing.settle()
+    whole = accelerator.unwrap_model(scored)
+    for shared in (whole.sharing, whole.pipeline):
+        if shared is not None:
+            shared.settle()
     loss, count, empty = sums.loss, sums.count, sums.empty
     if accelerator.num_processes > 1:
         mine = torch.cat([torch.stack([loss, count]).double(), torch.tensor(told, device=loss.device).double()])
         loss, count, *rest = accelerator.reduce(mine, reduction="sum")
         told, empty = [float(number) for number in rest], not bool(count)
-    # Processes average their gradients, so the mean over the step is their number times that, divided by the count.
-    norm = rescale(parameters, divisor=count / accelerator.num_processes, clip=clip)
+    # Processes average their gradients, so the mean over the step is their number times that, divided by the count;
+    # those of pipelines are summed.
+    divisor = count / accelerator.num_processes if whole.pipeline is None else count
+    norm = rescale(parameters, divisor=divisor, clip=clip, pipeline=whole.pipeline)
     return Taken(loss=loss, count=count, norm=norm, told=told, empty=empty, parts=sums.parts)
