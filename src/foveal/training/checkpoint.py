@@ -12,7 +12,7 @@ import random
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -219,6 +219,34 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+Untouched = tuple[frozenset[str], str]  # names and fingerprint
+
+
+def left_out(model: nn.Module, learned: Iterable[str], before: Untouched) -> Untouched:
+    """Names and fingerprint of the parameters that have never learned; `before` where they are those of then."""
+    parameters = {name: one for name, one in parameters_of(model).items() if "lora_" not in name}
+    rest = parameters.keys() - set(learned)
+    if rest == before[0] and before[1]:
+        return before
+    return frozenset(rest), fingerprint({name: parameters[name] for name in rest})
+
+
+def state_of(
+    model: nn.Module, learned: Iterable[str], optimizer: torch.optim.Optimizer | None, *, here: bool, pipeline: Any
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights that have learned and buffers, and the optimizer's state, put together in those that want them `here`.
+
+    Those of a `pipeline` send what they hold to the first; all have to ask.
+    """
+    wanted = set(learned)
+    weights = {name: one for name, one in parameters_of(model).items() if name in wanted}
+    if pipeline is None:
+        gathered = {name: told(one.detach(), here=here) for name, one in weights.items()}
+        return gathered | buffers_of(model), {} if optimizer is None else optimizer_of(optimizer, here=here)
+    held = {name: one for name, one in (weights | buffers_of(model)).items() if pipeline.holds(one)}
+    return pipeline.collected(held), pipeline.collected(optimizer_of(optimizer))
+
+
 def optimizer_of(optimizer: torch.optim.Optimizer, *, here: bool = True) -> dict[str, Tensor]:
     """An optimizer's state as flat tensors: `3.exp_avg` belongs to its fourth parameter.
 
@@ -232,14 +260,17 @@ def optimizer_of(optimizer: torch.optim.Optimizer, *, here: bool = True) -> dict
     }
 
 
-def put_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put such a state back."""
+def put_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], holds: Callable[[Tensor], bool] = lambda one: True
+) -> None:
+    """Put such a state back, of the parameters that this process `holds`."""
     described = optimizer.state_dict()
     learned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         number, key = name.split(".", 1)
-        like = learned[int(number)]
+        if not holds(like := learned[int(number)]):
+            continue
         state.setdefault(int(number), {})[key] = shared_like(tensor, like) if tensor.shape == like.shape else tensor
     optimizer.load_state_dict({**described, "state": state})
 
@@ -267,6 +298,12 @@ def put_random_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(_bytes(state["torch"]))
     for device, saved in enumerate(state["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(_bytes(saved), device)
+
+
+def put_chance(snapshot: Snapshot, rank: int) -> None:
+    """Put the random states of the process of this rank back, where a checkpoint has them."""
+    if rank < len(snapshot.random):
+        put_random_state(snapshot.random[rank])
 
 
 def _bytes(text: str) -> Tensor:

@@ -182,8 +182,8 @@ def _passes(
     """What a process says of a batch; bytes that its forward pass keeps, those of them that are casts, what is beside
     them at most, and the most of all where there are no gradients yet."""
 
-    def score(speak: Any, batch: Batch) -> Tensor:
-        loss: Tensor = scored.objective(speak, batch)[0]
+    def score(model: nn.Module, batch: Batch) -> Tensor:
+        loss: Tensor = scored.objective(model, batch)[0]
         return loss
 
     tops, said = [], dict[str, Tensor]()

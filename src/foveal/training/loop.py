@@ -31,10 +31,12 @@ from foveal.training.objective import check_shared, objective, wants
 from foveal.training.order import Order, copies, groups
 from foveal.training.pace import Pace
 from foveal.training.parts import carried, check, learning, optimizer, recomputed, select
-from foveal.training.processes import accelerator
+from foveal.training.pipeline import piped
+from foveal.training.processes import Seats, accelerator, processes
 from foveal.training.resuming import check as check_resumed
 from foveal.training.resuming import described
-from foveal.training.sharing import Shares, shared_apart, shared_out, told
+from foveal.training.sections import check as check_sections
+from foveal.training.sharing import Shares, shared_apart, shared_out
 from foveal.training.step import Scored, prepared, take
 from foveal.training.stop import SIGNALS, Interrupted, Stop
 from foveal.training.wants import Wants
@@ -76,6 +78,7 @@ def train(
     """
     check_workers(config.workers)
     check_shared(config)
+    check_sections(model, config, processes=processes(config.device).num_processes)
     for stage in config.stages:
         check_objective(model, stage.objective)
     run = _Run(model, data, config=config, collate=collate, out=out, recipe=recipe or {}, ended=ended, watch=watch)
@@ -125,6 +128,7 @@ class _Run:
         self.model, self.data, self.config, self.collate, self.out = model, data, config, collate, out
         self.ended, self.watch, self.unseen = ended, watch, list(watch.shares if watch is not None else ())
         self.accelerator = accelerator(config.device)
+        self.seats = Seats.of(self.accelerator, config.pipeline)
         self.shares = bool(config.zero) and self.accelerator.num_processes > 1
         self.recipe = described(config, recipe, examples=len(data))
         self.checkpoints = Checkpoints(folder=out / "checkpoints", keep=config.keep)
@@ -136,12 +140,13 @@ class _Run:
 
     def __call__(self, stop: Stop, *, fresh: bool) -> Result:
         snapshot = self._found(fresh)
-        set_seed(self.config.seed + self.accelerator.process_index)
+        set_seed(self.config.seed + self.seats.rank)
         if snapshot is not None:
             self.progress, self.saved_at = snapshot.progress, snapshot.progress.seconds
             self._check_untouched(snapshot)
             if not self.progress.stage_step:  # fresh adapters of a stage that begins come from the random state
-                self._restore(snapshot, None)
+                checkpoint.put_weights(self.model, snapshot.weights)
+                checkpoint.put_chance(snapshot, self.seats.rank)
         start, silent = self.progress.step, not self.accelerator.is_main_process
         begun = snapshot is not None and bool(snapshot.window.get("steps"))
         told = start - 1 if begun else start  # the entry of what is begun is still to be written
@@ -163,7 +168,7 @@ class _Run:
         if newest is None:
             return None
         snapshot = self.checkpoints.read(newest)
-        check_resumed(snapshot, self.recipe, processes=self.accelerator.num_processes, out=self.out)
+        check_resumed(snapshot, self.recipe, processes=self.seats.world, out=self.out)
         return snapshot
 
     def _stage(self, stage: Stage, snapshot: Snapshot | None, stop: Stop, log: Log) -> None:
@@ -208,14 +213,17 @@ class _Run:
                 checkpoint.put_weights(self.model, begun.weights)  # an encoder is asked before weights are shared
             feed = self._ready(stage, order, stop)
             scored = Scored(self.model, objective(stage.objective), precision=stage.precision)
+            self.learned |= checkpoint.names_of(self.model, plain)
+            self.untouched = checkpoint.left_out(self.model, self.learned, self.untouched)
             shares = stack.enter_context(self._shared(scored, wants(stage.objective)))
             chosen = [shares[parameter] for parameter in plain]
             state = {shares[parameter]: held for parameter, held in before.items()}
             adam = carried(state, optimizer(self.model, chosen, stage))
             scored, adam = prepared(self.accelerator, scored, adam)
-            self.learned |= checkpoint.names_of(self.model, chosen)
             if begun is not None:
-                self._restore(begun, adam)
+                pipeline = self.accelerator.unwrap_model(scored).pipeline
+                checkpoint.put_optimizer(adam, begun.optimizer, *([] if pipeline is None else [pipeline.holds]))
+                checkpoint.put_chance(begun, self.seats.rank)
             most = max(_PASSED, math.ceil(2 * len(order) / self._visits(stage)))  # two epochs: one of them is whole
             window = Window(lag=0 if self.accelerator.device.type == "cpu" else 1, most=most)
             window.put(snapshot.window if snapshot is not None else {})
@@ -224,6 +232,8 @@ class _Run:
 
     def _shared(self, scored: Scored, wanted: Wants) -> AbstractContextManager[Shares]:
         """The model as processes share it; whole in each is what the objective sets itself."""
+        if self.config.pipeline > 1:
+            return piped(scored, self.accelerator, count=self.config.pipeline)
         layers, kept = shared_apart(self.model, wanted), select(self.model, wanted.sets)
         return shared_out(scored, layers, self.accelerator, zero=self.config.zero, kept=kept)
 
@@ -253,13 +263,13 @@ class _Run:
             collate=self.collate(stage),
             batch_size=stage.batch_size,
             first=self.progress.place,
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
+            rank=self.seats.rank,
+            world=self.seats.world,
         )
 
     def _visits(self, stage: Stage) -> int:
         """Groups that a step takes in all processes."""
-        return stage.batch_size * stage.accumulate * self.accelerator.num_processes
+        return stage.batch_size * stage.accumulate * self.seats.world
 
     def _steps(self, work: _Work, stop: Stop, log: Log) -> None:
         steps, window = work.pace.steps, work.window
@@ -333,7 +343,7 @@ class _Run:
         if not window.steps:
             return
         self.loss, norm, parts = window.means()
-        world, spent = self.accelerator.num_processes, max(1e-9, window.spent())
+        world, spent = self.seats.world, max(1e-9, window.spent())
         log.write(
             Entry(
                 step=self.progress.step,
@@ -353,18 +363,15 @@ class _Run:
 
     def _save(self, work: _Work | None) -> Path:
         """Write a checkpoint; without work it stands between two stages."""
-        parameters = checkpoint.parameters_of(self.model)
-        rest = frozenset(name for name in parameters if name not in self.learned and "lora_" not in name)
-        if rest != self.untouched[0] or not self.untouched[1]:
-            self.untouched = (rest, checkpoint.fingerprint({name: parameters[name] for name in rest}))
-        main = self.accelerator.is_main_process
-        learned = {name: parameter for name, parameter in parameters.items() if name in self.learned}
-        weights = {name: told(parameter.detach(), here=main) for name, parameter in learned.items()}
+        self.untouched = checkpoint.left_out(self.model, self.learned, self.untouched)
+        main, adam = self.accelerator.is_main_process, None if work is None else work.adam
+        pipeline = None if work is None else self.accelerator.unwrap_model(work.scored).pipeline
+        weights, state = checkpoint.state_of(self.model, self.learned, adam, here=main, pipeline=pipeline)
         snapshot = Snapshot(
             progress=self.progress,
-            weights=weights | checkpoint.buffers_of(self.model),
-            optimizer=checkpoint.optimizer_of(work.adam, here=main) if work is not None else {},
-            random=tuple(gather_object([checkpoint.random_state()])),
+            weights=weights,
+            optimizer=state,
+            random=tuple(gather_object([checkpoint.random_state()]))[:: self.seats.members],
             untouched=self.untouched[1],
             recipe=self.recipe,
             window=work.window.state() if work is not None else {},
@@ -376,22 +383,13 @@ class _Run:
         return self.checkpoints.place(snapshot)
 
     def _check_untouched(self, snapshot: Snapshot) -> None:
-        parameters = checkpoint.parameters_of(self.model)
-        self.learned = set(snapshot.weights) & set(parameters)
-        rest = {name: parameter for name, parameter in parameters.items() if name not in self.learned}
-        self.untouched = (frozenset(rest), checkpoint.fingerprint(rest))
+        self.learned = set(snapshot.weights) & set(checkpoint.parameters_of(self.model))
+        self.untouched = checkpoint.left_out(self.model, self.learned, (frozenset(), ""))
         if self.untouched[1] != snapshot.untouched:
             raise InputError(
                 f"{self.out} was trained on other frozen weights than these; "
                 "resume with the model that it began with, or begin anew with --fresh"
             )
-
-    def _restore(self, snapshot: Snapshot, adam: Optimizer | None) -> None:
-        checkpoint.put_weights(self.model, snapshot.weights)
-        if adam is not None:
-            checkpoint.put_optimizer(adam, snapshot.optimizer)
-        if self.accelerator.process_index < len(snapshot.random):
-            checkpoint.put_random_state(snapshot.random[self.accelerator.process_index])
 
 
 def _where(stage: Stage, progress: Progress, micros: Sequence[Micro]) -> str:

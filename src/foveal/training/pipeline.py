@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from foveal.core.errors import InputError
-from foveal.core.types import Batch, Stream
+from foveal.core.types import Batch, Output, Stream
 from foveal.training.relay import Carried, Link, relay
 from foveal.training.sections import holders, sections
 from foveal.training.sharing import Shares, alike
@@ -23,8 +23,7 @@ _LAID = ("input_ids", "image_slot", "labels", "positions")  # of a batch, what i
 _SAID = ("hidden", "memory", "memory_mask", "memory_seen")  # of a stream, what is not known from the batch
 _ASKED = ("visual", "worth", "whole")  # what a fusion asks of images between the layers
 
-# What is small of a micro-batch, by who speaks of a batch as a model does.
-Score = Callable[[Callable[..., Any], Batch], Tensor]
+Score = Callable[[nn.Module, Batch], Tensor]  # what is to be small of a micro-batch, by who speaks of it
 
 
 class Pipeline:
@@ -57,8 +56,8 @@ class Pipeline:
         )
 
     def holds(self, weight: Tensor) -> bool:
-        """Whether this process has a weight."""
-        return self.place in self.held[weight]
+        """Whether this process has a weight; what is new since lies in the first."""
+        return self.place in self.held.get(weight, (0,))
 
     def learn(
         self, batches: Sequence[Batch], score: Score, precise: Callable[[Batch], AbstractContextManager[Any]]
@@ -119,8 +118,19 @@ def passed(
     else:
         laid, stream, _ = model.entered(batch)
     if place + 1 == len(rows):
-        return {"loss": score(partial(model.spoken, stream, begin=rows[place].start), laid)}
+        return {"loss": score(_Rest(partial(model.spoken, stream, begin=rows[place].start)), laid)}
     return packed(batch, laid, model.passed(stream, rows[place]))
+
+
+class _Rest(nn.Module):
+    """What a model says from some layer on, called as the model is."""
+
+    def __init__(self, speak: Callable[..., Output]) -> None:
+        super().__init__()
+        self.speak = speak
+
+    def forward(self, batch: Batch, **asked: Any) -> Output:
+        return self.speak(batch, **asked)
 
 
 def packed(batch: Batch, laid: Batch, stream: Stream) -> dict[str, Tensor]:

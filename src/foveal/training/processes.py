@@ -1,6 +1,7 @@
 """Which processes train together, and on what."""
 
 import os
+from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
@@ -33,6 +34,22 @@ def accelerator(device: str = "auto") -> Accelerator:
         # a gradient lies in the bucket that it is sent in: else each is held twice
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)],
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seats:
+    """Which of so many groups a process sits in; all of a group are of `members` and see the same examples."""
+
+    rank: int
+    world: int
+    members: int
+
+    @classmethod
+    def of(cls, accelerator: Accelerator, members: int) -> "Seats":
+        """Processes in turn, where so many of them work on one model together."""
+        return cls(
+            rank=accelerator.process_index // members, world=accelerator.num_processes // members, members=members
+        )
 
 
 def part() -> None:

@@ -11,7 +11,8 @@ from foveal.training.checkpoint import Snapshot
 from foveal.training.config import TrainingConfig
 
 # what may differ when a run is resumed
-_HARMLESS = ("checkpoint_minutes", "keep", "keep_stages", "log_every", "tensorboard", "workers", "device", "zero")
+_HARMLESS = ("checkpoint_minutes", "keep", "keep_stages", "log_every", "tensorboard", "workers", "device")
+_HARMLESS += ("zero", "pipeline")  # how processes share a model
 
 
 def described(config: TrainingConfig, recipe: Mapping[str, Any], *, examples: int) -> dict[str, Any]:

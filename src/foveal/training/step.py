@@ -147,9 +147,9 @@ def backward(accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batc
     return sums
 
 
-def _scored(whole: Scored, sums: "Sums", speak: Callable[..., Any], batch: Batch) -> Tensor:
-    """The loss of one micro-batch by who speaks of it in the place of the model."""
-    told = checked(whole.objective, whole.objective(speak, batch))  # type: ignore[arg-type]
+def _scored(whole: Scored, sums: "Sums", model: nn.Module, batch: Batch) -> Tensor:
+    """The loss of one micro-batch, by who speaks of it in the place of the model."""
+    told = checked(whole.objective, whole.objective(model, batch))
     _check_learns(told[0], batch)
     sums.add(told)
     return told[0]  # type: ignore[no-any-return]
