@@ -131,6 +131,28 @@ def test_devices_take_turns_at_the_data_and_share_by_zero(home, capsys):
     assert one["stages"][0]["seconds"] == pytest.approx(alone["stages"][0]["seconds"], rel=0.2)
 
 
+def test_a_pipeline_parts_the_layers_and_its_groups_take_turns_at_the_data(home, capsys):
+    settings = (*DEEP, "training.stages.1.objective=next_token", "training.stages.1.accumulate=2")
+    alone = quick(capsys, *settings)
+    row, both, recipe = (
+        quick(capsys, *settings, *more)
+        for more in (
+            ("--gpus", "2", "--pipeline", "2"),
+            ("--gpus", "4", "--pipeline", "2"),
+            ("--gpus", "2", "training.pipeline=2"),
+        )
+    )
+    assert row["stages"] == recipe["stages"]
+    for one, other, twice in zip(alone["stages"], row["stages"], both["stages"], strict=True):
+        assert other["samples"] == one["samples"] and other["operations"] == pytest.approx(one["operations"])
+        assert twice["steps"] * twice["operations"] == pytest.approx(twice["steps"] * 2 * one["operations"], rel=0.2)
+        assert one["memory"]["weights"] / 3 < other["memory"]["weights"] < one["memory"]["weights"]
+        assert one["memory"]["activations"] / 3 < other["memory"]["activations"]  # of up to two micro-batches at once
+    tuned = row["stages"][1]
+    assert tuned["seconds"] == pytest.approx(alone["stages"][1]["seconds"] / 2 * (1 + 1 / 2))
+    assert tuned["memory"]["optimizer"] < 0.8 * alone["stages"][1]["memory"]["optimizer"]
+
+
 def test_zero_on_one_device_is_said_to_change_nothing(home, capsys):
     assert run(["plan", "tiny.yaml", "--zero", "2", "--speed", "1"]) == 0
     out = capsys.readouterr().out
@@ -213,6 +235,9 @@ def test_other_data_and_a_table(home, capsys):
     [
         (["tiny.yaml", "--gpus", "0"], "--gpus 0; give 1 or more"),
         (["tiny.yaml", "--zero", "4"], "--zero 4; give 0"),
+        (["tiny.yaml", "--pipeline", "0"], "--pipeline 0; give 1 or more"),
+        (["tiny.yaml", "--pipeline", "2"], "--pipeline 2 for --gpus 1; give --gpus a multiple of 2"),
+        (["tiny.yaml", "training.pipeline=2", "--gpus", "2", "--zero", "3"], "--pipeline 2 and --zero 3; take one"),
         (["tiny.yaml", "--memory", "-1"], "--memory -1; give more than 0"),
         (["tiny.yaml", "--speed", "0"], "--speed 0; give more than 0"),
         (["tiny.yaml", f"{ALIGN}.batchsize=2"], "batchsize"),

@@ -31,6 +31,28 @@ def test_two_processes_train_as_one(home, capsys, monkeypatch, zero):
     assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
 
 
+def test_a_pipeline_of_two_processes_trains_as_one(home, capsys, monkeypatch):
+    settings = ["model.language.depth=3", "training.stages.1.objective=next_token", "training.stages.0.accumulate=2"]
+    assert run(["train", "tiny.yaml", *settings]) == 0
+    told = capsys.readouterr().err
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "other"))
+    both = two_processes("train", "tiny.yaml", "--out", "two", "training.pipeline=2", *settings)
+    assert both.count("ask it:") == told.count("ask it:") == 1
+    assert both.count("a step of stage tune has fewer micro-batches") == 1
+    for name in ("loss", "gradient_norm"):
+        one, two = ([row[name] for row in log(place)] for place in ("runs/tiny", "two"))
+        assert one == pytest.approx(two)
+    one, two = (foveal.load(place).state_dict() for place in ("runs/tiny", "two"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+
+
+def test_one_process_makes_no_pipeline(home, capsys):
+    assert run(["train", "tiny.yaml", "training.pipeline=2", "--out", "none"]) == 2
+    told = capsys.readouterr().err
+    assert "training.pipeline is 2, and this is a training of 1 process" in told and told.count("\n") == 1
+    assert not (home / "none").exists()
+
+
 def test_one_process_is_told_that_it_shares_nothing(home, capsys):
     assert run(["train", "tiny.yaml", "training.zero=2", "training.stages.0.steps=1"]) == 0
     assert "training.zero=2: one process alone has none to share with" in capsys.readouterr().err

@@ -33,8 +33,9 @@ STAGES = {
     "fewer batches than processes": [Stage(steps=3, train=ALL, **SEVERAL | {"accumulate": 1})],
     "orthogonal steps": [Stage(steps=3, train=ALL, **SEVERAL | {"rate": 5e-4}, optimizer="muon")],
     "parts thaw and freeze": [
-        Stage(name="a", steps=3, train=("connector",), lora=Lora(rank=2), **SEVERAL),
-        Stage(name="b", steps=4, train=ALL, then=(Then(at=0.5, train=ALL[1:]),), **SEVERAL),
+        Stage(name="a", steps=2, train=("connector",), **SEVERAL),
+        Stage(name="b", steps=2, train=("connector",), lora=Lora(rank=2), **SEVERAL),
+        Stage(name="c", steps=4, train=ALL, then=(Then(at=0.5, train=ALL[1:]),), **SEVERAL),
     ],
     "half precision, computed again": [Stage(steps=3, train=ALL, **SEVERAL, precision="bf16", checkpointing=True)],
 }

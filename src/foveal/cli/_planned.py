@@ -12,7 +12,7 @@ from foveal.cli._planner import Planner, Wish
 from foveal.cli._recipe import Recipe
 from foveal.cli._training import check_stages
 from foveal.core.errors import InputError
-from foveal.training.plan import devices_that_fit, shared, zero_that_fits
+from foveal.training.plan import devices_that_fit, shared, waited, zero_that_fits
 
 if TYPE_CHECKING:
     from foveal.cli._passing import Encoding
@@ -57,12 +57,14 @@ def _stage(planner: Planner, number: int) -> dict[str, Any]:
     before, sizes = set(planner.batches.encodings), planner.sizes(stage)
     largest = _unseen.largest(sizes)
     held, work = planner.held(stage, largest), planner.work(stage, sizes)
-    memory = shared(held, devices=wish.devices, zero=wish.zero)
+    memory = shared(held, **_share(wish))
     fits = None if wish.memory is None else memory.total <= wish.memory
-    seconds = work.operations / (TERA * wish.speed) if wish.speed is not None else work.seconds
+    seconds = work.seconds
+    if wish.speed is not None:  # nothing was timed
+        seconds = work.operations / (TERA * wish.speed) * waited(wish.pipeline, stage.accumulate)
     assert seconds is not None
     steps = planner.steps(stage) or max(1, round(60 * (stage.minutes or 0.0) / seconds))
-    micros = stage.accumulate * wish.devices
+    micros = stage.accumulate * wish.groups
     tokens = fmean(size.tokens for size in sizes) * micros
     encodings = [told for name, told in planner.batches.encodings.items() if name not in before]
     return {
@@ -99,11 +101,18 @@ def _advised(planner: Planner, number: int, held: "Held", largest: Sequence[int]
     wish, settings, smallest, found = planner.wish, [], held, []
     assert wish.memory is not None
     for settings, smallest in _smaller(planner, number, largest):
-        total = shared(smallest, devices=wish.devices, zero=wish.zero).total
+        total = shared(smallest, **_share(wish)).total
         if total <= wish.memory:
             found.append({"settings": settings, "total": total})
             break
+    if wish.pipeline > 1:
+        return found
     return [*found, *_sharing(held, wish, [])] or _sharing(smallest, wish, settings)
+
+
+def _share(wish: Wish) -> dict[str, int]:
+    """How devices share what is held; those of a pipeline have parts of their own, and the fullest is told."""
+    return {"devices": wish.devices if wish.pipeline == 1 else 1, "zero": wish.zero}
 
 
 def _smaller(planner: Planner, number: int, largest: Sequence[int]) -> Iterator[tuple[list[str], "Held"]]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +34,14 @@ class Wish:
 
     devices: int = 1
     zero: int = 0
+    pipeline: int = 1
     memory: int | None = None
     speed: float | None = None
+
+    @property
+    def groups(self) -> int:
+        """How many of them, or of their pipelines, see examples of their own."""
+        return self.devices // self.pipeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +62,7 @@ class Planner:
         from foveal.training.objective import check as check_objective
         from foveal.training.objective import check_shared
         from foveal.training.processes import accelerator
+        from foveal.training.sections import check as check_sections
 
         self.recipe, self.wish, self.bar = recipe, wish, bar
         self.data_folder, self.data, self.run = prepared(recipe, say=say, bar=bar)
@@ -63,6 +70,7 @@ class Planner:
         check_stages(self.run, self.batches, recipe.training.stages, begun=False)
         check_workers(recipe.training.workers)
         check_shared(recipe.training)
+        check_sections(self.run.model, replace(recipe.training, pipeline=wish.pipeline), processes=wish.devices)
         for stage in recipe.training.stages:
             check_objective(self.run.model, stage.objective)
         self.device = accelerator(recipe.training.device).device
@@ -76,13 +84,13 @@ class Planner:
         """How many steps a stage has; None where it ends by the clock."""
         from foveal.training.pace import Pace
 
-        a_step = stage.batch_size * stage.accumulate * self.wish.devices
+        a_step = stage.batch_size * stage.accumulate * self.wish.groups
         return Pace.of(stage, visits=len(self.order(stage)), a_step=a_step).steps
 
     def sizes(self, stage: Stage) -> "list[Size]":
         """The sizes of a stage's micro-batches, on all devices."""
         steps = self.steps(stage)
-        count = None if steps is None else steps * stage.accumulate * self.wish.devices
+        count = None if steps is None else steps * stage.accumulate * self.wish.groups
         order = self.order(stage)
         return _unseen.looked(self.batches, stage, order, _unseen.first(stage, order, count))
 
@@ -141,22 +149,27 @@ class Planner:
         return stage.accumulate + (0 if self.device.type != "cpu" else 2 * workers or AHEAD + 1)
 
     def held(self, stage: Stage, numbers: Sequence[int]) -> "Held":
-        """What one device holds at the fullest moment of a stage, by these micro-batches."""
-        from foveal.training.ledger import held
+        """What one device holds at the fullest moment of a stage, by these micro-batches; of a pipeline the fullest."""
+        from foveal.training.ledger import held, held_in_rows
         from foveal.training.plan import shared
+        from foveal.training.sections import sections
 
-        found = []
+        found: list[Held] = []
+        rows = sections(self.run.model, self.wish.pipeline) if self.wish.pipeline > 1 else ()
+        step = {"waiting": self.waiting(stage), "accumulate": stage.accumulate}
         with self.phases(stage) as phases, self.bar(f"{stage.name}: memory", None) as advance:
             for _, feed, steps, at in phases:
                 at(0.0)  # all visual tokens are there
                 for batch in (feed[number].batch.to(self.device) for number in numbers):
                     for _ in range(DRAWS if objective_of(stage)[0] == "budgets" else 1):
-                        found.append(held(steps, batch, waiting=self.waiting(stage), accumulate=stage.accumulate))
+                        found += held_in_rows(steps, rows, batch, **step) if rows else [held(steps, batch, **step)]
                         advance(1)
         return max(found, key=lambda one: shared(one).total)
 
     def work(self, stage: Stage, sizes: "Sequence[Size]") -> Work:
-        """What a step of one device does in the mean over a stage."""
+        """What a step of one device does in the mean over a stage, where all of a pipeline have as much to do."""
+        from foveal.training.plan import waited
+
         operations, seconds, learned = 0.0, 0.0, dict[int, int]()
         with self.phases(stage) as phases, self.bar(f"{stage.name}: steps", None) as advance:
             for share, feed, steps, at in phases:
@@ -166,8 +179,10 @@ class Planner:
                     at(0.5)
                     seconds += share * self._seconds(stage, feed, steps, sizes, advance)
             every = sum(parameter.numel() for parameter in self.run.model.parameters())
-        timed = seconds if self.wish.speed is None else None
-        return Work(operations=operations, seconds=timed, parameters=every, trained=sum(learned.values()))
+        pipeline = self.wish.pipeline
+        timed = seconds / pipeline * waited(pipeline, stage.accumulate) if self.wish.speed is None else None
+        done = {"operations": operations / pipeline, "seconds": timed}
+        return Work(**done, parameters=every, trained=sum(learned.values()))
 
     def _operations(self, stage: Stage, feed: "Feed", steps: "Steps", at: Any, sizes: "Sequence[Size]") -> float:
         """Operations of a step: forward and backward, by a few micro-batches."""

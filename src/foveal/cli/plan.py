@@ -34,6 +34,12 @@ def command(
         help="What they share: 1 the optimizer's state, 2 gradients too, 3 weights too; 0 nothing.",
         show_default="the recipe's training.zero",
     ),
+    pipeline: int | None = typer.Option(
+        None,
+        "--pipeline",
+        help="How many of them hold the language model's layers together, some each.",
+        show_default="the recipe's training.pipeline",
+    ),
     memory: float | None = typer.Option(None, "--memory", help="Of a device, in GiB: say whether it fits."),
     speed: float | None = typer.Option(
         None, "--speed", help="Of a device, in TFLOP/s.", show_default="that of some steps here"
@@ -59,8 +65,13 @@ def command(
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"{name} {value:g}; give more than 0")
     wanted = _recipe.read(recipe, settings or [], data=data)
-    shares, limit = wanted.training.zero if zero is None else zero, None if memory is None else int(memory * GIB)
-    wish = Wish(devices=gpus, zero=shares, memory=limit, speed=speed)
+    shares, rows = (
+        own if given is None else given
+        for own, given in ((wanted.training.zero, zero), (wanted.training.pipeline, pipeline))
+    )
+    _check_pipeline(rows, gpus=gpus, zero=shares)
+    limit = None if memory is None else int(memory * GIB)
+    wish = Wish(devices=gpus, zero=shares, pipeline=rows, memory=limit, speed=speed)
     console = _show.console(quiet=True)
     said: set[str] = set()  # a stage is looked at several times
 
@@ -73,6 +84,15 @@ def command(
     if as_json:
         return _show.print_json(told)
     show(told, _show.console())
+
+
+def _check_pipeline(pipeline: int, *, gpus: int, zero: int) -> None:
+    if pipeline < 1:
+        raise InputError(f"--pipeline {pipeline}; give 1 or more")
+    if gpus % pipeline:
+        raise InputError(f"--pipeline {pipeline} for --gpus {gpus}; give --gpus a multiple of {pipeline}")
+    if pipeline > 1 and zero:
+        raise InputError(f"--pipeline {pipeline} and --zero {zero}; take one of them")
 
 
 def show(told: dict[str, Any], console: Any) -> None:
@@ -146,12 +166,14 @@ def _reckoned(wanted: dict[str, Any]) -> str:
     devices, zero = wanted["devices"], wanted["zero"]
     what = "one device" if devices == 1 else f"{devices} devices"
     share = f", ZeRO {zero}" if zero and devices > 1 else ""
+    share = f", in pipelines of {wanted['pipeline']}" if wanted["pipeline"] > 1 else share
     share = f" (--zero {zero} makes no difference: there is none to share with)" if zero and devices == 1 else share
     size = "" if wanted["memory"] is None else f" of {wanted['memory'] / GIB:,.2f} GiB"
     pace = f"at {wanted['speed'] or 0:g} TFLOP/s each"
     if wanted["speed"] is None:
         pace = f"at the speed of steps measured here ({wanted['device']}, threads {wanted['threads']})"
     apart = "" if devices == 1 else ", without the time in which they wait for one another"
+    apart = ", with the filling and emptying of a pipeline and without messages" if wanted["pipeline"] > 1 else apart
     more = "" if wanted["device"] != "cpu" else "; kernels that oneDNN keeps on a processor are not in it"
     return f"reckoned for {what}{size}{share}, {pace}{apart}{more}; {wanted['hardware']}"
 

@@ -240,11 +240,11 @@ def state_of(
     """
     wanted = set(learned)
     weights = {name: one for name, one in parameters_of(model).items() if name in wanted}
+    state = {} if optimizer is None else optimizer_of(optimizer, here=here or pipeline is not None)
     if pipeline is None:
-        gathered = {name: told(one.detach(), here=here) for name, one in weights.items()}
-        return gathered | buffers_of(model), {} if optimizer is None else optimizer_of(optimizer, here=here)
+        return {name: told(one.detach(), here=here) for name, one in weights.items()} | buffers_of(model), state
     held = {name: one for name, one in (weights | buffers_of(model)).items() if pipeline.holds(one)}
-    return pipeline.collected(held), pipeline.collected(optimizer_of(optimizer))
+    return pipeline.collected(held), pipeline.collected(state)
 
 
 def optimizer_of(optimizer: torch.optim.Optimizer, *, here: bool = True) -> dict[str, Tensor]:

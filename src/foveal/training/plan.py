@@ -65,6 +65,12 @@ def shared(held: Held, *, devices: int = 1, zero: int = 0) -> Held:
     )
 
 
+def waited(pipeline: int, accumulate: int) -> float:
+    """How many times as long a step takes in such a pipeline as the work of one process in it, for until the first
+    micro-batch has come through, and after the last, some wait (1811.06965)."""
+    return 1 + (pipeline - 1) / accumulate
+
+
 def zero_that_fits(held: Held, limit: int, *, devices: int, zero: int) -> int | None:
     """The lowest higher stage of ZeRO by which so many devices hold at most `limit` bytes each; None: none does."""
     fit = (more for more in range(zero + 1, 4) if shared(held, devices=devices, zero=more).total <= limit)

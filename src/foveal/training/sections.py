@@ -17,6 +17,18 @@ _ROOM, _OBJECTIVES = "training.objectives", ("next_token",)
 
 def check(model: Any, training: TrainingConfig, *, processes: int) -> None:
     """Raises InputError for processes that make no such pipelines, and for what has more to tell than a stream."""
+    check_recipe(training, processes=processes)
+    asked = f"training.pipeline is {training.pipeline}"
+    if training.pipeline > 1 and (reason := _refusal(model)) is not None:
+        raise InputError(f"{asked}, and {reason}; train it with training.pipeline=1")
+    if training.pipeline > 1 and training.pipeline > model.language.depth:
+        raise InputError(
+            f"{asked}, and the language model has {model.language.depth} layers; give each process one at least"
+        )
+
+
+def check_recipe(training: TrainingConfig, *, processes: int) -> None:
+    """The same where the model is not there yet."""
     count = training.pipeline
     if count == 1:
         return
@@ -36,12 +48,6 @@ def check(model: Any, training: TrainingConfig, *, processes: int) -> None:
                 f"{asked}, and stage {stage.name!r} learns by the objective {name!r}, which asks more of a model than "
                 f"what its last layers say; take {_OBJECTIVES[0]}, or training.pipeline=1"
             )
-    if (reason := _refusal(model)) is not None:
-        raise InputError(f"{asked}, and {reason}; train it with training.pipeline=1")
-    if count > model.language.depth:
-        raise InputError(
-            f"{asked}, and the language model has {model.language.depth} layers; give each process one at least"
-        )
 
 
 def _refusal(model: Any) -> str | None:

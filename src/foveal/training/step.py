@@ -226,8 +226,8 @@ def rescale(
     if not gradients and pipeline is None:
         return torch.zeros((), device=divisor.device)
     norm = (norm_of(gradients) if pipeline is None else pipeline.norm()) / divisor
-    shares = [mine(gradient) for gradient in gradients]
-    torch._foreach_mul_(shares, ((clip / (norm + 1e-6)).clamp(max=1.0) / divisor).masked_fill(nothing, 0.0))
+    if shares := [mine(gradient) for gradient in gradients]:
+        torch._foreach_mul_(shares, ((clip / (norm + 1e-6)).clamp(max=1.0) / divisor).masked_fill(nothing, 0.0))
     return norm
 
 
