@@ -16,7 +16,7 @@ from foveal.training.loop import train
 from foveal.training.objective import objective
 from foveal.training.parts import learning, optimizer
 from foveal.training.pipeline import piped
-from foveal.training.processes import accelerator, part
+from foveal.training.processes import accelerator, part, team
 from foveal.training.step import Scored, prepared, take
 from tests.training.conftest import built
 from tests.training.shares import spoken
@@ -83,8 +83,8 @@ def held(world, name):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     made = accelerator("cpu")
     with learning(model, stage) as chosen:
-        scored = Scored(model, objective("next_token"), precision="fp32")
-        with piped(scored, made, count=2):
+        scored = Scored(model, objective("next_token"), precision="fp32", team=team(made, pipeline=2))
+        with piped(scored, made):
             scored, adam = prepared(made, scored, optimizer(model, chosen, stage))
             told = {"weights": held_by([*weights_of(model)])}
             for group in adam.param_groups:

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 from foveal.cli._recipe import Recipe
 from foveal.training.config import Stage
@@ -61,14 +60,9 @@ def stages(recipe: Recipe, *, say: Callable[[str], None], bar: Any) -> Cost:
 
 def order_of(recipe: Recipe, stage: Stage, data: Any) -> Any:
     """The order in which a stage sees its groups."""
-    from foveal.training.order import Order, copies, groups
+    from foveal.training import order
 
-    return Order(
-        groups(data, shared=stage.group),
-        copies(data, stage.kinds, stage.sources),
-        seed=(recipe.training.seed, crc32(stage.name.encode())),
-        limit=stage.group_limit,
-    )
+    return order.order_of(stage, data, seed=recipe.training.seed)
 
 
 def _sample(run: Any, batches: Any, stage: Stage, rows: Any, data: Any) -> dict[str, float]:

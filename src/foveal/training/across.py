@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from foveal.core.types import Batch
+from foveal.training.processes import Team
 
 Compared = tuple[Tensor, float | int, Mapping[str, tuple[Tensor, int]]]
 
@@ -61,16 +61,14 @@ def added(one: Compared, other: Compared | None) -> Compared:
     return one[0] + other[0], one[1] + other[1], {**one[2], **other[2]}
 
 
-def pulls(
-    across: Across, told: Sequence[tuple[Tensor, Tensor]], accelerator: Accelerator
-) -> tuple[list[Tensor], Compared]:
+def pulls(across: Across, told: Sequence[tuple[Tensor, Tensor]], team: Team) -> tuple[list[Tensor], Compared]:
     """How the loss of all rows of all processes pulls at the vectors of each of these batches, and that loss."""
     vectors, keys = across.joined(told)
     sizes = [len(some) for some, _ in told]
     first = 0
-    if accelerator.num_processes > 1:
+    if team.groups > 1:
         every = gather_object([(vectors.cpu(), keys.cpu())])
-        first = sum(len(some) for some, _ in every[: accelerator.process_index])
+        first = sum(len(some) for some, _ in every[: team.group])
         vectors, keys = (part.to(vectors.device) for part in across.joined(every))
     vectors.requires_grad_()
     with torch.enable_grad():

@@ -10,7 +10,6 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 from accelerate.utils import gather_object, set_seed
 from torch import nn
@@ -28,11 +27,11 @@ from foveal.training.lora import adapted
 from foveal.training.memory import memory_kept
 from foveal.training.objective import check as check_objective
 from foveal.training.objective import check_shared, objective, wants
-from foveal.training.order import Order, copies, groups
+from foveal.training.order import Order, order_of
 from foveal.training.pace import Pace
 from foveal.training.parts import carried, check, learning, optimizer, recomputed, select
 from foveal.training.pipeline import piped
-from foveal.training.processes import Seats, accelerator, processes
+from foveal.training.processes import accelerator, processes, team
 from foveal.training.resuming import check as check_resumed
 from foveal.training.resuming import described
 from foveal.training.sections import check as check_sections
@@ -128,8 +127,8 @@ class _Run:
         self.model, self.data, self.config, self.collate, self.out = model, data, config, collate, out
         self.ended, self.watch, self.unseen = ended, watch, list(watch.shares if watch is not None else ())
         self.accelerator = accelerator(config.device)
-        self.seats = Seats.of(self.accelerator, config.pipeline)
-        self.shares = bool(config.zero) and self.accelerator.num_processes > 1
+        self.team = team(self.accelerator, pipeline=config.pipeline)
+        self.shares = bool(config.zero) and self.team.groups > 1
         self.recipe = described(config, recipe, examples=len(data))
         self.checkpoints = Checkpoints(folder=out / "checkpoints", keep=config.keep)
         self.progress, self.began, self.saved_at = Progress(), 0.0, 0.0
@@ -140,13 +139,13 @@ class _Run:
 
     def __call__(self, stop: Stop, *, fresh: bool) -> Result:
         snapshot = self._found(fresh)
-        set_seed(self.config.seed + self.seats.rank)
+        set_seed(self.config.seed + self.team.group)
         if snapshot is not None:
             self.progress, self.saved_at = snapshot.progress, snapshot.progress.seconds
             self._check_untouched(snapshot)
             if not self.progress.stage_step:  # fresh adapters of a stage that begins come from the random state
                 checkpoint.put_weights(self.model, snapshot.weights)
-                checkpoint.put_chance(snapshot, self.seats.rank)
+                checkpoint.put_chance(snapshot, self.team.group)
         start, silent = self.progress.step, not self.accelerator.is_main_process
         begun = snapshot is not None and bool(snapshot.window.get("steps"))
         told = start - 1 if begun else start  # the entry of what is begun is still to be written
@@ -168,12 +167,12 @@ class _Run:
         if newest is None:
             return None
         snapshot = self.checkpoints.read(newest)
-        check_resumed(snapshot, self.recipe, processes=self.seats.world, out=self.out)
+        check_resumed(snapshot, self.recipe, processes=self.team.groups, out=self.out)
         return snapshot
 
     def _stage(self, stage: Stage, snapshot: Snapshot | None, stop: Stop, log: Log) -> None:
         """Train one stage to its end, from its beginning or from a snapshot within it."""
-        order = self._order(stage)
+        order = order_of(stage, self.data, seed=self.config.seed)
         pace = Pace.of(stage, visits=len(order), a_step=self._visits(stage))
         before: Mapping[nn.Parameter, Any] = {}
         with ExitStack() as stack:
@@ -212,7 +211,7 @@ class _Run:
             if begun is not None:
                 checkpoint.put_weights(self.model, begun.weights)  # an encoder is asked before weights are shared
             feed = self._ready(stage, order, stop)
-            scored = Scored(self.model, objective(stage.objective), precision=stage.precision)
+            scored = Scored(self.model, objective(stage.objective), precision=stage.precision, team=self.team)
             self.learned |= checkpoint.names_of(self.model, plain)
             self.untouched = checkpoint.left_out(self.model, self.learned, self.untouched)
             shares = stack.enter_context(self._shared(scored, wants(stage.objective)))
@@ -223,7 +222,7 @@ class _Run:
             if begun is not None:
                 pipeline = self.accelerator.unwrap_model(scored).pipeline
                 checkpoint.put_optimizer(adam, begun.optimizer, *([] if pipeline is None else [pipeline.holds]))
-                checkpoint.put_chance(begun, self.seats.rank)
+                checkpoint.put_chance(begun, self.team.group)
             most = max(_PASSED, math.ceil(2 * len(order) / self._visits(stage)))  # two epochs: one of them is whole
             window = Window(lag=0 if self.accelerator.device.type == "cpu" else 1, most=most)
             window.put(snapshot.window if snapshot is not None else {})
@@ -233,17 +232,9 @@ class _Run:
     def _shared(self, scored: Scored, wanted: Wants) -> AbstractContextManager[Shares]:
         """The model as processes share it; whole in each is what the objective sets itself."""
         if self.config.pipeline > 1:
-            return piped(scored, self.accelerator, count=self.config.pipeline)
+            return piped(scored, self.accelerator)
         layers, kept = shared_apart(self.model, wanted), select(self.model, wanted.sets)
         return shared_out(scored, layers, self.accelerator, zero=self.config.zero, kept=kept)
-
-    def _order(self, stage: Stage) -> Order:
-        return Order(
-            groups(self.data, shared=stage.group),
-            copies(self.data, stage.kinds, stage.sources),
-            seed=(self.config.seed, crc32(stage.name.encode())),  # the same where another stage is left out
-            limit=stage.group_limit,
-        )
 
     def _ready(self, stage: Stage, order: Order, stop: Stop) -> Feed:
         """The feed, for which features may be computed for long; raises Interrupted where that is broken off."""
@@ -263,13 +254,13 @@ class _Run:
             collate=self.collate(stage),
             batch_size=stage.batch_size,
             first=self.progress.place,
-            rank=self.seats.rank,
-            world=self.seats.world,
+            rank=self.team.group,
+            world=self.team.groups,
         )
 
     def _visits(self, stage: Stage) -> int:
         """Groups that a step takes in all processes."""
-        return stage.batch_size * stage.accumulate * self.seats.world
+        return stage.batch_size * stage.accumulate * self.team.groups
 
     def _steps(self, work: _Work, stop: Stop, log: Log) -> None:
         steps, window = work.pace.steps, work.window
@@ -343,7 +334,7 @@ class _Run:
         if not window.steps:
             return
         self.loss, norm, parts = window.means()
-        world, spent = self.seats.world, max(1e-9, window.spent())
+        world, spent = self.team.groups, max(1e-9, window.spent())
         log.write(
             Entry(
                 step=self.progress.step,
@@ -371,7 +362,7 @@ class _Run:
             progress=self.progress,
             weights=weights,
             optimizer=state,
-            random=tuple(gather_object([checkpoint.random_state()]))[:: self.seats.members],
+            random=tuple(gather_object([checkpoint.random_state()]))[:: self.team.pipeline],
             untouched=self.untouched[1],
             recipe=self.recipe,
             window=work.window.state() if work is not None else {},

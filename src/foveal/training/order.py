@@ -2,11 +2,13 @@
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from zlib import crc32
 
 import numpy as np
 
 from foveal.core.errors import InputError, unknown
 from foveal.core.example import Example, pictures
+from foveal.training.config import Stage
 
 OTHERS = "*"  # the kinds that are not named
 _MOST = 2**28  # visits in an epoch, whose order takes 16 bytes each while it is made
@@ -105,3 +107,13 @@ class Order:
         if self.limit is not None and len(chosen) > self.limit:
             chosen = chosen[np.sort(chance.permutation(len(chosen))[: self.limit])]
         return tuple(chosen.tolist())
+
+
+def order_of(stage: Stage, data: Sequence[Example], *, seed: int) -> Order:
+    """The order in which a stage sees its groups; takes the errors of `copies` and of `Order`."""
+    return Order(
+        groups(data, shared=stage.group),
+        copies(data, stage.kinds, stage.sources),
+        seed=(seed, crc32(stage.name.encode())),  # the same where another stage is left out
+        limit=stage.group_limit,
+    )

@@ -34,15 +34,15 @@ class Pipeline:
     """
 
     def __init__(
-        self, model: Any, rows: Sequence[range], held: Mapping[Tensor, tuple[int, ...]], accelerator: Accelerator
+        self, scored: Any, rows: Sequence[range], held: Mapping[Tensor, tuple[int, ...]], accelerator: Accelerator
     ) -> None:
-        self.model, self.rows, self.held, self.length = model, rows, held, len(rows)
-        self.rank, self.world = accelerator.process_index, accelerator.num_processes
+        self.model, self.team, self.rows, self.held = scored.model, scored.team, rows, held
+        self.length, self.world, self.rank = len(rows), accelerator.num_processes, accelerator.process_index
         self.place, self.device = self.rank % self.length, accelerator.device
         self.learned = [one for one in held if isinstance(one, nn.Parameter) and one.requires_grad]
         firsts = range(0, self.world, self.length)
         pipelines = [_group(tuple(range(first, first + self.length))) for first in firsts]
-        self.pipeline = pipelines[self.rank // self.length]
+        self.pipeline = pipelines[self.team.group]
         self.alike = {  # all that hold the same
             places: _group(tuple(first + place for first in firsts for place in places))
             for places in sorted(set(held.values()))
@@ -71,7 +71,8 @@ class Pipeline:
         relay(self.link, len(batches), forward)
 
     def settle(self) -> None:
-        """After a step's last backward: each holder of a weight has the sum of all gradients, none where none is."""
+        """After a step's last backward: each holder of a weight has the sum of its gradients in a pipeline, the mean
+        over pipelines; none where none is."""
         used = torch.tensor([float(one.grad is not None) for one in self.learned], device=self.device)
         dist.all_reduce(used)
         for parameter, count in zip(self.learned, used.tolist(), strict=True):
@@ -81,6 +82,7 @@ class Pipeline:
             elif self.holds(parameter) and group is not None:
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 dist.all_reduce(parameter.grad, group=group)
+                parameter.grad /= self.team.groups
 
     def norm(self) -> Tensor:
         """The norm of all gradients of a pipeline, each of which its owner counts."""
@@ -158,16 +160,16 @@ def unpacked(model: Any, batch: Batch, carried: Carried) -> tuple[Batch, Stream]
 
 
 @contextmanager
-def piped(scored: Any, accelerator: Accelerator, *, count: int) -> Iterator[Shares]:
-    """A model under its objective in pipelines of so many processes, of which each holds its part on its device.
+def piped(scored: Any, accelerator: Accelerator) -> Iterator[Shares]:
+    """A model under its objective in the pipelines of its team, of whose processes each holds its part on its device.
 
     What a process does not hold is empty. At the end all weights are whole again, on the processor.
     """
     model, plain, device = scored.model, [*scored.parameters()], accelerator.device
-    rows = sections(model, count)
+    rows = sections(model, scored.team.pipeline)
     held = holders(model, rows)
     alike(plain, accelerator)
-    pipeline = Pipeline(model, rows, held, accelerator)
+    pipeline = Pipeline(scored, rows, held, accelerator)
     shapes = {parameter: parameter.shape for parameter in plain}
     owners = {name: held[buffer][0] for name, buffer in scored.named_buffers()}
     for parameter in plain:

@@ -37,19 +37,21 @@ def accelerator(device: str = "auto") -> Accelerator:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seats:
-    """Which of so many groups a process sits in; all of a group are of `members` and see the same examples."""
+class Team:
+    """Where this process stands among all: in which of how many `groups`, each of which takes other data.
 
-    rank: int
-    world: int
-    members: int
+    The processes of a group are neighbours; in one of a `pipeline` of so many, each has some of the layers.
+    """
 
-    @classmethod
-    def of(cls, accelerator: Accelerator, members: int) -> "Seats":
-        """Processes in turn, where so many of them work on one model together."""
-        return cls(
-            rank=accelerator.process_index // members, world=accelerator.num_processes // members, members=members
-        )
+    group: int = 0
+    groups: int = 1
+    pipeline: int = 1
+
+
+def team(accelerator: Accelerator, *, pipeline: int = 1) -> Team:
+    """The team of all processes."""
+    processes = accelerator.num_processes
+    return Team(group=accelerator.process_index // pipeline, groups=processes // pipeline, pipeline=pipeline)
 
 
 def part() -> None:

@@ -15,8 +15,10 @@ from foveal.core.errors import InputError
 from foveal.core.types import Batch
 from foveal.training.across import Across, pulls
 from foveal.training.pipeline import Pipeline
+from foveal.training.processes import Team
 from foveal.training.sharing import Sharing, mine, norm_of
 
+_ALONE = Team()
 Objective = Callable[[nn.Module, Batch], tuple[Any, ...]]  # sum of loss, count, perhaps named parts of them
 
 
@@ -59,9 +61,9 @@ def _kind(value: Any) -> str:
 class Scored(nn.Module):
     """A model under its objective: the one forward that processes share and precision is chosen for."""
 
-    def __init__(self, model: nn.Module, objective: Objective, *, precision: str) -> None:
+    def __init__(self, model: nn.Module, objective: Objective, *, precision: str, team: Team = _ALONE) -> None:
         super().__init__()
-        self.model, self.objective, self.precision = model, objective, precision
+        self.model, self.objective, self.precision, self.team = model, objective, precision, team
         self.sharing: Sharing | None = None  # where processes hold a share of the model each
         self.pipeline: Pipeline | None = None  # where they hold some of its layers each
 
@@ -132,7 +134,7 @@ def backward(accelerator: Accelerator, scored: nn.Module, batches: Sequence[Batc
     Raises InputError for a batch whose loss nothing that learns has a part in.
     """
     whole = accelerator.unwrap_model(scored)
-    if whole.across is not None and (len(batches) > 1 or accelerator.num_processes > 1):
+    if whole.across is not None and (len(batches) > 1 or whole.team.groups > 1):
         return _backward_across(accelerator, scored, batches)
     sums = Sums(accelerator.device)
     if whole.pipeline is not None:
@@ -194,8 +196,8 @@ def _backward_across(accelerator: Accelerator, scored: nn.Module, batches: Seque
     """
     whole = accelerator.unwrap_model(scored)
     told = [_vectors(whole, batch) for batch in batches]
-    found, (loss, count, parts) = pulls(whole.across, told, accelerator)
-    world = float(accelerator.num_processes)
+    found, (loss, count, parts) = pulls(whole.across, told, whole.team)
+    world = float(whole.team.groups)
     sums = Sums(loss.device)
     sums.add((loss / world, count / world, {name: (part / world, of / world) for name, (part, of) in parts.items()}))
     for i, (batch, pull) in enumerate(zip(batches, found, strict=True)):
@@ -244,8 +246,7 @@ def take(
 
     The loss is summed over micro-batches and processes and divided once by the step's count.
     """
-    sums = backward(accelerator, scored, batches)
-    whole = accelerator.unwrap_model(scored)
+    sums, whole = backward(accelerator, scored, batches), accelerator.unwrap_model(scored)
     for shared in (whole.sharing, whole.pipeline):
         if shared is not None:
             shared.settle()
@@ -254,8 +255,6 @@ def take(
         mine = torch.cat([torch.stack([loss, count]).double(), torch.tensor(told, device=loss.device).double()])
         loss, count, *rest = accelerator.reduce(mine, reduction="sum")
         told, empty = [float(number) for number in rest], not bool(count)
-    # Processes average their gradients, so the mean over the step is their number times that, divided by the count;
-    # those of pipelines are summed.
-    divisor = count / accelerator.num_processes if whole.pipeline is None else count
-    norm = rescale(parameters, divisor=divisor, clip=clip, pipeline=whole.pipeline)
+    # Groups average their gradients, so the mean over the step is their number times that, divided by the count.
+    norm = rescale(parameters, divisor=count / whole.team.groups, clip=clip, pipeline=whole.pipeline)
     return Taken(loss=loss, count=count, norm=norm, told=told, empty=empty, parts=sums.parts)
