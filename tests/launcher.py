@@ -6,10 +6,11 @@ import subprocess
 import sys
 
 
-def two_processes(*arguments, module="foveal.cli.main"):
-    """What a command, or another module, writes to stderr in two processes; no name of the machine is looked up."""
+def two_processes(*arguments, module="foveal.cli.main", count=2):
+    """What a command, or another module, writes to stderr in two processes, or in as many as that; no name of the
+    machine is looked up."""
     loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={count}"]
     done = subprocess.run(
         [sys.executable, *launcher, "-m", module, *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback},

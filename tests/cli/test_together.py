@@ -31,12 +31,14 @@ def test_two_processes_train_as_one(home, capsys, monkeypatch, zero):
     assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
 
 
-def test_a_pipeline_of_two_processes_trains_as_one(home, capsys, monkeypatch):
+def test_two_pipelines_of_two_processes_train_as_one(home, capsys, monkeypatch):
     settings = ["model.language.depth=3", "training.stages.1.objective=next_token", "training.stages.0.accumulate=2"]
-    assert run(["train", "tiny.yaml", *settings]) == 0
+    sizes = [f"training.stages.{stage}.batch_size={{0}}" for stage in (0, 1)]
+    assert run(["train", "tiny.yaml", *settings, *(size.format(6) for size in sizes)]) == 0
     told = capsys.readouterr().err
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "other"))
-    both = two_processes("train", "tiny.yaml", "--out", "two", "training.pipeline=2", *settings)
+    settings += ["training.pipeline=2", *(size.format(3) for size in sizes)]
+    both = two_processes("train", "tiny.yaml", "--out", "two", *settings, count=4)
     assert both.count("ask it:") == told.count("ask it:") == 1
     assert both.count("a step of stage tune has fewer micro-batches") == 1
     for name in ("loss", "gradient_norm"):

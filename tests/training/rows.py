@@ -27,7 +27,7 @@ DEEPSTACK = {"name": "deepstack", "after": [0, 1]}
 SEVERAL = {"batch_size": 2, "accumulate": 3, "rate": 1e-2, "weight_decay": 0.5}
 STAGES = {
     "prefix": [Stage(steps=4, train=ALL, **SEVERAL)],
-    "deepstack": [Stage(steps=4, train=ALL, **SEVERAL)],
+    "deepstack, pictures now and then": [Stage(steps=4, train=ALL, **SEVERAL | {"batch_size": 1})],
     "flamingo, pictures now and then": [Stage(steps=6, train=ALL, **SEVERAL | {"batch_size": 1, "rate": 2e-3})],
     "an untied head": [Stage(steps=3, train=("connector", "language.layers.2", "head"), **SEVERAL)],
     "fewer batches than processes": [Stage(steps=3, train=ALL, **SEVERAL | {"accumulate": 1})],
@@ -53,7 +53,7 @@ def model_of(world, name):
     decoder = {"name": "decoder", "width": 16, "depth": 3, "heads": 2, "inner": 32, "deviation": 0.2}
     decoder["vocabulary"] = made.language.vocabulary
     config = vision | {"connector": "linear", "language": decoder, "head": "language_model"}
-    if name == "deepstack":
+    if name.startswith("deepstack"):
         vision["vision"]["levels"] = [0, 1]
         config |= {"fusion": DEEPSTACK, "levels": "linear", "head": {"name": "language_model", "tied": True}}
     return assemble(ModelConfig.parse(config))
