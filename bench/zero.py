@@ -30,8 +30,8 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
-def learn(out: Path, zero: int, width: int, depth: int, steps: int) -> None:
-    """One training in one of the processes; writes what it held and how long it took."""
+def learn(out: Path, width: int, depth: int, steps: int, how: dict[str, dict[str, int]]) -> None:
+    """One training in one of the processes, by settings of its own; writes what it held and how long it took."""
     from unittest import mock
 
     from tests.training.conftest import built
@@ -59,19 +59,19 @@ def learn(out: Path, zero: int, width: int, depth: int, steps: int) -> None:
         told = {"held": highest[0] - before, "seconds": (time.perf_counter() - start) / steps, "weights": whole}
         (out / f"told{rank}.json").write_text(json.dumps(told))
 
-    stage = Stage(steps=steps, train=("connector", "language", "head"), batch_size=2)
-    config = TrainingConfig(stages=(stage,), zero=zero, device="cpu", checkpoint_minutes=60.0)
+    stage = Stage(steps=steps, train=("connector", "language", "head"), batch_size=2, **how.get("stage", {}))
+    config = TrainingConfig(stages=(stage,), device="cpu", checkpoint_minutes=60.0, **how["training"])
     with mock.patch.object(loop._Run, "_steps", taken):
         loop.train(model, world.data, config=config, collate=world.collate(model), out=out / "run")
     part()
 
 
-def launched(arguments: argparse.Namespace, zero: int) -> dict[str, float]:
+def launched(arguments: argparse.Namespace, processes: int, how: dict[str, dict[str, int]]) -> dict[str, float]:
     """What the process held that held the most, and the seconds of its steps."""
     with tempfile.TemporaryDirectory() as folder:
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={arguments.processes}"]
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         launcher += ["--local-addr=127.0.0.1"]
-        own = [__file__, "--learn", folder, "--zero", str(zero), "--width", str(arguments.width)]
+        own = [__file__, "--learn", folder, "--how", json.dumps(how), "--width", str(arguments.width)]
         own += ["--depth", str(arguments.depth), "--steps", str(arguments.steps)]
         near = {
             "OMP_NUM_THREADS": "1",
@@ -92,13 +92,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--learn", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--zero", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--how", type=json.loads, help=argparse.SUPPRESS)
     given = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parents[1]))
     if given.learn is not None:
-        return learn(given.learn, given.zero, given.width, given.depth, given.steps)
+        return learn(given.learn, given.width, given.depth, given.steps, given.how)
     ways = (0, 2, 3)
-    rounds = [{zero: launched(given, zero) for zero in ways} for _ in range(given.rounds)]
+    rounds = [
+        {zero: launched(given, given.processes, {"training": {"zero": zero}}) for zero in ways}
+        for _ in range(given.rounds)
+    ]
     print(f"{given.processes} processes, weights {rounds[0][0]['weights'] / MIB:.0f} MiB, {given.rounds} rounds")
     for zero in ways:
         held = statistics.median(one[zero]["held"] for one in rounds)

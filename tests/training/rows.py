@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from foveal.models.budget import budgeted
 from foveal.models.causal import assemble
 from foveal.models.config import ModelConfig
 from foveal.training.config import Lora, Stage, Then, TrainingConfig
@@ -30,6 +31,7 @@ STAGES = {
     "deepstack, pictures now and then": [Stage(steps=4, train=ALL, **SEVERAL | {"batch_size": 1})],
     "flamingo, pictures now and then": [Stage(steps=6, train=ALL, **SEVERAL | {"batch_size": 1, "rate": 2e-3})],
     "an untied head": [Stage(steps=3, train=("connector", "language.layers.2", "head"), **SEVERAL)],
+    "a budget before the layers": [Stage(steps=2, train=ALL, **SEVERAL)],
     "fewer batches than processes": [Stage(steps=3, train=ALL, **SEVERAL | {"accumulate": 1})],
     "orthogonal steps": [Stage(steps=3, train=ALL, **SEVERAL | {"rate": 5e-4}, optimizer="muon")],
     "parts thaw and freeze": [
@@ -46,6 +48,8 @@ def model_of(world, name):
     if name.startswith("flamingo"):
         return world.model(depth=3, fusion=FLAMINGO)
     made = world.model(depth=3)
+    if name.startswith("a budget"):
+        return budgeted(made, 2)
     if not name.startswith(("deepstack", "an untied")):
         return made
     torch.manual_seed(0)
