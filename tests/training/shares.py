@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from foveal.training.config import Lora, Stage, Then, TrainingConfig
 from foveal.training.loop import train
-from foveal.training.processes import accelerator, part
+from foveal.training.processes import accelerator, part, team
 from foveal.training.sharing import shared_out
 from foveal.training.step import Scored, backward
 from tests.training.conftest import built
@@ -60,7 +60,8 @@ def held(world, zero):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     collate = world.collate(model)(Stage(steps=1))
     batch = collate([[one] for one in world.data[:3]])
-    scored = Scored(model, lambda model, batch: (model(batch).logits.sum(), 1), precision="fp32")
+    told = {"precision": "fp32", "team": team(accelerator("cpu"))}
+    scored = Scored(model, lambda model, batch: (model(batch).logits.sum(), 1), **told)
     expected = model(batch).logits.detach()
     with shared_out(scored, list(model.layers), accelerator("cpu"), zero=zero) as shares:
         backward(accelerator("cpu"), scored, [batch, batch])

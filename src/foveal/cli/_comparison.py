@@ -133,7 +133,7 @@ class Job:
     def key(self) -> str:
         """What the training was made by: another one is not gone on with."""
         training = dump(self.recipe.training)
-        for shares in ("zero", "pipeline"):  # how processes share a model changes nothing of it
+        for shares in ("zero", "tensor", "pipeline"):  # how processes share a model changes nothing of it
             del training[shares]
         told = {**self.recipe.identity(), "training": training, "length": dump(self.length)}
         return hashlib.sha256(json.dumps([told, self.text_only], sort_keys=True).encode()).hexdigest()[:16]

@@ -49,21 +49,18 @@ def carry_out(
     """
     from foveal.cli._looks import save as saved
     from foveal.training.loop import train
-    from foveal.training.processes import processes
+    from foveal.training.processes import check_groups, processes, remarks
     from foveal.training.sections import check_recipe
 
     _check_place(out)
-    check_recipe(recipe.training, processes=processes(recipe.training.device).num_processes)
+    count = processes(recipe.training.device).num_processes
+    groups = check_groups(count, tensor=recipe.training.tensor)
+    check_recipe(recipe.training, processes=count)
     folder, data, run = prepared(recipe, say=say, bar=bar)
     if twin:
         check_blind(run.model.config.assembly)
-    if recipe.training.zero and processes(recipe.training.device).num_processes == 1:
-        say(f"training.zero={recipe.training.zero}: one process alone has none to share with (torchrun starts several)")
-    if short := [stage.name for stage in recipe.training.stages if stage.accumulate < recipe.training.pipeline]:
-        say(
-            f"training.pipeline={recipe.training.pipeline}: a step of stage {short[0]} has fewer micro-batches, and "
-            f"processes wait for each other; let accumulate be {recipe.training.pipeline}, or better a few times that"
-        )
+    for remark in remarks(recipe.training, groups=groups):
+        say(remark)
     batches = Batches(run, recipe, data, say=say, bar=bar)
     begun = not fresh and (out / "checkpoints").is_dir()
     check_stages(run, batches, recipe.training.stages, begun=begun)

@@ -168,7 +168,7 @@ class Attention(nn.Module):
         those of the stretch of so many in which one stands. `gates` scale every row's queries and keys. The result is
         that of the places `at` of each row; None: of all.
         """
-        query, key, value = self.project(hidden, rotary, gates, at)
+        query, key, value = self.own(hidden, rotary, gates, at)
         if cache is not None:
             key, value = cache.update(layer, key, value)
         causal = self.causal and mask is None and hidden.shape[1] > 1
@@ -208,6 +208,16 @@ class Attention(nn.Module):
         at: Int[Tensor, "B Q"] | None = None,
     ) -> tuple[Float[Tensor, "B H #Q d"], Float[Tensor, "B G L d"], Float[Tensor, "B G L d"]]:
         """Queries (of the places `at` alone), keys and values of each head, normed and turned to their positions."""
+        return self.own(hidden, rotary, gates, at)
+
+    def own(
+        self,
+        hidden: Float[Tensor, "B L D"],
+        rotary: tuple[Tensor, Tensor] | None = None,
+        gates: Gates | None = None,
+        at: Int[Tensor, "B Q"] | None = None,
+    ) -> tuple[Float[Tensor, "B H #Q d"], Float[Tensor, "B G L d"], Float[Tensor, "B G L d"]]:
+        """What `project` gives, of the heads that this process has, where several have some each."""
         asking = hidden if at is None else hidden.take_along_dim(at[..., None], 1)
         query, key = self.query(asking), self.key(hidden)
         if gates is not None:

@@ -67,7 +67,7 @@ def pulls(across: Across, told: Sequence[tuple[Tensor, Tensor]], team: Team) -> 
     sizes = [len(some) for some, _ in told]
     first = 0
     if team.groups > 1:
-        every = gather_object([(vectors.cpu(), keys.cpu())])
+        every = gather_object([(vectors.cpu(), keys.cpu())])[:: team.tensor]
         first = sum(len(some) for some, _ in every[: team.group])
         vectors, keys = (part.to(vectors.device) for part in across.joined(every))
     vectors.requires_grad_()

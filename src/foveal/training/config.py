@@ -190,8 +190,9 @@ class TrainingConfig:
     `features` keeps what a frozen encoder sees of each image in a file, so that it is computed once. `classes` says
     what hidden visual tokens are told by: `imagenet` (the pretrained classifier at each cell), or a run with an image
     tokenizer (its codes). `zero` says what processes share: 2 gradients and optimizer's state, 3 weights too (ZeRO,
-    1910.02054); of `pipeline` processes each holds some of the language model's layers (1811.06965). `sparser` thins
-    visual tokens out over the whole run, of which each stage is an equal part.
+    1910.02054), and `tensor` how many of them split each layer's products (1909.08053); of `pipeline` processes each
+    holds some of the language model's layers (1811.06965). `sparser` thins visual tokens out over the whole run, of
+    which each stage is an equal part.
     """
 
     stages: tuple[Stage, ...] = (Stage(epochs=1.0),)
@@ -207,6 +208,7 @@ class TrainingConfig:
     classes: str | None = None
     device: Literal["auto", "cpu"] = "auto"
     zero: Literal[0, 2, 3] = 0
+    tensor: int = 1
     pipeline: int = 1
     sparser: Sparser | None = None
 
@@ -219,6 +221,8 @@ class TrainingConfig:
         if self.keep < 1:
             raise InputError(f"keep is {self.keep}; keep at least 1 checkpoint, or nothing can be resumed")
         check_seed("training.seed", self.seed)
+        if self.tensor < 1:
+            raise InputError(f"training.tensor is {self.tensor}; give 1 (layers are whole) or how many split each")
         if self.pipeline < 1:
             raise InputError(f"training.pipeline is {self.pipeline}; give 1 or more processes to hold a model together")
         if self.log_every < 1:

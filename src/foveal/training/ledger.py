@@ -16,6 +16,7 @@ from foveal.training.pipeline import passed
 from foveal.training.plan import Held
 from foveal.training.relay import Carried
 from foveal.training.sections import holders
+from foveal.training.sharing import mine, stepped
 from foveal.training.step import Scored, backward, rescale, take
 
 
@@ -65,7 +66,7 @@ def storages(held: Any) -> Iterator[torch.UntypedStorage]:
     """The storage of every tensor in what holds tensors; those of another library's layout have none."""
     for leaf in tree_leaves(held):
         if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
-            yield leaf.untyped_storage()
+            yield mine(leaf).untyped_storage()
 
 
 def held_by(held: Any) -> int:
@@ -104,7 +105,7 @@ class Steps:
         """One step, at a rate of zero."""
         taken = take(self.accelerator, self.scored, self.chosen, batches, clip=self.clip, told=())
         if not taken.empty:
-            self.adam.step()
+            stepped(self.adam)
         self.adam.zero_grad()
 
 
@@ -120,8 +121,8 @@ def held(steps: Steps, batch: Batch, *, waiting: int, accumulate: int) -> Held:
             backward(steps.accelerator, steps.scored, [batch])
             added = ledger.highest()
             rescale(steps.chosen, divisor=torch.ones((), device=steps.accelerator.device), clip=steps.clip)
-            steps.adam.step()
-            stepped = ledger.highest()
+            stepped(steps.adam)
+            last = ledger.highest()
     finally:
         end.remove()
         steps.adam.zero_grad()
@@ -136,7 +137,7 @@ def held(steps: Steps, batch: Batch, *, waiting: int, accumulate: int) -> Held:
         casts=casts,
         batches=waiting * held_by(batch),
         activations=kept - casts,
-        temporary=temporary + max(0, stepped - (kept + gradients + temporary - turns)),
+        temporary=temporary + max(0, last - (kept + gradients + temporary - turns)),
         turns=turns,
     )
 

@@ -35,7 +35,8 @@ from foveal.training.processes import accelerator, processes, team
 from foveal.training.resuming import check as check_resumed
 from foveal.training.resuming import described
 from foveal.training.sections import check as check_sections
-from foveal.training.sharing import Shares, shared_apart, shared_out
+from foveal.training.sharing import Shares, shared_apart, shared_out, stepped
+from foveal.training.splitting import told as told_split
 from foveal.training.step import Scored, prepared, take
 from foveal.training.stop import SIGNALS, Interrupted, Stop
 from foveal.training.wants import Wants
@@ -80,6 +81,7 @@ def train(
     check_sections(model, config, processes=processes(config.device).num_processes)
     for stage in config.stages:
         check_objective(model, stage.objective)
+    told_split(model, config.tensor)
     run = _Run(model, data, config=config, collate=collate, out=out, recipe=recipe or {}, ended=ended, watch=watch)
     try:
         with Stop() as stop:
@@ -127,8 +129,8 @@ class _Run:
         self.model, self.data, self.config, self.collate, self.out = model, data, config, collate, out
         self.ended, self.watch, self.unseen = ended, watch, list(watch.shares if watch is not None else ())
         self.accelerator = accelerator(config.device)
-        self.team = team(self.accelerator, pipeline=config.pipeline)
-        self.shares = bool(config.zero) and self.team.groups > 1
+        self.team = team(self.accelerator, tensor=config.tensor, pipeline=config.pipeline)
+        self.shares = (bool(config.zero) and self.team.groups > 1) or config.tensor > 1
         self.recipe = described(config, recipe, examples=len(data))
         self.checkpoints = Checkpoints(folder=out / "checkpoints", keep=config.keep)
         self.progress, self.began, self.saved_at = Progress(), 0.0, 0.0
@@ -152,6 +154,8 @@ class _Run:
         with Log(self.out, from_step=told, tensorboard=self.config.tensorboard, silent=silent) as log:
             if snapshot is not None and self.progress.stage < len(self.config.stages):
                 log.say(f"resuming at step {start}")
+            if whole := told_split(self.model, self.config.tensor):
+                log.say(whole)
             self.began = time.monotonic() - self.progress.seconds
             while self.progress.stage < len(self.config.stages):
                 self._stage(self.config.stages[self.progress.stage], snapshot, stop, log)
@@ -299,7 +303,7 @@ class _Run:
         for group in work.adam.param_groups:
             group["lr"] = group["peak"] * share
         if not taken.empty:
-            work.adam.step()
+            stepped(work.adam)
         work.adam.zero_grad()
         self.progress = replace(
             progress,
@@ -362,7 +366,7 @@ class _Run:
             progress=self.progress,
             weights=weights,
             optimizer=state,
-            random=tuple(gather_object([checkpoint.random_state()]))[:: self.team.pipeline],
+            random=tuple(gather_object([checkpoint.random_state()])[:: self.team.each]),
             untouched=self.untouched[1],
             recipe=self.recipe,
             window=work.window.state() if work is not None else {},

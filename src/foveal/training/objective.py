@@ -69,10 +69,17 @@ def check(model: nn.Module, settings: str | Mapping[str, Any]) -> None:
 def check_shared(training: TrainingConfig) -> None:
     """Raises InputError for an objective that cannot be trained while processes share a model, where they are to."""
     for stage in training.stages:
-        if training.zero and wants(stage.objective).slopes:
+        shares = [("zero", training.zero, 0)] if training.zero else []
+        shares += [("tensor", training.tensor, 1)] if training.tensor > 1 else []
+        for key, value, off in shares if wants(stage.objective).slopes else []:
             raise InputError(
-                f"training.zero is {training.zero}, and the objective of stage {stage.name!r} takes slopes within its "
-                "pass, when weights are shared out already; train it with training.zero=0"
+                f"training.{key} is {value}, and the objective of stage {stage.name!r} takes slopes within its "
+                f"pass, when weights are shared out already; train it with training.{key}={off}"
+            )
+        if training.tensor > 1 and stage.lora is not None and stage.lora.dropout:
+            raise InputError(
+                f"training.tensor is {training.tensor}, and stage {stage.name!r} drops numbers before its adapters, of "
+                "which each process has others; train it with lora.dropout=0 or training.tensor=1"
             )
 
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from foveal.core.errors import InputError
+from foveal.training.config import TrainingConfig
 
 _OTHERS = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")  # what a launcher may ask of accelerate
 
@@ -40,18 +42,54 @@ def accelerator(device: str = "auto") -> Accelerator:
 class Team:
     """Where this process stands among all: in which of how many `groups`, each of which takes other data.
 
-    The processes of a group are neighbours; in one of a `pipeline` of so many, each has some of the layers.
+    The processes of a group are neighbours. Of `tensor` ones each has a part of every layer's products; that is the
+    second dimension of the `mesh`. In a `pipeline` of so many each has some of the layers.
     """
 
     group: int = 0
     groups: int = 1
+    tensor: int = 1
     pipeline: int = 1
+    mesh: DeviceMesh | None = None
+
+    @property
+    def each(self) -> int:
+        """Processes of a group."""
+        return self.tensor * self.pipeline
 
 
-def team(accelerator: Accelerator, *, pipeline: int = 1) -> Team:
-    """The team of all processes."""
-    processes = accelerator.num_processes
-    return Team(group=accelerator.process_index // pipeline, groups=processes // pipeline, pipeline=pipeline)
+def team(accelerator: Accelerator, *, tensor: int = 1, pipeline: int = 1) -> Team:
+    """The team of all processes; takes the error of `check_groups`."""
+    groups = check_groups(accelerator.num_processes, tensor=tensor) // pipeline
+    kind = accelerator.device.type
+    mesh = init_device_mesh(kind, (groups, tensor), mesh_dim_names=("data", "tensor")) if tensor > 1 else None
+    group = accelerator.process_index // (tensor * pipeline)
+    return Team(group=group, groups=groups, tensor=tensor, pipeline=pipeline, mesh=mesh)
+
+
+def check_groups(count: int, *, tensor: int) -> int:
+    """How many groups so many processes are; raises InputError where `tensor` of them do not make a whole one."""
+    if count % tensor:
+        are = "this is one process" if count == 1 else f"these are {count} processes"
+        raise InputError(
+            f"training.tensor is {tensor}, and {are}; start {tensor} or a multiple of them "
+            f"(torchrun --nproc-per-node {tensor}), or give a divisor"
+        )
+    return count // tensor
+
+
+def remarks(training: TrainingConfig, *, groups: int) -> list[str]:
+    """What is said once of how so many groups of processes share a training."""
+    found, length = [], training.pipeline
+    if training.zero and groups == 1:
+        who = "one process" if training.tensor == 1 else "one group of processes"
+        found.append(f"training.zero={training.zero}: {who} alone has none to share with (torchrun starts several)")
+    if short := [stage.name for stage in training.stages if stage.accumulate < length]:
+        found.append(
+            f"training.pipeline={length}: a step of stage {short[0]} has fewer micro-batches, and processes wait for "
+            f"each other; let accumulate be {length}, or better a few times that"
+        )
+    return found
 
 
 def part() -> None:

@@ -12,7 +12,7 @@ from foveal.training.config import TrainingConfig
 
 # what may differ when a run is resumed
 _HARMLESS = ("checkpoint_minutes", "keep", "keep_stages", "log_every", "tensorboard", "workers", "device")
-_HARMLESS += ("zero", "pipeline")  # how processes share a model
+_HARMLESS += ("zero", "tensor", "pipeline")  # how processes share a model
 
 
 def described(config: TrainingConfig, recipe: Mapping[str, Any], *, examples: int) -> dict[str, Any]:

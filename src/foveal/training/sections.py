@@ -39,8 +39,9 @@ def check_recipe(training: TrainingConfig, *, processes: int) -> None:
             f"{asked}, and this is a training of {told}; start {count} or a multiple of it, "
             f"as torchrun --nproc-per-node {count} does"
         )
-    if training.zero:
-        raise InputError(f"{asked} and training.zero {training.zero}; take one of them, and leave the other out")
+    for name, other, plain in (("zero", training.zero, 0), ("tensor", training.tensor, 1)):
+        if other != plain:
+            raise InputError(f"{asked} and training.{name} {other}; take one of them, and leave the other out")
     for stage in training.stages:
         name = spec(_ROOM, stage.objective).name
         if name not in _OBJECTIVES:

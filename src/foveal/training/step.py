@@ -252,7 +252,8 @@ def take(
             shared.settle()
     loss, count, empty = sums.loss, sums.count, sums.empty
     if accelerator.num_processes > 1:
-        mine = torch.cat([torch.stack([loss, count]).double(), torch.tensor(told, device=loss.device).double()])
+        once = torch.stack([loss, count]).double() / whole.team.tensor  # all of a group have the same
+        mine = torch.cat([once, torch.tensor(told, device=loss.device).double()])
         loss, count, *rest = accelerator.reduce(mine, reduction="sum")
         told, empty = [float(number) for number in rest], not bool(count)
     # Groups average their gradients, so the mean over the step is their number times that, divided by the count.
