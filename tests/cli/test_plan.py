@@ -159,6 +159,21 @@ def test_zero_on_one_device_is_said_to_change_nothing(home, capsys):
     assert "--zero 2 makes no difference: there is none to share with" in out and "at 1 TFLOP/s each" in out
 
 
+def test_layers_that_devices_split_are_held_in_parts_and_the_rest_is_whole(home, capsys):
+    one, two = quick(capsys, *DEEP), quick(capsys, *DEEP, "--gpus", "2", "--tensor", "2")
+    for whole, split in zip(one["stages"], two["stages"], strict=True):
+        for part in ("weights", "activations"):
+            assert whole["memory"][part] / 2 < split["memory"][part] < whole["memory"][part]
+        assert (split["steps"], split["samples"]) == (whole["steps"], whole["samples"])  # they see the same
+        assert whole["operations"] < split["operations"] < 2 * whole["operations"]  # of both; the head is in each
+        assert split["parameters"] == whole["parameters"]
+    learned = [told["stages"][1]["memory"] for told in (one, two)]
+    assert all(learned[0][part] / 2 < learned[1][part] < learned[0][part] for part in ("gradients", "optimizer"))
+    four = quick(capsys, *DEEP, "--gpus", "4", "training.tensor=2", "--zero", "3")
+    assert four["stages"][1]["memory"]["optimizer"] == -(-learned[1]["optimizer"] // 2)
+    assert four["stages"][0]["samples"] == 2 * one["stages"][0]["samples"]
+
+
 def test_what_is_advised_fits_when_it_is_planned_anew(home, capsys):
     held = [stage["memory"] for stage in quick(capsys)["stages"]]
     limit = (held[1]["total"] - held[1]["activations"] // 2) / 2**30
@@ -238,6 +253,10 @@ def test_other_data_and_a_table(home, capsys):
         (["tiny.yaml", "--pipeline", "0"], "--pipeline 0; give 1 or more"),
         (["tiny.yaml", "--pipeline", "2"], "--pipeline 2 for --gpus 1; give --gpus a multiple of 2"),
         (["tiny.yaml", "training.pipeline=2", "--gpus", "2", "--zero", "3"], "--pipeline 2 and --zero 3; take one"),
+        (["tiny.yaml", "--tensor", "2"], "--tensor 2 with --gpus 1; give --gpus 2 or a multiple of it"),
+        (["tiny.yaml", "--tensor", "0"], "--tensor 0 with --gpus 1; give 1 or more"),
+        (["tiny.yaml", "--gpus", "5", "--tensor", "5"], "training.tensor is 5, and no layer can be split so"),
+        (["tiny.yaml", "--gpus", "4", "--tensor", "2", "--pipeline", "2"], "--pipeline 2 and --tensor 2; take one"),
         (["tiny.yaml", "--memory", "-1"], "--memory -1; give more than 0"),
         (["tiny.yaml", "--speed", "0"], "--speed 0; give more than 0"),
         (["tiny.yaml", f"{ALIGN}.batchsize=2"], "batchsize"),

@@ -112,7 +112,7 @@ def _advised(planner: Planner, number: int, held: "Held", largest: Sequence[int]
 
 def _share(wish: Wish) -> dict[str, int]:
     """How devices share what is held; those of a pipeline have parts of their own, and the fullest is told."""
-    return {"devices": wish.devices if wish.pipeline == 1 else 1, "zero": wish.zero}
+    return {"devices": wish.groups if wish.pipeline == 1 else 1, "zero": wish.zero}
 
 
 def _smaller(planner: Planner, number: int, largest: Sequence[int]) -> Iterator[tuple[list[str], "Held"]]:
@@ -134,18 +134,18 @@ def _smaller(planner: Planner, number: int, largest: Sequence[int]) -> Iterator[
 def _sharing(held: "Held", wish: Wish, settings: Sequence[str]) -> list[dict[str, Any]]:
     """The lowest higher stage of ZeRO that fits, and the fewest more devices, beside other settings."""
     assert wish.memory is not None
-    near = {"devices": wish.devices, "zero": wish.zero}
+    near = {"devices": wish.groups, "zero": wish.zero}
     higher = zero_that_fits(held, wish.memory, **near)
     ways = [] if higher is None else [{**near, "zero": higher}]
     for zero in dict.fromkeys((wish.zero, 3)):
-        many = devices_that_fit(held, wish.memory, devices=wish.devices, zero=zero)
+        many = devices_that_fit(held, wish.memory, devices=wish.groups, zero=zero)
         if many is not None and (zero == wish.zero or not ways):
             ways.append({"devices": many, "zero": zero})
     return [
         {
             "settings": [
                 *settings,
-                *([f"--gpus {way['devices']}"] if way["devices"] != wish.devices else []),
+                *([f"--gpus {way['devices'] * wish.tensor}"] if way["devices"] != wish.groups else []),
                 *([f"--zero {way['zero']}"] if way["zero"] != wish.zero else []),
             ],
             "total": shared(held, **way).total,

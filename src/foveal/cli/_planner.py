@@ -1,8 +1,8 @@
 """A recipe made ready as for training: its own data and order looked at, and a few of its steps taken."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from foveal.training.ledger import Steps
     from foveal.training.order import Order
     from foveal.training.plan import Held
+    from foveal.training.processes import Team
 
 WARM, STEPS, SECONDS = 3, 12, 20.0  # steps that are not timed, those that are, and how long these may take
 COUNTED = 3  # micro-batches by which the work of a step is counted
@@ -34,14 +35,15 @@ class Wish:
 
     devices: int = 1
     zero: int = 0
+    tensor: int = 1
     pipeline: int = 1
     memory: int | None = None
     speed: float | None = None
 
     @property
     def groups(self) -> int:
-        """How many of them, or of their pipelines, see examples of their own."""
-        return self.devices // self.pipeline
+        """How many of them, or of those that hold a model together, take data of their own."""
+        return self.devices // (self.tensor * self.pipeline)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,15 @@ class Work:
     trained: int
 
 
+@contextmanager
+def _put_back(model: Any, *, wanted: bool) -> Iterator[None]:
+    """Weights as they were before: of what was split, nobody is there to give the rest."""
+    before = [(weight, weight.detach().cpu().clone()) for weight in model.parameters()] if wanted else []
+    yield
+    for weight, was in before:
+        weight.data.copy_(was)
+
+
 class Planner:
     """A recipe made ready as for training, whose stages can be looked at and stepped through."""
 
@@ -63,14 +74,18 @@ class Planner:
         from foveal.training.objective import check_shared
         from foveal.training.processes import accelerator
         from foveal.training.sections import check as check_sections
+        from foveal.training.splitting import told
 
         self.recipe, self.wish, self.bar = recipe, wish, bar
         self.data_folder, self.data, self.run = prepared(recipe, say=say, bar=bar)
         self.batches = Passing(Batches(self.run, recipe, self.data, say=say, bar=bar), folder)
         check_stages(self.run, self.batches, recipe.training.stages, begun=False)
         check_workers(recipe.training.workers)
-        check_shared(recipe.training)
-        check_sections(self.run.model, replace(recipe.training, pipeline=wish.pipeline), processes=wish.devices)
+        split = replace(recipe.training, tensor=wish.tensor)
+        check_shared(split)
+        check_sections(self.run.model, replace(split, pipeline=wish.pipeline, zero=0), processes=wish.devices)
+        if whole := told(self.run.model, wish.tensor):
+            say(whole)
         for stage in recipe.training.stages:
             check_objective(self.run.model, stage.objective)
         self.device = accelerator(recipe.training.device).device
@@ -107,6 +122,7 @@ class Planner:
         from foveal.training.changing import advance, behind, thinning
         from foveal.training.lora import adapted
         from foveal.training.parts import check, recomputed
+        from foveal.training.processes import one_of
 
         stages, model = self.recipe.training.stages, self.run.model
         number = [one.name for one in stages].index(stage.name)
@@ -116,29 +132,36 @@ class Planner:
             thin(behind(number, done, stages=len(stages)), done)
 
         with ExitStack() as stack:
+            team = stack.enter_context(one_of(self.wish.tensor, self.device.type))
             stack.enter_context(adapted(model, stage.lora))
             stack.enter_context(recomputed(model.layers, wanted=stage.checkpointing))
             thin = stack.enter_context(thinning(model, self.recipe.training, stage))
             check(model, stage)
-            yield self._phases(stage, partial(at, thin))
+            yield stack.enter_context(closing(self._phases(stage, team, partial(at, thin))))
 
-    def _phases(self, stage: Stage, at: Any) -> Iterator[tuple[float, "Feed", "Steps", Any]]:
+    def _phases(self, stage: Stage, team: "Team", at: Any) -> Generator[tuple[float, "Feed", "Steps", Any], None, None]:
         from foveal.training.ledger import Steps
         from foveal.training.objective import objective, wants
-        from foveal.training.parts import learning, optimizer
+        from foveal.training.parts import learning, optimizer, select
         from foveal.training.processes import accelerator
-        from foveal.training.sharing import shared_apart
-        from foveal.training.step import Scored
+        from foveal.training.sharing import shared_apart, shared_out
+        from foveal.training.step import Scored, prepared
 
-        begin = 0.0
+        begin, model = 0.0, self.run.model
         for until, phase in stage.phases():
-            with learning(self.run.model, phase) as chosen:
-                scored = Scored(self.run.model, objective(phase.objective), precision=phase.precision)
-                made = accelerator(self.recipe.training.device)
-                scored, adam = made.prepare(scored, optimizer(self.run.model, chosen, phase))
-                told = {"clip": phase.clip, "layers": shared_apart(self.run.model, wants(phase.objective))}
-                steps = Steps(accelerator=made, scored=scored, adam=adam, chosen=chosen, **told)
-                yield until - begin, _unseen.feed_of(self.batches, phase, self.order(phase)), steps, at
+            made, wanted = accelerator(self.recipe.training.device), wants(phase.objective)
+            with learning(model, phase) as plain, _put_back(model, wanted=team.tensor > 1):
+                scored = Scored(model, objective(phase.objective), precision=phase.precision, team=team)
+                with shared_out(scored, [], made, zero=0, kept=select(model, wanted.sets)) as shares:
+                    chosen = [shares[parameter] for parameter in plain]
+                    scored, adam = prepared(made, scored, optimizer(model, chosen, phase))
+                    told = {"clip": phase.clip, "layers": shared_apart(model, wanted)}
+                    steps = Steps(accelerator=made, scored=scored, adam=adam, chosen=chosen, **told)
+                    try:
+                        yield until - begin, _unseen.feed_of(self.batches, phase, self.order(phase)), steps, at
+                    except GeneratorExit:  # whoever steps has met an error
+                        return
+            model.to(self.device)
             begin = until
 
     def waiting(self, stage: Stage) -> int:

@@ -34,6 +34,9 @@ def command(
         help="What they share: 1 the optimizer's state, 2 gradients too, 3 weights too; 0 nothing.",
         show_default="the recipe's training.zero",
     ),
+    tensor: int | None = typer.Option(
+        None, "--tensor", help="How many of them split each layer.", show_default="the recipe's training.tensor"
+    ),
     pipeline: int | None = typer.Option(
         None,
         "--pipeline",
@@ -65,13 +68,14 @@ def command(
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"{name} {value:g}; give more than 0")
     wanted = _recipe.read(recipe, settings or [], data=data)
-    shares, rows = (
-        own if given is None else given
-        for own, given in ((wanted.training.zero, zero), (wanted.training.pipeline, pipeline))
+    own = wanted.training
+    shares, splits, rows = (
+        mine if given is None else given
+        for mine, given in ((own.zero, zero), (own.tensor, tensor), (own.pipeline, pipeline))
     )
-    _check_pipeline(rows, gpus=gpus, zero=shares)
+    _check_groups(gpus, zero=shares, tensor=splits, pipeline=rows)
     limit = None if memory is None else int(memory * GIB)
-    wish = Wish(devices=gpus, zero=shares, pipeline=rows, memory=limit, speed=speed)
+    wish = Wish(devices=gpus, zero=shares, tensor=splits, pipeline=rows, memory=limit, speed=speed)
     console = _show.console(quiet=True)
     said: set[str] = set()  # a stage is looked at several times
 
@@ -86,13 +90,17 @@ def command(
     show(told, _show.console())
 
 
-def _check_pipeline(pipeline: int, *, gpus: int, zero: int) -> None:
+def _check_groups(gpus: int, *, zero: int, tensor: int, pipeline: int) -> None:
+    if tensor < 1 or gpus % tensor:
+        way = f"--gpus {tensor} or a multiple of it" if tensor > 0 else "1 or more"
+        raise InputError(f"--tensor {tensor} with --gpus {gpus}; give {way}")
     if pipeline < 1:
         raise InputError(f"--pipeline {pipeline}; give 1 or more")
     if gpus % pipeline:
         raise InputError(f"--pipeline {pipeline} for --gpus {gpus}; give --gpus a multiple of {pipeline}")
-    if pipeline > 1 and zero:
-        raise InputError(f"--pipeline {pipeline} and --zero {zero}; take one of them")
+    for name, other, plain in (("zero", zero, 0), ("tensor", tensor, 1)):
+        if pipeline > 1 and other != plain:
+            raise InputError(f"--pipeline {pipeline} and --{name} {other}; take one of them")
 
 
 def show(told: dict[str, Any], console: Any) -> None:
@@ -163,11 +171,14 @@ def _fitting(stage: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
 
 def _reckoned(wanted: dict[str, Any]) -> str:
     """For what it was reckoned, in one line."""
-    devices, zero = wanted["devices"], wanted["zero"]
+    devices, zero, tensor = wanted["devices"], wanted["zero"], wanted["tensor"]
     what = "one device" if devices == 1 else f"{devices} devices"
-    share = f", ZeRO {zero}" if zero and devices > 1 else ""
+    share = f", ZeRO {zero}" if zero and devices > tensor else ""
     share = f", in pipelines of {wanted['pipeline']}" if wanted["pipeline"] > 1 else share
-    share = f" (--zero {zero} makes no difference: there is none to share with)" if zero and devices == 1 else share
+    share = (
+        f" (--zero {zero} makes no difference: there is none to share with)" if zero and devices == tensor else share
+    )
+    share = f", each layer split by {tensor}{share}" if tensor > 1 else share
     size = "" if wanted["memory"] is None else f" of {wanted['memory'] / GIB:,.2f} GiB"
     pace = f"at {wanted['speed'] or 0:g} TFLOP/s each"
     if wanted["speed"] is None:

@@ -1,9 +1,12 @@
 """Which processes train together, and on what."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
@@ -65,6 +68,25 @@ def team(accelerator: Accelerator, *, tensor: int = 1, pipeline: int = 1) -> Tea
     mesh = init_device_mesh(kind, (groups, tensor), mesh_dim_names=("data", "tensor")) if tensor > 1 else None
     group = accelerator.process_index // (tensor * pipeline)
     return Team(group=group, groups=groups, tensor=tensor, pipeline=pipeline, mesh=mesh)
+
+
+@contextmanager
+def one_of(tensor: int, kind: str) -> Iterator[Team]:
+    """A group of so many processes on devices of a kind, of which this one is there alone; nobody answers it.
+
+    What it holds and does is what it would among others; the numbers it comes to are not.
+    """
+    if tensor == 1:
+        yield Team()
+        return
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", rank=0, world_size=tensor, store=FakeStore())
+    try:
+        mesh = init_device_mesh(kind, (1, tensor), mesh_dim_names=("data", "tensor"))
+        yield Team(tensor=tensor, mesh=mesh)
+    finally:
+        dist.destroy_process_group()
 
 
 def check_groups(count: int, *, tensor: int) -> int:

@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_modul
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel, parallelize_module
 
 from foveal.core.errors import InputError
-from foveal.layers.attention import Attention
+from foveal.layers.attention import Attention, Gates
 from foveal.layers.cross_attention import CrossAttention
 from foveal.layers.mlp import FeedForward, GatedFeedForward
 from foveal.layers.norms import HeadNorm
@@ -51,19 +51,20 @@ def told(model: nn.Module, tensor: int) -> str | None:
     """
     if tensor == 1:
         return None
-    wholes = [name for name, part in _layers(model) if not _splits(part, tensor)]
-    if len(wholes) == sum(1 for _ in _layers(model)):
-        some = ", ".join(dict.fromkeys(_counted(model.get_submodule(name)) for name in wholes))
+    layers = dict(_layers(model))
+    wholes = {name: part for name, part in layers.items() if not _splits(part, tensor)}
+    if len(wholes) == len(layers):
+        some = ", ".join(dict.fromkeys(map(_counted, wholes.values())))
         raise InputError(
             f"training.tensor is {tensor}, and no layer can be split so: "
             + (f"the model has {some}; give a number that divides one of these" if some else "none is of such a kind")
         )
     if not wholes:
         return None
-    first = wholes[0]
+    name, part = next(iter(wholes.items()))
     return (
-        f"training.tensor={tensor}: {len(wholes)} layers stay whole in each process, the first {first}, which has "
-        f"{_counted(model.get_submodule(first))}"
+        f"training.tensor={tensor}: {len(wholes)} of {len(layers)} attentions and feed-forward layers stay whole in "
+        f"each process, the first {name}, which has {_counted(part)}"
     )
 
 
@@ -93,14 +94,19 @@ def _units(part: Any) -> int:
 
 
 def _counted(part: nn.Module) -> str:
-    return f"{_units(part)} {'key heads' if _CUTS[type(part)].heads else 'inner numbers'}"
+    told = f"{_units(part)} {'key heads' if _CUTS[type(part)].heads else 'inner numbers'}"
+    return told if _single(part) else f"{told} under one norm"
 
 
 def _splits(part: Any, tensor: int) -> bool:
-    """Whether so many processes can have as much of a layer each, and its norms are of single heads."""
+    """Whether so many processes can have as much of a layer each."""
+    return _units(part) % tensor == 0 and _single(part)
+
+
+def _single(part: Any) -> bool:
+    """Whether heads are normed each by itself, where they are."""
     norms = [getattr(part, name) for name in _NORMS] if _CUTS[type(part)].heads else []
-    single = (isinstance(norm, nn.Identity | HeadNorm) or norm.weight.shape == (part.head_width,) for norm in norms)
-    return _units(part) % tensor == 0 and all(single)
+    return all(isinstance(norm, nn.Identity | HeadNorm) or norm.weight.shape == (part.head_width,) for norm in norms)
 
 
 def _split(part: Any, cut: Cut, mesh: DeviceMesh) -> None:
@@ -155,10 +161,15 @@ def _own_heads(mesh: DeviceMesh, part: nn.Module, given: tuple[Any, ...], named:
 
 
 def _all_heads(
-    part: Attention, mesh: DeviceMesh, hidden: Tensor, rotary: Any = None, gates: Any = None, at: Tensor | None = None
+    part: Attention,
+    mesh: DeviceMesh,
+    hidden: Tensor,
+    rotary: tuple[Tensor, Tensor] | None = None,
+    gates: Gates | None = None,
+    at: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """What `Attention.project` gives, of the heads of all processes."""
-    own = gates if gates is None else tuple(_own(gate, mesh) for gate in gates)
+    own = gates if gates is None else (_own(gates[0], mesh), _own(gates[1], mesh))
     held = (DTensor.from_local(one, mesh, [Shard(1)], run_check=False) for one in part.own(hidden, rotary, own, at))
     return tuple(one.redistribute(placements=[Replicate()]).to_local() for one in held)
 
