@@ -1,4 +1,4 @@
-"""Commands of Foveal in two processes that train together, as a launcher starts them."""
+"""Commands of Foveal in several processes that train together, as a launcher starts them."""
 
 import os
 import socket
@@ -6,9 +6,13 @@ import subprocess
 import sys
 
 
-def two_processes(*arguments, module="foveal.cli.main", count=2):
-    """What a command, or another module, writes to stderr in two processes, or in as many as that; no name of the
-    machine is looked up."""
+def two_processes(*arguments, module="foveal.cli.main"):
+    """What a command, or another module, writes to stderr in two processes."""
+    return processes(2, *arguments, module=module)
+
+
+def processes(count, *arguments, module="foveal.cli.main"):
+    """The same in so many processes; no name of the machine is looked up."""
     loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={count}"]
     done = subprocess.run(

@@ -6,7 +6,7 @@ import torch
 import foveal
 from foveal.cli.main import run
 from tests.cli.test_train import TINY, log, write
-from tests.launcher import two_processes
+from tests.launcher import processes, two_processes
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_two_pipelines_of_two_processes_train_as_one(home, capsys, monkeypatch):
     told = capsys.readouterr().err
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "other"))
     settings += ["training.pipeline=2", *(size.format(3) for size in sizes)]
-    both = two_processes("train", "tiny.yaml", "--out", "two", *settings, count=4)
+    both = processes(4, "train", "tiny.yaml", "--out", "two", *settings)
     assert both.count("ask it:") == told.count("ask it:") == 1
     assert both.count("a step of stage tune has fewer micro-batches") == 1
     for name in ("loss", "gradient_norm"):
@@ -53,6 +53,22 @@ def test_one_process_makes_no_pipeline(home, capsys):
     told = capsys.readouterr().err
     assert "training.pipeline is 2, and this is a training of 1 process" in told and told.count("\n") == 1
     assert not (home / "none").exists()
+
+
+def test_two_processes_split_layers_of_one_training(home, capsys, monkeypatch):
+    """They see what one sees, batch by batch, and write the run and the log that it writes."""
+    assert run(["train", "tiny.yaml"]) == 0
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "other"))
+    told = two_processes("train", "tiny.yaml", "--out", "two", "training.tensor=2")
+    assert told.count("ask it:") == 1 and "stay whole" not in told
+    torch.testing.assert_close([row["loss"] for row in log("two")], [row["loss"] for row in log("runs/tiny")])
+    one, two = (foveal.load(place).state_dict() for place in ("runs/tiny", "two"))
+    assert one.keys() == two.keys() and all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+    capsys.readouterr()
+    assert run(["train", "tiny.yaml", "--out", "two"]) == 0  # the same training, at its end
+    assert run(["train", "tiny.yaml", "training.tensor=2"]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("foveal: training.tensor is 2, and this is one process; start 2")
 
 
 def test_one_process_is_told_that_it_shares_nothing(home, capsys):
