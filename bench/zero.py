@@ -1,10 +1,11 @@
-"""What processes hold of a model when they share it, and what that costs: `training.zero` 0, 2 and 3.
+"""What processes hold of a model when they share it, and what that costs: `training.zero` 0, 2, 3; `training.tensor`.
 
     python bench/zero.py [--processes 2] [--width 512] [--depth 12] [--steps 6] [--rounds 2]
 
 A LLaVA-like model with a decoder of that width and depth learns all but its encoder from pictures of one colour. Each
 training is a launch of its own, on the CPU, one thread a process, freed memory given back (`zero` 0 keeps it, unless
-the environment says so). Prints the most memory that a process holds while it takes steps, less what it held before
+the environment says so). With `tensor` all processes split layers over one micro-batch of as many examples as theirs
+together have else. Prints the most memory that a process holds while it takes steps, less what it held before
 there was a model, in MiB and as a share of that without sharing; and the seconds of a step as such a ratio, the median
 over rounds.
 """
@@ -59,7 +60,7 @@ def learn(out: Path, width: int, depth: int, steps: int, how: dict[str, dict[str
         told = {"held": highest[0] - before, "seconds": (time.perf_counter() - start) / steps, "weights": whole}
         (out / f"told{rank}.json").write_text(json.dumps(told))
 
-    stage = Stage(steps=steps, train=("connector", "language", "head"), batch_size=2, **how.get("stage", {}))
+    stage = Stage(steps=steps, train=("connector", "language", "head"), **{"batch_size": 2, **how.get("stage", {})})
     config = TrainingConfig(stages=(stage,), device="cpu", checkpoint_minutes=60.0, **how["training"])
     with mock.patch.object(loop._Run, "_steps", taken):
         loop.train(model, world.data, config=config, collate=world.collate(model), out=out / "run")
@@ -97,18 +98,17 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parents[1]))
     if given.learn is not None:
         return learn(given.learn, given.width, given.depth, given.steps, given.how)
-    ways = (0, 2, 3)
-    rounds = [
-        {zero: launched(given, given.processes, {"training": {"zero": zero}}) for zero in ways}
-        for _ in range(given.rounds)
-    ]
-    print(f"{given.processes} processes, weights {rounds[0][0]['weights'] / MIB:.0f} MiB, {given.rounds} rounds")
-    for zero in ways:
-        held = statistics.median(one[zero]["held"] for one in rounds)
+    ways = {f"zero {zero}": {"training": {"zero": zero}} for zero in (0, 2, 3)}
+    split = {"training": {"tensor": given.processes}, "stage": {"batch_size": 2 * given.processes}}
+    ways[f"tensor {given.processes}"] = split
+    rounds = [{way: launched(given, given.processes, how) for way, how in ways.items()} for _ in range(given.rounds)]
+    print(f"{given.processes} processes, weights {rounds[0]['zero 0']['weights'] / MIB:.0f} MiB, {given.rounds} rounds")
+    for way in ways:
+        held = statistics.median(one[way]["held"] for one in rounds)
         share, slower = (
-            statistics.median(one[zero][what] / one[0][what] for one in rounds) for what in ("held", "seconds")
+            statistics.median(one[way][what] / one["zero 0"][what] for one in rounds) for what in ("held", "seconds")
         )
-        print(f"zero {zero}: {held / MIB:.0f} MiB, {share:.2f}x; a step {slower:.2f}x")
+        print(f"{way}: {held / MIB:.0f} MiB, {share:.2f}x; a step {slower:.2f}x")
 
 
 if __name__ == "__main__":

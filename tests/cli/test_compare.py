@@ -130,6 +130,13 @@ def test_bad_input_is_one_line(compared, capsys, settings, words):
     assert words in told and "\n" not in told.splitlines()[-1]
 
 
+def test_a_launcher_is_refused(compared, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run(["compare", "tiny.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "2 processes were launched" in said and "--jobs" in said and said.count("\n") == 1
+
+
 def test_data_that_are_not_there_are_told_before_anything_is_begun(compared, capsys):
     lacks = ["evaluation={split: test}", "data={path: [data, nope]}"]
     for options, words in (

@@ -79,6 +79,19 @@ def test_rows_of_other_lengths_and_no_pictures_go_through_the_same_graphs(both):
     assert torch.equal(*words)
 
 
+def test_openvino_says_the_same_where_it_folds_a_last_norm_away(known_answers, tmp_path):
+    known = known_answers("llava_next")
+    save_file({key: weight.clone() for key, weight in known.weights.items()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(known.config))
+    plain, given = foveal.load(tmp_path), {key: known.inputs[key] for key in GIVEN if key in known.inputs}
+    torch.nn.init.ones_(plain.model.language.norm.weight)
+    exported.export(plain, [plain.batch(**given)], tmp_path / "out", engine="openvino")
+    other, valid = foveal.load(tmp_path / "out"), plain.batch(**given).valid
+    with torch.no_grad():
+        one, two = (side.model(side.batch(**given)).logits for side in (plain, other))
+    torch.testing.assert_close(two[valid], one[valid], atol=1e-4, rtol=1e-3)
+
+
 def test_openvino_says_the_same(both):
     model, other, given, folder = both("llava_next", "openvino")
     assert (folder / "layers.xml").exists() and not list(folder.glob("*.onnx"))

@@ -33,6 +33,7 @@ def command(
     from foveal.cli._compared import Found, show
     from foveal.training.stop import Interrupted
 
+    _check_alone()
     own = [] if data is None else [f"data={json.dumps({'path': str(data)})}"]
     wanted = _comparison.read(config, [*own, *(settings or [])])
     place = out or Path("comparisons") / Path(config).stem
@@ -66,6 +67,19 @@ def command(
         return
     show(_show.console(), found)
     _show.console().print(f"\nresults: {results}\nreport: {page}")
+
+
+def _check_alone() -> None:
+    """Raises InputError under a launcher: lengths, data and what is known of a training are those of one process."""
+    import os
+
+    from foveal.core.errors import InputError
+
+    if (count := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise InputError(
+            f"{count} processes were launched, and a comparison trains each system in one; start it without a "
+            "launcher, and give --jobs to train several systems at once"
+        )
 
 
 def _named(jobs: "list[Job]", only: list[str] | None) -> "list[Job]":

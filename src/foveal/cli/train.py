@@ -51,7 +51,10 @@ def command(
     except Interrupted as stopped:
         kept = "its checkpoint is written" if stopped.checkpoint else "nothing was trained yet"
         again = shlex.join(word for word in ["foveal", *sys.argv[1:]] if word != "--fresh")
-        console.print(f"stopped at step {stopped.step}, {kept}; go on with: {again}", soft_wrap=True)
+        count = processes(wanted.training.device).num_processes
+        within = "" if count == 1 else f", in {count} processes, as they were launched"
+        if main:
+            console.print(f"stopped at step {stopped.step}, {kept}; go on with: {again}{within}", soft_wrap=True)
         raise typer.Exit(stopped.exit_code) from None
     part()
     if main and as_json:
