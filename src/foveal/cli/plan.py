@@ -60,13 +60,7 @@ def command(
     from foveal.cli._planned import planned
     from foveal.cli._planner import Wish
 
-    if gpus < 1:
-        raise InputError(f"--gpus {gpus}; give 1 or more")
-    if zero not in (None, 0, 1, 2, 3):
-        raise InputError(f"--zero {zero}; give 0 (nothing is shared), 1, 2 or 3")
-    for name, value in {"--memory": memory, "--speed": speed}.items():
-        if value is not None and not 0 < value < float("inf"):
-            raise InputError(f"{name} {value:g}; give more than 0")
+    _check_numbers(gpus, zero=zero, memory=memory, speed=speed)
     wanted = _recipe.read(recipe, settings or [], data=data)
     own = wanted.training
     shares, splits, rows = (
@@ -88,6 +82,16 @@ def command(
     if as_json:
         return _show.print_json(told)
     show(told, _show.console())
+
+
+def _check_numbers(gpus: int, *, zero: int | None, memory: float | None, speed: float | None) -> None:
+    if gpus < 1:
+        raise InputError(f"--gpus {gpus}; give 1 or more")
+    if zero not in (None, 0, 1, 2, 3):
+        raise InputError(f"--zero {zero}; give 0 (nothing is shared), 1, 2 or 3")
+    for name, value in {"--memory": memory, "--speed": speed}.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"{name} {value:g}; give more than 0")
 
 
 def _check_groups(gpus: int, *, zero: int, tensor: int, pipeline: int) -> None:
