@@ -1,6 +1,6 @@
 """`foveal plan`: what a training of a recipe will need, before it is launched."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +71,22 @@ def command(
     limit = None if memory is None else int(memory * GIB)
     wish = Wish(devices=gpus, zero=shares, tensor=splits, pipeline=rows, memory=limit, speed=speed)
     console = _show.console(quiet=True)
-    said: set[str] = set()  # a stage is looked at several times
-
-    def say(line: str) -> None:
-        if line not in said:
-            console.print(line)
-        said.add(line)
-
-    told = planned(wanted, wish, say=say, bar=partial(_show.bar, console))
+    told = planned(wanted, wish, say=_once(console.print), bar=partial(_show.bar, console))
     if as_json:
         return _show.print_json(told)
     show(told, _show.console())
+
+
+def _once(say: Callable[[str], None]) -> Callable[[str], None]:
+    """The same, which says no line twice: a stage is looked at several times."""
+    said: set[str] = set()
+
+    def say_once(line: str) -> None:
+        if line not in said:
+            say(line)
+        said.add(line)
+
+    return say_once
 
 
 def _check_numbers(gpus: int, *, zero: int | None, memory: float | None, speed: float | None) -> None:
