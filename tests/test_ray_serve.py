@@ -95,7 +95,11 @@ def test_what_is_wrong_is_told_as_foveal_serve_tells_it(model, content, monkeypa
     status, _, headers = said(body(content, model="run"))
     assert status == 503 and headers["retry-after"] == "1"
     model.desk._room = 8
-    monkeypatch.setattr(model.desk.speaker, "answer", lambda jobs: jobs[0].tell(ZeroDivisionError("division")))
+
+    def broken(jobs):
+        raise ZeroDivisionError("division")
+
+    monkeypatch.setattr(model.desk.speaker, "read", broken)
     assert said(body(content, model="run"))[0] == 500 and "ZeroDivisionError" in capsys.readouterr().err
     assert model.desk.load.open == 0
 

@@ -232,8 +232,10 @@ def _ending_together(parts: Sequence[Tensor], skips: Sequence[int], *, dim: int,
     shape = list(parts[0].shape)
     shape[0], shape[dim] = sum(map(len, parts)), longest + room
     made = parts[0].new_zeros(shape)
-    own = made.split([len(part) for part in parts])
-    for mine, part, skip in zip(own, parts, skips, strict=True):
+    begin = 0
+    for part, skip in zip(parts, skips, strict=True):
         count = part.shape[dim] - skip
-        mine.narrow(dim, longest - count, count).copy_(part.narrow(dim, skip, count))
+        mine = made.narrow(0, begin, len(part)).narrow(dim, longest - count, count)
+        mine.copy_(part.narrow(dim, skip, count))
+        begin += len(part)
     return made
