@@ -7,7 +7,8 @@ import pytest
 from foveal.core.errors import InputError
 from foveal.training.checkpoint import Checkpoints
 from foveal.training.loop import train
-from foveal.training.resuming import differences
+from foveal.training.processes import Team
+from foveal.training.resuming import check, differences
 from tests.training.test_loop import STAGES, config, run, stage
 
 
@@ -33,6 +34,13 @@ def test_another_number_of_processes_does_not_resume(world, tmp_path):
     state.write_text(json.dumps({**told, "random": told["random"] * 2}))
     with pytest.raises(InputError, match=r"a run of 2 processes, and this is one of 1, .*; start 2, begin anew with"):
         run(world, tmp_path, *STAGES[:2])
+    checkpoints = Checkpoints(folder=tmp_path / "checkpoints", keep=1)
+    snapshot = checkpoints.read(checkpoints.newest())
+    recipe = dict(snapshot.recipe)
+    recipe["training"] = {**recipe["training"], "stages": recipe["training"]["stages"] * 2}
+    with pytest.raises(InputError, match=r"of 2 groups of processes, and this is one of 1, .*; start 4 processes"):
+        check(snapshot, recipe, team=Team(tensor=2), out=tmp_path)
+    check(snapshot, recipe, team=Team(groups=2, tensor=2), out=tmp_path)
     _, result = run(world, tmp_path, STAGES[0])
     assert result.steps == result.resumed_from, "what is done is done, by however many"
     state.write_text(json.dumps({**told, "random": []}))

@@ -171,7 +171,7 @@ class _Run:
         if newest is None:
             return None
         snapshot = self.checkpoints.read(newest)
-        check_resumed(snapshot, self.recipe, processes=self.team.groups, out=self.out)
+        check_resumed(snapshot, self.recipe, team=self.team, out=self.out)
         return snapshot
 
     def _stage(self, stage: Stage, snapshot: Snapshot | None, stop: Stop, log: Log) -> None:

@@ -9,6 +9,7 @@ from foveal.core.config import dump, parse
 from foveal.core.errors import InputError
 from foveal.training.checkpoint import Snapshot
 from foveal.training.config import TrainingConfig
+from foveal.training.processes import Team
 
 # what may differ when a run is resumed
 _HARMLESS = ("checkpoint_minutes", "keep", "keep_stages", "log_every", "tensorboard", "workers", "device")
@@ -21,8 +22,8 @@ def described(config: TrainingConfig, recipe: Mapping[str, Any], *, examples: in
     return found
 
 
-def check(snapshot: Snapshot, recipe: Mapping[str, Any], *, processes: int, out: Path) -> None:
-    """Raise InputError where another recipe wrote the checkpoint, or another number of processes with steps to go."""
+def check(snapshot: Snapshot, recipe: Mapping[str, Any], *, team: Team, out: Path) -> None:
+    """Raise InputError where another recipe wrote the checkpoint, or another number of groups with steps to go."""
     way = "begin anew with --fresh, or give another --out"
     for path, was, now in differences(_extended(snapshot.recipe, recipe), recipe):
         if path == "lines" and was and now:
@@ -32,15 +33,12 @@ def check(snapshot: Snapshot, recipe: Mapping[str, Any], *, processes: int, out:
             told = f"{len(was)} stages, not {len(now)}"
         raise InputError(f"{out} holds a run with {told}; resume it with the same settings, {way}")
     begun, to_go = len(snapshot.random), snapshot.progress.stage < len(recipe["training"]["stages"])
-    if to_go and begun != processes and begun:
+    if to_go and begun != team.groups and begun:
+        kind = ("process", "processes") if team.each == 1 else ("group of processes", "groups of processes")
         raise InputError(
-            f"{out} holds a run of {_counted(begun)}, and this is one of {processes}, whose steps take other batches; "
-            f"start {begun}, {way}"
+            f"{out} holds a run of {begun} {kind[begun > 1]}, and this is one of {team.groups}, whose steps take other "
+            f"batches; start {begun * team.each}{'' if team.each == 1 else ' processes'}, {way}"
         )
-
-
-def _counted(processes: int) -> str:
-    return "1 process" if processes == 1 else f"{processes} processes"
 
 
 def _telling(config: TrainingConfig) -> dict[str, Any]:
