@@ -128,7 +128,8 @@ def held(world, group):
         scored, adam = prepared(process, scored, optimizer(model, chosen, STAGE))
         steps = Steps(accelerator=process, scored=scored, adam=adam, chosen=chosen, clip=1.0)
         every = [vars(counted(steps, batch, waiting=1, accumulate=1)) for _ in range(4)]
-        told = min(every, key=lambda one: one["temporary"])  # a message on its way may hold what is done with
+        # a message on its way may hold what is done with, now in the forward pass and now in the backward one
+        told = min(every, key=lambda one: (one["activations"], one["temporary"]))
         sizes = {name: mine(value).numel() for name, value in model.named_parameters()}
     return {
         "bytes": told,

@@ -1,7 +1,7 @@
 """The line before the model of `foveal serve`: one worker asks it, and lets the first in line join the others."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from time import monotonic, sleep
@@ -58,7 +58,7 @@ class Desk:
     def load(self) -> Load:
         """How many there are at this moment."""
         with self._changed:
-            return Load(open=self._taken, waiting=len(self._line), answering=len(self._asked))
+            return Load(open=self._taken, waiting=_there(self._line), answering=_there(self._asked))
 
     def close(self) -> None:
         """Answer nobody any more, and tell those who wait."""
@@ -96,6 +96,11 @@ class Desk:
         if taken:
             self._table.seat(taken)
         return True
+
+
+def _there(jobs: Iterable[Job]) -> int:
+    """How many of those who asked have not gone meanwhile."""
+    return sum(not job.gone.is_set() for job in jobs)
 
 
 def _ended() -> Refusal:
