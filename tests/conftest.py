@@ -4,10 +4,14 @@ import json
 import os
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from hypothesis import settings
 from safetensors.torch import load_file
 
+from tests.checked import checked
+
+jaxtyping.jaxtyped = checked
 settings.register_profile("foveal", deadline=None)  # a busy machine is no fault
 settings.load_profile("foveal")
 

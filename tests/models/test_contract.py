@@ -1,6 +1,7 @@
 """Every component of every room, found by folder, in every combination: the plan holds and everything learns."""
 
 from dataclasses import replace
+from functools import cache
 from itertools import product
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from foveal.core.errors import InputError
 from foveal.core.interfaces import Connector, Fusion, LanguageModel, VisionEncoder
-from foveal.core.lookup import class_name, module, names, spec
+from foveal.core.lookup import build, class_name, module, names, spec
 from foveal.core.types import IGNORE, Batch, Pixels
 from foveal.layers.gates import Gate
 from foveal.models import causal, masked, seq2seq
@@ -53,11 +54,15 @@ def small(name):
     return {"name": name, **SMALL.get(name, {})}
 
 
-def model_of(vision, connector, fusion, writer="decoder"):
-    from foveal.core.lookup import build
+@cache
+def width_of(vision):
+    """How wide the tokens of a small encoder are."""
+    return build("vision", spec("vision", small(vision))).width
 
+
+def model_of(vision, connector, fusion, writer="decoder"):
+    width = width_of(vision)  # so that the identity connector fits too
     torch.manual_seed(0)
-    width = build("vision", spec("vision", small(vision))).width  # so that the identity connector fits too
     sizes = {"vocabulary": 44, "width": width, "depth": 2, "heads": 2, "inner": 24, "context": 64}
     parts = {"vision": small(vision), "connector": connector and small(connector), "fusion": small(fusion)}
     if fusion == "deepstack":

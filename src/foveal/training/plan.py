@@ -1,5 +1,6 @@
 """How much memory a training takes on each of several devices: bytes in, bytes out."""
 
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -79,5 +80,6 @@ def zero_that_fits(held: Held, limit: int, *, devices: int, zero: int) -> int | 
 
 def devices_that_fit(held: Held, limit: int, *, devices: int, zero: int) -> int | None:
     """The fewest more devices that hold at most `limit` bytes each; None: not even `MOST` do."""
-    many = range(devices + 1, MOST + 1) if zero else ()
-    return next((more for more in many if shared(held, devices=more, zero=zero).total <= limit), None)
+    many = range(devices + 1, MOST + 1) if zero else range(0)
+    place = bisect_left(many, True, key=lambda more: shared(held, devices=more, zero=zero).total <= limit)
+    return many[place] if place < len(many) else None  # of two or more, more never hold more
