@@ -4,17 +4,19 @@ from functools import partial, wraps
 from types import FunctionType
 
 import jaxtyping
+from beartype import BeartypeConf, beartype
 
 _shaped = jaxtyping.jaxtyped
+_typed = beartype(conf=BeartypeConf(violation_type=TypeError))  # which what `jaxtyping` raises is too
 
 
 def checked(made=None, *, typechecker):
-    """The decorator of `jaxtyping`, but of a function that names no shapes the type checker alone, at half the cost."""
+    """The decorator of `jaxtyping`; of a function that names no shapes types alone are checked, at half the cost."""
     if made is None:
         return partial(checked, typechecker=typechecker)
     if not isinstance(made, FunctionType) or any(map(_looked_up, made.__annotations__.values())):
         return _shaped(made, typechecker=typechecker)
-    plain = typechecker(made)
+    plain = _typed(made)
 
     @wraps(made)
     def called(*given, **named):

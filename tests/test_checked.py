@@ -28,7 +28,7 @@ def later(number: "int") -> int:
 def test_types_and_shapes_are_checked(monkeypatch):
     assert doubled(2) == 4 and summed(torch.ones(2, 3), torch.ones(2, 3)).tolist() == [6, 6]
     for wrong in (lambda: doubled("a"), lambda: summed(torch.ones(2, 3), torch.ones(2, 4)), lambda: later(1)):
-        with pytest.raises(Exception, match=r"violates type hint|Type-check error"):
+        with pytest.raises(TypeError, match=r"violates type hint|Type-check error"):
             wrong()
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     assert doubled("a") == "aa" and later(1) == "1"
@@ -39,6 +39,6 @@ def test_it_is_what_foveal_s_own_functions_are_checked_by():
     from foveal.layers.attention import attend
 
     assert jaxtyping.jaxtyped is checked
-    with pytest.raises(Exception, match="Type-check error"):
+    with pytest.raises(TypeError, match="Type-check error"):
         attend(torch.ones(1, 2), torch.ones(1, 2), torch.ones(1, 2))
     assert hasattr(device, "__wrapped__")
