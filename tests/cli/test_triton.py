@@ -4,6 +4,8 @@ import base64
 import json
 import os
 import shutil
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,6 +180,21 @@ def test_a_server_that_does_not_start_is_told_in_a_line(triton, place, tmp_path)
     said = "tritonserver does not start: .*there is no directory"
     with pytest.raises(InputError, match=said), _triton.serving(triton, tmp_path / "broken"):
         pass
+
+
+def test_what_a_server_has_started_ends_with_it(tmp_path):
+    program, told = tmp_path / "tritonserver", tmp_path / "backend"
+    program.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {told}\nexit 1\n")
+    program.chmod(0o755)
+    with (
+        pytest.raises(InputError, match="tritonserver does not start"),
+        _triton.serving(_triton.Server(program=str(program)), tmp_path),
+    ):
+        pass
+    backend, until = Path("/proc", told.read_text().strip(), "stat"), time.monotonic() + 30
+    while backend.exists() and " Z " not in backend.read_text() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert time.monotonic() < until
 
 
 def test_what_is_no_text_and_no_base64_is_told():

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -108,6 +109,7 @@ def serving(server: Server, repository: Path) -> Iterator[str]:
                 stderr=subprocess.STDOUT,
                 cwd=_start(server, Path(place)),
                 env=_environment(server),
+                start_new_session=True,
             )
         url = f"http://127.0.0.1:{port}/v2"
         try:
@@ -116,6 +118,8 @@ def serving(server: Server, repository: Path) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait()
+            with suppress(ProcessLookupError):  # a backend that it did not wait for stays for good
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _told(server: Server, place: Path, port: int) -> list[str]:
