@@ -97,6 +97,18 @@ def test_an_answer_is_the_model_s_with_what_it_cost(server, content, tiny, loade
     assert "all are read" in sent(server, body(content, budget=99))[1]["foveal"]["note"]
 
 
+def test_under_a_budget_an_answer_has_the_room_that_it_has_without(content, tiny):
+    run = foveal.load(tiny.run)
+    context = run.model.language.context = run.processor.config.context
+    with serving(Speaker(run, longest=40)) as server:
+        read = sent(server, body(content))[1]["usage"]["prompt_tokens"]
+        long = [content[0], {"type": "text", "text": f"{QUESTION} {'two ' * (context - read - 3)}"}]
+        for budget, left in ((None, context - 3), (5, context - 14)):
+            status, told, _ = sent(server, body(long, max_tokens=40, budget=budget))
+            assert status == 200, told
+            assert told["usage"]["prompt_tokens"] == left and told["usage"]["completion_tokens"] <= 3
+
+
 def test_a_stream_says_the_same_in_parts(server, content):
     whole = sent(server, body(content))[1]
     status, told, headers = sent(server, body(content, stream=True, stream_options={"include_usage": True}))

@@ -191,6 +191,11 @@ def test_a_run_can_be_what_the_next_one_starts_from(home):
     assert torch.equal(first.model.connector.map.weight, second.model.connector.map.weight)
     assert not torch.equal(first.model.language.norm.weight, second.model.language.norm.weight)
     assert second.processor.config.image.mode == "letterbox"
+    second.model.bfloat16()
+    second.save("half")
+    write({**later, "init": {"from": "half"}})
+    assert run(["train", "tiny.yaml", "--out", "from_half"]) == 0
+    assert {weight.dtype for weight in foveal.load("from_half").model.parameters()} == {torch.float32}
     write({**later, "text_only": True})
     assert run(["train", "tiny.yaml", "--out", "blind"]) == 0
     assert foveal.load("blind").model.vision is None

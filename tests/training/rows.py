@@ -30,6 +30,7 @@ STAGES = {
     "prefix": [Stage(steps=4, train=ALL, **SEVERAL)],
     "deepstack, pictures now and then": [Stage(steps=4, train=ALL, **SEVERAL | {"batch_size": 1})],
     "flamingo, pictures now and then": [Stage(steps=6, train=ALL, **SEVERAL | {"batch_size": 1, "rate": 2e-3})],
+    "queries": [Stage(steps=2, train=ALL[1:], **SEVERAL)],
     "an untied head": [Stage(steps=3, train=("connector", "language.layers.2", "head"), **SEVERAL)],
     "a budget before the layers": [Stage(steps=2, train=ALL, **SEVERAL)],
     "fewer batches than processes": [Stage(steps=3, train=ALL, **SEVERAL | {"accumulate": 1})],
@@ -50,13 +51,15 @@ def model_of(world, name):
     made = world.model(depth=3)
     if name.startswith("a budget"):
         return budgeted(made, 2)
-    if not name.startswith(("deepstack", "an untied")):
+    if not name.startswith(("deepstack", "queries", "an untied")):
         return made
     torch.manual_seed(0)
     vision = {"vision": {"name": "vit", "width": 8, "depth": 3, "heads": 2, "inner": 16, "patch": 8, "image_size": 16}}
     decoder = {"name": "decoder", "width": 16, "depth": 3, "heads": 2, "inner": 32, "deviation": 0.2}
     decoder["vocabulary"] = made.language.vocabulary
     config = vision | {"connector": "linear", "language": decoder, "head": "language_model"}
+    if name == "queries":
+        config["connector"] = {"name": "qformer", "queries": 3, "width": 16, "depth": 1, "heads": 2}
     if name.startswith("deepstack"):
         vision["vision"]["levels"] = [0, 1]
         config |= {"fusion": DEEPSTACK, "levels": "linear", "head": {"name": "language_model", "tied": True}}

@@ -38,6 +38,14 @@ def test_two_stages_can_adapt_in_turn_and_other_parts_keep_their_wishes(world):
         assert merged == set()
 
 
+def test_what_ends_a_stage_is_told_where_adapters_cannot_be_merged(world):
+    model = world.model()
+    with pytest.raises(ZeroDivisionError), adapted(model, Lora(rank=2)) as names:
+        layer = model.get_submodule(next(iter(names)).removesuffix(".weight"))
+        layer.lora_B["default"].weight.data.fill_(float("nan"))
+        raise ZeroDivisionError
+
+
 def test_a_target_that_is_no_linear_map_is_refused(world):
     for target in ("norm", "nope.down"):
         with pytest.raises(InputError, match=f"'{target}'"), adapted(world.model(), Lora(targets=(target,))):

@@ -34,7 +34,7 @@ def _started(recipe: Recipe) -> "Run":
 
     if exported.matches(Path(recipe.init["from"])):
         raise InputError(f"init.from {recipe.init['from']} is an exported run, which learns no more; name another")
-    started = foveal.load(recipe.init["from"])
+    started = foveal.load(recipe.init["from"], dtype=torch.float32)  # a stage says what is computed in half of it
     torch.manual_seed(recipe.seed)  # what is added is fresh
     if recipe.text_only:
         started.model = unspent(started.model)

@@ -19,7 +19,7 @@ from foveal.core.lookup import names
 from foveal.core.types import Answer
 from foveal.decode.choose import Chooser
 from foveal.decode.constrained import nucleus
-from foveal.decode.generate import Rows, in_words, read, ready, spoken
+from foveal.decode.generate import Rows, check_room, in_words, reached, read, ready, spoken
 from foveal.decode.sampling import Sampling, greedy, sampler
 from foveal.layers.cache import KVCache
 from foveal.models.budget import ROOM
@@ -89,7 +89,11 @@ class Speaker:
             most, sampling = self._most(job.wish, prompt.shape[1]), in_words(model, self._sampling(job.wish))
             answers.append(Writing(job, cost, prompt, most=most, stops=stops, text=self._text, sampling=sampling))
         new = [answer.left for answer in answers]
-        return answers, read(model, ready(model, batch, new), new)
+        rows = read(model, ready(model, batch, new), new)
+        for answer, length in zip(answers, reached(rows), strict=True):
+            check_room(model, length, 1)
+            answer.left = min(answer.left, model.language.context - length)
+        return answers, rows
 
     def _most(self, wish: Wish, length: int) -> int:
         """The most tokens of an answer to a prompt of this length."""

@@ -68,6 +68,7 @@ class Qformer(nn.Module):
         norm: bool = False,
     ) -> None:
         super().__init__()
+        self.latents = queries  # of a process that holds none of them too
         self.shown = Shown(width=width_in, places=places, norm=norm)
         self.queries = nn.Parameter(nn.init.normal_(torch.empty(queries, width), std=DEVIATION))
         self.words = Words(vocabulary=vocabulary, context=context, width=width) if vocabulary else None
@@ -83,11 +84,6 @@ class Qformer(nn.Module):
     def plan(self, layout: Layout) -> Layout:
         """As many tokens an image as there are queries; they lie on no grid."""
         return lain(layout, self.latents)
-
-    @property
-    def latents(self) -> int:
-        """How many queries it has."""
-        return len(self.queries)
 
     @property
     def steered(self) -> bool:

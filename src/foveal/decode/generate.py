@@ -151,19 +151,20 @@ class Rows:
 
 
 def read(model: Writer, prompt: Batch, new: Sequence[int], cache: Cache | None = None) -> Rows:
-    """Rows that have read prompts which are `ready`; there is room until the first of them has all of its `new` tokens.
-
-    Raises InputError where what a budget left out has no place in the context.
-    """
+    """Rows that have read prompts that are `ready`, with room until the first of them has all of its `new` tokens."""
     rows, length = prompt.input_ids.shape
     cache = cache or model.language.cache(rows, length + min(new) - 1)
     scores = model(prompt, cache=cache, keep="last").logits[:, -1]
     places = cache.tokens[:, None] if prompt.positions is None else prompt.positions[:, -1:] + 1
     if cache.shift is not None:  # what a budget left out still has its places
-        for reached, more in zip((cache.tokens + cache.shift).tolist(), new, strict=True):
-            check_room(model, reached, more)
         places = places + cache.shift.view(-1, *[1] * (places.ndim - 1))
     return Rows(scores=scores, places=places, cache=cache, full=prompt.full)
+
+
+def reached(rows: Rows) -> list[int]:
+    """How many places of the context each row takes by now, those of what a budget left out among them."""
+    tokens, shift = rows.cache.tokens, rows.cache.shift
+    return (tokens if shift is None else tokens + shift).tolist()
 
 
 def go_on(model: Writer, rows: Rows, chosen: Int[Tensor, " B"]) -> Rows:
@@ -208,6 +209,9 @@ def _steps(
     new = prompt[:, :0]
     running = torch.ones(len(prompt), dtype=torch.bool, device=prompt.device)
     rows = read(model, batch, [steps] * len(prompt), cache)
+    if rows.cache.shift is not None:
+        for length in reached(rows):
+            check_room(model, length, steps)
     for step in range(steps):
         chosen = torch.where(running, sampling(rows.scores, prompt, new), pad_id)
         yield chosen

@@ -1,7 +1,7 @@
 """Low-rank adapters (LoRA, 2106.09685) through peft: put on for a stage, and merged when it ends."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from typing import Any, TypeVar
 
@@ -22,8 +22,11 @@ def adapted(model: nn.Module, lora: Lora | None) -> Iterator[set[str]]:
     attach(model, lora)
     try:
         yield {f"{name}.weight" for name, module in model.named_modules() if hasattr(module, "get_base_layer")}
-    finally:
-        merge(model)
+    except BaseException:
+        with suppress(RuntimeError, ValueError):  # shares of weights, and what is no number, have no sum
+            merge(model)
+        raise
+    merge(model)
 
 
 def check(model: nn.Module, lora: Lora | None) -> None:
