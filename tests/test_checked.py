@@ -35,10 +35,11 @@ def test_types_and_shapes_are_checked(monkeypatch):
 
 
 def test_it_is_what_foveal_s_own_functions_are_checked_by():
-    from foveal.core.machine import device
+    from foveal.decode.generate import spoken
     from foveal.layers.attention import attend
 
     assert jaxtyping.jaxtyped is checked
     with pytest.raises(TypeError, match="Type-check error"):
         attend(torch.ones(1, 2), torch.ones(1, 2), torch.ones(1, 2))
-    assert hasattr(device, "__wrapped__")
+    with pytest.raises(TypeError, match="violates type hint"):
+        spoken(1, {2})

@@ -4,6 +4,8 @@ import base64
 import json
 import os
 import shutil
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -191,10 +193,27 @@ def test_what_a_server_has_started_ends_with_it(tmp_path):
         _triton.serving(_triton.Server(program=str(program)), tmp_path),
     ):
         pass
-    backend, until = Path("/proc", told.read_text().strip(), "stat"), time.monotonic() + 30
-    while backend.exists() and " Z " not in backend.read_text() and time.monotonic() < until:
+    assert gone(told)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_server_ends_with_the_process_that_has_started_it(tmp_path, number):
+    program, told = tmp_path / "tritonserver", tmp_path / "server"
+    program.write_text(f"#!/bin/sh\necho $$ > {told}\nexec sleep 600\n")
+    program.chmod(0o755)
+    before, end = signal.getsignal(number), threading.Timer(1, os.kill, (os.getpid(), number))
+    end.start()
+    with pytest.raises(SystemExit), _triton.serving(_triton.Server(program=str(program)), tmp_path):
+        pass
+    assert gone(told) and signal.getsignal(number) == before
+
+
+def gone(told):
+    """Whether the process whose number is told has ended, or does so within half a minute."""
+    process, until = Path("/proc", told.read_text().strip(), "stat"), time.monotonic() + 30
+    while process.exists() and " Z " not in process.read_text() and time.monotonic() < until:
         time.sleep(0.05)
-    assert time.monotonic() < until
+    return time.monotonic() < until
 
 
 def test_what_is_no_text_and_no_base64_is_told():

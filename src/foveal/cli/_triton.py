@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -97,7 +98,7 @@ def _stub(parts: Path) -> Path:
 @contextmanager
 def serving(server: Server, repository: Path) -> Iterator[str]:
     """The address of a server over a repository; raises InputError for one that does not start."""
-    with tempfile.TemporaryDirectory() as place, socket.socket() as free:
+    with _ended_in_order(), tempfile.TemporaryDirectory() as place, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
@@ -109,7 +110,7 @@ def serving(server: Server, repository: Path) -> Iterator[str]:
                 stderr=subprocess.STDOUT,
                 cwd=_start(server, Path(place)),
                 env=_environment(server),
-                start_new_session=True,
+                start_new_session=True,  # so that all that it starts can be ended with it
             )
         url = f"http://127.0.0.1:{port}/v2"
         try:
@@ -120,6 +121,18 @@ def serving(server: Server, repository: Path) -> Iterator[str]:
             process.wait()
             with suppress(ProcessLookupError):  # a backend that it did not wait for stays for good
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Within it, what ends this process lets it end first what is in a session of its own."""
+    numbers = (signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, lambda number, _: sys.exit(128 + number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _told(server: Server, place: Path, port: int) -> list[str]:
